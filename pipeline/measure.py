@@ -1,0 +1,128 @@
+"""Measuring one subject: a capability or a guard, on one split, by one prompt, with one model.
+
+Gap, select, forget, mend and promote all measure through `measure`, so that the same question is
+never asked twice: every evaluation is kept under a key of all that decides it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from evals.capability import CapabilitySpec, GuardSpec
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.capability import Item
+    from evals.evaluate import EvalResult
+    from evals.prompts import Arm
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+Split = Literal["train", "dev", "test"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a capability or a guard of the spec, by its name."""
+
+    name: str
+    role: Literal["capability", "guard"]
+    spec: CapabilitySpec | GuardSpec
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An adapter to measure with; `scale` multiplies its deltas (1 = as trained)."""
+
+    adapter_id: str
+    scale: float = 1.0
+
+
+def subjects(ws: Workspace) -> tuple[Subject, ...]:
+    """Return every capability and then every guard of the spec, in its order."""
+    capabilities = (Subject(n, "capability", s) for n, s in ws.spec.capabilities.items())
+    guards = (Subject(n, "guard", s) for n, s in ws.spec.guards.items())
+    return (*capabilities, *guards)
+
+
+def subject(ws: Workspace, name: str) -> Subject:
+    """Return the capability or guard called `name`.
+
+    Raises:
+        UserError: the spec has none of that name.
+    """
+    for candidate in subjects(ws):
+        if candidate.name == name:
+            return candidate
+    known = ", ".join(s.name for s in subjects(ws))
+    raise UserError(f"no capability or guard is called '{name}'", expected=f"one of {known}")
+
+
+def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
+    """Return the items of `what` in `split`, in the order of their hashes, cut to its `limit`."""
+    from evals.capability import items_from_rows
+    from pipeline.ingest import version_of
+    from registry.datasets import load_rows
+
+    assert what.spec.data is not None
+    version_id = version_of(ws, ui, what.spec.data)
+    rows = load_rows(ws.store, version_id, splits={split})
+    items = sorted(items_from_rows(rows, what.spec), key=lambda item: item.row_hash)
+    limit = what.spec.limit
+    return items if split == "train" or limit is None else items[:limit]
+
+
+def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm) -> tuple[Item, ...]:
+    """Return the examples that `arm` shows: from train, fixed by hash, the same for every item."""
+    from evals.prompts import choose_shots
+
+    if arm.shots == 0:
+        return ()
+    return choose_shots(items_of(ws, ui, what, "train"), arm, seed=0)
+
+
+def zero_shot(what: Subject) -> Arm:
+    """Return the plain prompt of `what`: what it is trained with and judged by."""
+    from evals.prompts import arms_of
+
+    return arms_of(what.spec.prompts)[0]
+
+
+def measure(
+    ws: Workspace,
+    ui: Ui,
+    what: Subject,
+    *,
+    base: str,
+    items: Sequence[Item],
+    split: Split,
+    arm: Arm | None = None,
+    tuned: Tuned | None = None,
+) -> EvalResult:
+    """Score `items` with the base `base`, or with an adapter on it; kept, never asked twice."""
+    from evals.evaluate import evaluate
+    from registry.adapters import adapter_path
+
+    arm = arm or zero_shot(what)
+    model = "base" if tuned is None else f"adapter {tuned.adapter_id[:8]}"
+    if tuned is not None and tuned.scale != 1.0:
+        model += f" at {tuned.scale:g}"
+    with ui.progress(f"{what.name} · {split} · {arm.name} · {model}", total=len(items)) as bar:
+        return evaluate(
+            ws.store,
+            ws.catalog,
+            lambda: ws.models.engine(base, bar.update),
+            subject=what.name,
+            spec=what.spec,
+            arm=arm,
+            shots=shots_of(ws, ui, what, arm),
+            items=items,
+            split=split,
+            base=ws.models.identity(base),
+            adapter_id=tuned.adapter_id if tuned else None,
+            adapter_path=adapter_path(ws.store, tuned.adapter_id) if tuned else None,
+            scale=tuned.scale if tuned else 1.0,
+        )

@@ -1,0 +1,221 @@
+"""A stage is a pure step from recorded inputs to recorded outputs.
+
+Its key is a digest of the stage's name, the version of its code and its inputs. A key that has
+run before is a cache hit; one that was killed finds its `workdir` as it left it and goes on.
+Outputs and the run are acknowledged together, in one transaction of the catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from registry.errors import GapmendError, UserError
+from registry.hashing import digest
+from registry.store import ObjectRef, Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+_PACKAGES = ("torch", "transformers", "peft", "lm_eval", "duckdb", "polars", "numpy")
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's work is given."""
+
+    run_id: str
+    workdir: Path  # survives a kill; removed once the run is acknowledged
+    ui: Ui
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a stage's work returns: a JSON result, and (role, object) for each output."""
+
+    result: dict[str, Any]
+    outputs: Sequence[tuple[str, ObjectRef]] = ()
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What is known of a stage that is done, whether now or earlier (`cached`)."""
+
+    run_id: str
+    key: str
+    cached: bool
+    seconds: float
+    result: dict[str, Any]
+    outputs: Mapping[str, str] = field(default_factory=dict)  # role -> object id
+
+
+def stage_key(stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
+    """Return the digest that decides whether this stage has run on these inputs."""
+    return digest({"stage": stage, "version": version, "inputs": dict(inputs)})
+
+
+def find_outcome(ws: Workspace, stage: str, key: str) -> StageOutcome | None:
+    """Return the acknowledged run of `stage` under `key`, if there is one."""
+    manifest = ws.catalog.find_run(stage, key)
+    if manifest is None:
+        return None
+    meta = manifest["meta"]
+    outputs = {output["role"]: output["id"] for output in meta["outputs"]}
+    return StageOutcome(manifest["id"], key, True, meta["seconds"], meta["result"], outputs)
+
+
+def run_stage(
+    ws: Workspace,
+    ui: Ui,
+    stage: str,
+    inputs: Mapping[str, Any],
+    work: Callable[[StageContext], StageOutput],
+    *,
+    version: int,
+    parents: Sequence[Parent] = (),
+    config: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> StageOutcome:
+    """Run `work` once for these inputs, or return what it gave before.
+
+    Args:
+        ws: the workspace that records the run.
+        ui: where progress is shown.
+        stage: the stage's name.
+        inputs: JSON values that decide the outcome; their digest is the key.
+        work: does the work and puts its objects in the store, uncommitted.
+        version: of the stage's code; raised when the same inputs would give another outcome.
+        parents: the input objects, for the lineage.
+        config: the part of the spec that applied, for the record.
+        seed: for the record.
+
+    Raises:
+        UserError: another process is running the same stage on the same inputs.
+    """
+    key = stage_key(stage, inputs, version=version)
+    if done := find_outcome(ws, stage, key):
+        return done
+    workdir = ws.state / "work" / f"{stage}-{key[:16]}"
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(workdir.with_suffix(".lock"), timeout=0):
+            if done := find_outcome(ws, stage, key):
+                return done
+            record = _Record(ws, stage, key, version, dict(inputs), dict(config or {}), seed)
+            outcome = _work(record, work, workdir, ui, parents)
+            shutil.rmtree(workdir, ignore_errors=True)
+            return outcome
+    except Timeout:
+        raise UserError(
+            f"another process is running the stage '{stage}' on the same inputs",
+            where=str(workdir),
+            fix="wait for it; its result will be used here too",
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The parts of a run's manifest that are known before it ends."""
+
+    ws: Workspace
+    stage: str
+    key: str
+    version: int
+    inputs: dict[str, Any]
+    config: dict[str, Any]
+    seed: int | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"stage": self.stage, "key": self.key}
+
+    def put(
+        self,
+        status: str,
+        began: datetime,
+        output: StageOutput,
+        parents: Sequence[Parent],
+    ) -> ObjectRef:
+        ended = datetime.now(UTC)
+        done = status == "done"
+        identity = self.identity if done else {**self.identity, "attempt": ended.isoformat()}
+        meta = {
+            "stage": self.stage,
+            "key": self.key,
+            "status": status,
+            "started_at": began.isoformat(),
+            "ended_at": ended.isoformat(),
+            "seconds": round((ended - began).total_seconds(), 3),
+            "code_version": self.version,
+            "inputs": self.inputs,
+            "config": self.config,
+            "seed": self.seed,
+            "result": output.result,
+            "outputs": [
+                {"role": role, "kind": ref.kind, "id": ref.id} for role, ref in output.outputs
+            ],
+            "environment": environment(),
+            "hardware": hardware(),
+        }
+        return self.ws.store.put("run", None, identity=identity, parents=parents, meta=meta)
+
+
+def _work(
+    record: _Record,
+    work: Callable[[StageContext], StageOutput],
+    workdir: Path,
+    ui: Ui,
+    parents: Sequence[Parent],
+) -> StageOutcome:
+    """Do the work and acknowledge it; a failure that is not the user's is recorded too."""
+    began = datetime.now(UTC)
+    clock = time.monotonic()
+    run_id = digest({"kind": "run", "identity": record.identity})
+    try:
+        output = work(StageContext(run_id, workdir, ui))
+    except UserError:
+        raise
+    except (GapmendError, ArithmeticError, RuntimeError) as error:
+        failed = StageOutput({"error": f"{type(error).__name__}: {error}"})
+        record.ws.catalog.commit([record.put("failed", began, failed, parents)])
+        raise
+    run = record.put("done", began, output, parents)
+    record.ws.catalog.commit([*(ref for _, ref in output.outputs), run])
+    outputs = {role: ref.id for role, ref in output.outputs}
+    seconds = time.monotonic() - clock
+    return StageOutcome(run.id, record.key, False, seconds, output.result, outputs)
+
+
+def environment() -> dict[str, Any]:
+    """Return the software a run ran on: Python, platform and the packages that decide results."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": packages,
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Return the machine a run ran on: processor, cores, memory in bytes."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return {"cpu": platform.machine(), "cores": os.cpu_count(), "ram_bytes": pages * page}

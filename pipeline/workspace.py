@@ -1,0 +1,103 @@
+"""A workspace: a folder with `gapmend.yaml`, the data it names, and `.gapmend/` (store, catalog).
+
+`Workspace.open` is where every verb begins. Bases are loaded once a process, on first use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from registry.catalog import Catalog
+from registry.errors import UserError
+from registry.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from evals.engine import PackedLM
+    from pipeline.spec import Spec
+    from registry.models import BaseIdentity, LoadedModel
+
+SPEC_FILE = "gapmend.yaml"
+STATE_FOLDER = ".gapmend"
+
+
+class Models:
+    """The bases of one process: identified without loading, loaded on first use, then shared."""
+
+    def __init__(self, spec: Spec, root: Path) -> None:
+        """Remember what the spec names; nothing is read yet."""
+        self._spec = spec
+        self._root = root
+        self._identities: dict[str, BaseIdentity] = {}
+        self._loaded: dict[str, LoadedModel] = {}
+        self._engines: dict[str, PackedLM] = {}
+
+    def identity(self, base: str) -> BaseIdentity:
+        """Return what identifies the base `base` of the spec, without loading it."""
+        from registry.models import identify
+
+        if base not in self._identities:
+            self._identities[base] = identify(base, self._spec.bases[base], self._root)
+        return self._identities[base]
+
+    def get(self, base: str) -> LoadedModel:
+        """Return the loaded base; the first call loads it and frees any other base."""
+        from registry.models import load_model
+
+        if base not in self._loaded:
+            self._loaded.clear()
+            self._engines.clear()
+            self._loaded[base] = load_model(base, self._spec.bases[base], self._root)
+        return self._loaded[base]
+
+    def engine(self, base: str, progress: Callable[[int, int], None] | None = None) -> PackedLM:
+        """Return the scoring engine over the loaded base; `progress(done, total)` is told."""
+        from evals.engine import PackedLM
+
+        loaded = self.get(base)
+        if base not in self._engines:
+            self._engines[base] = PackedLM(loaded)
+        engine = self._engines[base]
+        engine.progress = progress
+        return engine
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One workspace, opened: its spec is validated, its store and catalog are at hand."""
+
+    root: Path
+    spec: Spec
+    store: Store
+    catalog: Catalog
+    models: Models = field(repr=False)
+
+    @classmethod
+    def open(cls, root: Path) -> Workspace:
+        """Open the workspace in `root`.
+
+        Raises:
+            UserError: `root` has no `gapmend.yaml`, or the spec in it is not valid.
+        """
+        from pipeline.spec import load_spec
+
+        root = root.resolve()
+        path = root / SPEC_FILE
+        if not path.is_file():
+            raise UserError(
+                f"no {SPEC_FILE} here",
+                where=str(root),
+                expected="a workspace",
+                fix="name one with --workspace DIR, or make one with: gapmend init DIR",
+            )
+        spec = load_spec(path)
+        state = root / STATE_FOLDER
+        return cls(root, spec, Store(state), Catalog(state), Models(spec, root))
+
+    @property
+    def state(self) -> Path:
+        """Return the folder of store and catalog, `.gapmend`."""
+        return self.root / STATE_FOLDER
