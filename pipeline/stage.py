@@ -7,6 +7,7 @@ Outputs and the run are acknowledged together, in one transaction of the catalog
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from registry.errors import GapmendError, UserError
-from registry.hashing import digest
+from registry.hashing import canonical_json, digest
 from registry.store import ObjectRef, Parent
 
 if TYPE_CHECKING:
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
+_NAMED = 3  # changed keys that a reason names
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "duckdb", "polars", "numpy")
+
+
+class WouldRunError(GapmendError):
+    """In a dry workspace: this stage has not run on these inputs, and `why` says what changed."""
+
+    def __init__(self, stage: str, why: str) -> None:
+        """Name the stage and the reason."""
+        self.stage = stage
+        self.why = why
+        super().__init__(f"{stage} would run: {why}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,8 @@ def run_stage(
     key = stage_key(stage, inputs, version=version)
     if done := find_outcome(ws, stage, key):
         return done
+    if ws.dry:
+        raise WouldRunError(stage, why_not_cached(ws, stage, inputs, version=version))
     workdir = ws.state / "work" / f"{stage}-{key[:16]}"
     workdir.mkdir(parents=True, exist_ok=True)
     try:
@@ -195,6 +209,41 @@ def _work(
     outputs = {role: ref.id for role, ref in output.outputs}
     seconds = time.monotonic() - clock
     return StageOutcome(run.id, record.key, False, seconds, output.result, outputs)
+
+
+def why_not_cached(
+    ws: Workspace, stage: str, inputs: Mapping[str, Any], *, version: int
+) -> str:
+    """Return what differs from the latest run of this stage about the same thing."""
+    name = inputs.get("name")
+    runs = [
+        run["meta"]
+        for run in ws.catalog.committed("run")
+        if run["meta"]["stage"] == stage and run["meta"]["inputs"].get("name") == name
+    ]
+    done = [meta for meta in runs if meta["status"] == "done"]
+    if not done:
+        return "the last attempt failed" if runs else "has not run yet"
+    last = done[-1]
+    if last["code_version"] != version:
+        return f"gapmend's own code of this stage changed (version {version})"
+    changed = _changed(last["inputs"], json_form(inputs))
+    return "changed: " + ", ".join(changed[:_NAMED]) if changed else "its inputs changed"
+
+
+def _changed(before: Any, now: Any, at: str = "") -> list[str]:
+    """Return the dotted keys at which two JSON values differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [at]
+    found: list[str] = []
+    for key in sorted(before.keys() | now.keys()):
+        found += _changed(before.get(key), now.get(key), f"{at}.{key}" if at else str(key))
+    return found
+
+
+def json_form(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `value` as it reads back from JSON, so that tuples equal the lists they become."""
+    return dict(json.loads(canonical_json(dict(value))))
 
 
 def environment() -> dict[str, Any]:

@@ -74,6 +74,7 @@ class Workspace:
     store: Store
     catalog: Catalog
     models: Models = field(repr=False)
+    dry: bool = False  # in a dry workspace a stage that has not run raises WouldRunError
 
     @classmethod
     def open(cls, root: Path) -> Workspace:

@@ -1,0 +1,87 @@
+"""check: is the spec right, is everything there that it names, and does it fit this machine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+    from registry.models import BaseIdentity
+    from registry.sizes import WeightSizes
+
+
+@dataclass(frozen=True)
+class BaseCheck:
+    """A base that was found, and the bytes of its weights at each precision."""
+
+    identity: BaseIdentity
+    sizes: WeightSizes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has, in bytes; `gpu` is its name, or None."""
+
+    ram_total: int
+    ram_free: int
+    disk_free: int
+    gpu: str | None
+    gpu_total: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The spec is valid; this is what it names and what there is."""
+
+    bases: tuple[BaseCheck, ...]
+    files: dict[str, list[str]]  # dataset -> the files it reads
+    capabilities: tuple[str, ...]
+    guards: tuple[str, ...]
+    machine: Machine
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def check(ws: Workspace) -> CheckReport:
+    """Find every base and every data file that the spec names.
+
+    Raises:
+        UserError: a base or a file is missing or unfit.
+    """
+    from registry.datasets import source_files
+    from registry.models import load_config
+    from registry.sizes import weight_sizes
+
+    files = {
+        name: [str(path) for path in source_files(spec, ws.root)]
+        for name, spec in ws.spec.datasets.items()
+    }
+    bases = tuple(
+        BaseCheck(ws.models.identity(name), weight_sizes(load_config(name, spec, ws.root)))
+        for name, spec in ws.spec.bases.items()
+    )
+    return CheckReport(
+        bases, files, tuple(ws.spec.capabilities), tuple(ws.spec.guards), machine(ws)
+    )
+
+
+def machine(ws: Workspace) -> Machine:
+    """Return what this machine has: memory, disk at the workspace, GPU."""
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return Machine(
+        ram_total=memory.total,
+        ram_free=memory.available,
+        disk_free=shutil.disk_usage(ws.root).free,
+        gpu=gpu.name if gpu else None,
+        gpu_total=gpu.total_memory if gpu else 0,
+        cores=psutil.cpu_count(logical=True) or 1,
+    )

@@ -1,0 +1,106 @@
+"""What every verb of the command line shares: options, the answer, exit codes.
+
+0 done; 1 a gate said no; 2 the user's mistake; 3 a fault of ours. Mistakes are one line on
+stderr (and one JSON object on stdout with `--json`), never a traceback; a fault's traceback goes
+to a file that the line names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry.errors import GapmendError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import RenderableType
+
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-C", help="The workspace's folder.", show_default=".")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on stdout.")]
+
+HERE = Path()
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verb's answer: `data` for programs, `shown` for people, `code` for the shell."""
+
+    data: Any
+    shown: Sequence[RenderableType] = field(default_factory=tuple)
+    code: int = 0
+
+
+def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = None) -> None:
+    """Run a verb's work, print its answer and leave with its exit code.
+
+    Args:
+        work: does it; what it raises decides the exit code.
+        as_json: print `data` as one JSON value instead of what is for people.
+        state: the folder where a fault's traceback may be kept.
+    """
+    from pipeline.ui import Ui
+
+    ui = Ui(as_json=as_json)
+    try:
+        given = work(ui)
+    except GapmendError as error:
+        _refuse(str(error), type(error).__name__, error.exit_code, as_json=as_json)
+    except KeyboardInterrupt:
+        _refuse("stopped; the next call goes on from here", "stopped", _INTERRUPTED, as_json=as_json)
+    except OSError as error:
+        _refuse(_os_line(error), "OSError", 2, as_json=as_json)
+    except Exception as error:  # the last line of defence: a fault of ours, kept and named
+        _refuse(_fault_line(error, state), "fault", GapmendError.exit_code, as_json=as_json)
+    else:
+        if as_json:
+            sys.stdout.write(json.dumps(given.data, ensure_ascii=False, default=str) + "\n")
+        for renderable in given.shown:
+            ui.show(renderable)
+        raise typer.Exit(given.code)
+
+
+def in_workspace(
+    root: Path, work: Callable[[Workspace, Ui], Answer], *, as_json: bool
+) -> None:
+    """Open the workspace `root`, run `work` on it and answer."""
+    from pipeline.workspace import STATE_FOLDER, Workspace
+
+    answer(lambda ui: work(Workspace.open(root), ui), as_json=as_json, state=root / STATE_FOLDER)
+
+
+def _refuse(line: str, kind: str, code: int, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": kind, "message": line, "exit_code": code}) + "\n")
+    sys.stderr.write(f"gapmend: {line}\n")
+    raise typer.Exit(code)
+
+
+def _os_line(error: OSError) -> str:
+    """Return the one line for what the machine refused: a full disk, a missing permission."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}. Nothing that was acknowledged is lost; mend it and call again"
+
+
+def _fault_line(error: Exception, state: Path | None) -> str:
+    text = "".join(traceback.format_exception(error))
+    line = f"a fault of ours: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if state is None or not state.is_dir():
+        sys.stderr.write(text)
+        return line
+    log = state / "fault.log"
+    log.write_text(text, encoding="utf-8")
+    return f"{line} (traceback in {log}; please report it)"
