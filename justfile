@@ -1,0 +1,150 @@
+# Every recipe runs in the project's folder with .venv first on the PATH. `./just` makes .venv.
+#   ./just gap                                     the quickstart's workspace
+#   ./just workspace=examples/banking77 gap        another one
+# Arguments go through unchanged ("$@", never {{…}}, which the shell would read again).
+
+set positional-arguments
+
+workspace := "examples/quickstart"
+space := quote(workspace)
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+export TOKENIZERS_PARALLELISM := "false"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# ------------------------------------------------------------------ the project
+
+# Install everything into .venv (`./just` has just done that) and check that it fits together.
+setup:
+    python -m pip check
+
+# The whole loop on the built-in base: what `gapmend run` does in examples/quickstart.
+demo *args:
+    gapmend run -C {{ space }} "$@"
+
+# Make the built-in base from nothing (at most 40 minutes on 2 cores).
+base *args:
+    python -m registry.nano.recipe "$@"
+
+# Lint, then the unit, integration and end-to-end tests.
+test: lint unit integration e2e
+
+# Tests without a model; 30 s is the limit to keep, at 90 s the run is stopped.
+unit *args:
+    @start=$(date +%s); HF_HUB_OFFLINE=1 pytest -n 2 --session-timeout=90 tests/unit "$@"; code=$?; \
+        echo "unit tests: $(( $(date +%s) - start )) s, limit 30 s"; exit $code
+
+# Tests with the built-in base or tiny models, on real files.
+integration *args:
+    HF_HUB_OFFLINE=1 pytest tests/integration "$@"
+
+# Tests as a user: the command line in its own process.
+e2e *args:
+    HF_HUB_OFFLINE=1 pytest tests/e2e "$@"
+
+# The long tests, among them 100 kills.
+soak *args:
+    HF_HUB_OFFLINE=1 pytest -m soak --timeout=3600 tests "$@"
+
+# Style, format, types, layers, shell scripts.
+lint:
+    ruff check
+    ruff format --check
+    mypy
+    lint-imports
+    shellcheck just .ci/run
+
+# Rewrite files to the format and apply the safe fixes.
+fmt:
+    ruff format
+    ruff check --fix
+
+# Run one benchmark by name with its arguments (--json FILE), or all of them.
+bench *args:
+    @if [ $# -gt 0 ]; then name=$1; shift; exec python "benchmarks/$name.py" "$@"; fi; \
+        for file in benchmarks/[!_]*.py; do python "$file" || exit; done
+
+# Check the documents: links, commands, examples of the spec, the SQL cookbook.
+docs:
+    HF_HUB_OFFLINE=1 pytest -k docs tests
+
+# Remove caches and the examples' stores: all of it can be made again. .venv stays.
+clean:
+    rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+    rm -rf examples/*/.gapmend
+
+# ------------------------------------------------------------------ the verbs of gapmend
+
+# Write a first gapmend.yaml into a folder: ./just init FOLDER
+init *args:
+    gapmend init "$@"
+
+# Check the spec, its files and what the bases need in memory.
+check *args:
+    gapmend check -C {{ space }} "$@"
+
+# Show what would run, what is up to date, and why.
+plan *args:
+    gapmend plan -C {{ space }} "$@"
+
+# Run what `plan` shows.
+run *args:
+    gapmend run -C {{ space }} "$@"
+
+# Read the datasets into versioned Parquet; rows that can't be used are listed in `rejects`.
+ingest *args:
+    gapmend ingest -C {{ space }} "$@"
+
+# Measure the base against every goal: met, prompt, tune or inconclusive.
+gap *args:
+    gapmend gap -C {{ space }} "$@"
+
+# Choose the rows to train on from the gaps.
+select *args:
+    gapmend select -C {{ space }} "$@"
+
+# Train an adapter on the selection; a killed run goes on where it stopped.
+train *args:
+    gapmend train -C {{ space }} "$@"
+
+# Measure item by item what the adapter lost.
+forget *args:
+    gapmend forget -C {{ space }} "$@"
+
+# Fill in what was lost, round by round.
+mend *args:
+    gapmend mend -C {{ space }} "$@"
+
+# Score the test items once and make the adapter champion if every gate says yes.
+promote *args:
+    gapmend promote -C {{ space }} "$@"
+
+# Merge the adapter into its base and prove that the logits are the same.
+merge *args:
+    gapmend merge -C {{ space }} "$@"
+
+# Ask the catalog: ./just sql "select * from runs"
+sql *args:
+    gapmend sql -C {{ space }} "$@"
+
+# Show where an object came from and what came of it: ./just lineage champion
+lineage *args:
+    gapmend lineage -C {{ space }} "$@"
+
+# Show what the workspace holds and which adapter is champion.
+status *args:
+    gapmend status -C {{ space }} "$@"
+
+# Print the JSON Schema of gapmend.yaml.
+schema *args:
+    gapmend schema "$@"
+
+# Read every object again and compare its hashes.
+fsck *args:
+    gapmend fsck -C {{ space }} "$@"
+
+# Make the catalog again from the objects.
+rebuild *args:
+    gapmend rebuild -C {{ space }} "$@"
