@@ -1,0 +1,243 @@
+"""Rows: one training example each, normalised; what decides a row's hash and how it is stored.
+
+Two Parquet files hold them. `rows.parquet` (object kind `rows`, shared by versions) has the
+content once per `row_hash`; `refs.parquet` (in a `dataset_version`) has what one version of one
+dataset says about a row: its split, cluster, sources and the columns beside question and answer.
+Joined on `row_uid` they are a `Row`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pyarrow as pa
+
+Kind = Literal["sft", "text", "preference", "feedback"]
+SPLITS = ("train", "dev", "test")
+HELD = "held"
+"""The split of a row that may be neither trained on nor measured: it would leak."""
+
+_HASH_FORMAT = 1  # raised only if the same content must get another hash
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `tool_calls` is a JSON list; `train: False` keeps a turn out of the loss."""
+
+    role: str
+    content: str
+    tool_calls: str | None = None
+    name: str | None = None
+    train: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a row says, apart from where it came from.
+
+    `sft`: messages end with the answer. `text`: one message of the role `text`. `preference`:
+    messages are the question, `chosen` and `rejected` the two answers. `feedback`: messages end
+    with an answer that `label` calls good or bad. `tools` is a JSON list of function schemas.
+    """
+
+    kind: Kind
+    messages: tuple[Message, ...]
+    chosen: tuple[Message, ...] | None = None
+    rejected: tuple[Message, ...] | None = None
+    label: bool | None = None
+    tools: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of one dataset version; `source_line` counts from 1, `meta` is a JSON object."""
+
+    uid: int
+    row_hash: str
+    kind: str
+    messages: tuple[Message, ...]
+    chosen: tuple[Message, ...] | None
+    rejected: tuple[Message, ...] | None
+    label: bool | None
+    tools: str | None
+    split: str
+    cluster: int
+    dataset: str
+    source_file: str
+    source_line: int
+    license: str
+    tags: tuple[str, ...]
+    meta: str
+
+
+def content_hash(content: Content) -> str:
+    """Return the 64 hex digits that name this content, the same on any machine.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate, which no UTF-8 can say.
+    """
+    return row_hash(
+        content.kind,
+        content.messages,
+        content.chosen,
+        content.rejected,
+        content.label,
+        content.tools,
+    )
+
+
+def row_hash(
+    kind: str,
+    messages: Sequence[Message],
+    chosen: Sequence[Message] | None,
+    rejected: Sequence[Message] | None,
+    label: bool | None,  # noqa: FBT001 - positional like the other five parts of a row
+    tools: str | None,
+) -> str:
+    """Return the hash of a row's content; see `content_hash`."""
+    parts = [_HASH_FORMAT, kind, _lists(messages), _lists(chosen), _lists(rejected), label, tools]
+    encoded = json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def user_text(content: Content) -> str:
+    """Return the text that near-duplicates are looked for in: what the user says, in all turns."""
+    said = [message.content for message in content.messages if message.role == "user"]
+    return "\n".join(said or [message.content for message in content.messages])
+
+
+def answer(content: Content) -> str:
+    """Return the text of the last turn."""
+    return content.messages[-1].content
+
+
+def content_schema() -> pa.Schema:
+    """Return the schema of `rows.parquet`."""
+    import pyarrow as pa
+
+    text = pa.string()
+    turn = pa.struct(
+        [("role", text), ("content", text), ("tool_calls", text), ("name", text)]
+        + [("train", pa.bool_())]
+    )
+    return pa.schema(
+        [
+            ("row_uid", pa.int64()),
+            ("row_hash", text),
+            ("kind", text),
+            ("messages", pa.list_(turn)),
+            ("chosen", pa.list_(turn)),
+            ("rejected", pa.list_(turn)),
+            ("label", pa.bool_()),
+            ("tools", text),
+        ]
+    )
+
+
+def refs_schema() -> pa.Schema:
+    """Return the schema of `refs.parquet`: one line per row; `sources` lists every occurrence.
+
+    `source` is the dataset's name; `source_file` and `source_line` are the first occurrence.
+    """
+    import pyarrow as pa
+
+    text = pa.string()
+    source = pa.struct([("file", text), ("line", pa.int64()), ("split", text)])
+    return pa.schema(
+        [
+            ("row_uid", pa.int64()),
+            ("row_hash", text),
+            ("split", text),
+            ("tags", pa.list_(text)),
+            ("cluster", pa.int64()),
+            ("source", text),
+            ("source_file", text),
+            ("source_line", pa.int64()),
+            ("sources", pa.list_(source)),
+            ("license", text),
+            ("meta", text),
+        ]
+    )
+
+
+def rejects_schema() -> pa.Schema:
+    """Return the schema of `rejects.parquet`: what was not taken, and why."""
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            ("stage", text),
+            ("source", text),
+            ("source_file", text),
+            ("source_line", pa.int64()),
+            ("reason", text),
+        ]
+    )
+
+
+def content_record(uid: int, digest: str, content: Content) -> dict[str, Any]:
+    """Return one line of `rows.parquet`."""
+    return {
+        "row_uid": uid,
+        "row_hash": digest,
+        "kind": content.kind,
+        "messages": _structs(content.messages),
+        "chosen": _structs(content.chosen),
+        "rejected": _structs(content.rejected),
+        "label": content.label,
+        "tools": content.tools,
+    }
+
+
+def row_from(ref: Mapping[str, Any], record: Mapping[str, Any]) -> Row:
+    """Join one line of `refs.parquet` with its line of `rows.parquet`."""
+    return Row(
+        uid=ref["row_uid"],
+        row_hash=ref["row_hash"],
+        kind=record["kind"],
+        messages=_messages(record["messages"]) or (),
+        chosen=_messages(record["chosen"]),
+        rejected=_messages(record["rejected"]),
+        label=record["label"],
+        tools=record["tools"],
+        split=ref["split"],
+        cluster=ref["cluster"],
+        dataset=ref["source"],
+        source_file=ref["source_file"],
+        source_line=ref["source_line"],
+        license=ref["license"] or "",
+        tags=tuple(ref["tags"]),
+        meta=ref["meta"],
+    )
+
+
+def _lists(messages: Iterable[Message] | None) -> list[list[Any]] | None:
+    if messages is None:
+        return None
+    return [[m.role, m.content, m.tool_calls, m.name, m.train] for m in messages]
+
+
+def _structs(messages: Iterable[Message] | None) -> list[dict[str, Any]] | None:
+    if messages is None:
+        return None
+    return [
+        {
+            "role": m.role,
+            "content": m.content,
+            "tool_calls": m.tool_calls,
+            "name": m.name,
+            "train": m.train,
+        }
+        for m in messages
+    ]
+
+
+def _messages(structs: Iterable[Mapping[str, Any]] | None) -> tuple[Message, ...] | None:
+    return None if structs is None else tuple(Message(**struct) for struct in structs)
