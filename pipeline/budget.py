@@ -1,0 +1,212 @@
+"""How many rows go to what: from gaps, over labels, and after losses. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GAP_POWER = 0.5
+"""Rows grow with the root of the gap: a gap four times as wide gets twice the rows."""
+
+FLOOR = 0.1
+"""The least share of the rows that a capability with a gap gets (an equal share, if less)."""
+
+LABEL_FLOOR = 0.75
+"""Each label of a choice gets this part of its equal share; the failures decide on the rest.
+
+Failures of a model that always says the same label lie all in the other labels. Rows nearest to
+them alone would teach it to always say another one.
+"""
+
+GIVES = 0.15
+"""The part of its rows that a closed capability may give away in one round."""
+
+GROWTH = 0.25
+"""What a capability that is still open gets on top of its rows in one round."""
+
+LEAST_FILL = 0.1
+"""The least share of the rows that is added for something lost, in one round."""
+
+MOST_ROWS = 3.0
+"""A mended selection is at most so many times as large as the spec's budget."""
+
+
+def budget(gaps: Mapping[str, float], total: int, floor: float = FLOOR) -> dict[str, int]:
+    """Divide `total` rows over `gaps`, proportional to gap ** 0.5, each at least `floor`.
+
+    Args:
+        gaps: capability -> gap, 0 to 1; one without a gap (0 or less) gets no rows.
+        total: rows to give away; all of them are, if there is any gap.
+        floor: least share of `total` for a gap, between 0 and 1.
+    """
+    weights = {name: gap**GAP_POWER for name, gap in gaps.items() if gap > 0}
+    if not weights:
+        return dict.fromkeys(gaps, 0)
+    least = min(floor, 1 / len(weights))
+    shares: dict[str, float] = {}
+    free = dict(weights)
+    while True:  # who would fall below the floor is set to it; the others share what is left
+        left = 1 - least * len(shares)
+        scale = left / sum(free.values())
+        low = [name for name, weight in free.items() if weight * scale < least]
+        if not low or len(low) == len(free):
+            break
+        shares |= dict.fromkeys(low, least)
+        free = {name: weight for name, weight in free.items() if name not in shares}
+    shares |= {name: weight * scale for name, weight in free.items()}
+    return dict.fromkeys(gaps, 0) | whole_numbers(shares, total)
+
+
+def whole_numbers(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Round `shares` (any positive scale) to whole numbers that add up to `total`.
+
+    The largest remainders are rounded up; of equal ones, the first name in the alphabet.
+    """
+    sum_of = sum(shares.values())
+    if not shares or sum_of <= 0:
+        return dict.fromkeys(shares, 0)
+    exact = {name: share / sum_of * total for name, share in shares.items()}
+    given = {name: math.floor(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (given[name] - exact[name], name))
+    for name in by_remainder[: total - sum(given.values())]:
+        given[name] += 1
+    return given
+
+
+def label_quota(available: Mapping[str, int], total: int) -> dict[str, int]:
+    """Return the least number of rows for each label, of `total` rows for its capability.
+
+    Args:
+        available: label -> rows that there are of it.
+        total: rows for the capability. Where it is less than the labels, the labels that come
+            first in the alphabet get one row each.
+    """
+    labels = sorted(label for label, rows in available.items() if rows > 0)
+    if not labels or total <= 0:
+        return dict.fromkeys(available, 0)
+    equal = max(1, math.floor(LABEL_FLOOR * total / len(labels)))
+    quota = {label: min(equal, available[label]) for label in labels[:total]}
+    return dict.fromkeys(available, 0) | quota
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Rows by capability for the gaps, and rows by source (capability or guard) for replay."""
+
+    gap: Mapping[str, int]
+    replay: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All rows of the selection."""
+        return sum(self.gap.values()) + sum(self.replay.values())
+
+
+def first_budget(
+    gaps: Mapping[str, float], sources: Mapping[str, int], rows: int, replay: float
+) -> Budget:
+    """Return the budget of the first selection: `replay` of the rows over `sources`, evenly.
+
+    Args:
+        gaps: capability to tune -> its gap.
+        sources: what can be replayed -> rows that there are of it.
+        rows: all rows.
+        replay: the share that is replayed, 0 to below 1.
+    """
+    live = {name: 1.0 for name, there in sources.items() if there > 0}
+    wanted = round(rows * replay) if live else 0
+    spread = whole_numbers(live, wanted)
+    replayed = {name: min(spread.get(name, 0), there) for name, there in sources.items()}
+    return Budget(budget(gaps, rows - sum(replayed.values())), replayed)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one subject lacks after a round.
+
+    Attributes:
+        verdict: of a capability `closed`, `open` or `inconclusive`; of what must not be lost
+            `kept`, `forgotten` or `inconclusive`. An accepted loss counts as `kept`.
+        loss: how much of the score was lost, 0 to 1 (of an open capability: its gap).
+    """
+
+    verdict: Literal["closed", "open", "kept", "forgotten", "inconclusive"]
+    loss: float = 0.0
+
+
+def next_budget(
+    current: Budget,
+    capabilities: Mapping[str, Need],
+    guards: Mapping[str, Need],
+    *,
+    rows: int,
+) -> Budget:
+    """Return the next round's budget: rows move to what was lost, and more are added if needed.
+
+    What was lost gets as many rows again as it had, and at least 10% of `rows` (twice that if
+    the loss is over 10 points; half of that if it is inconclusive). Closed capabilities give up to
+    15% of theirs towards it; what they don't cover is new. Open capabilities get 25% more. What
+    was kept keeps its rows.
+
+    Args:
+        current: the last selection's budget.
+        capabilities: those with a gap budget.
+        guards: what must not be lost, guards and met capabilities; one that is not in
+            `current.replay` can't be filled in and is left out.
+        rows: the spec's budget, which limits the total to three times as many.
+    """
+    fill = {
+        name: _fill(current.replay[name], guards[name], rows)
+        for name in sorted(current.replay)
+        if name in guards
+    }
+    wanted = sum(fill.values())
+    gap = dict(current.gap)
+    gives = {
+        name: math.floor(gap[name] * GIVES)
+        for name, need in capabilities.items()
+        if need.verdict == "closed" and name in gap
+    }
+    taken = whole_numbers(
+        {name: float(most) for name, most in gives.items()}, min(wanted, sum(gives.values()))
+    )
+    for name, need in capabilities.items():
+        if name in gap and need.verdict == "closed":
+            gap[name] -= taken[name]
+        elif name in gap:
+            gap[name] += math.ceil(gap[name] * GROWTH)
+    replay = {name: had + fill.get(name, 0) for name, had in current.replay.items()}
+    return _within(Budget(gap, replay), current, math.floor(rows * MOST_ROWS))
+
+
+def _fill(had: int, need: Need, rows: int) -> int:
+    if need.verdict == "kept":
+        return 0
+    least = LEAST_FILL * rows
+    if need.verdict == "inconclusive":
+        least /= 2
+    elif need.loss > 0.1:  # noqa: PLR2004 - ten points: it was not grazed, it is gone
+        least *= 2
+    return max(had, math.ceil(least))
+
+
+def _within(wanted: Budget, current: Budget, most: int) -> Budget:
+    """Return `wanted`, its additions cut evenly so that the total is at most `most` rows."""
+    if wanted.total <= most:
+        return wanted
+    added = {name: rows - current.replay[name] for name, rows in wanted.replay.items()}
+    grown = {name: max(0, rows - current.gap[name]) for name, rows in wanted.gap.items()}
+    kept = wanted.total - sum(added.values()) - sum(grown.values())
+    spread = whole_numbers(
+        {f"replay {n}": float(r) for n, r in added.items()}
+        | {f"gap {n}": float(r) for n, r in grown.items()},
+        max(0, most - kept),
+    )
+    return Budget(
+        {n: rows - grown[n] + spread.get(f"gap {n}", 0) for n, rows in wanted.gap.items()},
+        {n: rows - added[n] + spread.get(f"replay {n}", 0) for n, rows in wanted.replay.items()},
+    )

@@ -1,0 +1,83 @@
+"""What may be taken and what may be promoted: findings in, verdict out. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+SCALES = (1.0, 0.85, 0.7, 0.5)
+"""The scales that an adapter is tried at, before rows are moved and it is trained again."""
+
+
+class Closing(Protocol):
+    """What a gate asks of a tuned capability's finding."""
+
+    @property
+    def verdict(self) -> str: ...  # noqa: D102 - `closed`, `open` or `inconclusive`
+
+
+class Keeping(Protocol):
+    """What a gate asks of a guard's finding."""
+
+    @property
+    def verdict(self) -> str: ...  # noqa: D102 - `kept`, `forgotten` or `inconclusive`
+    @property
+    def accepted(self) -> bool: ...  # noqa: D102 - the spec takes a loss
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of promote, and whether the figures satisfy it."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+def holds(closing: Iterable[Closing], keeping: Iterable[Keeping]) -> bool:
+    """Tell whether every gap is closed and everything else kept, or its loss accepted."""
+    return all(c.verdict == "closed" for c in closing) and all(is_kept(k) for k in keeping)
+
+
+def is_kept(finding: Keeping) -> bool:
+    """Tell whether what could be done before still can, or its loss is accepted in the spec."""
+    return finding.verdict == "kept" or finding.accepted
+
+
+def first_scale(scales: Sequence[float], fits: Callable[[float], bool]) -> float | None:
+    """Return the largest of `scales` at which everything holds, or None; asks no further."""
+    return next((scale for scale in sorted(scales, reverse=True) if fits(scale)), None)
+
+
+def gates(closing: Mapping[str, Closing], keeping: Mapping[str, Keeping]) -> tuple[Gate, ...]:
+    """Return promote's gates: every tuned gap closed, everything else kept or accepted.
+
+    Args:
+        closing: tuned capability -> its finding on test.
+        keeping: guard, or capability that was not tuned -> its finding on test.
+    """
+    found = [_closed(name, finding.verdict) for name, finding in closing.items()]
+    found += [_kept(name, finding) for name, finding in keeping.items()]
+    if not closing:
+        found.append(Gate("tuned", passed=False, reason="the adapter was tuned for no capability"))
+    return tuple(found)
+
+
+def refusals(found: Iterable[Gate]) -> tuple[str, ...]:
+    """Return the reasons of the gates that say no."""
+    return tuple(gate.reason for gate in found if not gate.passed)
+
+
+def _closed(name: str, verdict: str) -> Gate:
+    reason = f"{name}: the gap is {verdict} on test"
+    return Gate(f"closed:{name}", passed=verdict == "closed", reason=reason)
+
+
+def _kept(name: str, finding: Keeping) -> Gate:
+    reason = f"{name} is {finding.verdict} on test"
+    if finding.accepted and finding.verdict != "kept":
+        reason += ", which the spec accepts"
+    return Gate(f"kept:{name}", passed=is_kept(finding), reason=reason)

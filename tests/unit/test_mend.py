@@ -1,0 +1,90 @@
+"""Mending: what the next round changes, and which scale is taken."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.budget import GIVES, MOST_ROWS, Budget, Need, next_budget
+from pipeline.gates import SCALES, first_scale
+
+VERDICT = st.sampled_from(["kept", "forgotten", "inconclusive"])
+CLOSING = st.sampled_from(["closed", "open", "inconclusive"])
+
+
+def needs(verdicts):
+    return st.builds(Need, verdicts, st.floats(0, 1))
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.tuples(st.integers(0, 900), needs(CLOSING))),
+    st.dictionaries(st.sampled_from("xyz"), st.tuples(st.integers(0, 400), needs(VERDICT))),
+    st.integers(50, 1000),
+)
+def test_what_was_lost_never_gets_fewer_rows_and_the_total_is_bounded(gap, replay, rows) -> None:
+    current = Budget({n: r for n, (r, _) in gap.items()}, {n: r for n, (r, _) in replay.items()})
+    capabilities = {n: need for n, (_, need) in gap.items()}
+    guards = {n: need for n, (_, need) in replay.items()}
+    following = next_budget(current, capabilities, guards, rows=rows)
+    assert set(following.gap) == set(current.gap)
+    assert set(following.replay) == set(current.replay)
+    assert following.total <= max(MOST_ROWS * rows, current.total)
+    for name, need in guards.items():
+        assert following.replay[name] >= current.replay[name]
+        if need.verdict == "kept":
+            assert following.replay[name] == current.replay[name]
+    for name, need in capabilities.items():
+        assert following.gap[name] >= current.gap[name] * (1 - GIVES) - 1
+        if need.verdict != "closed":
+            assert following.gap[name] >= current.gap[name]
+
+
+def test_rows_move_from_closed_gaps_to_a_lost_guard() -> None:
+    current = Budget({"mood": 800}, {"facts": 100, "sums": 100})
+    lost = {"facts": Need("forgotten", 0.05), "sums": Need("kept")}
+    following = next_budget(current, {"mood": Need("closed")}, lost, rows=1000)
+    assert dict(following.gap) == {"mood": 700}
+    assert dict(following.replay) == {"facts": 200, "sums": 100}
+
+
+def test_a_guard_that_was_never_replayed_is_filled_in_and_a_deep_loss_gets_more() -> None:
+    current = Budget({"mood": 1000}, {"facts": 0, "sums": 0})
+    lost = {"facts": Need("forgotten", 0.6), "sums": Need("forgotten", 0.04)}
+    following = next_budget(current, {"mood": Need("closed")}, lost, rows=1000)
+    assert dict(following.replay) == {"facts": 200, "sums": 100}
+    assert following.gap["mood"] == 850
+
+
+def test_an_open_gap_grows_and_gives_nothing() -> None:
+    current = Budget({"mood": 400}, {"facts": 50})
+    following = next_budget(current, {"mood": Need("open", 0.1)}, {"facts": Need("kept")}, rows=450)
+    assert dict(following.gap) == {"mood": 500}
+    assert dict(following.replay) == {"facts": 50}
+
+
+def test_an_inconclusive_guard_gets_half_of_the_least_fill() -> None:
+    current = Budget({"mood": 100}, {"facts": 0})
+    following = next_budget(
+        current, {"mood": Need("closed")}, {"facts": Need("inconclusive")}, rows=1000
+    )
+    assert following.replay["facts"] == 50
+
+
+@given(st.lists(st.floats(0.1, 1), min_size=1, max_size=6), st.sets(st.integers(0, 5)))
+def test_the_largest_scale_that_fits_is_taken_and_no_smaller_one_is_tried(scales, good) -> None:
+    tried: list[float] = []
+
+    def fits(scale: float) -> bool:
+        tried.append(scale)
+        return scales.index(scale) in good
+
+    taken = first_scale(scales, fits)
+    fitting = [scale for scale in scales if scales.index(scale) in good]
+    assert taken == (max(fitting) if fitting else None)
+    assert tried == sorted(tried, reverse=True)
+    assert taken is None or tried[-1] == taken
+
+
+def test_full_scale_comes_first() -> None:
+    assert SCALES[0] == 1.0
+    assert first_scale(SCALES, lambda scale: scale < 0.9) == 0.85

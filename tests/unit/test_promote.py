@@ -1,0 +1,54 @@
+"""Promote's gates: figures in, verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.gates import gates, holds, refusals
+
+
+@dataclass(frozen=True)
+class Closed:
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    verdict: str
+    accepted: bool = False
+
+
+CLOSED = st.builds(Closed, st.sampled_from(["closed", "open", "inconclusive"]))
+KEPT = st.builds(Kept, st.sampled_from(["kept", "forgotten", "inconclusive"]), st.booleans())
+
+
+@given(
+    st.dictionaries(st.text("ab", min_size=1), CLOSED, min_size=1),
+    st.dictionaries(st.text("xy", min_size=1), KEPT),
+)
+def test_nothing_passes_but_closed_gaps_with_everything_kept_or_accepted(closing, keeping) -> None:
+    reasons = refusals(gates(closing, keeping))
+    fine = all(c.verdict == "closed" for c in closing.values()) and all(
+        k.verdict == "kept" or k.accepted for k in keeping.values()
+    )
+    assert (not reasons) == fine == holds(closing.values(), keeping.values())
+
+
+@pytest.mark.parametrize("verdict", ["open", "inconclusive"])
+def test_a_gap_that_is_not_closed_is_named(verdict) -> None:
+    reasons = refusals(gates({"mood": Closed(verdict)}, {"facts": Kept("kept")}))
+    assert reasons == (f"mood: the gap is {verdict} on test",)
+
+
+def test_an_accepted_loss_passes_and_is_on_the_record() -> None:
+    found = gates({"mood": Closed("closed")}, {"facts": Kept("forgotten", accepted=True)})
+    assert refusals(found) == ()
+    assert "accepts" in found[1].reason
+
+
+def test_an_adapter_that_was_tuned_for_nothing_is_refused() -> None:
+    assert refusals(gates({}, {"facts": Kept("kept")}))

@@ -1,0 +1,173 @@
+"""Selection: how many rows go to what, and which; the rules hold for any input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.budget import FLOOR, LABEL_FLOOR, budget, first_budget, label_quota, whole_numbers
+from pipeline.choose import (
+    HeldOutRow,
+    centred,
+    choose_nearest,
+    held_out,
+    interleave,
+)
+
+NAMES = st.text("abcdef", min_size=1, max_size=4)
+GAPS = st.dictionaries(NAMES, st.floats(0, 1), max_size=8)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@given(GAPS, st.integers(0, 5000))
+def test_the_budget_gives_all_rows_away_and_respects_the_floor(gaps, total) -> None:
+    given_rows = budget(gaps, total)
+    real = [name for name, gap in gaps.items() if gap > 0]
+    assert set(given_rows) == set(gaps)
+    assert sum(given_rows.values()) == (total if real else 0)
+    for name in gaps:
+        least = min(FLOOR, 1 / len(real)) * total if name in real else 0
+        assert given_rows[name] >= int(least) - 1
+        assert name in real or given_rows[name] == 0
+
+
+@given(GAPS, st.integers(100, 5000))
+def test_a_wider_gap_never_gets_fewer_rows(gaps, total) -> None:
+    given_rows = budget(gaps, total)
+    ordered = sorted(gaps, key=lambda name: gaps[name])
+    for narrow, wide in zip(ordered, ordered[1:], strict=False):
+        assert given_rows[narrow] <= given_rows[wide] + 1  # rounding
+
+
+def test_rows_grow_with_the_root_of_the_gap() -> None:
+    assert budget({"wide": 0.4, "narrow": 0.1}, 300) == {"wide": 200, "narrow": 100}
+    assert budget({"wide": 0.9, "tiny": 0.0001, "met": -0.1}, 100) == {
+        "wide": 90,
+        "tiny": 10,
+        "met": 0,
+    }
+
+
+@given(st.dictionaries(NAMES, st.floats(0, 100), min_size=1), st.integers(0, 1000))
+def test_whole_numbers_add_up_and_stay_within_one_of_the_share(shares, total) -> None:
+    rounded = whole_numbers(shares, total)
+    whole = sum(shares.values())
+    if whole == 0:
+        assert set(rounded.values()) == {0}
+        return
+    assert sum(rounded.values()) == total
+    for name, share in shares.items():
+        assert abs(rounded[name] - share / whole * total) <= 1.001
+
+
+@given(st.dictionaries(NAMES, st.integers(0, 50)), st.integers(0, 500))
+def test_a_label_quota_never_asks_for_more_than_there_is(available, total) -> None:
+    quota = label_quota(available, total)
+    assert sum(quota.values()) <= total
+    assert all(quota[label] <= rows for label, rows in available.items())
+    live = [label for label, rows in available.items() if rows]
+    if total >= len(live):
+        assert all(quota[label] >= 1 for label in live)
+
+
+def test_replay_is_spread_evenly_over_what_can_be_replayed() -> None:
+    made = first_budget({"intent": 0.3}, {"facts": 500, "sums": 500, "none": 0}, 1000, 0.2)
+    assert dict(made.replay) == {"facts": 100, "sums": 100, "none": 0}
+    assert dict(made.gap) == {"intent": 800}
+    assert first_budget({"intent": 0.3}, {"facts": 5}, 100, 0.0).gap == {"intent": 100}
+    assert first_budget({"intent": 0.3}, {"facts": 5}, 100, 0.2).gap == {"intent": 95}
+
+
+def test_failures_take_turns_with_their_nearest_row() -> None:
+    pool = unit(np.array([[1, 0.02, 0], [1, 0.9, 0], [0, 1, 0.4], [0, 0.3, 1]]))
+    failures = unit(np.array([[1.0, 0, 0], [0, 0, 1.0]]))
+    picks = choose_nearest(pool, failures, 3, labels=[None] * 4, wanted=[None] * 2)
+    assert [pick.position for pick in picks.chosen] == [0, 3, 1]
+    assert picks.chosen[0].score == pytest.approx(float(pool[0] @ failures[0]))
+
+
+def test_a_near_duplicate_is_passed_over_and_counted() -> None:
+    pool = unit(np.array([[1, 0, 0], [1, 0.01, 0], [1, 0.9, 0]]))
+    failures = unit(np.array([[1.0, 0, 0]]))
+    picks = choose_nearest(pool, failures, 3, labels=[None] * 3, wanted=[None])
+    assert [pick.position for pick in picks.chosen] == [0, 2]
+    assert picks.near_duplicates == 1
+
+
+@given(st.integers(0, 2**16), st.integers(1, 60), st.integers(1, 8), st.integers(0, 70))
+def test_any_choice_has_no_repeat_no_near_duplicate_and_covers_labels(seed, n, m, quota) -> None:
+    rng = np.random.default_rng(seed)
+    pool = unit(rng.normal(size=(n, 4)))
+    failures = unit(rng.normal(size=(m, 4)))
+    labels = [f"l{i % 3}" for i in range(n)]
+    picks = choose_nearest(
+        pool, failures, quota, labels=labels, wanted=["l0"] * m, near_duplicate=0.95
+    )
+    positions = [pick.position for pick in picks.chosen]
+    assert len(set(positions)) == len(positions) <= quota
+    chosen = pool[positions]
+    if len(positions) > 1:
+        cosines = chosen @ chosen.T
+        assert cosines[~np.eye(len(positions), dtype=bool)].max() <= 0.951
+    if quota >= 3:
+        assert {labels[position] for position in positions} == set(labels)
+    assert len(positions) + picks.near_duplicates == n or len(positions) == quota
+
+
+def test_labels_that_never_fail_still_get_their_floor() -> None:
+    rng = np.random.default_rng(0)
+    pool = unit(rng.normal(size=(400, 16)))
+    labels = ["yes" if i % 2 else "no" for i in range(400)]
+    failures = pool[1::2][:50]  # the model says "no" to everything: every failure is a "yes"
+    picks = choose_nearest(pool, failures, 100, labels=labels, wanted=["yes"] * 50)
+    share = sum(labels[pick.position] == "no" for pick in picks.chosen) / 100
+    assert share >= LABEL_FLOOR / 2 - 0.01
+
+
+def test_dev_and_test_are_refused_by_hash_cluster_and_wording() -> None:
+    question = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    held = held_out([HeldOutRow("h1", ("d", 7), question)])
+
+    def why(row_hash="h2", cluster=("d", 8), text="something else") -> str | None:
+        return held.refuses(row_hash=row_hash, cluster=cluster, text=text)
+
+    assert why() is None
+    assert why(row_hash="h1") == "hash"
+    assert why(cluster=("d", 7)) == "cluster"
+    assert why(cluster=("other", 7)) is None
+    assert why(text=f"and {question.upper()}, they said") == "13-gram"
+    assert why(text=question.replace("seven", "7")) is None
+
+
+def test_a_wording_that_many_items_share_forbids_nothing() -> None:
+    wording = "what is the sum of the two numbers that i give you here now"
+    rows = [HeldOutRow(f"h{i}", ("d", i), f"{wording} {i}") for i in range(11)]
+    assert held_out(rows).refuses(row_hash="x", cluster=("d", 99), text=wording) is None
+    assert held_out(rows[:10]).refuses(row_hash="x", cluster=("d", 99), text=wording) == "13-gram"
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_interleaving_keeps_both_orders_and_spreads_the_replay(gap, replay) -> None:
+    mixed = interleave([("g", i) for i in range(gap)], [("r", i) for i in range(replay)])
+    assert [i for kind, i in mixed if kind == "g"] == list(range(gap))
+    assert [i for kind, i in mixed if kind == "r"] == list(range(replay))
+    if gap and replay:
+        for cut in range(len(mixed) + 1):  # any prefix holds its share, within one row
+            so_far = sum(kind == "r" for kind, _ in mixed[:cut])
+            assert abs(so_far - cut * replay / (gap + replay)) <= 1.5
+
+
+def test_centring_takes_the_shared_direction_away() -> None:
+    rng = np.random.default_rng(1)
+    shared = np.full((200, 32), 5.0)
+    pool = unit(shared + rng.normal(size=(200, 32)))
+    assert (pool @ pool.T).min() > 0.8
+    moved, failures = centred(pool, pool[:10])
+    off = moved @ moved.T - np.eye(200)
+    assert abs(off).mean() < 0.3
+    assert np.allclose(np.linalg.norm(failures, axis=1), 1, atol=1e-5)
