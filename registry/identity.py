@@ -1,0 +1,333 @@
+"""Which base this is: found without importing torch, and the same on any machine.
+
+A base is the built-in `nano`, a local folder, or a Hub repository at a commit. Its digest covers
+all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it
+is computed in and its quantisation. Only safetensors are read: a pickled checkpoint runs code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.errors import UserError
+from registry.hashing import digest, file_digest
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+Quantization = Literal["nf4", "fp4", "int8"]
+
+NANO = "nano"
+DEFAULT_CONTEXT = 2048
+# Below this size a base without a `dtype` is computed in fp32 (exact and, on a CPU, no slower);
+# above it in the dtype of its checkpoint, because fp32 would double its memory.
+FP32_UP_TO_PARAMETERS = 500_000_000
+# Hashing a file smaller than this costs less than keeping its hash.
+REMEMBER_FROM_BYTES = 64 * 2**20
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Everything but the weights that decides tokens and logits. Python files matter only where the
+# spec lets them run.
+_IDENTITY_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_SMALL_FILES = (*_IDENTITY_FILES, "*.safetensors.index.json", "additional_chat_templates/*")
+_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+_DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+
+
+class BaseSpec(BaseModel):
+    """A base as the spec names it.
+
+    `model` is 'nano', a folder (relative to the workspace) or a Hub id; `revision` is a Hub
+    branch, tag or commit. `dtype` is what it is computed in, `quantize` how its linear layers
+    are stored: LoRA on a quantised base is QLoRA.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    dtype: Dtype | None = None
+    quantize: Quantization | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BaseIdentity:
+    """A base, pinned.
+
+    Attributes:
+        name: its name in the spec.
+        source: 'nano', 'folder' or 'owner/repo@commit'.
+        digest: SHA-256 over weights (or Hub id and commit), config, tokenizer, template, dtype
+            and quantisation.
+        parameters: how many weights its checkpoint stores.
+        context: the longest sequence it takes, in tokens.
+        architecture: the class that its config names, such as 'LlamaForCausalLM'.
+        dtype: what it is computed in.
+    """
+
+    name: str
+    source: str
+    digest: str
+    parameters: int
+    context: int
+    architecture: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFolder:
+    """Where a base's files are: `hub` is 'owner/repo@commit' for a snapshot from the Hub."""
+
+    path: Path
+    hub: str | None
+
+
+def nano_folder() -> Path:
+    """The folder of the built-in base."""
+    return Path(__file__).parent / "nano"
+
+
+def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
+    """Identify a base, reading (of the Hub: fetching) no more than that needs.
+
+    Args:
+        name: the base's name in the spec.
+        spec: what the spec says about it.
+        root: the workspace; relative folders start there, hashes of large files are kept there.
+
+    Raises:
+        UserError: no such folder or repository, no weights, or only pickled ones.
+    """
+    where = f"bases.{name}"
+    folder = locate(name, spec, root)
+    config = read_config(folder.path, where)
+    files = weight_files(folder.path)
+    if not files and folder.hub is None:
+        raise _without_weights(folder.path, where)
+    parameters = _parameters(files) if files else _hub_parameters(folder, where)
+    dtype = spec.dtype or _default_dtype(config, parameters)
+    identity = {
+        "format": 1,
+        "weights": folder.hub or {file.name: _file_hash(file, root) for file in files},
+        "files": None if folder.hub else _identity_files(folder.path, spec),
+        "dtype": dtype,
+        "quantize": spec.quantize,
+    }
+    return BaseIdentity(
+        name=name,
+        source=NANO if spec.model == NANO else folder.hub or str(folder.path.name),
+        digest=digest(identity),
+        parameters=parameters,
+        context=_context(config, folder.path),
+        architecture=str((config.get("architectures") or [config.get("model_type", "?")])[0]),
+        dtype=dtype,
+    )
+
+
+def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> BaseFolder:
+    """The folder of a base: the built-in one, a local one, or a snapshot from the Hub's cache.
+
+    Args:
+        name: the base's name in the spec.
+        spec: what the spec says about it.
+        root: where relative folders start.
+        weights: fetch the weights too (of a Hub repository, where they aren't in the cache).
+
+    Raises:
+        UserError: it isn't there, or has no safetensors.
+    """
+    where = f"bases.{name}"
+    if spec.model == NANO:
+        return BaseFolder(nano_folder(), None)
+    local = (root / Path(spec.model).expanduser()).resolve()
+    if local.is_dir():
+        if spec.revision:
+            raise UserError(
+                f"{spec.model} is a folder and has no revision {spec.revision}",
+                f"{where}.revision",
+                fix="leave revision out: a folder is identified by its content",
+            )
+        return BaseFolder(local, None)
+    if not _HUB_ID.fullmatch(spec.model):
+        raise UserError(f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'")
+    return _hub_folder(spec, where, weights=weights)
+
+
+def read_config(folder: Path, where: str) -> dict[str, Any]:
+    """The model's config.json.
+
+    Raises:
+        UserError: it is missing or isn't a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no config.json in {folder}", where, "a model folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}", where, "a JSON object") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no JSON object", where)
+    return config
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors of a model folder, by name; an adapter's weights are none of them."""
+    return tuple(
+        path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith("adapter")
+    )
+
+
+def check_weights(folder: Path, where: str) -> None:
+    """Refuse a folder that holds no safetensors.
+
+    Raises:
+        UserError: there are no weights, or only pickled ones.
+    """
+    if not weight_files(folder):
+        raise _without_weights(folder, where)
+
+
+def _without_weights(folder: Path, where: str) -> UserError:
+    pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
+    if pickled:
+        return UserError(
+            f"{folder} has only pickled weights ({pickled[0]})",
+            where,
+            "*.safetensors: a pickle can run code when it is loaded",
+            "convert it with save_pretrained where you trust it",
+        )
+    return UserError(f"{folder} has no weights", where, "a folder with *.safetensors")
+
+
+def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    patterns += ["*.py"] if spec.trust_remote_code else []
+    try:
+        path = Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"{spec.model} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
+            f"{where}.model",
+            fix="give an existing folder, or fetch it once with a connection",
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{spec.model} can't be fetched: {reason}", f"{where}.model") from None
+    if not _COMMIT.fullmatch(path.name):
+        raise UserError(f"{spec.model}: no commit is known for {path}", f"{where}.revision")
+    if weights:
+        check_weights(path, where)
+    return BaseFolder(path, f"{spec.model}@{path.name}")
+
+
+def _hub_parameters(folder: BaseFolder, where: str) -> int:
+    """Weights of a Hub model whose files aren't here yet, from the headers the Hub serves."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+
+    repo, _, commit = (folder.hub or "").partition("@")
+    try:
+        found = HfApi().get_safetensors_metadata(repo, revision=commit)
+    except NotASafetensorsRepoError:
+        raise UserError(
+            f"{repo} has no safetensors",
+            f"{where}.model",
+            "*.safetensors: a pickle can run code when it is loaded",
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"weights of {repo} aren't in the cache: {error}", where) from None
+    return sum(found.parameter_count.values())
+
+
+def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:
+    names = [folder / name for name in _IDENTITY_FILES]
+    names += sorted(folder.glob("additional_chat_templates/*"))
+    names += sorted(folder.glob("*.py")) if spec.trust_remote_code else []
+    return {str(p.relative_to(folder)): file_digest(p) for p in names if p.is_file()}
+
+
+def _parameters(files: tuple[Path, ...]) -> int:
+    """Stored weights, from the safetensors headers alone (8-byte length, then JSON)."""
+    total = 0
+    for path in files:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        for key, tensor in header.items():
+            if key != "__metadata__":
+                count = 1
+                for size in tensor["shape"]:
+                    count *= size
+                total += count
+    return total
+
+
+def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:
+    if parameters <= FP32_UP_TO_PARAMETERS:
+        return "fp32"
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return _DTYPE_NAMES.get(str(stored), "fp32")
+
+
+def _context(config: dict[str, Any], folder: Path) -> int:
+    """Context length by lm-eval's rules: the text config first, then the tokenizer's limit."""
+    text = config.get("text_config") or config
+    for key in _CONTEXT_KEYS:
+        if text.get(key) is not None:
+            return int(text[key])
+    path = folder / "tokenizer_config.json"
+    limit = json.loads(path.read_text("utf-8")).get("model_max_length") if path.is_file() else None
+    # transformers writes 1e30 for "no limit".
+    return int(limit) if limit and limit < 10**9 else DEFAULT_CONTEXT
+
+
+def _file_hash(path: Path, root: Path) -> str:
+    state = path.stat()
+    if state.st_size < REMEMBER_FROM_BYTES:
+        return _hash_of(str(path), state.st_size, state.st_mtime_ns)
+    memory = root / ".gapmend" / "cache" / "hashes.json"
+    key = f"{path}|{state.st_size}|{state.st_mtime_ns}"
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = _hash_of(str(path), state.st_size, state.st_mtime_ns)
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        draft = memory.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(known), "utf-8")
+        draft.replace(memory)
+    return str(known[key])
+
+
+@lru_cache(maxsize=256)
+def _hash_of(path: str, _size: int, _mtime_ns: int) -> str:
+    return str(file_digest(Path(path)))

@@ -1,0 +1,328 @@
+"""Loading a base once and switching adapters on it.
+
+`load_model` reads safetensors, in the dtype and quantisation of the spec, on the GPU if there is
+one. `LoadedModel.use` puts a PEFT adapter on the loaded weights at any scale, or takes all of them
+off again, so that one base in memory serves every evaluation and every training run.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from logging import ERROR, getLogger
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UserError
+from registry.identity import (
+    BaseIdentity,
+    BaseSpec,
+    check_weights,
+    identify,
+    locate,
+    nano_folder,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["BaseIdentity", "BaseSpec", "LoadedModel", "identify", "load_model", "nano_folder"]
+
+ADAPTERS_IN_MEMORY = 4
+_TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass
+class LoadedModel:
+    """A base in memory, in eval mode, with at most one active adapter.
+
+    Attributes:
+        model: the causal language model itself, never a wrapper: an adapter in use has replaced
+            modules inside it, and `use(None)` puts the original modules back.
+        tokenizer: its tokenizer.
+        identity: which base this is.
+        device: where it is computed.
+        dtype: what it is computed in.
+        context: the longest sequence it takes, in tokens.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: BaseIdentity
+    device: torch.device
+    dtype: torch.dtype
+    context: int
+    _peft: Any = field(default=None, init=False, repr=False)
+    _scalings: dict[str, list[tuple[dict[str, float], float]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def use(self, adapter: Path | None, scale: float = 1.0) -> None:
+        """Make the model the base alone, or the base with one adapter.
+
+        Args:
+            adapter: a PEFT adapter folder (safetensors), or None for the base alone, exactly as
+                it was loaded: no adapter module is left in it.
+            scale: what the adapter's own scaling is multiplied by, for this use alone.
+
+        Raises:
+            UserError: no such adapter, pickled weights, an adapter that isn't made of module
+                replacements (prefix or prompt tuning), or a scale on whole saved modules.
+        """
+        if adapter is None:
+            self._strip()
+            return
+        key = _adapter_key(adapter)
+        if key not in self._scalings:
+            self._insert(adapter, key)
+        # Last used last: the first is the one to drop when memory is needed.
+        scalings = self._scalings[key] = self._scalings.pop(key)
+        if scale != 1.0 and _saves_modules(adapter):
+            raise UserError(
+                f"adapter {adapter} holds whole modules, which have no scale", expected="scale 1"
+            )
+        self._peft.set_adapter(key, inference_mode=True)
+        for scaling, trained in scalings:
+            scaling[key] = trained * scale
+        self.model.eval()
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool,
+    ) -> str:
+        """Messages as the text that the model reads.
+
+        By the tokenizer's chat template, which transformers runs in a sandbox. A template that
+        refuses a system message gets it at the head of the first user message. Without any
+        template: the tools as JSON and the system text, each followed by an empty line; a user's
+        text and a line break; an assistant's text, then an empty line or, at the very end, the
+        end-of-text token.
+
+        Args:
+            messages: role and content, in order.
+            tools: JSON schemas of tools, for templates that take them.
+            add_generation_prompt: end where the assistant's answer begins.
+
+        Raises:
+            UserError: the template can't render these messages.
+        """
+        from jinja2 import TemplateError
+
+        if not self.tokenizer.chat_template:
+            return self._plain(messages, tools)
+        chat = [dict(message) for message in messages]
+        try:
+            return self._templated(chat, tools, add_generation_prompt)
+        except TemplateError as error:
+            folded = _fold_system(chat)
+            if folded is None:
+                raise UserError(f"the chat template refuses these messages: {error}") from error
+        try:
+            return self._templated(folded, tools, add_generation_prompt)
+        except TemplateError as error:
+            raise UserError(f"the chat template refuses these messages: {error}") from error
+
+    def _templated(self, chat: list[dict[str, Any]], tools: Any, generate: bool) -> str:  # noqa: FBT001 - private, one caller
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat,
+                tools=list(tools) if tools else None,
+                tokenize=False,
+                add_generation_prompt=generate,
+            )
+        )
+
+    def _plain(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> str:
+        parts = [f"Tools: {json.dumps(list(tools), ensure_ascii=False)}\n\n"] if tools else []
+        for number, message in enumerate(messages, start=1):
+            text = message.get("content") or ""
+            if message["role"] != "assistant":
+                parts.append(text + ("\n\n" if message["role"] == "system" else "\n"))
+            elif number < len(messages):
+                parts.append(f"{text}\n\n")
+            else:
+                parts.append(f"{text}{self.tokenizer.eos_token or ''}")
+        return "".join(parts)
+
+    def _insert(self, adapter: Path, key: str) -> None:
+        from peft import PeftModel
+
+        _check_adapter(adapter)
+        while len(self._scalings) >= ADAPTERS_IN_MEMORY:
+            oldest = next(iter(self._scalings))
+            self._peft.delete_adapter(oldest)
+            del self._scalings[oldest]
+        with _only_our_warnings():
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self.model, str(adapter), adapter_name=key)
+            else:
+                self._peft.load_adapter(str(adapter), adapter_name=key)
+        self._scalings[key] = [
+            (module.scaling, float(module.scaling[key]))
+            for module in self.model.modules()
+            if isinstance(getattr(module, "scaling", None), dict) and key in module.scaling
+        ]
+
+    def _strip(self) -> None:
+        if self._peft is None:
+            return
+        # `unload` puts each original module back where its wrapper is; nothing is merged.
+        self._peft.unload()
+        self._peft = None
+        self._scalings.clear()
+        # PEFT leaves these on the model, and transformers then believes in an adapter.
+        for name in ("peft_config", "_hf_peft_config_loaded"):
+            if name in vars(self.model):
+                delattr(self.model, name)
+        self.model.requires_grad_(requires_grad=False)
+        self.model.eval()
+
+
+def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = None) -> LoadedModel:
+    """Load a base: safetensors only, weights in memory once, eval mode, no gradients.
+
+    Args:
+        name: its name in the spec.
+        spec: what the spec says about it.
+        root: the workspace, where relative folders start.
+        threads: how many CPU threads torch may use; None leaves torch's own choice.
+
+    Raises:
+        UserError: as `identify`, or the model or its tokenizer can't be loaded.
+    """
+    import torch
+
+    where = f"bases.{name}"
+    identity = identify(name, spec, root)
+    folder = locate(name, spec, root, weights=True).path
+    check_weights(folder, where)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype: torch.dtype = getattr(torch, _TORCH_DTYPES[identity.dtype])
+    with _only_our_warnings():
+        tokenizer = _tokenizer(folder, spec, where)
+        model = _weights(folder, spec, where, device, dtype)
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    return LoadedModel(model, tokenizer, identity, device, dtype, identity.context)
+
+
+def _tokenizer(folder: Path, spec: BaseSpec, where: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"no tokenizer can be loaded: {error}", where) from error
+
+
+def _weights(
+    folder: Path, spec: BaseSpec, where: str, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    quantized = {"quantization_config": _quantization(spec, dtype)} if spec.quantize else {}
+    placed = {"device_map": {"": device}} if spec.quantize or device.type != "cpu" else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            **quantized,
+            **placed,
+        )
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise UserError(f"the model can't be loaded: {error}", where) from error
+    if spec.quantize:
+        for module in model.modules():
+            # On CPUs with avx512_bf16 a forward without gradients in eval mode repacks the
+            # weights, and every gradient after it is silently wrong.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _quantization(spec: BaseSpec, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if spec.quantize == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=spec.quantize, bnb_4bit_compute_dtype=dtype
+    )
+
+
+@contextmanager
+def _only_our_warnings() -> Iterator[None]:
+    """No progress bar for reading a file, and no warning that libraries address to each other.
+
+    bitsandbytes tells at import what the machine lacks; peft calls what transformers deprecates.
+    """
+    from transformers.utils import logging
+
+    bitsandbytes = getLogger("bitsandbytes")
+    level = bitsandbytes.level
+    bitsandbytes.setLevel(ERROR)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="bitsandbytes")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+            yield
+    finally:
+        bitsandbytes.setLevel(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _adapter_key(adapter: Path) -> str:
+    """A name for the adapter's content as far as the file system tells: paths are reused."""
+    from registry.hashing import digest
+
+    state = [
+        [p.name, p.stat().st_size, p.stat().st_mtime_ns]
+        for p in sorted(adapter.glob("adapter_*"))
+        if p.is_file()
+    ]
+    return "a" + str(digest([str(adapter.resolve()), state]))[:16]
+
+
+def _check_adapter(adapter: Path) -> None:
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"no adapter in {adapter}", expected="a folder with adapter_config.json")
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise UserError(
+            f"adapter {adapter} has no adapter_model.safetensors",
+            expected="safetensors: a pickle can run code when it is loaded",
+        )
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    if "target_modules" not in config:
+        kind = config.get("peft_type", "unknown")
+        raise UserError(f"adapter {adapter} is of type {kind}", expected="LoRA or its relatives")
+
+
+def _saves_modules(adapter: Path) -> bool:
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    return bool(config.get("modules_to_save"))
+
+
+def _fold_system(chat: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The system text at the head of the first user message; None where there is none."""
+    system = [str(m["content"]) for m in chat if m["role"] == "system"]
+    rest = [m for m in chat if m["role"] != "system"]
+    if not system or not rest or rest[0]["role"] != "user":
+        return None
+    return [{**rest[0], "content": "\n\n".join([*system, str(rest[0]["content"])])}, *rest[1:]]
