@@ -62,7 +62,7 @@ def subject(ws: Workspace, name: str) -> Subject:
 
 
 def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
-    """Return the items of `what` in `split`, in the order of their hashes, cut to its `limit`."""
+    """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash."""
     from evals.capability import items_from_rows
     from pipeline.ingest import version_of
     from registry.datasets import load_rows
@@ -70,9 +70,7 @@ def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
     assert what.spec.data is not None
     version_id = version_of(ws, ui, what.spec.data)
     rows = load_rows(ws.store, version_id, splits={split})
-    items = sorted(items_from_rows(rows, what.spec), key=lambda item: item.row_hash)
-    limit = what.spec.limit
-    return items if split == "train" or limit is None else items[:limit]
+    return items_from_rows(rows, what.spec, whole=split == "train")
 
 
 def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm) -> tuple[Item, ...]:

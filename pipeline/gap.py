@@ -1,0 +1,174 @@
+"""gap: measure what the base lacks, per capability, and whether a prompt already does it.
+
+Every capability and guard is scored without examples on dev. Where the goal is not met, each other
+prompt is scored on half A of dev, and the best of them judged on half B. Test is not looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
+from evals.stats import Interval, Scores, mean_interval
+from pipeline.measure import Subject, items_of, measure, subjects, zero_shot
+from pipeline.stage import StageOutput, run_stage
+from registry.store import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.capability import Item
+    from evals.evaluate import EvalResult
+    from evals.prompts import Arm
+    from pipeline.stage import StageContext
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+STAGE = "gap"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class GapReport:
+    """What the base lacks, and what it must not lose."""
+
+    base: str
+    findings: tuple[GapFinding, ...]
+    guards: dict[str, Interval]  # guard -> the base's score on dev
+    gap_id: str
+    run_id: str
+    cached: bool
+    seconds: float
+
+    def verdict(self, capability: str) -> str:
+        """Return the verdict on one capability."""
+        return next(f.verdict for f in self.findings if f.capability == capability)
+
+    def gaps(self) -> dict[str, float]:
+        """Return capability -> gap, for those whose verdict is `tune`."""
+        return {f.capability: f.gap for f in self.findings if f.verdict == "tune"}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def gap(ws: Workspace, ui: Ui) -> GapReport:
+    """Measure the base of `train:` on dev and judge every capability."""
+    from pydantic import TypeAdapter
+
+    base = ws.spec.train.base
+    inputs, parents = dev_inputs(ws, ui, base)
+    outcome = run_stage(
+        ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, base, parents),
+        version=VERSION, parents=parents, config=inputs["subjects"],
+    )
+    result = outcome.result
+    return GapReport(
+        base=base,
+        findings=TypeAdapter(tuple[GapFinding, ...]).validate_python(result["findings"]),
+        guards=TypeAdapter(dict[str, Interval]).validate_python(result["guards"]),
+        gap_id=outcome.outputs["gap"],
+        run_id=outcome.run_id,
+        cached=outcome.cached,
+        seconds=outcome.seconds,
+    )
+
+
+def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[Parent]]:
+    """Return what decides every score on dev: the base, each subject's spec and its dataset."""
+    from pipeline.ingest import version_of
+
+    described: dict[str, Any] = {}
+    parents: dict[str, Parent] = {}
+    for what in subjects(ws):
+        version = version_of(ws, ui, what.spec.data) if what.spec.data else None
+        described[what.name] = {
+            "role": what.role,
+            "spec": what.spec.model_dump(mode="json"),
+            "dataset_version": version,
+        }
+        if version:
+            parents[version] = Parent(version, "dataset")
+    inputs = {"base": ws.models.identity(base).digest, "subjects": described}
+    return inputs, list(parents.values())
+
+
+def scores_of(results: Sequence[EvalResult]) -> Scores:
+    """Return the scores and clusters of all samples in `results`, in order."""
+    samples = [sample for result in results for sample in result.samples]
+    return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
+
+
+def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
+    measured: list[MeasuredCapability] = []
+    guards: dict[str, Interval] = {}
+    used: list[Parent] = list(parents)
+    for what in subjects(ws):
+        items = items_of(ws, ctx.ui, what, "dev")
+        plain = measure(ws, ctx.ui, what, base=base, items=items, split="dev")
+        used.append(Parent(plain.id, "eval"))
+        if what.role == "guard":
+            guards[what.name] = mean_interval(scores_of([plain]))
+            continue
+        arms, evals = _try_prompts(ws, ctx.ui, what, base, items, plain)
+        used += [Parent(eval_id, "eval") for eval_id in evals]
+        measured.append(
+            MeasuredCapability(
+                capability=what.name,
+                goal=what.spec.goal,
+                margin=what.spec.margin,
+                base=scores_of([plain]),
+                base_prompt_tokens=plain.prompt_tokens_mean,
+                arms=arms,
+            )
+        )
+    findings = [asdict(finding) for finding in judge_gaps(measured)]
+    result = {
+        "base": base,
+        "findings": findings,
+        "guards": {name: asdict(interval) for name, interval in guards.items()},
+    }
+    parts = [Parent(ctx.run_id, "run"), *used]
+    made = ws.store.put("gap", None, identity={"run": ctx.run_id}, parents=parts, meta=result)
+    return StageOutput(result, [("gap", made)])
+
+
+def _try_prompts(
+    ws: Workspace, ui: Ui, what: Subject, base: str, items: list[Item], plain: EvalResult
+) -> tuple[tuple[ArmScore, ...], list[str]]:
+    """Score every other prompt on half A, and the best of them on half B.
+
+    Nothing is tried where the goal is met without: the question is then answered.
+    """
+    from evals.prompts import arms_of
+
+    spec = what.spec
+    floor = spec.goal - spec.margin  # type: ignore[union-attr]  # only capabilities come here
+    if mean_interval(scores_of([plain])).low >= floor:
+        return (), []
+    half_a = [item for item in items if half_of(item.cluster) == "A"]
+    half_b = [item for item in items if half_of(item.cluster) == "B"]
+    arms: list[Arm] = [arm for arm in arms_of(spec.prompts) if arm != zero_shot(what)]
+    if not arms:
+        return (), []
+    on_a = {arm.name: _score(ws, ui, what, base, half_a, arm) for arm in arms}
+    best = min(arms, key=lambda a: (-on_a[a.name].mean, on_a[a.name].prompt_tokens_mean, a.name))
+    on_b = _score(ws, ui, what, base, half_b, best)
+    scored = tuple(
+        ArmScore(
+            arm=arm.name,
+            half_a=scores_of([on_a[arm.name]]),
+            half_b=scores_of([on_b] if arm is best else []),
+            prompt_tokens=on_a[arm.name].prompt_tokens_mean,
+        )
+        for arm in arms
+    )
+    return scored, [*(result.id for result in on_a.values()), on_b.id]
+
+
+def _score(
+    ws: Workspace, ui: Ui, what: Subject, base: str, items: list[Item], arm: Arm
+) -> EvalResult:
+    return measure(ws, ui, what, base=base, items=items, split="dev", arm=arm)
