@@ -1,0 +1,34 @@
+"""What all tests share: no network, one thread a process, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports the libraries that read them.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["COLUMNS"] = "200"  # help texts and tables don't wrap where a test reads them
+os.environ["NO_COLOR"] = "1"
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The folder with pyproject.toml."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data (variable GAPMEND_DATA); the test is skipped where there is none."""
+    folder = os.environ.get("GAPMEND_DATA")
+    if not folder:
+        pytest.skip("GAPMEND_DATA is not set: no real data here")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"GAPMEND_DATA={folder} is not a folder")
+    return path

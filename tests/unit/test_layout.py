@@ -1,0 +1,83 @@
+"""The layout's promises: light imports, layers, a recipe for every verb, pins for every package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAVY = ("torch", "transformers", "lm_eval", "datasets", "polars", "peft", "scipy", "statsmodels")
+VERBS = (
+    "init check plan run ingest gap select train forget mend promote merge sql lineage status "
+    "schema fsck rebuild"
+).split()
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after `code`."""
+    report = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("package", ["registry", "evals", "pipeline", "pipeline.cli"])
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    assert loaded_by(f"import {package}").isdisjoint(HEAVY)
+
+
+def test_the_probe_sees_a_heavy_import() -> None:
+    assert "scipy" in loaded_by("import scipy")
+
+
+def test_layers(project_root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports; lint_imports()"],
+        cwd=project_root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "1 kept, 0 broken" in done.stdout, done.stdout + done.stderr
+
+
+def recipes(justfile: str) -> dict[str, str]:
+    """Name of every recipe and the comment line above it."""
+    found = re.findall(r"^#\s*(.+)\n([a-z][a-z-]*)(?: [^:\n]*)?:(?!=)", justfile, re.MULTILINE)
+    return {name: comment for comment, name in found}
+
+
+def test_every_verb_has_a_commented_recipe_that_runs_it(project_root: Path) -> None:
+    justfile = (project_root / "justfile").read_text("utf-8")
+    assert set(VERBS) <= set(recipes(justfile))
+    for verb in VERBS:
+        assert re.search(rf"^    gapmend {verb}\b.*\"\$@\"$", justfile, re.MULTILINE), verb
+
+
+def test_the_verbs_are_those_of_the_command_line() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert [verb for verb in VERBS if not re.search(rf"^\W*{verb}\b", shown, re.MULTILINE)] == []
+
+
+def test_every_recipe_is_commented(project_root: Path) -> None:
+    justfile = (project_root / "justfile").read_text("utf-8")
+    names = re.findall(r"^([a-z][a-z-]*)(?: [^:\n]*)?:(?!=)", justfile, re.MULTILINE)
+    assert set(names) == set(recipes(justfile))
+
+
+def test_every_dependency_is_pinned(project_root: Path) -> None:
+    project = tomllib.loads((project_root / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    lines = (project_root / "constraints.txt").read_text("utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    pinned = {name.lower().replace("_", "-") for name in pins}
+    names = {re.split(r"[<>=; ]", line)[0].lower().replace("_", "-") for line in wanted}
+    assert names - pinned == set()
+    assert not [version for version in pins.values() if "+" in version]
