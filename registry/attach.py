@@ -1,0 +1,258 @@
+"""The one place that opens the catalog file.
+
+DuckDB locks its file per process and drops that lock when the process opens the file a second
+time, and a fork would share it. So the file is only ever attached to a fresh in-memory connection,
+under the lock of registry.lock, for one read or one transaction, and detached at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.diskfull import one_line_when_full
+from registry.errors import StoreError, UserError
+from registry.hashing import canonical_json
+from registry.lock import catalog_lock
+from registry.store import Store, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from duckdb import DuckDBPyConnection
+
+    from registry.store import Manifest
+
+CATALOG_NAME = "catalog.duckdb"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_POLL_S = 0.1
+_log = logging.getLogger("gapmend")
+
+
+@contextmanager
+def open_catalog(root: Path, *, wait_s: float, write: bool) -> Iterator[DuckDBPyConnection]:
+    """Attach the catalog as `catalog` for the length of the body; made first if it is missing.
+
+    With `write`, the body is one transaction: committed at its end, rolled back on an error.
+
+    Args:
+        root: the store's folder.
+        wait_s: seconds to wait, for other gapmend processes and then for other programs.
+        write: whether the body changes anything.
+
+    Raises:
+        UserError: someone else holds the catalog, the disk is full, or a newer gapmend made it.
+        StoreError: the file is not a catalog that can be read.
+    """
+    connection = connect()
+    try:
+        with _attached(connection, root, wait_s=wait_s, write=write):
+            yield connection
+    finally:
+        connection.close()
+
+
+def snapshot(root: Path, *, wait_s: float) -> DuckDBPyConnection:
+    """Copy the tables `objects` and `edges` into memory; the catalog is free again on return.
+
+    Raises:
+        UserError, StoreError: as `open_catalog`.
+    """
+    connection = connect()
+    try:
+        with _attached(connection, root, wait_s=wait_s, write=False):
+            connection.execute("CREATE TABLE objects AS FROM catalog.objects")
+            connection.execute("CREATE TABLE edges AS FROM catalog.edges")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _attached(
+    connection: DuckDBPyConnection, root: Path, *, wait_s: float, write: bool
+) -> Iterator[None]:
+    with catalog_lock(root, wait_s), one_line_when_full(root):
+        path = root / CATALOG_NAME
+        if not path.exists():
+            create_catalog(root, Store(root).manifests())
+        try:
+            _attach(connection, path, wait_s=wait_s, write=write)
+            if _migrations_missing(connection):
+                _reattach_and_migrate(connection, path, wait_s=wait_s, write=write)
+            if write:
+                connection.execute("BEGIN")
+            yield
+            if write:
+                connection.execute("COMMIT")
+            # Detaching writes the log into the file, so its errors must be seen here.
+            connection.execute("DETACH catalog")
+        except BaseException:
+            # Closing lets the file go while the lock is still ours.
+            connection.close()
+            raise
+
+
+def connect() -> DuckDBPyConnection:
+    """Open an in-memory DuckDB that reads no file by a Python variable's name."""
+    import duckdb  # noqa: PLC0415 - 30 ms that `gapmend --help` need not pay
+
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
+    """Write a new catalog of these manifests beside the old one, then put it in its place.
+
+    The caller holds the lock. Killed at any instant, either catalog is there, whole.
+    """
+    path = root / CATALOG_NAME
+    new = root / f"{CATALOG_NAME}.new"
+    for stale in (new, _log_of(new)):
+        stale.unlink(missing_ok=True)
+    connection = connect()
+    try:
+        connection.execute(f"ATTACH {literal(new)} AS catalog (TYPE duckdb)")
+        _migrate(connection, 0)
+        connection.execute("BEGIN")
+        for manifest in manifests:
+            index_manifest(connection, manifest)
+        connection.execute("COMMIT")
+        connection.execute("DETACH catalog")
+    finally:
+        connection.close()
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    # First the old log: beside the new file it would be replayed into it.
+    _log_of(path).unlink(missing_ok=True)
+    new.replace(path)
+    sync_folder(root)
+
+
+def index_manifest(connection: DuckDBPyConnection, manifest: Manifest) -> None:
+    """Add one manifest to the tables; commit and rebuild both come through here."""
+    created = datetime.fromisoformat(manifest["meta"]["created_at"]).replace(tzinfo=None)
+    text = canonical_json(manifest).decode()
+    connection.execute(
+        "INSERT OR IGNORE INTO catalog.objects VALUES (?, ?, ?, ?)",
+        [manifest["id"], manifest["kind"], created, text],
+    )
+    for parent in manifest["parents"]:
+        connection.execute(
+            "INSERT OR IGNORE INTO catalog.edges VALUES (?, ?, ?)",
+            [manifest["id"], parent["id"], parent["role"]],
+        )
+
+
+def literal(text: str | Path) -> str:
+    """Write a text as an SQL string (ATTACH and SET take no parameters)."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Every numbered migration, oldest first: (number, SQL)."""
+    files = sorted(_MIGRATIONS.glob("[0-9]*.sql"))
+    return [(int(file.name.partition("_")[0]), file.read_text("utf-8")) for file in files]
+
+
+def _attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: bool) -> None:
+    import duckdb  # noqa: PLC0415
+
+    mode = "" if write else ", READ_ONLY"
+    statement = f"ATTACH {literal(path)} AS catalog (TYPE duckdb{mode})"
+    deadline = time.monotonic() + wait_s
+    said = False
+    while True:
+        try:
+            connection.execute(statement)
+        except duckdb.IOException as error:
+            holder = _holder(str(error))
+            if holder is None:
+                message = f"{path} cannot be read ({_first_line(error)}). Run `gapmend rebuild`"
+                raise StoreError(message) from error
+            if time.monotonic() >= deadline:
+                raise UserError(
+                    f"the catalog is open in another program, {holder}",
+                    where=str(path),
+                    fix="close it there and run `gapmend rebuild`: it finds all finished files",
+                ) from None
+            if not said:
+                _log.warning("waiting up to %g s for the catalog, open in %s", wait_s, holder)
+                said = True
+            time.sleep(_POLL_S)
+        except duckdb.Error as error:
+            message = f"{path} is damaged ({_first_line(error)}). Run `gapmend rebuild`"
+            raise StoreError(message) from error
+        else:
+            return
+
+
+def _holder(message: str) -> str | None:
+    """Who holds the lock, from DuckDB's message; None when it is about something else."""
+    if "Could not set lock" not in message:
+        return None
+    found = re.search(r"held in (.+?) \(PID (\d+)\)", message)
+    return f"process {found[2]} ({found[1]})" if found else "an unknown process"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _migrations_missing(connection: DuckDBPyConnection) -> bool:
+    have = _schema_number(connection)
+    newest = migrations()[-1][0]
+    if have > newest:
+        raise UserError(
+            f"the catalog has schema {have}, made by a newer gapmend",
+            expected=f"at most {newest}",
+            fix="update gapmend",
+        )
+    return have < newest
+
+
+def _schema_number(connection: DuckDBPyConnection) -> int:
+    known = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'catalog' AND "
+        "table_name = 'migrations'"
+    ).fetchone()
+    if known is None:
+        return 0
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM catalog.migrations").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _reattach_and_migrate(
+    connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: bool
+) -> None:
+    connection.execute("DETACH catalog")
+    _attach(connection, path, wait_s=wait_s, write=True)
+    _migrate(connection, _schema_number(connection))
+    connection.execute("DETACH catalog")
+    _attach(connection, path, wait_s=wait_s, write=write)
+
+
+def _migrate(connection: DuckDBPyConnection, have: int) -> None:
+    """Apply what is newer than `have`, each migration in a transaction of its own."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS catalog.migrations (number INTEGER PRIMARY KEY)"
+    )
+    for number, statements in migrations():
+        if number > have:
+            connection.execute("BEGIN")
+            connection.execute(statements)
+            connection.execute("INSERT INTO catalog.migrations VALUES (?)", [number])
+            connection.execute("COMMIT")
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")

@@ -1,0 +1,254 @@
+"""The store: immutable folders of files, named by the SHA-256 of what decides them.
+
+An object is `objects/<kind>/<id>/` with its files and a `manifest.json` that describes them fully,
+so that the catalog can be rebuilt from the files alone. A folder appears under its final name in
+one rename, after everything in it is on the disk: it is there whole or not at all. It counts as
+acknowledged when `Catalog.commit` has returned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.diskfull import one_line_when_full
+from registry.errors import StoreError
+from registry.hashing import digest, file_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """An object in the store: its kind, its 64-digit id and its folder."""
+
+    kind: str
+    id: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An object that another was made from, and the part that it played."""
+
+    id: str
+    role: str
+
+
+class Store:
+    """The object folders under one root (`<workspace>/.gapmend`)."""
+
+    def __init__(self, root: Path) -> None:
+        """Remember the root; nothing is made or read until an object is."""
+        self.root = Path(root)
+        self.objects = self.root / "objects"
+        self.drafts = self.root / "tmp"
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Give a new folder to write an object's files into; removed unless it was `put`.
+
+        Raises:
+            UserError: when the disk is full, also inside the body.
+        """
+        with one_line_when_full(self.root):
+            self.sweep()
+            folder = self.drafts / f"{_host()}.{os.getpid()}.{secrets.token_hex(8)}"
+            folder.mkdir(parents=True)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def put(
+        self,
+        kind: str,
+        draft: Path | None,
+        *,
+        identity: Mapping[str, Any],
+        parents: Sequence[Parent] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> ObjectRef:
+        """Make the draft's files an object; durable on return, not yet acknowledged.
+
+        The id is the digest of kind and identity alone. The same id again changes nothing: the
+        object that came first stays.
+
+        Args:
+            kind: the folder under `objects/`, such as `adapter`.
+            draft: a folder from `draft()`, or None for an object without files.
+            identity: the JSON values that decide the id.
+            parents: objects that this one was made from.
+            meta: JSON values that describe it and do not decide the id; `created_at` is added.
+
+        Raises:
+            UserError: when the disk is full.
+        """
+        object_id = digest({"kind": kind, "identity": dict(identity)})
+        target = self.objects / kind / object_id
+        if draft is None:
+            with self.draft() as empty:
+                return self.put(kind, empty, identity=identity, parents=parents, meta=meta)
+        with one_line_when_full(self.root):
+            if not target.exists():
+                created = {"created_at": datetime.now(UTC).isoformat(timespec="microseconds")}
+                manifest = {
+                    "format": FORMAT,
+                    "kind": kind,
+                    "id": object_id,
+                    "identity": dict(identity),
+                    "files": _seal_files(draft),
+                    "parents": [{"id": parent.id, "role": parent.role} for parent in parents],
+                    "meta": {**created, **(meta or {})},
+                }
+                _write_manifest(draft, manifest)
+                _make_folder(target.parent)
+                _rename(draft, target)
+            # Also when it was there: whoever renamed it may have been killed before this.
+            sync_folder(target.parent)
+        return ObjectRef(kind, object_id, target)
+
+    def get(self, kind: str, object_id: str) -> ObjectRef:
+        """Find an object's folder.
+
+        Raises:
+            StoreError: when it is absent.
+        """
+        path = self.objects / kind / object_id
+        if not (path / MANIFEST).is_file():
+            message = f"{kind} {object_id[:12]} is not in the store {self.objects}"
+            raise StoreError(message)
+        return ObjectRef(kind, object_id, path)
+
+    def manifest(self, ref: ObjectRef) -> Manifest:
+        """Read an object's manifest.
+
+        Raises:
+            StoreError: when it is absent, not JSON, or another object's.
+        """
+        return read_manifest(ref.path)
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Read every object's manifest, whether committed or not, in the order of kind and id."""
+        for folder in self.folders():
+            yield read_manifest(folder)
+
+    def folders(self) -> Iterator[Path]:
+        """Every `objects/<kind>/<id>` folder, in order."""
+        if self.objects.is_dir():
+            for kind in sorted(self.objects.iterdir()):
+                yield from sorted(kind.iterdir())
+
+    def leftovers(self) -> list[Path]:
+        """Drafts of processes of this machine that are gone (killed before they could tidy up)."""
+        if not self.drafts.is_dir():
+            return []
+        return sorted(path for path in self.drafts.iterdir() if _is_abandoned(path))
+
+    def sweep(self) -> None:
+        """Remove the leftovers, so that killed runs do not fill the disk."""
+        for path in self.leftovers():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an object folder and check that it belongs there.
+
+    Raises:
+        StoreError: when it is absent, not JSON, or names another kind or id.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = (manifest["format"], manifest["kind"], manifest["id"])
+        expected_id = digest({"kind": manifest["kind"], "identity": manifest["identity"]})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{path}: not a readable manifest ({type(error).__name__}: {error})"
+        raise StoreError(message) from error
+    if found != (FORMAT, folder.parent.name, folder.name) or expected_id != folder.name:
+        message = f"{path}: describes {found[1]} {str(found[2])[:12]}, not what its folder says"
+        raise StoreError(message)
+    return dict(manifest)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a folder's entries durable (a rename is only that after fsync of its folder)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seal_files(draft: Path) -> dict[str, dict[str, Any]]:
+    """Fsync and hash every file below the draft, and make it read-only."""
+    sealed = {}
+    for path in sorted(draft.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+            continue
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.chmod(0o444)
+        name = path.relative_to(draft).as_posix()
+        sealed[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
+    return sealed
+
+
+def _write_manifest(draft: Path, manifest: Manifest) -> None:
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with (draft / MANIFEST).open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    (draft / MANIFEST).chmod(0o444)
+    sync_folder(draft)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and its parents, each durable in the one above."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def _rename(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError:
+        # Another process was first with the same id; a folder is never renamed over a full one.
+        if not target.is_dir():
+            raise
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
+
+
+def _is_abandoned(path: Path) -> bool:
+    host, _, rest = path.name.partition(".")
+    pid = rest.partition(".")[0]
+    if host != _host() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

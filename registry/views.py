@@ -1,0 +1,219 @@
+"""SQL over a snapshot of the catalog and the Parquet files of its objects.
+
+The tables are copied into memory and the catalog file is let go before the query runs: a long
+question never holds up a training run that wants to commit, and nothing a question does can reach
+the catalog. The views are code, not data: they are made for each session, and only those that the
+query names, because a view over Parquet costs a look at every file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from registry.attach import literal, snapshot
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+_FOLDER = Path(__file__).parent / "views"
+# View name -> object kinds and file. Their columns are the tables of views/parquet.sql.
+_PARQUET = {
+    "stored_rows": (("rows",), "rows.parquet"),
+    "stored_refs": (("dataset_version",), "refs.parquet"),
+    "stored_rejects": (("dataset_version", "eval", "selection"), "rejects.parquet"),
+    "stored_samples": (("eval",), "samples.parquet"),
+    "stored_picks": (("selection",), "rows.parquet"),
+    "stored_bitmaps": (("selection",), "bitmaps.parquet"),
+}
+# Functions that a SELECT can call and that do more than read.
+_ACTING = re.compile(
+    r'\b"?(enable_logging|disable_logging|truncate_duckdb_logs|write_log|checkpoint|'
+    r"force_checkpoint|query|json_execute_serialized_sql|enable_profiling|disable_profiling|"
+    r'pragma_\w+|nextval|setseed)"?\s*\(',
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Columns and rows of an answer; `truncated` when there are more rows than were asked for."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    truncated: bool = False
+
+
+class SqlSession:
+    """An in-memory DuckDB with `objects`, `edges` and the views that one query needs."""
+
+    def __init__(self, root: Path, *, wait_s: float, about: str) -> None:
+        """Prepare for a query; nothing is opened before `with`.
+
+        Args:
+            root: the store's folder.
+            wait_s: seconds to wait for the catalog.
+            about: the query, to know which views it needs.
+        """
+        self._root = root.resolve()
+        self._wait_s = wait_s
+        self._about = about
+
+    def __enter__(self) -> Self:
+        """Copy the tables, let the catalog go, make the views."""
+        self._connection = snapshot(self._root, wait_s=self._wait_s)
+        self._connection.execute(f"SET temp_directory = {literal(self._root / 'tmp' / 'spill')}")
+        self._connection.execute("CREATE SCHEMA parquet")
+        for name in _needed(self._about):
+            self._make(name)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection; what it held in memory is gone."""
+        self._connection.close()
+
+    def run(self, sql: str, params: Sequence[Any], max_rows: int | None = None) -> QueryResult:
+        """Run one statement and fetch its rows."""
+        cursor = self._connection.execute(sql, list(params))
+        columns = tuple(column[0] for column in cursor.description or ())
+        if max_rows is None:
+            return QueryResult(columns, cursor.fetchall())
+        rows = cursor.fetchmany(max_rows + 1)
+        return QueryResult(columns, rows[:max_rows], truncated=len(rows) > max_rows)
+
+    def run_guarded(self, sql: str, params: Sequence[Any], max_rows: int | None) -> QueryResult:
+        """Run a user's statement after everything but reading the store is locked away.
+
+        Raises:
+            UserError: not one SELECT, or DuckDB refuses it.
+        """
+        import duckdb  # noqa: PLC0415
+
+        objects = literal(f"{self._root}/objects")
+        self._connection.execute(
+            f"SET allowed_directories = [{objects}]; SET autoload_known_extensions = false;"
+            " SET autoinstall_known_extensions = false; SET allow_community_extensions = false;"
+            " SET enable_external_access = false; SET lock_configuration = true"
+        )
+        try:
+            self._check_reads_only(sql)
+            return self.run(sql, params, max_rows)
+        except duckdb.Error as error:
+            raise UserError(_one_line(error), where="sql") from None
+
+    def _check_reads_only(self, sql: str) -> None:
+        import duckdb  # noqa: PLC0415
+
+        statements = self._connection.extract_statements(sql)
+        acting = _ACTING.search(sql)
+        if acting:
+            raise UserError(f"{acting[1]}() is not for reading", where="sql")
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+            raise UserError(
+                f"`gapmend sql` only reads, and this is {kinds}",
+                where="sql",
+                expected="one SELECT statement",
+            )
+
+    def _make(self, name: str) -> None:
+        if name in _PARQUET:
+            self._make_stored(name)
+        else:
+            self._connection.execute(_definition(name))
+
+    def _make_stored(self, name: str) -> None:
+        """Make a view of every committed object's file of one kind, typed also when there is none.
+
+        The files are listed by the catalog and not globbed: what a killed process left is not
+        read, and a damaged orphan disturbs nobody.
+        """
+        kinds, file = _PARQUET[name]
+        rows = self._connection.execute(
+            "SELECT kind || '/' || id || '/' || ? FROM objects"
+            " WHERE list_contains(?, kind) AND ((manifest->'files')->?) IS NOT NULL"
+            " ORDER BY created_at, id",
+            [file, list(kinds), file],
+        ).fetchall()
+        self._connection.execute(_columns(name))
+        view = f"FROM parquet.{name}_columns"
+        if rows:
+            paths = ", ".join(literal(self._root / "objects" / row[0]) for row in rows)
+            view += (
+                " UNION ALL BY NAME SELECT * EXCLUDE (filename),"
+                " string_split(filename, '/')[-2] AS object_id"
+                f" FROM read_parquet([{paths}], union_by_name = true, filename = true)"
+            )
+        self._connection.execute(f"CREATE VIEW parquet.{name} AS {view}")
+
+
+def view_names() -> list[str]:
+    """Names of all views and macros that people may query."""
+    return [name for name in _all_names() if name not in _PARQUET]
+
+
+def _needed(sql: str) -> list[str]:
+    """The views that a query names, and those behind them, in an order that can be made.
+
+    A word in a comment or a column of the same name only makes a view too many. A query that
+    names none (SHOW TABLES) gets all.
+    """
+    ordered: list[str] = []
+    named = _mentioned(sql)
+    for name in sorted(named) if named else _all_names():
+        _add_with_sources(name, ordered)
+    return ordered
+
+
+def _add_with_sources(name: str, ordered: list[str]) -> None:
+    if name in ordered:
+        return
+    if name not in _PARQUET:
+        read = re.findall(r"\b(?:FROM|JOIN)\s+(?:parquet\.)?(\w+)", _definition(name))
+        for source in sorted(set(read) & set(_all_names())):
+            _add_with_sources(source, ordered)
+    ordered.append(name)
+
+
+def _mentioned(sql: str) -> set[str]:
+    return set(re.findall(r"\w+", sql.lower())) & set(_all_names())
+
+
+@cache
+def _all_names() -> tuple[str, ...]:
+    files = sorted(_FOLDER.glob("*.sql"))
+    return (*_PARQUET, *(file.stem for file in files if file.stem != "parquet"))
+
+
+@cache
+def _definition(name: str) -> str:
+    """The CREATE statement of a view, without the comments above it."""
+    text = (_FOLDER / f"{name}.sql").read_text("utf-8")
+    return re.sub(r"--[^\n]*", "", text).strip()
+
+
+@cache
+def _columns(name: str) -> str:
+    """The CREATE TABLE statement that types a Parquet view."""
+    text = re.sub(r"--[^\n]*", "", (_FOLDER / "parquet.sql").read_text("utf-8"))
+    found = re.search(rf"CREATE TABLE parquet\.{name}_columns \(.*?\);", text, re.DOTALL)
+    if found is None:
+        message = f"views/parquet.sql has no table {name}_columns"
+        raise LookupError(message)
+    return found[0]
+
+
+def _one_line(error: Exception) -> str:
+    """DuckDB's message without the copy of the query that it points into."""
+    text = re.split(r"\n+LINE \d+:", str(error))[0]
+    return " ".join(text.split())
