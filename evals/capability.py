@@ -147,7 +147,8 @@ class Item:
     """One question with its expected answer.
 
     `fields` are what a prompt may name: input, output and the row's other columns. `history` are
-    the turns before the last question; `text` is set for plain text rows (perplexity).
+    the turns before the last question; `text` is set for plain text rows (perplexity). Of a
+    preference pair the chosen answer is expected.
     """
 
     uid: int
@@ -158,6 +159,8 @@ class Item:
     history: tuple[Message, ...] = ()
     tools: str | None = None
     text: str | None = None
+    source_file: str = ""
+    source_line: int = 0
 
 
 def items_from_rows(
@@ -221,7 +224,7 @@ def _item(row: Row) -> Item:
     if row.kind == "text":
         text = row.messages[0].content
         return _make(row, {"input": text, "output": text}, text=text)
-    turns = row.messages
+    turns = (*row.messages, *(row.chosen or ()))
     asked = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
     if asked is None or asked + 1 >= len(turns) or turns[asked + 1].role != "assistant":
         raise UserError(
@@ -250,6 +253,8 @@ def _make(
         history=history,
         tools=row.tools,
         text=text,
+        source_file=row.source_file,
+        source_line=row.source_line,
     )
 
 
