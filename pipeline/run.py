@@ -1,0 +1,167 @@
+"""run: the whole loop, each stage from what the one before recorded. plan: the same loop, dry.
+
+This is the main path of gapmend, top to bottom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.forget import forget, tuned
+from pipeline.gap import gap
+from pipeline.ingest import ingest
+from pipeline.measure import Tuned
+from pipeline.mend import mend
+from pipeline.merge import merge
+from pipeline.promote import promote
+from pipeline.select import select
+from pipeline.stage import WouldRunError
+from pipeline.train import train
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.mend import MendReport
+    from pipeline.promote import PromoteReport
+    from pipeline.train import TrainReport
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
+
+
+@dataclass(frozen=True)
+class Done:
+    """One stage of the loop that has its report, from now or from the cache."""
+
+    stage: str
+    about: str
+    report: Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan."""
+
+    stage: str
+    about: str
+    state: str  # `up to date`, `would run` or `after the above`
+    why: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the line's cells."""
+        return (self.stage, self.about, self.state, self.why)
+
+    def as_json(self) -> dict[str, str]:
+        """Return the line as a JSON object."""
+        return {"stage": self.stage, "about": self.about, "state": self.state, "why": self.why}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What the loop came to; `code` is the command's exit code."""
+
+    done: tuple[Done, ...]
+    code: int
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return each stage's report as JSON values, in order."""
+        return [
+            {"stage": one.stage, "about": one.about, "report": one.report.as_json()}
+            for one in self.done
+        ]
+
+
+def loop(ws: Workspace, ui: Ui) -> Iterator[Done]:
+    """Go through the stages; each is done, or found in the cache, when it is yielded."""
+    for name in ws.spec.datasets:
+        yield Done("ingest", name, ingest(ws, ui, [name]))
+    found = gap(ws, ui)
+    yield Done("gap", found.base, found)
+    if not found.gaps():
+        return
+    selected = select(ws, ui)
+    yield Done("select", ", ".join(found.gaps()), selected)
+    trained = train(ws, ui, selected.selection_id)
+    yield Done("train", ws.spec.train.method, trained)
+    forgot = forget(ws, ui, Tuned(trained.adapter_id))
+    yield Done("forget", trained.adapter_id[:8], forgot)
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    yield Done("mend", mended.adapter_id[:8], mended)
+    promoted = promote(ws, ui, mended.adapter_id)
+    yield Done("promote", mended.adapter_id[:8], promoted)
+    if promoted.promoted:
+        yield Done("merge", mended.adapter_id[:8], merge(ws, ui, mended.adapter_id))
+
+
+def run(ws: Workspace, ui: Ui) -> RunReport:
+    """Run the loop and show each stage's report as it is done."""
+    from pipeline.report import closing, shown
+
+    done: list[Done] = []
+    for one in loop(ws, ui):
+        done.append(one)
+        for renderable in shown(one):
+            ui.show(renderable)
+    for renderable in closing(ws, done):
+        ui.show(renderable)
+    refused = any(one.stage == "promote" and not one.report.promoted for one in done)
+    return RunReport(tuple(done), code=1 if refused else 0)
+
+
+def plan(ws: Workspace, ui: Ui) -> list[Step]:
+    """Go through the loop without running anything: what is up to date, what would run, why."""
+    dry = replace(ws, dry=True)
+    steps = [_ingest_step(dry, ui, name) for name in ws.spec.datasets]
+    if any(step.state == "would run" for step in steps):
+        return [*steps, *_after("ingest")]
+    stages = loop(dry, ui)
+    try:
+        for one in stages:
+            if one.stage != "ingest":
+                steps.append(Step(one.stage, one.about, "up to date", "same inputs as before"))
+    except WouldRunError as error:
+        # a stage may ask for an earlier one first; what would run is said under its own name
+        steps.append(Step(error.stage, "", "would run", error.why))
+        steps += _after(error.stage)
+    return steps
+
+
+def train_selection(ws: Workspace, ui: Ui, selection_id: str | None) -> TrainReport:
+    """Train on a selection: the one named, or the one that the gap leads to."""
+    if selection_id is None:
+        selection_id = select(ws, ui).selection_id
+    else:
+        manifest = ws.catalog.manifest(selection_id)
+        if manifest["kind"] != "selection":
+            raise UserError(f"'{selection_id}' is a {manifest['kind']}", expected="a selection")
+        selection_id = manifest["id"]
+    return train(ws, ui, selection_id)
+
+
+def mend_first(ws: Workspace, ui: Ui) -> MendReport:
+    """Mend the adapter that the gap's selection trains."""
+    selected = select(ws, ui)
+    trained = train(ws, ui, selected.selection_id)
+    return mend(ws, ui, trained.adapter_id, selected.selection_id)
+
+
+def promote_mended(ws: Workspace, ui: Ui, adapter: str | None) -> PromoteReport:
+    """Promote the adapter named, or the one that mend came to."""
+    adapter_id = tuned(ws, adapter).adapter_id if adapter else mend_first(ws, ui).adapter_id
+    return promote(ws, ui, adapter_id)
+
+
+def _ingest_step(dry: Workspace, ui: Ui, name: str) -> Step:
+    try:
+        ingest(dry, ui, [name])
+    except WouldRunError as error:
+        return Step("ingest", name, "would run", error.why)
+    return Step("ingest", name, "up to date", "same files as before")
+
+
+def _after(stage: str) -> list[Step]:
+    position = STAGES.index(stage)
+    return [Step(later, "", "after the above", f"needs {stage}") for later in STAGES[position + 1 :]]
