@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,8 @@ class Catalog:
     def commit(self, refs: Sequence[ObjectRef]) -> None:
         """Acknowledge objects, all or none; on return they survive a crash.
 
-        Objects that are committed already stay as they are.
+        Objects that are committed already stay as they are. One that was put before, by a run
+        that never came to commit it, is given the parents of this put.
 
         Raises:
             StoreError: when an object's files are not there, or a parent is neither committed
@@ -55,15 +56,17 @@ class Catalog:
             UserError: when the catalog is held by another program, or the disk is full.
         """
         manifests = [_checked_manifest(ref) for ref in refs]
+        store = Store(self.root)
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
+            for position, (ref, manifest) in enumerate(zip(refs, manifests, strict=True)):
+                if not _is_committed(connection, ref.id) and _was_put_before(ref, manifest):
+                    manifests[position] = store.adopt(ref)
             _insert(connection, manifests)
 
-    def find(self, kind: str, **values: Any) -> Manifest | None:  # noqa: ANN401 - any JSON value
+    def find(self, kind: str, **values: Any) -> Manifest | None:
         """Newest committed object of a kind whose identity or meta has all these values."""
-        matches = [
-            "(? IN ((manifest->'identity')->?, (manifest->'meta')->?))"  # both are canonical JSON text
-            for _ in values
-        ]
+        # Both sides are canonical JSON text.
+        matches = ["(? IN ((manifest->'identity')->?, (manifest->'meta')->?))" for _ in values]
         condition = " AND ".join(["kind = ?", *matches])
         parameters: list[str] = [kind]
         for key, value in values.items():
@@ -141,7 +144,7 @@ class Catalog:
         name: str,
         target: str,
         *,
-        expect: str | None | _AnyTarget = ANY,
+        expect: str | _AnyTarget | None = ANY,
         reason: str = "",
     ) -> None:
         """Point an alias at a committed object; its history is kept.
@@ -180,7 +183,7 @@ class Catalog:
         return found[0] if found else None
 
     def _manifests(self, condition: str, parameters: list[str]) -> list[Manifest]:
-        import json  # noqa: PLC0415
+        import json
 
         statement = f"SELECT manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
         with open_catalog(self.root, wait_s=self.wait_s, write=False) as connection:
@@ -203,15 +206,22 @@ def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> No
         index_manifest(connection, manifest)
     for manifest in manifests:
         for parent in manifest["parents"]:
-            known = connection.execute(
-                "SELECT 1 FROM catalog.objects WHERE id = ?", [parent["id"]]
-            ).fetchone()
-            if known is None:
+            if not _is_committed(connection, parent["id"]):
                 message = (
                     f"{manifest['kind']} {manifest['id'][:12]} names the parent "
                     f"{parent['id'][:12]} ({parent['role']}), which is not committed"
                 )
                 raise StoreError(message)
+
+
+def _is_committed(connection: DuckDBPyConnection, object_id: str) -> bool:
+    found = connection.execute("SELECT 1 FROM catalog.objects WHERE id = ?", [object_id])
+    return found.fetchone() is not None
+
+
+def _was_put_before(ref: ObjectRef, manifest: Manifest) -> bool:
+    """Whether the manifest is of an earlier put, which named other parents."""
+    return ref.wanted is not None and manifest["parents"] != [asdict(p) for p in ref.wanted]
 
 
 def _alias_state(connection: DuckDBPyConnection, name: str) -> tuple[str | None, int]:

@@ -28,7 +28,7 @@ def catalog_lock(root: Path, wait_s: float) -> Iterator[None]:
     Raises:
         UserError: when another process still holds it after `wait_s`; names that process.
     """
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - only commands that touch the catalog
+    from filelock import FileLock, Timeout
 
     root.mkdir(parents=True, exist_ok=True)
     path = root / LOCK_NAME

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,20 +33,25 @@ Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRef:
-    """An object in the store: its kind, its 64-digit id and its folder."""
-
-    kind: str
-    id: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Parent:
     """An object that another was made from, and the part that it played."""
 
     id: str
     role: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """An object in the store: its kind, its 64-digit id and its folder.
+
+    `wanted` are the parents that a `put` named. They differ from those in the manifest when the
+    same object was there before; see `Catalog.commit`.
+    """
+
+    kind: str
+    id: str
+    path: Path
+    wanted: tuple[Parent, ...] | None = field(default=None, compare=False, repr=False)
 
 
 class Store:
@@ -112,7 +117,7 @@ class Store:
                     "id": object_id,
                     "identity": dict(identity),
                     "files": _seal_files(draft),
-                    "parents": [{"id": parent.id, "role": parent.role} for parent in parents],
+                    "parents": [asdict(parent) for parent in parents],
                     "meta": {**created, **(meta or {})},
                 }
                 _write_manifest(draft, manifest)
@@ -120,7 +125,7 @@ class Store:
                 _rename(draft, target)
             # Also when it was there: whoever renamed it may have been killed before this.
             sync_folder(target.parent)
-        return ObjectRef(kind, object_id, target)
+        return ObjectRef(kind, object_id, target, wanted=tuple(parents))
 
     def get(self, kind: str, object_id: str) -> ObjectRef:
         """Find an object's folder.
@@ -133,6 +138,19 @@ class Store:
             message = f"{kind} {object_id[:12]} is not in the store {self.objects}"
             raise StoreError(message)
         return ObjectRef(kind, object_id, path)
+
+    def adopt(self, ref: ObjectRef) -> Manifest:
+        """Give an object that was never committed the parents that the last `put` named.
+
+        It was left by a run that failed or was killed before it was acknowledged, and names that
+        run as its parent. The caller holds the catalog's lock and knows that it is not committed.
+        """
+        manifest = read_manifest(ref.path) | {"parents": [asdict(p) for p in ref.wanted or ()]}
+        with self.draft() as draft:
+            _write_manifest(draft, manifest)
+            (draft / MANIFEST).replace(ref.path / MANIFEST)
+        sync_folder(ref.path)
+        return manifest
 
     def manifest(self, ref: ObjectRef) -> Manifest:
         """Read an object's manifest.
@@ -151,7 +169,8 @@ class Store:
         """Every `objects/<kind>/<id>` folder, in order."""
         if self.objects.is_dir():
             for kind in sorted(self.objects.iterdir()):
-                yield from sorted(kind.iterdir())
+                if kind.is_dir():
+                    yield from sorted(path for path in kind.iterdir() if path.is_dir())
 
     def leftovers(self) -> list[Path]:
         """Drafts of processes of this machine that are gone (killed before they could tidy up)."""

@@ -97,7 +97,7 @@ class SqlSession:
         Raises:
             UserError: not one SELECT, or DuckDB refuses it.
         """
-        import duckdb  # noqa: PLC0415
+        import duckdb
 
         objects = literal(f"{self._root}/objects")
         self._connection.execute(
@@ -112,7 +112,7 @@ class SqlSession:
             raise UserError(_one_line(error), where="sql") from None
 
     def _check_reads_only(self, sql: str) -> None:
-        import duckdb  # noqa: PLC0415
+        import duckdb
 
         statements = self._connection.extract_statements(sql)
         acting = _ACTING.search(sql)
@@ -149,11 +149,9 @@ class SqlSession:
         view = f"FROM parquet.{name}_columns"
         if rows:
             paths = ", ".join(literal(self._root / "objects" / row[0]) for row in rows)
-            view += (
-                " UNION ALL BY NAME SELECT * EXCLUDE (filename),"
-                " string_split(filename, '/')[-2] AS object_id"
-                f" FROM read_parquet([{paths}], union_by_name = true, filename = true)"
-            )
+            read = f"read_parquet([{paths}], union_by_name = true, filename = true)"
+            found = "SELECT * EXCLUDE (filename), string_split(filename, '/')[-2] AS object_id"
+            view += f" UNION ALL BY NAME {found} FROM {read}"
         self._connection.execute(f"CREATE VIEW parquet.{name} AS {view}")
 
 

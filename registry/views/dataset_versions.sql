@@ -2,7 +2,7 @@
 -- license}.
 CREATE VIEW dataset_versions AS
 SELECT id AS version_id,
-       manifest->>'$.meta.name' AS dataset,
+       manifest->>'$.meta.name' AS name,
        created_at,
        (manifest->>'$.meta.rows')::BIGINT AS rows,
        (manifest->>'$.meta.rejects')::BIGINT AS rejects,

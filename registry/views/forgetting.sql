@@ -1,16 +1,16 @@
--- One line a guard and comparison of an adapter with its base. Manifest meta: {base, adapter_id,
--- scale, round, findings: [GuardFinding as JSON: {guard, n, before, after, lost, gained,
--- difference: {mean, low, high, n}, p_midp, p_bh, verdict, max_drop, accepted,
--- items_to_settle}]}. before and after are means (numbers).
+-- One line a guard (or capability that was met) and comparison of an adapter with its base.
+-- Manifest meta of kind 'forgetting': {adapter, scale, split, kept: [GuardFinding as JSON: {guard,
+-- n, before, after, lost, gained, difference: {mean, low, high, n}, max_drop, p_midp, p_bh,
+-- verdict, items_to_settle, accepted, reason}], closed: see closed.sql}.
 CREATE VIEW forgetting AS
 WITH findings AS (
-    SELECT id, created_at, manifest, unnest((manifest->'$.meta.findings')::JSON[]) AS finding
+    SELECT id, created_at, manifest, unnest((manifest->'$.meta.kept')::JSON[]) AS finding
     FROM objects WHERE kind = 'forgetting'
 )
 SELECT finding->>'$.guard' AS guard,
-       manifest->>'$.meta.adapter_id' AS adapter_id,
+       manifest->>'$.meta.adapter' AS adapter_id,
        (manifest->>'$.meta.scale')::DOUBLE AS scale,
-       (manifest->>'$.meta.round')::DOUBLE::BIGINT AS round,
+       manifest->>'$.meta.split' AS split,
        (finding->>'$.n')::BIGINT AS items,
        (finding->>'$.before')::DOUBLE AS before,
        (finding->>'$.after')::DOUBLE AS after,
@@ -18,11 +18,12 @@ SELECT finding->>'$.guard' AS guard,
        (finding->>'$.gained')::BIGINT AS gained,
        (finding->>'$.difference.mean')::DOUBLE AS difference,
        (finding->>'$.difference.low')::DOUBLE AS difference_low,
+       (finding->>'$.max_drop')::DOUBLE AS max_drop,
        (finding->>'$.p_bh')::DOUBLE AS p_bh,
        finding->>'$.verdict' AS verdict,
        (finding->>'$.accepted')::BOOLEAN AS accepted,
-       (finding->>'$.items_to_settle')::DOUBLE::BIGINT AS items_to_settle,
-       manifest->>'$.meta.base' AS base,
+       (finding->>'$.items_to_settle')::BIGINT AS items_to_settle,
+       finding->>'$.reason' AS reason,
        id AS forgetting_id,
        created_at
 FROM findings

@@ -1,6 +1,6 @@
 -- One line a capability and measurement. Manifest meta: {base, findings: [GapFinding as JSON:
 -- {capability, goal, margin, base: {mean, low, high, n}, gap, gap_low, gap_high, best_prompt,
--- best_prompt_interval: {mean, low, high, n}, prompt_tokens, verdict, p_value, p_holm,
+-- best_prompt_interval: {mean, low, high, n}, prompt_tokens, base_prompt_tokens, verdict, p_value, p_holm,
 -- items_to_settle, reason}]}.
 CREATE VIEW gaps AS
 WITH findings AS (

@@ -31,6 +31,7 @@ CREATE TABLE parquet.stored_refs_columns (
     source      VARCHAR,    -- name of the dataset in the spec
     source_file VARCHAR,    -- relative to the workspace
     source_line BIGINT,     -- from 1
+    sources     STRUCT("file" VARCHAR, line BIGINT, split VARCHAR)[],  -- every occurrence
     license     VARCHAR,
     meta        VARCHAR     -- JSON object of the columns that have no place above
 );
@@ -40,6 +41,7 @@ CREATE TABLE parquet.stored_rejects_columns (
     object_id   VARCHAR,
     stage       VARCHAR,    -- ingest | eval | select
     base        VARCHAR,    -- whose tokenizer decided; null at ingest
+    source      VARCHAR,    -- name of the dataset in the spec
     reason      VARCHAR,
     row_uid     BIGINT,     -- null when it never became a row
     row_hash    VARCHAR,

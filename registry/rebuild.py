@@ -1,0 +1,52 @@
+"""Make the catalog again from the manifests in the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.attach import CATALOG_NAME, create_catalog, refuse_when_open_elsewhere
+from registry.diskfull import one_line_when_full
+from registry.errors import StoreError
+from registry.lock import catalog_lock
+from registry.store import read_manifest
+
+if TYPE_CHECKING:
+    from registry.catalog import Catalog
+    from registry.store import Manifest, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """How many objects the new catalog has, and the folders whose manifest cannot be read."""
+
+    objects: int
+    unreadable: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def rebuild(store: Store, catalog: Catalog) -> Rebuilt:
+    """Index every manifest in the store anew and put the result in the old catalog's place.
+
+    Finished files that no commit has reached, because the process was killed or the catalog was
+    held by another program, are in it afterwards. Drafts of killed processes are removed.
+
+    Raises:
+        UserError: when the catalog is in use, or the disk is full.
+    """
+    root, wait_s = catalog.root, catalog.wait_s
+    with catalog_lock(root, wait_s), one_line_when_full(root):
+        refuse_when_open_elsewhere(root / CATALOG_NAME, wait_s=wait_s)
+        manifests: list[Manifest] = []
+        unreadable: list[str] = []
+        for folder in store.folders():
+            try:
+                manifests.append(read_manifest(folder))
+            except StoreError as error:
+                unreadable.append(str(error))
+        create_catalog(root, manifests)
+        store.sweep()
+    return Rebuilt(len(manifests), tuple(unreadable))
