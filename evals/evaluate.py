@@ -1,0 +1,177 @@
+"""Scoring a list of items with one model, and keeping the result under all that decides it.
+
+The object kind is `eval`. Its identity holds the base (weights, tokenizer, template, dtype,
+quantisation), the adapter and its scale, the answer kind with labels and pattern, every turn of
+every prompt with the examples in it, what is expected, and the version of the scoring. Asking
+again reads the file back and loads no model; no two models share an id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.plan import Answerer, identity_of, make_plan
+from evals.results import (
+    EvalResult,
+    Reject,
+    Sample,
+    interval_of,
+    mean_prompt_tokens,
+    paired,
+    read_result,
+    write_results,
+)
+from registry.errors import StoreError, UserError
+from registry.hashing import digest
+from registry.store import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from evals.capability import CapabilitySpec, GuardSpec, Item
+    from evals.engine import PackedLM
+    from evals.plan import Plan
+    from evals.prompts import Arm
+    from registry.catalog import Catalog
+    from registry.identity import BaseIdentity
+    from registry.store import ObjectRef, Store
+
+__all__ = ["EvalResult", "Reject", "Sample", "evaluate", "paired"]
+
+KIND = "eval"
+
+ALLOWED_REJECTS = 0.01
+"""The share of items that may be longer than the base's context, unless more is allowed."""
+
+
+def evaluate(  # noqa: PLR0913 - each of them decides the result
+    store: Store,
+    catalog: Catalog,
+    engine: PackedLM | Callable[[], PackedLM],
+    *,
+    subject: str,
+    spec: CapabilitySpec | GuardSpec,
+    arm: Arm,
+    shots: Sequence[Item],
+    items: Sequence[Item],
+    split: str,
+    base: BaseIdentity,
+    adapter_id: str | None = None,
+    adapter_path: Path | None = None,
+    scale: float = 1.0,
+    labels: Sequence[str] = (),
+    allow_rejects: float = ALLOWED_REJECTS,
+) -> EvalResult:
+    """Score `items`, or read back what was scored before.
+
+    Args:
+        store: where results are kept.
+        catalog: where they are acknowledged.
+        engine: the scoring engine over the loaded base, or a function that gives it; the function
+            is called only when there is something to score.
+        subject: the name of the capability or guard.
+        spec: the capability or guard.
+        arm: the prompt.
+        shots: its examples, from `choose_shots`.
+        items: what to score, in the order of the result.
+        split: the split that the items are from.
+        base: the base's identity.
+        adapter_id: the adapter's object, None for the base alone.
+        adapter_path: its folder.
+        scale: what the adapter's deltas are multiplied by.
+        labels: the labels of a choice; needed when the spec names none.
+        allow_rejects: the share of items that may be longer than the base's context.
+
+    Raises:
+        UserError: no items, an answer that isn't among the labels, a prompt that names an unknown
+            column, or more over-long items than allowed.
+    """
+    plan = make_plan(
+        subject,
+        split,
+        spec,
+        arm=arm,
+        shots=shots,
+        items=items,
+        labels=labels,
+        answerer=Answerer(base, adapter_id, adapter_path, scale),
+        root=store.root.parent,
+    )
+    identity = identity_of(plan)
+    found = _kept(store, catalog, identity)
+    result = (
+        read_result(found.path, store.manifest(found))
+        if found
+        else _score(store, catalog, engine() if callable(engine) else engine, plan, identity)
+    )
+    _check_rejects(result, allow_rejects)
+    return result
+
+
+def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef | None:
+    """Return the object if it was made before, acknowledged also after a kill in between."""
+    object_id = digest({"kind": KIND, "identity": identity})
+    try:
+        found = store.get(KIND, object_id)
+    except StoreError:
+        return None
+    try:
+        catalog.manifest(object_id)
+    except UserError:
+        catalog.commit([found])
+    return found
+
+
+def _score(
+    store: Store, catalog: Catalog, engine: PackedLM, plan: Plan, identity: dict[str, Any]
+) -> EvalResult:
+    from evals.scoring import score
+
+    samples, rejects = score(plan, engine)
+    interval, answerer = interval_of(samples), plan.answerer
+    meta = {
+        "subject": plan.subject,
+        "split": plan.split,
+        "arm": plan.arm.name,
+        "n": interval.n,
+        "mean": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "prompt_tokens_mean": mean_prompt_tokens(samples),
+        "base": answerer.base.name,
+        "adapter_id": answerer.adapter_id,
+        "scale": identity["scale"],
+        "rejects": len(rejects),
+    }
+    parents = [Parent(answerer.adapter_id, "adapter")] if answerer.adapter_id else []
+    with store.draft() as folder:
+        write_results(folder, samples, rejects)
+        ref = store.put(KIND, folder, identity=identity, parents=parents, meta=meta)
+    catalog.commit([ref])
+    return EvalResult(
+        id=ref.id,
+        subject=plan.subject,
+        split=plan.split,
+        arm=plan.arm.name,
+        n=interval.n,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        prompt_tokens_mean=mean_prompt_tokens(samples),
+        samples=samples,
+        rejects=rejects,
+        cached=False,
+    )
+
+
+def _check_rejects(result: EvalResult, allowed: float) -> None:
+    rejected, asked = len(result.rejects), result.n + len(result.rejects)
+    if rejected > allowed * asked or not result.n:
+        first = result.rejects[0]
+        raise UserError(
+            f"{result.subject}: {rejected} of {asked} items can't be scored, as {first.reason}",
+            where=f"{first.source_file}:{first.source_line}" if first.source_file else None,
+            expected=f"at most {allowed:.0%}",
+            fix="use fewer examples or a base with a longer context, or allow_rejects in the data",
+        )

@@ -1,0 +1,188 @@
+"""What an evaluation found, item by item, and its file: `samples.parquet` of an `eval` object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from evals.stats import Interval, Paired, Scores, mean_interval
+from registry.errors import GapmendError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item with its answer. `prompt` is the question as asked, without examples and template.
+
+    `score` is between 0 and 1. `loglikelihoods` are those of the labels in their order, or the one
+    of the expected text; None when the answer was generated. `prompt_tokens` counts everything
+    that is sent, examples and template included.
+    """
+
+    row_uid: int
+    row_hash: str
+    cluster: int
+    prompt: str
+    expected: str
+    answer: str
+    score: float
+    loglikelihoods: tuple[float, ...] | None
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """An item that could not be scored, and why."""
+
+    row_uid: int
+    row_hash: str
+    source_file: str
+    source_line: int
+    base: str
+    reason: str
+    stage: str = "eval"
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """The result of one evaluation; `low` and `high` bound the mean at 95%.
+
+    `id` is its object in the store. `cached`: it was there, and no model was asked.
+    """
+
+    id: str
+    subject: str
+    split: str
+    arm: str
+    n: int
+    mean: float
+    low: float
+    high: float
+    prompt_tokens_mean: float
+    samples: tuple[Sample, ...]
+    rejects: tuple[Reject, ...]
+    cached: bool
+
+    @property
+    def scores(self) -> Scores:
+        """Return the scores with the items' duplicate clusters."""
+        return scores_of(self.samples)
+
+
+def scores_of(samples: Sequence[Sample]) -> Scores:
+    """Return the scores of some samples with their duplicate clusters."""
+    return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
+
+
+def paired(before: EvalResult, after: EvalResult) -> Paired:
+    """Pair two evaluations of the same items, in the order of `before`.
+
+    Raises:
+        GapmendError: they are not of the same items.
+    """
+    later = {sample.row_uid: sample for sample in after.samples}
+    if len(later) != before.n or any(s.row_uid not in later for s in before.samples):
+        message = (
+            f"{before.subject}: evaluations {before.id[:12]} and {after.id[:12]} differ in items"
+        )
+        raise GapmendError(message)
+    return Paired(
+        before=tuple(s.score for s in before.samples),
+        after=tuple(later[s.row_uid].score for s in before.samples),
+        clusters=tuple(s.cluster for s in before.samples),
+    )
+
+
+def interval_of(samples: Sequence[Sample]) -> Interval:
+    """Return the mean score of the samples with its interval."""
+    return mean_interval(scores_of(samples))
+
+
+def mean_prompt_tokens(samples: Sequence[Sample]) -> float:
+    """Return what a call costs on average, in tokens of the prompt."""
+    return math.fsum(s.prompt_tokens for s in samples) / len(samples) if samples else 0.0
+
+
+def write_results(folder: Path, samples: Sequence[Sample], rejects: Sequence[Reject]) -> None:
+    """Write the two Parquet files of an `eval` object; the second only if there are rejects."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [asdict(sample) for sample in samples]
+    table = pa.Table.from_pylist(columns, schema=_samples_schema())
+    pq.write_table(table, folder / SAMPLES, compression="zstd")
+    if rejects:
+        lines = pa.Table.from_pylist([asdict(reject) for reject in rejects], _rejects_schema())
+        pq.write_table(lines, folder / REJECTS, compression="zstd")
+
+
+def read_result(folder: Path, manifest: Mapping[str, Any]) -> EvalResult:
+    """Read an `eval` object back, as the cached result that it is."""
+    import pyarrow.parquet as pq
+
+    lines = pq.read_table(folder / SAMPLES).to_pylist()
+    samples = tuple(
+        Sample(**{**line, "loglikelihoods": _as_tuple(line["loglikelihoods"])}) for line in lines
+    )
+    rejects: tuple[Reject, ...] = ()
+    if (folder / REJECTS).is_file():
+        rejects = tuple(Reject(**line) for line in pq.read_table(folder / REJECTS).to_pylist())
+    meta = manifest["meta"]
+    return EvalResult(
+        id=manifest["id"],
+        subject=meta["subject"],
+        split=meta["split"],
+        arm=meta["arm"],
+        n=meta["n"],
+        mean=meta["mean"],
+        low=meta["low"],
+        high=meta["high"],
+        prompt_tokens_mean=meta["prompt_tokens_mean"],
+        samples=samples,
+        rejects=rejects,
+        cached=True,
+    )
+
+
+def _as_tuple(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _samples_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("row_uid", pa.int64()),
+            ("row_hash", pa.string()),
+            ("cluster", pa.int64()),
+            ("prompt", pa.string()),
+            ("expected", pa.string()),
+            ("answer", pa.string()),
+            ("score", pa.float64()),
+            ("loglikelihoods", pa.list_(pa.float64())),
+            ("prompt_tokens", pa.int64()),
+        ]
+    )
+
+
+def _rejects_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("row_uid", pa.int64()),
+            ("row_hash", pa.string()),
+            ("source_file", pa.string()),
+            ("source_line", pa.int64()),
+            ("base", pa.string()),
+            ("reason", pa.string()),
+            ("stage", pa.string()),
+        ]
+    )
