@@ -167,18 +167,12 @@ def refs_schema() -> pa.Schema:
 
 
 def rejects_schema() -> pa.Schema:
-    """Return the schema of `rejects.parquet`: what was not taken, and why."""
+    """Return the schema of `rejects.parquet` at ingest: what was not taken, and why."""
     import pyarrow as pa
 
     text = pa.string()
     return pa.schema(
-        [
-            ("stage", text),
-            ("source", text),
-            ("source_file", text),
-            ("source_line", pa.int64()),
-            ("reason", text),
-        ]
+        [("stage", text), ("reason", text), ("source_file", text), ("source_line", pa.int64())]
     )
 
 

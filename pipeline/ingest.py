@@ -1,0 +1,231 @@
+"""ingest: from the files that the spec names to an immutable dataset version.
+
+Each dataset is its own stage, keyed by what the spec says of it and the hashes of its files.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from pipeline.stage import StageOutput, find_outcome, run_stage, stage_key
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pipeline.stage import StageContext, StageOutcome
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+    from registry.datasets import Sources
+    from registry.splits import Assignment
+    from registry.versions import Written
+
+STAGE = "ingest"
+VERSION = 1
+_SHOWN_LEAKS = 5
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What ingest made of one dataset; counts are of rows."""
+
+    name: str
+    version_id: str
+    cached: bool
+    seconds: float
+    facts: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "dataset": self.name,
+            "version": self.version_id,
+            "cached": self.cached,
+            "seconds": round(self.seconds, 3),
+            **{key: value for key, value in self.facts.items() if key != "name"},
+        }
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What ingest made of the datasets it was asked for, in that order."""
+
+    datasets: tuple[DatasetReport, ...]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the reports as JSON values."""
+        return [dataset.as_json() for dataset in self.datasets]
+
+
+def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestReport:
+    """Make a version of each named dataset, or of all; one that is up to date is only found.
+
+    Raises:
+        UserError: an unknown dataset, files that can't be read, too many unusable rows.
+    """
+    chosen = ws.spec.datasets if names is None else names
+    return IngestReport(tuple(_ingest_one(ws, ui, name) for name in chosen))
+
+
+def version_of(ws: Workspace, ui: Ui, name: str) -> str:
+    """Return the id of the version that the dataset's files make now, ingesting if need be.
+
+    Raises:
+        UserError: as `ingest`.
+    """
+    return _ingest_one(ws, ui, name).version_id
+
+
+def _ingest_one(ws: Workspace, ui: Ui, name: str) -> DatasetReport:
+    if name not in ws.spec.datasets:
+        known = ", ".join(ws.spec.datasets)
+        raise UserError(f"no dataset is called '{name}'", expected=f"one of {known}")
+    inputs = _inputs(ws, name)
+    done = find_outcome(ws, STAGE, stage_key(STAGE, inputs, version=VERSION))
+    if done is None:
+        with _alone(ws):
+            done = run_stage(
+                ws,
+                ui,
+                STAGE,
+                inputs,
+                lambda context: _work(ws, context, name),
+                version=VERSION,
+                config={name: ws.spec.datasets[name].model_dump(mode="json")},
+            )
+    return _report(name, done)
+
+
+def _report(name: str, done: StageOutcome) -> DatasetReport:
+    return DatasetReport(name, done.outputs["version"], done.cached, done.seconds, done.result)
+
+
+def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
+    """Return what decides a version: what the spec says, the allowed labels, the files' hashes.
+
+    What was committed before is left out on purpose, though it fixes splits: a version must be
+    found again by the files that made it.
+    """
+    from registry.datasets import source_files
+
+    spec = ws.spec.datasets[name]
+    labels = _labels(ws, name)
+    files = source_files(spec, ws.root)
+    return {
+        "name": name,
+        "spec": spec.model_dump(mode="json"),
+        "labels": None if labels is None else sorted(labels),
+        "files": [[f.label, f.split, _file_hash(f.path, f.label)] for f in files],
+    }
+
+
+def _labels(ws: Workspace, name: str) -> frozenset[str] | None:
+    """Return the answers that the capabilities and guards on this dataset allow; None allows all.
+
+    Only labels that the spec lists count: where it leaves them out, the data decide.
+    """
+    allowed: set[str] = set()
+    for subject in (*ws.spec.capabilities.values(), *ws.spec.guards.values()):
+        if subject.data == name:
+            if not isinstance(subject.labels, tuple):
+                return None
+            allowed.update(subject.labels)
+    return frozenset(allowed) if allowed else None
+
+
+def _file_hash(path: Path, label: str) -> str:
+    if not path.is_file():
+        from registry.readers import columns_of
+
+        columns_of(path)  # raises, with what is there instead
+    try:
+        facts = path.stat()
+        return _hash_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=label) from error
+
+
+@cache
+def _hash_of(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    """Hash a file once a process, as long as it looks the same."""
+    from registry.hashing import file_digest
+
+    return file_digest(path)
+
+
+@contextmanager
+def _alone(ws: Workspace) -> Iterator[None]:
+    """Let one ingest at a time into a store: a content must not get two uids."""
+    if ws.dry:
+        yield
+        return
+    ws.state.mkdir(parents=True, exist_ok=True)
+    with FileLock(ws.state / "ingest.lock"):
+        yield
+
+
+def _work(ws: Workspace, context: StageContext, name: str) -> StageOutput:
+    """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
+    from registry.collect import check_rejects, collect
+    from registry.datasets import sources
+    from registry.versions import (
+        ContentWriter,
+        committed_placements,
+        known_contents,
+        place,
+        write_version,
+    )
+
+    spec = ws.spec.datasets[name]
+    files = sources(spec, ws.root)
+    known = known_contents(ws.store, ws.catalog)
+    with ContentWriter(ws.store, ws.catalog, known) as writer:
+        with context.ui.progress(f"ingest · {name}") as bar:
+            found = collect(files, _labels(ws, name), writer.take, bar.advance)
+        check_rejects(found, spec.allow_rejects, name)
+        if not found.entries:
+            raise UserError(f"dataset '{name}' has no rows", where=_labels_of_files(files))
+        writer.put()
+    placed = place(found, spec, committed_placements(ws.store, _earlier(ws, name)))
+    written = write_version(ws.store, name, spec, found, placed, known)
+    _tell_leaks(context.ui, name, list(found.entries), placed)
+    return StageOutput(written.facts, _outputs(written))
+
+
+def _labels_of_files(files: Sources) -> str:
+    return ", ".join(file.label for file in files.files)
+
+
+def _earlier(ws: Workspace, name: str) -> list[str]:
+    """Return the ids of the dataset's committed versions, oldest first."""
+    runs = (run["meta"] for run in ws.catalog.committed("run"))
+    ours = [run for run in runs if run["stage"] == STAGE and run["inputs"]["name"] == name]
+    outputs = [output for run in ours if run["status"] == "done" for output in run["outputs"]]
+    return [output["id"] for output in outputs if output["role"] == "version"]
+
+
+def _outputs(written: Written) -> list[tuple[str, Any]]:
+    *contents, version = written.objects
+    rows = [(f"rows {number}", ref) for number, ref in enumerate(contents, 1)]
+    return [*rows, ("version", version)]
+
+
+def _tell_leaks(ui: Ui, name: str, hashes: Sequence[str], placed: Assignment) -> None:
+    """Say which rows were kept out because they are near rows of another split."""
+    if not placed.leaks:
+        return
+    shown = ", ".join(
+        f"{hashes[leak.position][:12]} ({leak.wanted}, near {leak.against})"
+        for leak in placed.leaks[:_SHOWN_LEAKS]
+    )
+    more = f" and {len(placed.leaks) - _SHOWN_LEAKS} more" if len(placed.leaks) > _SHOWN_LEAKS else ""
+    ui.log(
+        f"{name}: {len(placed.leaks)} rows are near-duplicates across splits and are held out of "
+        f"training and measuring: {shown}{more}"
+    )

@@ -1,0 +1,83 @@
+"""YAML with the line of every key, so that an error can name its place.
+
+Only plain YAML is read (`safe_load`'s tags); a key that occurs twice is an error, because YAML
+would silently keep the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from registry.errors import UserError
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: its value, and the line (from 1) of each key and list element."""
+
+    value: Any
+    lines: dict[Path, int]
+
+    def line(self, path: Path) -> int:
+        """Return the line of `path`, or of the nearest key above it that the file has."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A key that occurs twice: at `line` again, first at `first`."""
+
+    path: Path
+    line: int
+    first: int
+
+
+def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
+    """Parse one YAML document; `where` names the file in errors.
+
+    Raises:
+        UserError: not YAML, or more than plain data.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        value = loader.construct_document(root) if root is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f"{where}:{mark.line + 1}" if mark else where
+        raise UserError(f"not YAML: {error.problem or error.context}", where=at) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"not YAML: {error}", where=where) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not YAML: {error}", where=where) from error
+    finally:
+        loader.dispose()
+    lines: dict[Path, int] = {}
+    repeated: list[Repeated] = []
+    if root is not None:
+        _walk(root, (), lines, repeated)
+    return Document(value, lines), tuple(repeated)
+
+
+def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[Repeated]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            _walk(child, (*path, index), lines, repeated)
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, child in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            here = (*path, name)
+            if name in seen:
+                repeated.append(Repeated(here, line, seen[name]))
+            seen.setdefault(name, line)
+            lines[here] = line
+            _walk(child, here, lines, repeated)

@@ -1,0 +1,256 @@
+"""Turns of a conversation: from the dialects that data comes in to `Message`.
+
+Whatever can't become a turn raises `UnusableError`, whose reason becomes the row's reject.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from registry.rows import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class UnusableError(Exception):
+    """A row that can't be taken: `reason` is counted, `detail` tells this one apart."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        """Keep both parts."""
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one source writes turns: the keys of role and text, and what its roles mean."""
+
+    role_key: str
+    content_key: str
+    roles: Mapping[str, str]  # its word -> system, user, assistant, call or tool
+
+
+SHAREGPT = Dialect(
+    "from",
+    "value",
+    {
+        "system": "system",
+        "human": "user",
+        "user": "user",
+        "gpt": "assistant",
+        "assistant": "assistant",
+        "model": "assistant",
+        "chatgpt": "assistant",
+        "function_call": "call",
+        "observation": "tool",
+        "tool": "tool",
+    },
+)
+
+OPENAI = Dialect(
+    "role",
+    "content",
+    {
+        "system": "system",
+        "developer": "system",
+        "user": "user",
+        "assistant": "assistant",
+        "tool": "tool",
+        "function": "tool",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The turns of one value: the leading system text apart, as it may override a column."""
+
+    system: str | None
+    messages: tuple[Message, ...] = field(default=())
+
+
+def turns_of(value: object, dialect: Dialect) -> Turns:
+    """Read a list of turns (or a JSON text of one).
+
+    Raises:
+        UnusableError: not a list of turns, an unknown role, or a text that is none.
+    """
+    if isinstance(value, str):
+        value = parse_json(value, "the conversation")
+    if not isinstance(value, list) or not value:
+        raise UnusableError("no turns")
+    messages = [turn_of(turn, dialect) for turn in value]
+    if messages[0].role == "system":
+        return Turns(messages[0].content, tuple(messages[1:]))
+    return Turns(None, tuple(messages))
+
+
+def turn_of(turn: object, dialect: Dialect) -> Message:
+    """Read one turn.
+
+    Raises:
+        UnusableError: as `turns_of`.
+    """
+    if not isinstance(turn, dict):
+        raise UnusableError("a turn is not an object", type(turn).__name__)
+    said = turn.get(dialect.role_key)
+    role = dialect.roles.get(said) if isinstance(said, str) else None
+    if role is None:
+        raise UnusableError("unknown role", f"{said!r}")
+    content = turn.get(dialect.content_key)
+    if role == "call":
+        return Message("assistant", "", tool_calls=calls_from_text(_text(content)))
+    calls = _openai_calls(turn) if role == "assistant" else None
+    name = turn.get("name")
+    return Message(
+        role,
+        "" if content is None and calls is not None else _text(content),
+        tool_calls=calls,
+        name=name if isinstance(name, str) and name else None,
+        train=_trained(turn),
+    )
+
+
+def strictly_alternating(messages: Sequence[Message]) -> None:
+    """Check LLaMA-Factory's order: user or tool, then assistant, and again.
+
+    Raises:
+        UnusableError: a turn is out of order.
+    """
+    for index, message in enumerate(messages):
+        expected = ("user", "tool") if index % 2 == 0 else ("assistant",)
+        if message.role not in expected:
+            raise UnusableError(
+                "turns don't alternate", f"turn {index + 1} is {message.role}'s"
+            )
+
+
+def check_answered(messages: Sequence[Message]) -> None:
+    """Check that something is asked and that the last turn answers it.
+
+    Raises:
+        UnusableError: no question, no answer, or an empty one.
+    """
+    if not messages or messages[-1].role != "assistant":
+        raise UnusableError("no answer: the last turn is not the assistant's")
+    if not messages[-1].content.strip() and messages[-1].tool_calls is None:
+        raise UnusableError("empty answer")
+    check_asked(messages[:-1])
+
+
+def check_asked(messages: Sequence[Message]) -> None:
+    """Check that some user turn says something.
+
+    Raises:
+        UnusableError: there is no user turn, or all are empty.
+    """
+    if not any(message.role == "user" and message.content.strip() for message in messages):
+        raise UnusableError("empty question")
+
+
+def calls_from_text(text: str) -> str:
+    """Turn a function call's JSON (one object or a list) into OpenAI's list of tool calls.
+
+    Raises:
+        UnusableError: not JSON, or without a name.
+    """
+    value = parse_json(text, "the function call")
+    calls = value if isinstance(value, list) else [value]
+    return _calls([call.get("function", call) if isinstance(call, dict) else call for call in calls])
+
+
+def tools_text(value: object) -> str | None:
+    """Turn function schemas (a list or its JSON text) into a JSON list; None for an empty one.
+
+    Raises:
+        UnusableError: not JSON, or not a list of objects.
+    """
+    if isinstance(value, str):
+        value = parse_json(value, "tools") if value.strip() else None
+    if value is None or value == []:
+        return None
+    schemas = value if isinstance(value, list) else [value]
+    if not all(isinstance(schema, dict) for schema in schemas):
+        raise UnusableError("tools are not a list of function schemas")
+    return json_text(
+        [s if "function" in s else {"type": "function", "function": s} for s in schemas]
+    )
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Parse a JSON text inside a column.
+
+    Raises:
+        UnusableError: it is not JSON; `what` names it.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnusableError(f"{what}: not JSON", str(error)) from error
+
+
+def json_text(value: object) -> str:
+    """Write JSON for people and templates: characters as they are, keys in their order."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise UnusableError("a value that JSON can't hold", str(error)) from error
+
+
+def _openai_calls(turn: Mapping[str, Any]) -> str | None:
+    calls = turn.get("tool_calls")
+    if isinstance(calls, str):
+        calls = parse_json(calls, "tool_calls")
+    if not calls and turn.get("function_call"):
+        calls = [turn["function_call"]]
+    if not calls:
+        return None
+    if not isinstance(calls, list):
+        raise UnusableError("tool_calls is not a list")
+    return _calls([call.get("function", call) if isinstance(call, dict) else call for call in calls])
+
+
+def _calls(functions: Sequence[object]) -> str:
+    """Write calls in one form: arguments as an object where they are one."""
+    made = []
+    for function in functions:
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise UnusableError("a function call without a name")
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            arguments = _object_or_text(arguments)
+        made.append({"type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return json_text(made)
+
+
+def _object_or_text(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(_part(part) for part in content)
+    raise UnusableError("a turn without text", type(content).__name__)
+
+
+def _part(part: object) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    raise UnusableError("a part of a turn is not text", f"{kind}")
+
+
+def _trained(turn: Mapping[str, Any]) -> bool | None:
+    """Read OpenAI's `weight`: 0 keeps an assistant's turn out of the loss."""
+    weight = turn.get("weight")
+    return None if weight is None else bool(weight)
