@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
@@ -19,6 +19,7 @@ from registry.tensors import canonical_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -30,7 +31,6 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -43,9 +43,18 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-_PRIVATE_KEYS = frozenset(
-    ("name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file")
-    + ("token", "use_auth_token", "auth_token", "cache_dir", "auto_map", "local_files_only")
+_PRIVATE_KEYS = (
+    "name_or_path",
+    "tokenizer_file",
+    "vocab_file",
+    "merges_file",
+    "special_tokens_map_file",
+    "token",
+    "use_auth_token",
+    "auth_token",
+    "cache_dir",
+    "auto_map",
+    "local_files_only",
 )
 _ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
@@ -156,8 +165,8 @@ def move_alias(
     """Point the alias `name` at a published adapter, if it still points at `expect`.
 
     Raises:
-        UserError: the name is not one, or the alias was moved by someone else meanwhile.
-        StoreError: the adapter is not in the store.
+        UserError: the name can't be an alias.
+        StoreError: no such adapter, or the alias was moved by someone else meanwhile.
     """
     if not _ALIAS.fullmatch(name):
         raise UserError(
@@ -199,20 +208,15 @@ def _clean_config(config: Mapping[str, Any], base: BaseIdentity, where: Path) ->
             where=f"{where}: auto_mapping",
             expected="null",
         )
-    cleaned["base_model_name_or_path"] = public_name(base)
+    repo, _, commit = base.source.partition("@")
+    cleaned["base_model_name_or_path"] = repo if commit else base.name
+    cleaned["revision"] = commit or None
     cleaned["inference_mode"] = True
     for key in ("target_modules", "exclude_modules", "modules_to_save"):
         if isinstance(cleaned.get(key), list):
             cleaned[key] = sorted(cleaned[key])  # PEFT writes sets, in the order of the process
     _refuse_private(cleaned, str(where))
     return cleaned
-
-
-def public_name(base: BaseIdentity) -> str:
-    """Return the base's Hub id, or its name in the spec: never a path of this machine."""
-    source = base.source
-    hub = _HUB_ID.fullmatch(source) and not Path(source).exists()
-    return source if hub else base.name
 
 
 def _refuse_private(config: Mapping[str, Any], where: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,7 +42,7 @@ def test_the_budget_gives_all_rows_away_and_respects_the_floor(gaps, total) -> N
 def test_a_wider_gap_never_gets_fewer_rows(gaps, total) -> None:
     given_rows = budget(gaps, total)
     ordered = sorted(gaps, key=lambda name: gaps[name])
-    for narrow, wide in zip(ordered, ordered[1:], strict=False):
+    for narrow, wide in itertools.pairwise(ordered):
         assert given_rows[narrow] <= given_rows[wide] + 1  # rounding
 
 
