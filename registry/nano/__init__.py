@@ -1,0 +1,1 @@
+"""The built-in base model `nano`: its files, and the recipe that makes it."""
