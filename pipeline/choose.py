@@ -157,10 +157,10 @@ def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """A row of dev or test: its hash, its (dataset, cluster), and all its words."""
+    """A row of dev or test: its hash, its cluster of near-duplicates, and all its words."""
 
     row_hash: str
-    cluster: tuple[str, int]
+    cluster: int
     text: str
 
 
@@ -169,10 +169,10 @@ class HeldOut:
     """What no training row may equal, share 13 words in a row with, or be a near-duplicate of."""
 
     hashes: frozenset[str]
-    clusters: frozenset[tuple[str, int]]  # (dataset, cluster): numbers hold within a dataset
+    clusters: frozenset[int]
     grams: frozenset[str]
 
-    def refuses(self, *, row_hash: str, cluster: tuple[str, int], text: str) -> str | None:
+    def refuses(self, *, row_hash: str, cluster: int, text: str) -> str | None:
         """Return why a row may not be trained on (`hash`, `cluster`, `13-gram`), or None."""
         if row_hash in self.hashes:
             return "hash"
@@ -188,7 +188,7 @@ def held_out(rows: Iterable[HeldOutRow]) -> HeldOut:
     """
     seen: Counter[str] = Counter()
     hashes: set[str] = set()
-    clusters: set[tuple[str, int]] = set()
+    clusters: set[int] = set()
     for row in rows:
         if row.row_hash in hashes:
             continue

@@ -133,24 +133,23 @@ def test_labels_that_never_fail_still_get_their_floor() -> None:
 
 def test_dev_and_test_are_refused_by_hash_cluster_and_wording() -> None:
     question = "one two three four five six seven eight nine ten eleven twelve thirteen"
-    held = held_out([HeldOutRow("h1", ("d", 7), question)])
+    held = held_out([HeldOutRow("h1", 7, question)])
 
-    def why(row_hash="h2", cluster=("d", 8), text="something else") -> str | None:
+    def why(row_hash="h2", cluster=8, text="something else") -> str | None:
         return held.refuses(row_hash=row_hash, cluster=cluster, text=text)
 
     assert why() is None
     assert why(row_hash="h1") == "hash"
-    assert why(cluster=("d", 7)) == "cluster"
-    assert why(cluster=("other", 7)) is None
+    assert why(cluster=7) == "cluster"
     assert why(text=f"and {question.upper()}, they said") == "13-gram"
     assert why(text=question.replace("seven", "7")) is None
 
 
 def test_a_wording_that_many_items_share_forbids_nothing() -> None:
     wording = "what is the sum of the two numbers that i give you here now"
-    rows = [HeldOutRow(f"h{i}", ("d", i), f"{wording} {i}") for i in range(11)]
-    assert held_out(rows).refuses(row_hash="x", cluster=("d", 99), text=wording) is None
-    assert held_out(rows[:10]).refuses(row_hash="x", cluster=("d", 99), text=wording) == "13-gram"
+    rows = [HeldOutRow(f"h{i}", i, f"{wording} {i}") for i in range(11)]
+    assert held_out(rows).refuses(row_hash="x", cluster=99, text=wording) is None
+    assert held_out(rows[:10]).refuses(row_hash="x", cluster=99, text=wording) == "13-gram"
 
 
 @given(st.integers(0, 40), st.integers(0, 40))

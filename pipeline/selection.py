@@ -1,0 +1,174 @@
+"""A selection: the rows that a run is trained on, each with what for, why, and its score.
+
+The object has `rows.parquet` (in the order of training), `bitmaps.parquet` (the same row uids as
+bits) and, where rows were refused, `rejects.parquet`. Its id is decided by base and rows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from registry.hashing import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.training.encode import TrainingRow
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+    from registry.rows import Message, Row
+    from registry.store import ObjectRef, Parent, Store
+
+KIND = "selection"
+ROWS, BITMAPS, REJECTS = "rows.parquet", "bitmaps.parquet", "rejects.parquet"
+
+Reason = Literal["gap", "replay", "mend"]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedRow:
+    """One row of a selection.
+
+    Attributes:
+        row_uid: the row.
+        row_hash: its content.
+        capability: what it teaches, or the guard, met capability or dataset that it keeps.
+        reason: `gap` (near a failure), `replay` (the base gets it right), `mend` (replayed since
+            something was lost).
+        score: cosine to the failure it was chosen for; None where there was none.
+        rank: position in the training order, from 0.
+        answer: the base's own answer, which passed and is trained on instead; None for the row's.
+    """
+
+    row_uid: int
+    row_hash: str
+    capability: str
+    reason: Reason
+    score: float | None
+    rank: int
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SelectReject:
+    """A row that could not be selected, in the columns of every `rejects.parquet`."""
+
+    stage: str
+    base: str
+    source: str
+    reason: str
+    row_uid: int
+    row_hash: str
+    source_file: str
+    source_line: int
+    excerpt: str
+
+
+def put_selection(
+    store: Store,
+    rows: Sequence[SelectedRow],
+    rejects: Sequence[SelectReject],
+    *,
+    base_digest: str,
+    parents: Sequence[Parent],
+    meta: Mapping[str, Any],
+) -> ObjectRef:
+    """Put a selection into the store; the caller commits it."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from registry.bitmaps import write_bitmaps
+
+    with store.draft() as draft:
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema())
+        parquet.write_table(table, draft / ROWS, compression="zstd")
+        write_bitmaps((row.row_uid for row in rows), draft / BITMAPS)
+        if rejects:
+            lines = pa.Table.from_pylist([asdict(reject) for reject in rejects])
+            parquet.write_table(lines, draft / REJECTS, compression="zstd")
+        taught = [[r.row_hash, r.capability, r.reason, r.answer] for r in rows]
+        identity = {"base": base_digest, "rows": digest(taught)}
+        return store.put(KIND, draft, identity=identity, parents=parents, meta=meta)
+
+
+def read_selection(store: Store, selection_id: str) -> list[SelectedRow]:
+    """Return a selection's rows in the order of training (StoreError when absent)."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(store.get(KIND, selection_id).path / ROWS) as file:
+        lines = file.read().to_pylist()
+    return sorted((SelectedRow(**line) for line in lines), key=lambda row: row.rank)
+
+
+def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[TrainingRow]:
+    """Return a selection's rows as conversations to train on, in their order.
+
+    A row of a capability's or guard's own dataset is asked by its zero-shot prompt, as it is
+    measured; any other row is taken as it stands.
+    """
+    from pipeline.ingest import version_of
+    from registry.datasets import load_rows
+
+    selected = read_selection(ws.store, selection_id)
+    wanted = {row.row_uid for row in selected}
+    by_uid: dict[int, Row] = {}
+    for name in ws.spec.datasets:
+        for row in load_rows(ws.store, version_of(ws, ui, name), splits={"train"}):
+            if row.uid in wanted:
+                by_uid[row.uid] = row
+    return [render(ws, by_uid[row.row_uid], row.capability, row.answer) for row in selected]
+
+
+def render(ws: Workspace, row: Row, name: str, answer: str | None = None) -> TrainingRow:
+    """Return `row` as the conversation that teaches the capability or guard `name`.
+
+    Args:
+        ws: whose spec has the prompts.
+        row: an instruction, preference or text row.
+        name: a capability or guard; or a dataset, whose rows are taken as they stand.
+        answer: stands in for the row's own answer.
+    """
+    from evals.capability import items_from_rows, labels_of
+    from evals.prompts import arms_of, render_messages
+    from pipeline.training.encode import TrainingRow
+
+    spec = ws.spec.capabilities.get(name) or ws.spec.guards.get(name)
+    tools = json.loads(row.tools) if row.tools else None
+    if spec is None or spec.data != row.dataset or row.kind == "text":
+        turns = (*row.messages, *(row.chosen or ()))
+        return TrainingRow(row.uid, tuple(_turn(turn) for turn in turns), tools, name)
+    item = items_from_rows([row], spec, whole=True)[0]
+    labels = spec.labels if isinstance(spec.labels, tuple) else labels_of(spec, (), ws.root)
+    asked = render_messages(arms_of(spec.prompts)[0], item, (), labels)
+    said = {"role": "assistant", "content": item.expected if answer is None else answer}
+    context = ({**turn, "train": False} if turn["role"] == "assistant" else turn for turn in asked)
+    return TrainingRow(row.uid, (*context, said), tools, name)
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls is not None:
+        turn["tool_calls"] = json.loads(message.tool_calls)
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.train is not None:
+        turn["train"] = message.train
+    return turn
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("row_uid", pa.int64()),
+            ("row_hash", pa.string()),
+            ("capability", pa.string()),
+            ("reason", pa.string()),
+            ("score", pa.float64()),
+            ("rank", pa.int64()),
+            ("answer", pa.string()),
+        ]
+    )
