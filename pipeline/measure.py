@@ -73,6 +73,21 @@ def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
     return items_from_rows(rows, what.spec, whole=split == "train")
 
 
+def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
+    """Return the labels of a choice: those of the spec, else every answer in its dataset."""
+    from evals.capability import labels_of
+    from pipeline.ingest import version_of
+    from registry.datasets import load_rows
+
+    if what.spec.answer != "choice":
+        return ()
+    if isinstance(what.spec.labels, tuple):
+        return what.spec.labels
+    assert what.spec.data is not None
+    rows = load_rows(ws.store, version_of(ws, ui, what.spec.data))
+    return labels_of(what.spec, rows, ws.root)
+
+
 def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm) -> tuple[Item, ...]:
     """Return the examples that `arm` shows: from train, fixed by hash, the same for every item."""
     from evals.prompts import choose_shots
@@ -123,4 +138,5 @@ def measure(
             adapter_id=tuned.adapter_id if tuned else None,
             adapter_path=adapter_path(ws.store, tuned.adapter_id) if tuned else None,
             scale=tuned.scale if tuned else 1.0,
+            labels=labels_of_subject(ws, ui, what),
         )
