@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval.tasks
-from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from evals.capability import Item
@@ -24,6 +23,8 @@ from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from lm_eval.api.task import Task
 
     from evals.engine import PackedLM
     from evals.plan import Plan
@@ -101,7 +102,8 @@ def _load(name: str, folder: Path) -> Task:
 def _family(name: str, folder: Path) -> Path:
     """Return the folder of the task: the one directly under `folder` that holds its YAML."""
     line = re.compile(
-        rf"""^["']?(?:task|group|tag)["']?\s*:\s*["']?{re.escape(name)}["']?\s*$""", re.M
+        rf"""^["']?(?:task|group|tag)["']?\s*:\s*["']?{re.escape(name)}["']?\s*$""",
+        re.MULTILINE,
     )
     for path in sorted(folder.rglob("*.yaml")):
         if line.search(path.read_text(encoding="utf-8", errors="replace")):

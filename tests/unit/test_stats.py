@@ -1,0 +1,251 @@
+"""The statistics against SciPy, statsmodels, enumeration and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as sp
+from scipy.optimize import minimize_scalar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from evals import stats
+from evals.stats import Paired, Scores
+
+RATES = st.tuples(st.integers(0, 200), st.integers(1, 200)).map(lambda t: (min(t), max(t)))
+
+
+def alone(values) -> Scores:
+    """Scores without shared clusters."""
+    return Scores(tuple(float(v) for v in values), tuple(range(len(values))))
+
+
+def changes(lost: int, gained: int, n: int, size: int = 1) -> Paired:
+    """N pairs, of which some are lost or gained, in clusters of `size` neighbours."""
+    before = [1.0] * lost + [0.0] * gained + [1.0] * (n - lost - gained)
+    after = [0.0] * lost + [1.0] * gained + [1.0] * (n - lost - gained)
+    return Paired(tuple(before), tuple(after), tuple(i // size for i in range(n)))
+
+
+@given(RATES)
+def test_wilson_and_clopper_pearson_are_those_of_statsmodels(rate) -> None:
+    k, n = rate
+    for ours, method in ((stats.wilson, "wilson"), (stats.clopper_pearson, "beta")):
+        low, high = proportion_confint(k, n, 0.05, method)
+        assert ours(k, n).low == pytest.approx(low, abs=1e-9)
+        assert ours(k, n).high == pytest.approx(high, abs=1e-9)
+
+
+@given(RATES, st.floats(0.05, 0.95))
+def test_p_below_agrees_with_the_interval(rate, goal) -> None:
+    k, n = rate
+    scores = alone([1] * k + [0] * (n - k))
+    p, interval = stats.p_below(scores, goal), stats.mean_interval(scores)
+    if abs(interval.high - goal) > 1e-9:
+        assert (p < 0.05) == (interval.high < goal)
+
+
+@given(st.integers(0, 25), st.integers(0, 25))
+def test_mcnemar_midp_is_the_enumerated_one(lost, gained) -> None:
+    n = lost + gained
+    extreme = abs(lost - gained)
+    weights = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    beyond = sum(w for k, w in enumerate(weights) if abs(n - 2 * k) > extreme)
+    same = sum(w for k, w in enumerate(weights) if abs(n - 2 * k) == extreme)
+    expected = 1.0 if lost == gained else beyond + same / 2
+    assert stats.mcnemar_midp(lost, gained) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mcnemar_midp_is_the_exact_test_less_half_of_what_was_seen() -> None:
+    exact = sp.binomtest(3, 13).pvalue
+    assert stats.mcnemar_midp(3, 10) == pytest.approx(exact - sp.binom.pmf(3, 13, 0.5))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
+def test_sign_flips_over_clusters_are_the_enumerated_ones(sums) -> None:
+    before, after, clusters = [], [], []
+    for cluster, total in enumerate(sums):
+        for _ in range(abs(total)):
+            before.append(float(total < 0))
+            after.append(float(total > 0))
+            clusters.append(cluster)
+        before.append(1.0)
+        after.append(1.0)
+        clusters.append(cluster)
+    seen = abs(sum(sums))
+    flipped = [
+        abs(sum(sign * total for sign, total in zip(signs, sums, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(sums))
+    ]
+    tail = sum(f > seen for f in flipped) + sum(f == seen for f in flipped) / 2
+    expected = 1.0 if seen == 0 else tail / len(flipped)
+    pairs = Paired(tuple(before), tuple(after), tuple(clusters))
+    assert stats.change_p(pairs) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_and_benjamini_hochberg_are_those_of_statsmodels_and_scipy(seed) -> None:
+    rng = np.random.default_rng(seed)
+    p_values = np.round(rng.random(rng.integers(1, 9)) ** 3, 2).tolist()
+    assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    adjusted = sp.false_discovery_control(p_values)
+    assert stats.benjamini_hochberg(p_values) == pytest.approx(adjusted)
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=40))
+def test_other_scores_get_students_t(values) -> None:
+    scores, n = alone(values), len(values)
+    error = np.std(values, ddof=1) / math.sqrt(n)
+    floor = 1.6448536269514722 / (n + 1.6448536269514722**2)
+    half = sp.t.ppf(0.975, n - 1) * max(error, floor)
+    if not scores.binary:
+        interval = stats.mean_interval(scores)
+        assert interval.low == pytest.approx(max(0.0, np.mean(values) - half))
+        assert interval.high == pytest.approx(min(1.0, np.mean(values) + half))
+
+
+def test_the_cluster_error_is_that_of_statsmodels() -> None:
+    from statsmodels.regression.linear_model import OLS
+
+    rng = np.random.default_rng(3)
+    clusters = rng.integers(0, 12, 80)
+    values = rng.random(80) + clusters / 12
+    fit = OLS(values, np.ones(80)).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    assert stats.cluster_error(tuple(values), tuple(clusters)) == pytest.approx(fit.bse[0])
+
+
+def test_copies_of_every_item_add_no_certainty() -> None:
+    values = [1.0] * 30 + [0.0] * 20
+    once = stats.mean_interval(alone(values))
+    thrice = stats.mean_interval(Scores(tuple(values * 3), tuple(range(50)) * 3))
+    assert thrice.low == pytest.approx(once.low, abs=0.01)
+    assert thrice.high == pytest.approx(once.high, abs=0.01)
+    pairs, copies = changes(8, 2, 100), changes(24, 6, 300, size=1)
+    same = Paired(copies.before, copies.after, tuple(i // 3 for i in range(300)))
+    assert stats.paired_difference(same).low == pytest.approx(
+        stats.paired_difference(pairs).low, abs=0.01
+    )
+    assert stats.change_p(same) == pytest.approx(stats.change_p(pairs))
+    assert stats.change_p(copies) < stats.change_p(pairs) / 2
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(120, 500), st.integers(1, 4))
+def test_the_difference_lies_within_its_bounds(lost, gained, n, size) -> None:
+    pairs = changes(lost, gained, n, size)
+    interval = stats.paired_difference(pairs)
+    assert -1 <= interval.low <= interval.mean <= interval.high <= 1
+    mirrored = stats.paired_difference(Paired(pairs.after, pairs.before, pairs.clusters))
+    assert mirrored.low == pytest.approx(-interval.high, abs=1e-9)
+    assert mirrored.high == pytest.approx(-interval.low, abs=1e-9)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(30, 300))
+def test_tangos_bound_is_where_the_score_test_is_at_z(gained, lost, n) -> None:
+    """The restricted maximum of the likelihood, found numerically, gives the test's variance."""
+    z = 1.6448536269514722
+    low = stats._tango_low(gained, lost, n, z)
+
+    def unlikely(loss_rate: float) -> float:
+        gain_rate = loss_rate + low
+        rest = 1 - loss_rate - gain_rate
+        if min(gain_rate, rest) < 0:
+            return math.inf
+        parts = ((gained, gain_rate), (lost, loss_rate), (n - gained - lost, rest))
+        return -sum(k * math.log(max(rate, 1e-300)) for k, rate in parts if k)
+
+    bounds = (max(0.0, -low), (1 - low) / 2)
+    best = minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12})
+    variance = n * (2 * best.x + low - low * low)
+    assert (gained - lost - n * low) / math.sqrt(variance) == pytest.approx(z, abs=1e-3)
+
+
+def test_unchanged_answers_show_little_when_they_are_few() -> None:
+    assert stats.paired_difference(changes(0, 0, 10)).low < -0.2
+    needed = stats.items_to_show_kept(changes(0, 0, 10), 0.02)
+    assert needed == 149
+    assert stats.paired_difference(changes(0, 0, needed)).low > -0.02
+    assert stats.paired_difference(changes(0, 0, needed - 1)).low < -0.02
+
+
+def test_as_many_items_as_asked_for_settle_it_four_times_in_five() -> None:
+    rng = np.random.default_rng(5)
+    seen = alone([1] * 77 + [0] * 23)
+    n = stats.items_to_show_rate(seen, 0.8)
+    settled = [stats.wilson(k, n).high < 0.8 for k in rng.binomial(n, 0.77, 2000)]
+    assert 0.76 < np.mean(settled) < 0.84
+    n = stats.items_to_show_kept(changes(1, 1, 100), 0.02)
+    kept = []
+    for lost, gained, _ in rng.multinomial(n, [0.01, 0.01, 0.98], 400):
+        kept.append(stats.paired_difference(changes(lost, gained, n)).low > -0.02)
+    assert 0.74 < np.mean(kept) < 0.9
+    n = stats.items_to_show_loss(changes(6, 2, 200))
+    lost = [
+        stats.mcnemar_midp(int(a), int(b)) < 0.05
+        for a, b, _ in rng.multinomial(n, [0.03, 0.01, 0.96], 1000)
+    ]
+    assert 0.74 < np.mean(lost) < 0.9
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000])
+@pytest.mark.parametrize("max_drop", [0.02, 0.03])
+def test_kept_is_said_of_a_lost_guard_in_at_most_55_of_1000(n, max_drop) -> None:
+    """Exact type I error at the edge of the hypothesis, by enumeration of (lost, gained)."""
+    top = min(n, round(n * 0.1) + 15)
+    lowest_kept, gained = {}, 0  # the more are lost, the more must be gained to be kept
+    for lost in range(top):
+        while gained < top and stats._lowest_change(gained, lost, n, 1.6448536) <= -max_drop:
+            gained += 1
+        lowest_kept[lost] = gained
+    for gain_rate in (0.0, 0.001, 0.01, 0.03):
+        loss_rate = max_drop + gain_rate
+        error = sum(
+            sp.binom.pmf(lost, n, loss_rate)
+            * sp.binom.sf(gained - 1, n - lost, gain_rate / (1 - loss_rate))
+            for lost, gained in lowest_kept.items()
+        )
+        assert error <= 0.055
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_type_one_errors_by_simulation(n) -> None:
+    """10,000 evals each: the share of wrong findings is at most 5.5% at nominal 5%."""
+    rng = np.random.default_rng(n)
+    for goal in (0.3, 0.5, 0.8, 0.9):
+        verdicts = [(stats.wilson(k, n)) for k in range(n + 1)]
+        drawn = rng.binomial(n, goal, 10_000)
+        assert np.mean([verdicts[k].high < goal for k in drawn]) <= 0.055
+        assert np.mean([verdicts[k].low > goal for k in drawn]) <= 0.055
+    for rate in (0.02, 0.1, 0.3):
+        lost, gained, _ = rng.multinomial(n, [rate, rate, 1 - 2 * rate], 10_000).T
+        found = {
+            pair: stats.mcnemar_midp(*pair) <= 0.05
+            for pair in set(zip(lost.tolist(), gained.tolist(), strict=True))
+        }
+        wrong = [found[pair] for pair in zip(lost.tolist(), gained.tolist(), strict=True)]
+        assert np.mean(wrong) <= 0.055
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_shared_clusters_keep_the_error_down(seed) -> None:
+    """Items in clusters of five that answer alike: the interval must not believe n items."""
+    rng = np.random.default_rng(seed)
+    clusters = tuple(np.repeat(np.arange(40), 5).tolist())
+    values = tuple(np.repeat((rng.random(40) < 0.6).astype(float), 5).tolist())
+    interval = stats.mean_interval(Scores(values, clusters))
+    believed = stats.wilson(sum(values), 200)
+    width, naive = interval.high - interval.low, believed.high - believed.low
+    assert width > 1.8 * naive
+
+
+def test_wrong_scores_are_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Scores((1.2,), (0,))
+    with pytest.raises(ValueError, match="clusters"):
+        Scores((1.0,), ())
