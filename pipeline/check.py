@@ -6,7 +6,13 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.errors import UserError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedConfig
+
     from pipeline.workspace import Workspace
     from registry.models import BaseIdentity
     from registry.sizes import WeightSizes
@@ -53,21 +59,39 @@ def check(ws: Workspace) -> CheckReport:
     Raises:
         UserError: a base or a file is missing or unfit.
     """
-    from registry.datasets import source_files
-    from registry.models import load_config
+    from registry.datasets import sources
     from registry.sizes import weight_sizes
 
     files = {
-        name: [str(path) for path in source_files(spec, ws.root)]
+        name: [str(file.path) for file in sources(spec, ws.root).files]
         for name, spec in ws.spec.datasets.items()
     }
     bases = tuple(
-        BaseCheck(ws.models.identity(name), weight_sizes(load_config(name, spec, ws.root)))
-        for name, spec in ws.spec.bases.items()
+        BaseCheck(ws.models.identity(name), weight_sizes(_config(ws, name)))
+        for name in ws.spec.bases
     )
     return CheckReport(
         bases, files, tuple(ws.spec.capabilities), tuple(ws.spec.guards), machine(ws)
     )
+
+
+def _config(ws: Workspace, base: str) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    from registry.identity import locate
+
+    spec = ws.spec.bases[base]
+    folder = locate(base, spec, ws.root).path
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        str(folder), trust_remote_code=spec.trust_remote_code
+    )
+    return config
+
+
+def _found(path: Path, label: str) -> str:
+    if not path.is_file():
+        raise UserError("no such file", where=label, fix="see `path` of the dataset in the spec")
+    return label
 
 
 def machine(ws: Workspace) -> Machine:

@@ -70,7 +70,7 @@ def check(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> 
 
     def work(ws: Workspace, _: Ui) -> Answer:
         from pipeline import check as stage
-        from pipeline.report import check_tables
+        from pipeline.tables import check_tables
 
         report = stage.check(ws)
         return Answer(report.as_json(), check_tables(report))
@@ -87,7 +87,7 @@ def plan(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
 
     def work(ws: Workspace, ui: Ui) -> Answer:
         from pipeline import run as stage
-        from pipeline.report import plan_table
+        from pipeline.tables import plan_table
 
         steps = stage.plan(ws, ui)
         return Answer([step.as_json() for step in steps], [plan_table(steps)])
@@ -279,7 +279,7 @@ def sql(
     """
 
     def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.report import as_csv, query_table, records
+        from pipeline.tables import as_csv, query_table, records
 
         result = ws.catalog.sql(query)
         if form is TableFormat.csv:
@@ -304,7 +304,7 @@ def lineage(
     """
 
     def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.report import lineage_tree
+        from pipeline.tables import lineage_tree
         from registry import lineage as graph
 
         found = graph.lineage(ws.catalog, ws.catalog.alias(thing) or thing, down=down)
@@ -321,7 +321,7 @@ def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     """
 
     def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.report import status_tables
+        from pipeline.tables import status_tables
         from pipeline.status import status as read
 
         report = read(ws)
@@ -366,7 +366,7 @@ def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     """
 
     def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.report import fsck_table
+        from pipeline.tables import fsck_table
         from registry.fsck import fsck as examine
 
         report = examine(ws.store, ws.catalog)

@@ -6,6 +6,7 @@ becomes two lines, one at its start and one at its end, so that a log stays read
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
+
+
+_LOG_WIDTH = 120  # columns, where stdout is a file or a pipe and has no width of its own
 
 
 class Bar:
@@ -49,7 +53,7 @@ class Ui:
         from rich.console import Console
 
         self.as_json = as_json
-        self.out: Console = Console()
+        self.out: Console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
         self.err: Console = Console(stderr=True)
 
     @contextmanager
