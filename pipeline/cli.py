@@ -308,7 +308,7 @@ def lineage(
         from registry import lineage as graph
 
         found = graph.lineage(ws.catalog, ws.catalog.alias(thing) or thing, down=down)
-        return Answer(found.as_json(), [graph.dot(found) if dot else lineage_tree(found)])
+        return Answer(found.as_json(), [_plain(graph.dot(found)) if dot else lineage_tree(found)])
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -366,11 +366,11 @@ def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     """
 
     def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.tables import fsck_table
+        from pipeline.tables import fsck_tables
         from registry.fsck import fsck as examine
 
         report = examine(ws.store, ws.catalog)
-        return Answer(report.as_json(), [fsck_table(report)], code=0 if report.clean else 1)
+        return Answer(report.as_json(), fsck_tables(report), code=0 if report.clean else 1)
 
     in_workspace(workspace, work, as_json=as_json)
 
