@@ -1,0 +1,106 @@
+"""The verdicts on guards: one test a rule, and their corners."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.forgetting import PairedScores, judge_guards
+from evals.stats import Paired
+
+
+def guard(
+    lost: int, gained: int, n: int = 1000, *, max_drop: float = 0.03, accept: bool = False
+) -> PairedScores:
+    """A guard whose first items were lost, and the next gained."""
+    stay = n - lost - gained
+    before = (1.0,) * lost + (0.0,) * gained + (1.0,) * stay
+    after = (0.0,) * lost + (1.0,) * gained + (1.0,) * stay
+    pairs = Paired(before, after, tuple(range(n)))
+    return PairedScores("g", tuple(range(100, 100 + n)), pairs, max_drop, accept)
+
+
+def verdict(*args, **kwargs) -> str:
+    return judge_guards([guard(*args, **kwargs)])[0].verdict
+
+
+def test_kept_needs_the_lower_bound_above_what_may_be_lost() -> None:
+    assert verdict(10, 10) == "kept"
+    assert verdict(0, 0) == "kept"
+    assert verdict(0, 0, n=50) == "inconclusive"  # too few to rule out 3%
+
+
+def test_forgotten_is_a_significant_loss() -> None:
+    finding = judge_guards([guard(80, 10)])[0]
+    assert finding.verdict == "forgotten"
+    assert (finding.lost, finding.gained) == (80, 10)
+    assert finding.lost_uids == tuple(range(100, 180))
+    assert finding.gained_uids == tuple(range(180, 190))
+    assert finding.p_bh < 1e-9
+    assert not finding.passes
+
+
+def test_a_gain_is_not_forgetting_however_significant() -> None:
+    assert verdict(10, 80) == "kept"
+
+
+def test_a_loss_that_is_real_but_surely_within_max_drop_is_kept() -> None:
+    finding = judge_guards([guard(12, 1)])[0]
+    assert finding.p_midp < 0.05
+    assert finding.verdict == "kept"
+
+
+def test_neither_shown_nor_ruled_out_is_inconclusive_and_says_what_would_settle_it() -> None:
+    finding = judge_guards([guard(8, 3, n=150)])[0]
+    assert finding.verdict == "inconclusive"
+    assert finding.items_to_settle is not None
+    assert f"{finding.items_to_settle:,} items" in finding.reason
+
+
+def test_the_correction_is_over_all_guards() -> None:
+    edge = guard(15, 5, n=300)
+    assert judge_guards([edge])[0].verdict == "forgotten"
+    many = judge_guards([edge, *[guard(4, 4, n=300)] * 5])
+    assert many[0].p_bh > many[0].p_midp
+    assert many[0].verdict == "inconclusive"
+
+
+def test_accept_takes_a_loss_and_is_not_needed_for_a_kept_guard() -> None:
+    lost, kept = judge_guards([guard(80, 10, accept=True), guard(5, 5, accept=True)])
+    assert (lost.verdict, lost.accepted, lost.passes) == ("forgotten", True, True)
+    assert (kept.verdict, kept.accepted, kept.passes) == ("kept", False, True)
+
+
+def test_items_of_one_cluster_are_one_loss() -> None:
+    """Twelve near-copies that flip together are one event, not twelve."""
+    before = (1.0,) * 400
+    after = (0.0,) * 12 + (1.0,) * 388
+    alone = Paired(before, after, tuple(range(400)))
+    together = Paired(before, after, (0,) * 12 + tuple(range(1, 389)))
+    uids = tuple(range(400))
+    first, second = (
+        judge_guards([PairedScores("g", uids, pairs, 0.02)])[0] for pairs in (alone, together)
+    )
+    assert first.verdict == "forgotten"
+    assert second.verdict == "inconclusive"
+
+
+def test_scores_that_are_not_0_or_1_are_judged_too() -> None:
+    before = tuple(0.5 + 0.001 * (i % 50) for i in range(400))
+    uids = tuple(range(400))
+    same = Paired(before, tuple(b - 0.001 for b in before), uids)
+    worse = Paired(before, tuple(b - 0.05 - 0.001 * (i % 7) for i, b in enumerate(before)), uids)
+    kept, lost = judge_guards([PairedScores("g", uids, p, 0.02) for p in (same, worse)])
+    assert kept.verdict == "kept"
+    assert lost.verdict == "forgotten"
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(80, 600), st.floats(0.005, 0.2))
+def test_every_verdict_keeps_its_rule(lost, gained, n, max_drop) -> None:
+    finding = judge_guards([guard(lost, gained, n, max_drop=max_drop)])[0]
+    assert (finding.verdict == "kept") == (finding.difference.low > -max_drop)
+    if finding.verdict == "forgotten":
+        assert finding.lost > finding.gained
+        assert finding.p_bh <= 0.05
+    if finding.verdict == "inconclusive":
+        assert finding.p_bh > 0.05 or finding.lost <= finding.gained

@@ -1,0 +1,124 @@
+"""The verdicts on gaps: one test a rule, and their corners."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.gap import ArmScore, MeasuredCapability, half_of, judge_closed, judge_gaps
+from evals.stats import Scores
+
+
+def scores(right: int, n: int) -> Scores:
+    values = (1.0,) * right + (0.0,) * (n - right)
+    return Scores(values, tuple(range(n)))
+
+
+def arm(name: str, a: int, b: int, n: int = 500, tokens: float = 100) -> ArmScore:
+    return ArmScore(name, scores(a, n), scores(b, n), tokens)
+
+
+def measured(right: int, *arms: ArmScore, n: int = 1000, goal: float = 0.8) -> MeasuredCapability:
+    return MeasuredCapability("c", goal, 0.02, scores(right, n), 20.0, arms)
+
+
+def judge(*capabilities: MeasuredCapability):
+    return judge_gaps(capabilities)
+
+
+def test_met_needs_the_lower_bound_at_goal_less_margin() -> None:
+    assert judge(measured(810))[0].verdict == "met"  # [.785, .833]
+    assert judge(measured(800))[0].verdict == "inconclusive"  # [.774, .824]: .78 isn't reached
+
+
+def test_tune_needs_the_upper_bound_below_the_goal() -> None:
+    finding = judge(measured(600))[0]
+    assert finding.verdict == "tune"
+    assert finding.gap == pytest.approx(0.2)
+    assert finding.gap_low == pytest.approx(0.8 - finding.base.high)
+    assert finding.gap_high == pytest.approx(0.8 - finding.base.low)
+    assert finding.gap_low < finding.gap < finding.gap_high
+    assert finding.items_to_settle is None
+
+
+def test_a_prompt_that_reaches_the_goal_on_the_other_half_is_enough() -> None:
+    finding = judge(measured(600, arm("few_shot_5", 440, 430, tokens=310)))[0]
+    assert finding.verdict == "prompt"
+    assert (finding.best_prompt, finding.prompt_tokens) == ("few_shot_5", 310)
+    assert finding.best_prompt_interval is not None
+    assert finding.best_prompt_interval.mean == pytest.approx(0.86)
+
+
+def test_the_prompt_is_chosen_on_half_a_and_judged_on_half_b() -> None:
+    """The best on A fails on B; another would do on B, but that it was not chosen for."""
+    finding = judge(measured(600, arm("few_shot_5", 450, 300), arm("cot", 440, 450)))[0]
+    assert finding.best_prompt == "few_shot_5"
+    assert finding.verdict == "tune"
+
+
+def test_of_equal_prompts_the_cheaper_one_is_best() -> None:
+    dear, cheap = arm("few_shot_20", 440, 430, tokens=900), arm("few_shot_5", 440, 430, tokens=200)
+    assert judge(measured(600, dear, cheap))[0].best_prompt == "few_shot_5"
+
+
+def test_a_met_capability_needs_no_prompt() -> None:
+    assert judge(measured(900, arm("few_shot_5", 490, 490)))[0].verdict == "met"
+
+
+def test_holm_asks_more_of_each_gap_the_more_are_tested() -> None:
+    edge = measured(773)  # alone: upper bound .7978, below .8
+    assert judge(edge)[0].verdict == "tune"
+    together = judge(edge, *[measured(788)] * 4)
+    assert together[0].p_holm == pytest.approx(5 * together[0].p_value)
+    assert together[0].verdict == "inconclusive"
+
+
+def test_inconclusive_says_how_many_items_would_settle_it() -> None:
+    finding = judge(measured(39, n=50))[0]
+    assert finding.verdict == "inconclusive"
+    assert finding.items_to_settle is not None
+    assert finding.items_to_settle > 1000
+    assert f"{finding.items_to_settle:,} items" in finding.reason
+    more = round(finding.items_to_settle * 0.78)
+    assert judge(measured(more, n=finding.items_to_settle))[0].verdict == "tune"
+
+
+def test_shared_clusters_make_a_verdict_harder() -> None:
+    values = (1.0,) * 820 + (0.0,) * 180
+    ten_each = tuple(i // 10 for i in range(1000))
+    alone = MeasuredCapability("c", 0.8, 0.02, scores(820, 1000), 20)
+    shared = MeasuredCapability("c", 0.8, 0.02, Scores(values, ten_each), 20)
+    assert judge(alone)[0].verdict == "met"
+    assert judge(shared)[0].verdict == "inconclusive"
+
+
+def test_scores_that_are_not_0_or_1_are_judged_too() -> None:
+    values = tuple(0.4 + 0.001 * (i % 100) for i in range(200))
+    graded = MeasuredCapability("c", 0.8, 0.02, Scores(values, tuple(range(200))), 20)
+    assert judge(graded)[0].verdict == "tune"
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.floats(0.1, 1))
+def test_every_verdict_keeps_its_rule(right, n, goal) -> None:
+    finding = judge(measured(min(right, n), n=n, goal=goal))[0]
+    reaches = finding.base.low >= goal - 0.02
+    assert (finding.verdict == "met") == reaches
+    if finding.verdict == "tune":
+        assert finding.base.high < goal + 1e-9
+    if finding.verdict == "inconclusive":
+        assert finding.p_holm >= 0.05
+
+
+def test_closed_by_the_rule_of_met() -> None:
+    assert judge_closed(scores(820, 1000), goal=0.8, margin=0.02).verdict == "closed"
+    assert judge_closed(scores(700, 1000), goal=0.8, margin=0.02).verdict == "open"
+    unsettled = judge_closed(scores(79, 100), goal=0.8, margin=0.02)
+    assert unsettled.verdict == "inconclusive"
+    assert unsettled.items_to_settle is not None
+
+
+def test_halves_are_fixed_by_the_cluster_and_about_equal() -> None:
+    halves = [half_of(cluster) for cluster in range(2000)]
+    assert halves == [half_of(cluster) for cluster in range(2000)]
+    assert 900 < halves.count("A") < 1100

@@ -1,0 +1,161 @@
+"""Filling templates, the arms, and the examples that they show."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows, labels_of
+from evals.prompts import arms_of, choose_shots, fill, render_messages
+from registry.errors import UserError
+from registry.rows import Message, Row
+
+ZERO, FEW, COT = arms_of(PromptsSpec(zero_shot="Q: {input}", few_shot=(3,), cot="Think. {input}"))
+
+
+def item(uid: int, text: str = "", cluster: int | None = None) -> Item:
+    fields = {"input": text or f"question {uid}", "output": f"answer {uid}"}
+    return Item(uid, f"{uid:064x}", fields, f"answer {uid}", uid if cluster is None else cluster)
+
+
+def row(uid: int, messages, **values) -> Row:
+    defaults = {
+        "kind": "sft", "chosen": None, "rejected": None, "label": None, "tools": None,
+        "split": "dev", "cluster": uid, "dataset": "d", "source_file": "d.csv",
+        "source_line": uid + 1, "license": "", "tags": (), "meta": "{}",
+    }  # fmt: skip
+    turns = tuple(Message(*turn) for turn in messages)
+    return Row(uid=uid, row_hash=f"{uid:064x}", messages=turns, **(defaults | values))
+
+
+@given(st.text(), st.text())
+def test_data_is_never_read_as_a_template(first, second) -> None:
+    filled = fill("<{a}|{b}>", {"a": first, "b": second})
+    assert filled == f"<{first}|{second}>"
+
+
+@given(st.text(alphabet="{} \"':,a1"))
+def test_braces_that_hold_no_name_stay(template) -> None:
+    names = {"a": "A", "a1": "A", "a11": "A", "a111": "A"}
+    try:
+        filled = fill(template, names)
+    except UserError:
+        return
+    assert filled.count("{") <= template.count("{")
+    if "a" not in template:
+        assert filled == template
+
+
+def test_doubled_braces_mean_the_text_itself() -> None:
+    assert fill('{{input}} {"k": {input}}', {"input": "x"}) == '{input} {"k": x}'
+
+
+def test_an_unknown_name_lists_the_columns() -> None:
+    with pytest.raises(UserError, match=r"\{inptu\}.*expected one of input, output"):
+        fill("{inptu}", {"input": "", "output": ""})
+
+
+def test_arms_come_in_a_fixed_order() -> None:
+    assert [arm.name for arm in (ZERO, FEW, COT)] == ["zero_shot", "few_shot_3", "cot"]
+    assert (FEW.template, FEW.shots) == (ZERO.template, 3)
+
+
+def test_shots_do_not_depend_on_order_or_on_other_rows() -> None:
+    train = [item(uid) for uid in range(200)]
+    chosen = choose_shots(train, FEW, seed=0)
+    random.Random(1).shuffle(train)
+    assert choose_shots(train, FEW, seed=0) == chosen
+    without = [one for one in train if one.uid != chosen[-1].uid]
+    assert choose_shots(without, FEW, seed=0)[:-1] == chosen[:-1]
+    assert choose_shots(train, FEW, seed=1) != chosen
+
+
+def test_an_item_never_sees_itself_or_its_near_duplicate() -> None:
+    train = [item(uid, cluster=uid // 2) for uid in range(40)]
+    shots = choose_shots(train, FEW, seed=0)
+    assert len({shot.cluster for shot in shots}) == len(shots)
+    for asked in train:
+        turns = render_messages(FEW, asked, shots)
+        shown = [turn["content"] for turn in turns[:-1] if turn["role"] == "assistant"]
+        assert len(shown) == 3
+        in_cluster = {f"answer {one.uid}" for one in train if one.cluster == asked.cluster}
+        assert not in_cluster & set(shown)
+
+
+def test_shots_are_earlier_turns() -> None:
+    shots = choose_shots([item(uid) for uid in range(9)], FEW, seed=0)
+    turns = render_messages(FEW, item(100), shots)
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 3 + ["user"]
+    assert turns[0]["content"] == f"Q: question {shots[0].uid}"
+    assert turns[-1] == {"role": "user", "content": "Q: question 100"}
+    assert turns[:-1] == render_messages(FEW, item(101), shots)[:-1]
+
+
+def test_too_few_examples_is_said() -> None:
+    with pytest.raises(UserError, match="few_shot_3 needs 3 examples, but train has 2"):
+        choose_shots([item(0), item(1), item(2, cluster=1)], FEW, seed=0)
+
+
+def test_labels_and_system_are_filled() -> None:
+    (arm,) = arms_of(PromptsSpec(zero_shot="{input}? {labels}", system="One of {labels}."))
+    turns = render_messages(arm, item(1, "so"), (), labels=("yes", "no"))
+    assert turns == [
+        {"role": "system", "content": "One of yes, no."},
+        {"role": "user", "content": "so? yes, no"},
+    ]
+
+
+def test_rows_become_items_with_their_columns_and_history() -> None:
+    spec = CapabilitySpec(data="d", answer="exact", goal=0.5)
+    chat = [("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c")]
+    rows = [
+        row(0, [("user", "hi"), ("assistant", "ho")], meta='{"topic": "x", "level": 3}'),
+        row(1, [*chat, ("assistant", "d")]),
+        row(2, [("user", "q")], kind="preference", chosen=(Message("assistant", "good"),)),
+        row(3, [("text", "once upon a time")], kind="text"),
+    ]
+    plain, multi, preferred, text = items_from_rows(rows, spec)
+    assert plain.fields == {"input": "hi", "output": "ho", "topic": "x", "level": "3"}
+    assert [turn["content"] for turn in render_messages(ZERO, multi, ())] == [
+        "be brief", "a", "b", "Q: c",
+    ]  # fmt: skip
+    assert (preferred.expected, text.text) == ("good", "once upon a time")
+
+
+def test_a_row_without_an_answer_is_named() -> None:
+    spec = CapabilitySpec(data="d", answer="exact", goal=0.5)
+    with pytest.raises(UserError, match=r"d\.csv:6: .*without a question and its answer"):
+        items_from_rows([row(5, [("user", "alone")])], spec)
+
+
+def test_the_limit_takes_the_same_items_whatever_else_there_is() -> None:
+    spec = CapabilitySpec(data="d", answer="exact", goal=0.5, limit=10)
+    rows = [row(uid, [("user", "q"), ("assistant", "a")]) for uid in range(100)]
+    chosen = items_from_rows(rows, spec)
+    assert len(chosen) == 10
+    assert items_from_rows(rows[::-1], spec) == chosen[::-1]
+    gone = [one for one in rows if one.uid != chosen[0].uid]
+    kept = {one.uid for one in items_from_rows(gone, spec)}
+    assert {one.uid for one in chosen[1:]} <= kept
+    assert len(items_from_rows(rows, spec, whole=True)) == 100
+
+
+def test_labels_come_from_the_spec_a_file_or_the_data(tmp_path) -> None:
+    def spec(labels) -> CapabilitySpec:
+        return CapabilitySpec(data="d", answer="choice", goal=0.5, labels=labels)
+
+    rows = [row(i, [("user", "q"), ("assistant", "ba"[i % 2])]) for i in range(4)]
+    assert labels_of(spec(("x", "y")), rows, tmp_path) == ("x", "y")
+    assert labels_of(spec(None), rows, tmp_path) == ("a", "b")
+    (tmp_path / "labels.json").write_text('["one", "two"]')
+    (tmp_path / "labels.txt").write_text("one\n\ntwo\n")
+    assert labels_of(spec("labels.json"), rows, tmp_path) == ("one", "two")
+    assert labels_of(spec("labels.txt"), rows, tmp_path) == ("one", "two")
+    (tmp_path / "labels.txt").write_text("one\none\n")
+    with pytest.raises(UserError, match=r"labels\.txt: labels occur twice: \['one'\]"):
+        labels_of(spec("labels.txt"), rows, tmp_path)
+    with pytest.raises(UserError, match="can't read the labels"):
+        labels_of(spec("none.txt"), rows, tmp_path)

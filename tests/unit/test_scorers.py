@@ -1,0 +1,147 @@
+"""What an answer says, against what was expected."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from evals.capability import CapabilitySpec, GuardSpec, Item
+from evals.scorers import code_path, final_answer, last_number, scorer_of
+from registry.errors import UserError
+
+CODE = "def half(answer, expected, fields):\n    return 0.5 if answer == expected else {wrong}\n"
+
+
+def item(expected: str, **fields: str) -> Item:
+    return Item(1, "0" * 64, {"input": "q", "output": expected, **fields}, expected, 1)
+
+
+def score(answer_kind: str, answer: str, expected: str, root=None, **spec) -> float:
+    made = CapabilitySpec(data="d", answer=answer_kind, goal=0.5, **spec)
+    return scorer_of(made, root)(answer, item(expected))
+
+
+def test_exact_forgives_case_and_white_space_alone() -> None:
+    assert score("exact", "  New\n York ", "new york") == 1
+    assert score("exact", "new york.", "new york") == 0
+
+
+def test_contains_finds_the_expected_text() -> None:
+    assert score("contains", "It is PARIS, of course", "Paris") == 1
+    assert score("contains", "It is Rome", "Paris") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The total is 1,234.50 dollars", "1234.5"),
+        ("10,000,000", "10000000"),
+        ("1,2345", "2345"),
+        ("1, 2, 3", "3"),
+        ("3-5", "5"),
+        ("x = -7", "-7"),
+        ("it is −4", "-4"),  # noqa: RUF001 - the minus sign that models write
+        ("$-3.", "-3"),
+        (".5", "0.5"),
+        ("2e3 m", "2000"),
+        ("12:30", "30"),
+        ("7 then 42.", "42"),
+    ],
+)
+def test_the_last_number_counts(text, number) -> None:
+    assert last_number(text) == Decimal(number)
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_thousands_separators_change_nothing(number) -> None:
+    assert last_number(f"so it is {number:,}.") == number
+    assert score("number", f"{number:,}", str(number)) == 1
+    assert score("number", f"{number + 1}", str(number)) == 0
+
+
+def test_no_number_is_wrong_and_an_expected_answer_without_one_is_said() -> None:
+    assert score("number", "none", "3") == 0
+    with pytest.raises(UserError, match="'three' has no number"):
+        score("number", "3", "three")
+
+
+def test_a_pattern_is_filled_with_escaped_columns() -> None:
+    assert score("regex", "so: a.b!", "a.b", pattern=r"^so: {output}!$") == 1
+    assert score("regex", "so: axb!", "a.b", pattern=r"^so: {output}!$") == 0
+    assert score("regex", "aaa", "x", pattern=r"^a{3}$") == 1
+    with pytest.raises(UserError, match="not valid"):
+        score("regex", "a", "a", pattern="(")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("2 + 2 is 4.\nAnswer: **4**.", "4"),
+        ("Answer: 3? No.\nAnswer: 5", "5"),
+        ("so the final answer is: cat", "cat"),
+        ("The answer is cat.", "cat"),
+        ("first\n#### 42", "42"),
+        ("**Answer:** Paris", "Paris"),
+        ("thinking\n\nyes\n\n", "yes"),
+        ("", ""),
+    ],
+)
+def test_the_answer_at_the_end_of_reasoning(text, answer) -> None:
+    assert final_answer(text) == answer
+
+
+def test_own_code_is_run_only_by_the_name_in_the_spec(tmp_path) -> None:
+    (tmp_path / "polite.py").write_text(CODE.format(wrong=0))
+    assert score("python:polite:half", "a", "a", tmp_path) == 0.5
+    assert score("python:polite:half", "b", "a", tmp_path) == 0
+    assert code_path("python:polite:half", tmp_path) == tmp_path / "polite.py"
+    with pytest.raises(UserError, match="no function whole"):
+        score("python:polite:whole", "a", "a", tmp_path)
+    with pytest.raises(UserError, match="no module rude"):
+        score("python:rude:half", "a", "a", tmp_path)
+
+
+def test_own_code_that_fails_is_said_in_one_line(tmp_path) -> None:
+    (tmp_path / "too_much.py").write_text(CODE.format(wrong=2))
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no')")
+    with pytest.raises(UserError, match=r"gave 2; expected a number from 0 to 1"):
+        score("python:too_much:half", "b", "a", tmp_path)
+    with pytest.raises(UserError, match="importing it raised RuntimeError"):
+        score("python:broken:half", "b", "a", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"answer": "choices"}, "should match pattern"),
+        ({"answer": "regex"}, "needs pattern"),
+        ({"answer": "exact", "pattern": "x"}, "regex alone"),
+        ({"answer": "exact", "labels": ("a", "b")}, "choice alone"),
+        ({"answer": "choice", "labels": ("a",)}, "at least two labels"),
+        ({"answer": "choice", "labels": ("a", "a")}, "occur twice"),
+        ({"answer": "exact", "goal": 1.5}, "less than or equal to 1"),
+        ({"answer": "exact", "gaol": 1}, "Extra inputs"),
+        ({"answer": "python:a.b"}, "should match pattern"),
+    ],
+)
+def test_a_capability_that_makes_no_sense_is_refused(values, message) -> None:
+    with pytest.raises(ValidationError, match=message):
+        CapabilitySpec(**{"data": "d", "goal": 0.5, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "either data or lm_eval"),
+        ({"data": "d", "lm_eval": "t", "answer": "exact"}, "either data or lm_eval"),
+        ({"data": "d"}, "answer goes with data"),
+        ({"lm_eval": "t", "answer": "exact"}, "answer goes with data"),
+    ],
+)
+def test_a_guard_that_makes_no_sense_is_refused(values, message) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GuardSpec(**values)
