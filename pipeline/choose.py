@@ -157,11 +157,12 @@ def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """A row of dev or test: its hash, its cluster of near-duplicates, and all its words."""
+    """A row of dev or test: hash, cluster of near-duplicates, all its words, what it asks."""
 
     row_hash: str
     cluster: int
     text: str
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class HeldOut:
     hashes: frozenset[str]
     clusters: frozenset[int]
     grams: frozenset[str]
+    questions: tuple[str, ...]
 
     def refuses(self, *, row_hash: str, cluster: int, text: str) -> str | None:
         """Return why a row may not be trained on (`hash`, `cluster`, `13-gram`), or None."""
@@ -187,6 +189,7 @@ def held_out(rows: Iterable[HeldOutRow]) -> HeldOut:
     Runs of 13 words that more than 10 of them share are the task's wording and forbid nothing.
     """
     seen: Counter[str] = Counter()
+    questions: dict[str, None] = {}
     hashes: set[str] = set()
     clusters: set[int] = set()
     for row in rows:
@@ -195,8 +198,9 @@ def held_out(rows: Iterable[HeldOutRow]) -> HeldOut:
         hashes.add(row.row_hash)
         clusters.add(row.cluster)
         seen.update(set(grams(row.text)))
+        questions[row.question] = None
     own = frozenset(gram for gram, count in seen.items() if count <= _WORDING)
-    return HeldOut(frozenset(hashes), frozenset(clusters), own)
+    return HeldOut(frozenset(hashes), frozenset(clusters), own, tuple(filter(None, questions)))
 
 
 def grams(text: str) -> Iterator[str]:

@@ -109,6 +109,7 @@ def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[TrainingRow]
     measured; any other row is taken as it stands.
     """
     from pipeline.ingest import version_of
+    from pipeline.measure import labels_of_subject, subjects
     from registry.datasets import load_rows
 
     selected = read_selection(ws.store, selection_id)
@@ -118,10 +119,20 @@ def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[TrainingRow]
         for row in load_rows(ws.store, version_of(ws, ui, name), splits={"train"}):
             if row.uid in wanted:
                 by_uid[row.uid] = row
-    return [render(ws, by_uid[row.row_uid], row.capability, row.answer) for row in selected]
+    labels = {
+        what.name: labels_of_subject(ws, ui, what)
+        for what in subjects(ws)
+        if any(row.capability == what.name for row in selected)
+    }
+    return [
+        render(ws, by_uid[row.row_uid], row.capability, row.answer, labels.get(row.capability, ()))
+        for row in selected
+    ]
 
 
-def render(ws: Workspace, row: Row, name: str, answer: str | None = None) -> TrainingRow:
+def render(
+    ws: Workspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
+) -> TrainingRow:
     """Return `row` as the conversation that teaches the capability or guard `name`.
 
     Args:
@@ -129,8 +140,9 @@ def render(ws: Workspace, row: Row, name: str, answer: str | None = None) -> Tra
         row: an instruction, preference or text row.
         name: a capability or guard; or a dataset, whose rows are taken as they stand.
         answer: stands in for the row's own answer.
+        labels: fill `{labels}` in the prompt.
     """
-    from evals.capability import items_from_rows, labels_of
+    from evals.capability import items_from_rows
     from evals.prompts import arms_of, render_messages
     from pipeline.training.encode import TrainingRow
 
@@ -140,7 +152,6 @@ def render(ws: Workspace, row: Row, name: str, answer: str | None = None) -> Tra
         turns = (*row.messages, *(row.chosen or ()))
         return TrainingRow(row.uid, tuple(_turn(turn) for turn in turns), tools, name)
     item = items_from_rows([row], spec, whole=True)[0]
-    labels = spec.labels if isinstance(spec.labels, tuple) else labels_of(spec, (), ws.root)
     asked = render_messages(arms_of(spec.prompts)[0], item, (), labels)
     said = {"role": "assistant", "content": item.expected if answer is None else answer}
     context = ({**turn, "train": False} if turn["role"] == "assistant" else turn for turn in asked)

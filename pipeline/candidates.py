@@ -1,0 +1,189 @@
+"""What may be trained on: train rows that leak nothing and fit the base.
+
+Nothing that dev or test asks may be among them: by hash, by cluster, by 13 words in a row, or as a
+near-duplicate (which a dataset's own splits rule out, but not those of another dataset).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pipeline.choose import HeldOutRow, held_out
+from pipeline.measure import labels_of_subject, subjects
+from pipeline.selection import SelectReject, render
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.choose import HeldOut
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+    from registry.rows import Row
+
+_TEMPLATE_TOKENS = 256
+"""What a chat template may add to a row; a row that only fits without it is encoded to find out."""
+
+_TRAINABLE = frozenset(("sft", "preference", "text"))
+_EXCERPT = 200
+_SHOWN = 3
+
+
+def text_of(row: Row) -> str:
+    """Return all that a row says, one turn a line: what is embedded and compared."""
+    turns = (*row.messages, *(row.chosen or ()))
+    return "\n".join(turn.content for turn in turns if turn.content)
+
+
+def question_of(row: Row) -> str:
+    """Return what a row asks: its user turns, or all of a plain text."""
+    asked = [turn.content for turn in row.messages if turn.role in {"user", "text"}]
+    return "\n".join(asked)
+
+
+def pool_of(ws: Workspace) -> tuple[str, ...]:
+    """Return the pool's datasets; without one in the spec, those of the capabilities."""
+    named = ws.spec.train.pool or [spec.data for spec in ws.spec.capabilities.values()]
+    return tuple(dict.fromkeys(named))
+
+
+def free_datasets(ws: Workspace) -> tuple[str, ...]:
+    """Return the pool's datasets that no capability or guard measures, a chat corpus for instance.
+
+    Their rows may serve any capability, and replay.
+    """
+    measured = {what.spec.data for what in subjects(ws)}
+    return tuple(name for name in pool_of(ws) if name not in measured)
+
+
+class Candidates:
+    """The rows of some datasets that may be trained on, read and checked once."""
+
+    def __init__(self, ws: Workspace, ui: Ui, most: Mapping[str, int]) -> None:
+        """Read and check the datasets.
+
+        Args:
+            ws: the workspace.
+            ui: for ingest, should a dataset have to be ingested first.
+            most: dataset -> how many of its rows to take at most, chosen by hash.
+        """
+        self._ws = ws
+        self._ui = ui
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self.leaks: Counter[str] = Counter()
+        self.rejects: dict[int, SelectReject] = {}
+        self._checked: set[int] = set()
+        held = held_out(_held_out_rows(ws, ui))
+        kept = {name: self._read(name, held)[:cut] for name, cut in most.items()}
+        near = _near([question_of(row) for rows in kept.values() for row in rows], held.questions)
+        self.leaks["near-duplicate"] += len(near)
+        places = iter(range(sum(map(len, kept.values()))))
+        self._rows = {
+            name: [row for row, place in zip(rows, places, strict=False) if place not in near]
+            for name, rows in kept.items()
+        }
+
+    def rows(self, dataset: str) -> list[Row]:
+        """Return the rows of `dataset` that leak nothing, in the order of their hashes."""
+        return self._rows[dataset]
+
+    def fitting(self, rows: Sequence[Row], name: str) -> list[Row]:
+        """Return those of `rows` that fit the base as lessons for `name`; others are rejects."""
+        return [row for row in rows if self._fits(row, name)]
+
+    def check(self) -> None:
+        """Stop if more rows are too long for the base than the spec allows.
+
+        Raises:
+            UserError: they are; names the first.
+        """
+        allowed, found = self._ws.spec.train.allow_rejects, list(self.rejects.values())
+        if len(found) > allowed * len(self._checked):
+            shown = "; ".join(
+                f"{reject.source_file}:{reject.source_line}: {reject.reason}"
+                for reject in found[:_SHOWN]
+            )
+            raise UserError(
+                f"{len(found)} of {len(self._checked)} rows can't be trained on with base "
+                f"'{self._ws.spec.train.base}' ({shown})",
+                expected=f"at most {allowed:.1%}",
+                fix="shorten or drop them, or raise train.allow_rejects",
+            )
+
+    def _read(self, dataset: str, held: HeldOut) -> list[Row]:
+        from pipeline.ingest import version_of
+        from registry.datasets import load_rows
+
+        version = version_of(self._ws, self._ui, dataset)
+        usable = []
+        for row in load_rows(self._ws.store, version, splits={"train"}):
+            why = held.refuses(row_hash=row.row_hash, cluster=row.cluster, text=text_of(row))
+            if why is not None:
+                self.leaks[why] += 1
+            elif row.kind in _TRAINABLE:
+                usable.append(row)
+        return sorted(usable, key=_by_hash)
+
+    def _fits(self, row: Row, name: str) -> bool:
+        from pipeline.training.encode import label_mask
+        from pipeline.training.spans import RowRejectedError
+
+        base = self._ws.spec.train.base
+        lesson = render(self._ws, row, name, labels=self._labels_of(name))
+        self._checked.add(row.uid)
+        size = sum(len(str(turn.get("content") or "").encode()) for turn in lesson.messages)
+        short = size + _TEMPLATE_TOKENS <= self._ws.models.identity(base).context
+        if short and row.tools is None:
+            return True  # a token is at least a byte
+        try:
+            label_mask(self._ws.models.get(base), lesson)
+        except RowRejectedError as error:
+            self.rejects[row.uid] = _reject(row, base, error.what)
+            return False
+        return True
+
+    def _labels_of(self, name: str) -> tuple[str, ...]:
+        if name not in self._labels:
+            what = next((one for one in subjects(self._ws) if one.name == name), None)
+            found = labels_of_subject(self._ws, self._ui, what) if what else ()
+            self._labels[name] = found
+        return self._labels[name]
+
+
+def _held_out_rows(ws: Workspace, ui: Ui) -> list[HeldOutRow]:
+    from pipeline.ingest import version_of
+    from registry.datasets import load_rows
+
+    names = dict.fromkeys(what.spec.data for what in subjects(ws) if what.spec.data)
+    return [
+        HeldOutRow(row.row_hash, row.cluster, text_of(row), question_of(row))
+        for name in names
+        for row in load_rows(ws.store, version_of(ws, ui, name), splits={"dev", "test"})
+    ]
+
+
+def _near(texts: list[str], held: Sequence[str]) -> set[int]:
+    """Return the positions in `texts` that are near-duplicates of a held-out question."""
+    from registry.duplicates import near_pairs
+
+    return {pair.left for pair in near_pairs(texts, held)} if texts and held else set()
+
+
+def _by_hash(row: Row) -> str:
+    return hashlib.sha256(f"pool:{row.row_hash}".encode()).hexdigest()
+
+
+def _reject(row: Row, base: str, reason: str) -> SelectReject:
+    return SelectReject(
+        stage="select",
+        base=base,
+        source=row.dataset,
+        reason=reason,
+        row_uid=row.uid,
+        row_hash=row.row_hash,
+        source_file=row.source_file,
+        source_line=row.source_line,
+        excerpt=text_of(row)[:_EXCERPT],
+    )
