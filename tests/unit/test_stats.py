@@ -173,18 +173,23 @@ def test_unchanged_answers_show_little_when_they_are_few() -> None:
     assert stats.paired_difference(changes(0, 0, needed - 1)).low < -0.02
 
 
+def sure(count: int | None) -> int:
+    assert count is not None
+    return count
+
+
 def test_as_many_items_as_asked_for_settle_it_four_times_in_five() -> None:
     rng = np.random.default_rng(5)
     seen = alone([1] * 77 + [0] * 23)
-    n = stats.items_to_show_rate(seen, 0.8)
+    n = sure(stats.items_to_show_rate(seen, 0.8))
     settled = [stats.wilson(k, n).high < 0.8 for k in rng.binomial(n, 0.77, 2000)]
     assert 0.76 < np.mean(settled) < 0.84
-    n = stats.items_to_show_kept(changes(1, 1, 100), 0.02)
+    n = sure(stats.items_to_show_kept(changes(1, 1, 100), 0.02))
     kept = []
     for lost, gained, _ in rng.multinomial(n, [0.01, 0.01, 0.98], 400):
         kept.append(stats.paired_difference(changes(lost, gained, n)).low > -0.02)
     assert 0.74 < np.mean(kept) < 0.9
-    n = stats.items_to_show_loss(changes(6, 2, 200))
+    n = sure(stats.items_to_show_loss(changes(6, 2, 200)))
     lost = [
         stats.mcnemar_midp(int(a), int(b)) < 0.05
         for a, b, _ in rng.multinomial(n, [0.03, 0.01, 0.96], 1000)
