@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that `gapmend --help` answers at once.
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -256,7 +256,8 @@ def merge(
     """
 
     def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import forget, merge as stage
+        from pipeline import forget
+        from pipeline import merge as stage
         from pipeline.report import merge_table
 
         report = stage.merge(ws, ui, forget.tuned(ws, adapter or "champion").adapter_id)
@@ -321,8 +322,8 @@ def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     """
 
     def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.tables import status_tables
         from pipeline.status import status as read
+        from pipeline.tables import status_tables
 
         report = read(ws)
         return Answer(report, status_tables(report))

@@ -69,8 +69,13 @@ def forget(ws: Workspace, ui: Ui, what: Tuned) -> ForgetReport:
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
     parents += [Parent(what.adapter_id, "adapter"), Parent(found.gap_id, "gap")]
     outcome = run_stage(
-        ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, found, what, parents),
-        version=VERSION, parents=parents,
+        ws,
+        ui,
+        STAGE,
+        inputs,
+        lambda ctx: _work(ws, ctx, found, what, parents),
+        version=VERSION,
+        parents=parents,
     )
     result = outcome.result
     return ForgetReport(

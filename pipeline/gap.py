@@ -61,8 +61,14 @@ def gap(ws: Workspace, ui: Ui) -> GapReport:
     base = ws.spec.train.base
     inputs, parents = dev_inputs(ws, ui, base)
     outcome = run_stage(
-        ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, base, parents),
-        version=VERSION, parents=parents, config=inputs["subjects"],
+        ws,
+        ui,
+        STAGE,
+        inputs,
+        lambda ctx: _work(ws, ctx, base, parents),
+        version=VERSION,
+        parents=parents,
+        config=inputs["subjects"],
     )
     result = outcome.result
     return GapReport(

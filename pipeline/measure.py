@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from evals.capability import CapabilitySpec, GuardSpec
 from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.capability import Item
+    from evals.capability import CapabilitySpec, GuardSpec, Item
     from evals.evaluate import EvalResult
     from evals.prompts import Arm
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
+    from registry.rows import Row
 
 Split = Literal["train", "dev", "test"]
 
@@ -64,28 +64,34 @@ def subject(ws: Workspace, name: str) -> Subject:
 def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
     """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash."""
     from evals.capability import items_from_rows
+
+    installed = getattr(what.spec, "lm_eval", None)
+    if installed is not None:
+        from evals.installed import installed_items
+
+        return installed_items(installed, split, what.spec.limit)
+    return items_from_rows(rows_of(ws, ui, what, {split}), what.spec, whole=split == "train")
+
+
+def rows_of(ws: Workspace, ui: Ui, what: Subject, splits: set[str] | None = None) -> list[Row]:
+    """Return the rows of the dataset of `what`; none for a task that brings its own items."""
     from pipeline.ingest import version_of
     from registry.datasets import load_rows
 
-    assert what.spec.data is not None
-    version_id = version_of(ws, ui, what.spec.data)
-    rows = load_rows(ws.store, version_id, splits={split})
-    return items_from_rows(rows, what.spec, whole=split == "train")
+    if what.spec.data is None:
+        return []
+    return load_rows(ws.store, version_of(ws, ui, what.spec.data), splits=splits)
 
 
 def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
     """Return the labels of a choice: those of the spec, else every answer in its dataset."""
     from evals.capability import labels_of
-    from pipeline.ingest import version_of
-    from registry.datasets import load_rows
 
     if what.spec.answer != "choice":
         return ()
     if isinstance(what.spec.labels, tuple):
         return what.spec.labels
-    assert what.spec.data is not None
-    rows = load_rows(ws.store, version_of(ws, ui, what.spec.data))
-    return labels_of(what.spec, rows, ws.root)
+    return labels_of(what.spec, rows_of(ws, ui, what), ws.root)
 
 
 def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm) -> tuple[Item, ...]:

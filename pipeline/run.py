@@ -117,11 +117,11 @@ def plan(ws: Workspace, ui: Ui) -> list[Step]:
     steps = [_ingest_step(dry, ui, name) for name in ws.spec.datasets]
     if any(step.state == "would run" for step in steps):
         return [*steps, *_after("ingest")]
-    stages = loop(dry, ui)
     try:
-        for one in stages:
+        for one in loop(dry, ui):
             if one.stage != "ingest":
-                steps.append(Step(one.stage, one.about, "up to date", "same inputs as before"))
+                same = Step(one.stage, one.about, "up to date", "same inputs as before")
+                steps.append(same)
     except WouldRunError as error:
         # a stage may ask for an earlier one first; what would run is said under its own name
         steps.append(Step(error.stage, "", "would run", error.why))
@@ -164,4 +164,6 @@ def _ingest_step(dry: Workspace, ui: Ui, name: str) -> Step:
 
 def _after(stage: str) -> list[Step]:
     position = STAGES.index(stage)
-    return [Step(later, "", "after the above", f"needs {stage}") for later in STAGES[position + 1 :]]
+    return [
+        Step(later, "", "after the above", f"needs {stage}") for later in STAGES[position + 1 :]
+    ]

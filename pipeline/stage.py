@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from registry.errors import GapmendError, UserError
 from registry.hashing import canonical_json, digest
-from registry.store import ObjectRef, Parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
+    from registry.store import ObjectRef, Parent
 
 _NAMED = 3  # changed keys that a reason names
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "duckdb", "polars", "numpy")
@@ -84,10 +84,17 @@ def find_outcome(ws: Workspace, stage: str, key: str) -> StageOutcome | None:
         return None
     meta = manifest["meta"]
     outputs = {output["role"]: output["id"] for output in meta["outputs"]}
-    return StageOutcome(manifest["id"], key, True, meta["seconds"], meta["result"], outputs)
+    return StageOutcome(
+        manifest["id"],
+        key,
+        cached=True,
+        seconds=meta["seconds"],
+        result=meta["result"],
+        outputs=outputs,
+    )
 
 
-def run_stage(
+def run_stage(  # noqa: PLR0913 - what a run's record is made of
     ws: Workspace,
     ui: Ui,
     stage: str,
@@ -208,12 +215,12 @@ def _work(
     record.ws.catalog.commit([*(ref for _, ref in output.outputs), run])
     outputs = {role: ref.id for role, ref in output.outputs}
     seconds = time.monotonic() - clock
-    return StageOutcome(run.id, record.key, False, seconds, output.result, outputs)
+    return StageOutcome(
+        run.id, record.key, cached=False, seconds=seconds, result=output.result, outputs=outputs
+    )
 
 
-def why_not_cached(
-    ws: Workspace, stage: str, inputs: Mapping[str, Any], *, version: int
-) -> str:
+def why_not_cached(ws: Workspace, stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
     """Return what differs from the latest run of this stage about the same thing."""
     name = inputs.get("name")
     runs = [

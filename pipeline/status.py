@@ -17,7 +17,9 @@ _QUESTIONS = {
     "adapters": """
         select left(adapter_id, 12) as adapter, base, created_at
         from adapters order by created_at""",
-    "aliases": "select name, left(target, 12) as target, reason, moved_at from aliases where current",
+    "aliases": """
+        select name, left(target, 12) as target, reason, moved_at
+        from aliases where current""",
     "runs": """
         select stage, status, round(seconds, 1) as seconds, started_at
         from runs order by started_at desc limit 12""",

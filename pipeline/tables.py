@@ -78,9 +78,13 @@ def check_tables(report: CheckReport) -> list[RenderableType]:
     """Return each base's weights at each precision beside what the machine has."""
     machine = report.machine
     sizes = [
-        (base.identity.name, base.identity.architecture, f"{base.sizes.parameters:,}",
-         *(in_bytes(getattr(base.sizes, kind)) for kind in ("fp32", "fp16", "int8", "int4")),
-         base.identity.context)
+        (
+            base.identity.name,
+            base.identity.architecture,
+            f"{base.sizes.parameters:,}",
+            *(in_bytes(getattr(base.sizes, kind)) for kind in ("fp32", "fp16", "int8", "int4")),
+            base.identity.context,
+        )
         for base in report.bases
     ]
     columns = ("base", "architecture", "parameters", "fp32", "fp16/bf16", "int8", "int4", "context")
@@ -145,10 +149,12 @@ def in_bytes(count: float) -> str:
 
 def _cell(value: object) -> Text:
     if value is None:
-        return Text("–")
+        return Text("-")
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, float):
-        return Text(f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < _THOUSAND else f"{value:,.0f}")
+        return Text(
+            f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < _THOUSAND else f"{value:,.0f}"
+        )
     text = str(value)
     return Text(text if len(text) <= _LONG else text[: _LONG - 1] + "…")

@@ -60,10 +60,12 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
     except GapmendError as error:
         _refuse(str(error), type(error).__name__, error.exit_code, as_json=as_json)
     except KeyboardInterrupt:
-        _refuse("stopped; the next call goes on from here", "stopped", _INTERRUPTED, as_json=as_json)
+        _refuse(
+            "stopped; the next call goes on from here", "stopped", _INTERRUPTED, as_json=as_json
+        )
     except OSError as error:
         _refuse(_os_line(error), "OSError", 2, as_json=as_json)
-    except Exception as error:  # the last line of defence: a fault of ours, kept and named
+    except Exception as error:  # noqa: BLE001 - a fault of ours: kept, named, exit code 3
         _refuse(_fault_line(error, state), "fault", GapmendError.exit_code, as_json=as_json)
     else:
         if as_json:
@@ -73,9 +75,7 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
         raise typer.Exit(given.code)
 
 
-def in_workspace(
-    root: Path, work: Callable[[Workspace, Ui], Answer], *, as_json: bool
-) -> None:
+def in_workspace(root: Path, work: Callable[[Workspace, Ui], Answer], *, as_json: bool) -> None:
     """Open the workspace `root`, run `work` on it and answer."""
     from pipeline.workspace import STATE_FOLDER, Workspace
 
@@ -92,12 +92,13 @@ def _refuse(line: str, kind: str, code: int, *, as_json: bool) -> None:
 def _os_line(error: OSError) -> str:
     """Return the one line for what the machine refused: a full disk, a missing permission."""
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}. Nothing that was acknowledged is lost; mend it and call again"
+    return f"{where}{error.strerror or error}. Nothing acknowledged is lost; mend it and call again"
 
 
 def _fault_line(error: Exception, state: Path | None) -> str:
     text = "".join(traceback.format_exception(error))
-    line = f"a fault of ours: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    said = next(iter(str(error).splitlines()), "")
+    line = f"a fault of ours: {type(error).__name__}: {said}"
     if state is None or not state.is_dir():
         sys.stderr.write(text)
         return line
