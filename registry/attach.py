@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.diskfull import one_line_when_full
+from registry.diskfull import is_disk_full, one_line_when_full
 from registry.errors import StoreError, UserError
 from registry.hashing import canonical_json
 from registry.lock import catalog_lock
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from registry.store import Manifest
 
 CATALOG_NAME = "catalog.duckdb"
+MARK_NAME = "catalog.made"  # says that a catalog has been here
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _POLL_S = 0.1
 _log = logging.getLogger("gapmend")
@@ -50,7 +51,7 @@ def open_catalog(root: Path, *, wait_s: float, write: bool) -> Iterator[DuckDBPy
         UserError: someone else holds the catalog, the disk is full, or a newer gapmend made it.
         StoreError: the file is not a catalog that can be read.
     """
-    connection = connect()
+    connection = connect(threads=1)
     try:
         with _attached(connection, root, wait_s=wait_s, write=write):
             yield connection
@@ -80,9 +81,13 @@ def _attached(
     connection: DuckDBPyConnection, root: Path, *, wait_s: float, write: bool
 ) -> Iterator[None]:
     with catalog_lock(root, wait_s), one_line_when_full(root):
-        path = root / CATALOG_NAME
+        path, mark = root / CATALOG_NAME, root / MARK_NAME
         if not path.exists():
-            create_catalog(root, Store(root).manifests())
+            # A store without a mark is new: what is in it waits for its commit. With the mark, the
+            # catalog was lost, and the manifests say what was in it.
+            create_catalog(root, Store(root).manifests() if mark.exists() else [])
+        if not mark.exists():
+            mark.touch()
         try:
             _attach(connection, path, wait_s=wait_s, write=write)
             if _migrations_missing(connection):
@@ -100,14 +105,21 @@ def _attached(
             raise
 
 
-def connect() -> DuckDBPyConnection:
-    """Open an in-memory DuckDB that reads no file by a Python variable's name."""
+def connect(*, threads: int | None = None) -> DuckDBPyConnection:
+    """Open an in-memory DuckDB that reads no file by a Python variable's name.
+
+    Args:
+        threads: one is quicker to start where only a few lines are read; by default, all cores.
+    """
     import duckdb
 
-    connection = duckdb.connect(":memory:")
-    connection.execute("SET python_enable_replacements = false")
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "python_enable_replacements": False,
+        "TimeZone": "UTC",
+    }
+    if threads is not None:
+        settings["threads"] = threads
+    return duckdb.connect(":memory:", config=settings)
 
 
 def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
@@ -119,7 +131,7 @@ def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
     new = root / f"{CATALOG_NAME}.new"
     for stale in (new, _log_of(new)):
         stale.unlink(missing_ok=True)
-    connection = connect()
+    connection = connect(threads=1)
     try:
         connection.execute(f"ATTACH {literal(new)} AS catalog (TYPE duckdb)")
         _migrate(connection, 0)
@@ -164,7 +176,7 @@ def refuse_when_open_elsewhere(path: Path, *, wait_s: float) -> None:
     """
     if not path.exists():
         return
-    connection = connect()
+    connection = connect(threads=1)
     try:
         _attach(connection, path, wait_s=wait_s, write=True)
     except StoreError:
@@ -196,6 +208,8 @@ def _attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write:
             connection.execute(statement)
         except duckdb.IOException as error:
             holder = _holder(str(error))
+            if is_disk_full(error):
+                raise
             if holder is None:
                 message = f"{path} cannot be read ({_first_line(error)}). Run `gapmend rebuild`"
                 raise StoreError(message) from error

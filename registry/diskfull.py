@@ -29,7 +29,7 @@ def one_line_when_full(root: Path) -> Iterator[None]:
     except GapmendError:
         raise
     except Exception as error:
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         raise UserError(
             "the disk is full, so this was not saved; all that was saved before is intact",
@@ -38,7 +38,8 @@ def one_line_when_full(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_disk_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no more room, by its number or by its words."""
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
     text = str(error).lower()
