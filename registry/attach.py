@@ -114,12 +114,13 @@ def connect(*, threads: int | None = None) -> DuckDBPyConnection:
     import duckdb
 
     settings: dict[str, str | bool | int | float | list[str]] = {
-        "python_enable_replacements": False,
-        "TimeZone": "UTC",
+        "python_enable_replacements": False
     }
     if threads is not None:
         settings["threads"] = threads
-    return duckdb.connect(":memory:", config=settings)
+    connection = duckdb.connect(":memory:", config=settings)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
 
 
 def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
