@@ -1,0 +1,148 @@
+"""The quickstart's story is true: what is met, prompted, tuned, forgotten and mended."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import gapmend
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_verdicts_tell_the_story(quickstart: Path) -> None:
+    found = gapmend("gap", "-C", quickstart, "--json").json()
+    verdicts = {one["capability"]: one["verdict"] for one in found["findings"]}
+    assert verdicts == {
+        "lookup": "met",
+        "form": "prompt",
+        "sentiment": "tune",
+        "intent": "tune",
+    }
+    assert all(one["base"]["n"] >= 1000 for one in found["findings"])
+    assert len(found["guards"]) >= 3
+
+
+def test_nothing_is_trained_that_a_prompt_does(quickstart: Path) -> None:
+    asked = "select distinct capability from selected_rows where reason = 'gap'"
+    rows = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    assert {row["capability"] for row in rows} == {"sentiment", "intent"}
+
+
+def test_training_on_the_gap_alone_forgets(quickstart: Path) -> None:
+    asked = """
+        select guard, verdict from forgetting
+        where adapter_id = (select adapter_id from adapters order by created_at limit 1)"""
+    rows = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    assert "forgotten" in {row["verdict"] for row in rows}
+
+
+def test_tuned_on_sentiment_it_answers_questions_with_labels(quickstart: Path) -> None:
+    asked = """
+        select count(*) as items from eval_samples
+        where subject = 'questions' and score = 0
+          and adapter_id = (select adapter_id from adapters order by created_at limit 1)
+          and (answer in ('positive', 'negative') or answer like '%\\_%' escape '\\')"""
+    (row,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    assert row["items"] > 0
+
+
+def test_the_loop_mends_it(quickstart: Path) -> None:
+    asked = "select guard, verdict from forgetting where split = 'test'"
+    kept = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    closed = gapmend(
+        "sql",
+        "select capability, verdict from closed where split = 'test'",
+        "-C",
+        quickstart,
+        "--json",
+    ).json()
+    assert {row["verdict"] for row in kept} == {"kept"}
+    assert {row["guard"] for row in kept} >= {"arithmetic", "questions", "reverse"}
+    assert {row["capability"]: row["verdict"] for row in closed} == {
+        "sentiment": "closed",
+        "intent": "closed",
+    }
+
+
+def test_a_second_run_is_up_to_date_in_seconds(quickstart: Path) -> None:
+    began = time.monotonic()
+    steps = gapmend("plan", "-C", quickstart, "--json").json()
+    assert {step["state"] for step in steps} == {"up to date"}
+    assert gapmend("run", "-C", quickstart).code == 0
+    assert time.monotonic() - began < 30
+
+
+def test_plan_names_what_changed(quickstart: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "workspace"
+    shutil.copytree(quickstart, copy)
+    spec = copy / "gapmend.yaml"
+    spec.write_text(spec.read_text().replace("goal: 0.85", "goal: 0.84"))
+    steps = gapmend("plan", "-C", copy, "--json").json()
+    (gap,) = (step for step in steps if step["stage"] == "gap")
+    assert gap["state"] == "would run"
+    assert "intent" in gap["why"]
+    assert "goal" in gap["why"]
+
+
+def test_a_moved_and_rebuilt_workspace_answers_the_same(quickstart: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "moved"
+    shutil.copytree(quickstart, copy)
+    asked = "select capability, verdict, score from gaps order by all"
+    before = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    (copy / ".gapmend" / "catalog.duckdb").unlink()
+    assert gapmend("rebuild", "-C", copy).code == 0
+    assert gapmend("sql", asked, "-C", copy, "--json").json() == before
+    assert gapmend("fsck", "-C", copy).code == 0
+
+
+def test_no_dev_or_test_row_was_trained_on(quickstart: Path) -> None:
+    asked = """
+        select count(*) as leaked from selected_rows
+        where row_hash in (select row_hash from rows where split in ('dev', 'test'))"""
+    (row,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    assert row["leaked"] == 0
+
+
+def test_permuted_answers_are_never_met(quickstart: Path) -> None:
+    """Score the answers that the base gave against the answers of other items."""
+    from evals.gap import judge_closed
+    from evals.stats import Scores
+
+    asked = """
+        select subject, answer, lead(expected, 1, 'none') over (
+            partition by subject, eval_id order by row_hash) as permuted
+        from eval_samples
+        where adapter_id is null and split = 'dev' and arm = 'zero_shot'"""
+    rows = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    subjects = {row["subject"] for row in rows}
+    assert len(subjects) >= 7
+    for subject in subjects:
+        scores = tuple(
+            float(row["answer"] == row["permuted"]) for row in rows if row["subject"] == subject
+        )
+        permuted = Scores(scores, tuple(range(len(scores))))
+        assert judge_closed(permuted, goal=0.85, margin=0.02).verdict == "open", subject
+
+
+def _queries(page: Path) -> list[tuple[str, str]]:
+    found = re.findall(
+        r"^## (.+?)\n(?:(?!^## ).*\n)*?```sql\n(.*?)```", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    return [(title, query.strip()) for title, query in found]
+
+
+def test_docs_every_question_in_sql_has_an_answer(quickstart: Path, project_root: Path) -> None:
+    questions = _queries(project_root / "docs" / "sql.md")
+    assert len(questions) >= 12
+    empty = []
+    for title, query in questions:
+        called = gapmend("sql", query, "-C", quickstart, "--json")
+        assert called.code == 0, (title, called.err)
+        if not called.json():
+            empty.append(title)
+    assert empty == []
