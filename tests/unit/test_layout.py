@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "transformers", "lm_eval", "datasets", "polars", "peft", "scipy", "statsmodels")
 VERBS = (
-    "init check plan run ingest gap select train forget mend promote merge sql lineage status "
-    "schema fsck rebuild"
-).split()
+    *("init", "check", "plan", "run", "ingest", "gap", "select", "train", "forget", "mend"),
+    *("promote", "merge", "sql", "lineage", "status", "schema", "fsck", "rebuild"),
+)
 
 
 def loaded_by(code: str) -> set[str]:
