@@ -19,7 +19,10 @@ from registry.errors import UserError
 from registry.store import Parent
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from evals.evaluate import EvalResult
+    from evals.prompts import Arm
     from pipeline.gap import GapReport
     from pipeline.measure import Split
     from pipeline.stage import StageContext
@@ -108,21 +111,32 @@ def tuned(ws: Workspace, name: str | None) -> Tuned:
     return Tuned(manifest["id"])
 
 
-def judge(ws: Workspace, ui: Ui, found: GapReport, what: Tuned, split: Split) -> Judged:
+def judge(
+    ws: Workspace,
+    ui: Ui,
+    found: GapReport,
+    what: Tuned,
+    split: Split,
+    *,
+    only: Collection[str] | None = None,
+) -> Judged:
     """Score base and adapter on the same items of `split` and judge both sides.
 
-    Tuned capabilities are judged by their goal; guards and met capabilities by what was lost.
+    Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
+    itself or by its best prompt, by what was lost. `only` limits it to the subjects named.
     """
     pairs: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
     evals: list[str] = []
     for one in subjects(ws):
         verdict = "guard" if one.role == "guard" else found.verdict(one.name)
-        if verdict not in {"guard", "met", "tune"}:
+        if verdict not in {"guard", "met", "prompt", "tune"} or (only and one.name not in only):
             continue
         items = items_of(ws, ui, one, split)
-        after = measure(ws, ui, one, base=found.base, items=items, split=split, tuned=what)
-        before = measure(ws, ui, one, base=found.base, items=items, split=split)
+        arm = _best_prompt(found, one) if verdict == "prompt" else None
+        base = found.base
+        after = measure(ws, ui, one, base=base, items=items, split=split, arm=arm, tuned=what)
+        before = measure(ws, ui, one, base=base, items=items, split=split, arm=arm)
         evals += [before.id, after.id]
         if verdict == "tune":
             closed[one.name] = judge_closed(
@@ -133,6 +147,14 @@ def judge(ws: Workspace, ui: Ui, found: GapReport, what: Tuned, split: Split) ->
         else:
             pairs.append(_paired(one, before, after))
     return Judged(tuple(judge_guards(pairs)), closed, tuple(evals))
+
+
+def _best_prompt(found: GapReport, one: Subject) -> Arm:
+    """Return the prompt by which the base reaches the goal of `one`."""
+    from evals.prompts import arms_of
+
+    name = next(f.best_prompt for f in found.findings if f.capability == one.name)
+    return next(arm for arm in arms_of(one.spec.prompts) if arm.name == name)
 
 
 def _work(

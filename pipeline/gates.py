@@ -52,15 +52,18 @@ def first_scale(scales: Sequence[float], fits: Callable[[float], bool]) -> float
     return next((scale for scale in sorted(scales, reverse=True) if fits(scale)), None)
 
 
-def gates(closing: Mapping[str, Closing], keeping: Mapping[str, Keeping]) -> tuple[Gate, ...]:
+def gates(
+    closing: Mapping[str, Closing], keeping: Mapping[str, Keeping], split: str = "test"
+) -> tuple[Gate, ...]:
     """Return promote's gates: every tuned gap closed, everything else kept or accepted.
 
     Args:
-        closing: tuned capability -> its finding on test.
-        keeping: guard, or capability that was not tuned -> its finding on test.
+        closing: tuned capability -> its finding.
+        keeping: guard, or capability that was not tuned -> its finding.
+        split: what was measured, for the reasons.
     """
-    found = [_closed(name, finding.verdict) for name, finding in closing.items()]
-    found += [_kept(name, finding) for name, finding in keeping.items()]
+    found = [_closed(name, finding.verdict, split) for name, finding in closing.items()]
+    found += [_kept(name, finding, split) for name, finding in keeping.items()]
     if not closing:
         found.append(Gate("tuned", passed=False, reason="the adapter was tuned for no capability"))
     return tuple(found)
@@ -71,13 +74,13 @@ def refusals(found: Iterable[Gate]) -> tuple[str, ...]:
     return tuple(gate.reason for gate in found if not gate.passed)
 
 
-def _closed(name: str, verdict: str) -> Gate:
-    reason = f"{name}: the gap is {verdict} on test"
+def _closed(name: str, verdict: str, split: str) -> Gate:
+    reason = f"{name}: the gap is {verdict} on {split}"
     return Gate(f"closed:{name}", passed=verdict == "closed", reason=reason)
 
 
-def _kept(name: str, finding: Keeping) -> Gate:
-    reason = f"{name} is {finding.verdict} on test"
+def _kept(name: str, finding: Keeping, split: str) -> Gate:
+    reason = f"{name} is {finding.verdict} on {split}"
     if finding.accepted and finding.verdict != "kept":
         reason += ", which the spec accepts"
     return Gate(f"kept:{name}", passed=is_kept(finding), reason=reason)

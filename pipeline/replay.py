@@ -15,7 +15,7 @@ from pipeline.choose import centred, choose_nearest
 from pipeline.measure import measure, subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pipeline.candidates import Candidates
     from pipeline.choose import Matrix
@@ -104,32 +104,35 @@ def scored_rows(wanted: int) -> int:
 
 
 def pick(
-    there: Sequence[Passing], wanted: int, had: int, vectors: Matrix | None, lost: Matrix | None
+    there: Sequence[Passing],
+    wanted: int,
+    had: Collection[int],
+    vectors: Matrix | None,
+    lost: Matrix | None,
 ) -> list[Replayed]:
-    """Choose rows to replay: the `had` first as before, the others nearest to what was lost.
+    """Choose rows to replay: those that were replayed before, then the nearest to what was lost.
 
     Args:
         there: rows that may be replayed, in a fixed order.
         wanted: how many in all; fewer are returned if fewer are there.
-        had: how many of them an earlier round had.
+        had: uids that were replayed before.
         vectors: embeddings of `there`, [n, d]; None where nothing was lost.
         lost: embeddings of the items that were lost, [m, d]; None as before.
     """
-    kept = [Replayed(one, None) for one in there[: min(had, wanted)]]
-    rest = list(range(len(kept), len(there)))
-    missing = min(wanted, len(there)) - len(kept)
-    if missing <= 0 or vectors is None or lost is None or not len(lost):
-        return [*kept, *(Replayed(there[i], None) for i in rest[: max(0, missing)])]
-    pool, failures = centred(vectors[rest], lost)
-    none: list[str | None] = [None]
-    picks = choose_nearest(
-        pool, failures, missing, labels=none * len(rest), wanted=none * len(failures)
-    )
-    near = [Replayed(there[rest[one.position]], one.score) for one in picks.chosen]
-    taken = {rest[one.position] for one in picks.chosen}
+    kept = [i for i, one in enumerate(there) if one.row.uid in had][:wanted]
+    rest = sorted(set(range(len(there))) - set(kept))
+    missing = min(wanted - len(kept), len(rest))
+    near: dict[int, float] = {}
+    if missing > 0 and vectors is not None and lost is not None and len(lost):
+        pool, failures = centred(vectors[rest], lost)
+        none: list[str | None] = [None]
+        picks = choose_nearest(
+            pool, failures, missing, labels=none * len(rest), wanted=none * len(failures)
+        )
+        near = {rest[one.position]: one.score for one in picks.chosen}
     # Near-duplicates of what is replayed keep a skill better than nothing does.
-    filler = [Replayed(there[i], None) for i in rest if i not in taken]
-    return [*kept, *near, *filler[: missing - len(near)]]
+    filler = [i for i in rest if i not in near][: max(0, missing - len(near))]
+    return [Replayed(there[i], near.get(i)) for i in (*kept, *near, *filler)]
 
 
 def _own(answer: str, expected: str) -> str | None:

@@ -17,7 +17,7 @@ from pipeline.choose import centred, choose_nearest, interleave
 from pipeline.gap import dev_inputs, gap
 from pipeline.measure import items_of, measure, subject
 from pipeline.replay import PASSES, passing, pick, scored_rows, sources
-from pipeline.selection import SelectedRow, put_selection
+from pipeline.selection import SelectedRow, put_selection, read_selection
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import GateRefusedError, UserError
 from registry.store import Parent
@@ -51,14 +51,14 @@ class Change:
     Attributes:
         round: its number, from 1.
         budget: the new budget.
-        before: the last one: what it replayed is kept, what is new is chosen by what was lost.
+        selection: the last one: what it replayed is kept, what is new is chosen by what was lost.
         after: the adapter that lost it; what it still gets wrong has the first turns.
         lost: guard or capability -> uids of the dev items that it lost.
     """
 
     round: int
     budget: Budget
-    before: Budget
+    selection: str
     after: Tuned
     lost: Mapping[str, tuple[int, ...]]
 
@@ -153,6 +153,7 @@ def _inputs(
     parents += [Parent(version, "dataset") for version in pool.values() if version not in known]
     if change:
         parents.append(Parent(change.after.adapter_id, "adapter"))
+        parents.append(Parent(change.selection, "selection"))
     return inputs, parents
 
 
@@ -289,11 +290,11 @@ class _Selecting:
         if wanted <= 0:
             return []
         there = passing(self.ws, self.ctx.ui, candidates, source, wanted)
-        had = self.change.before.replay.get(source.name, 0) if self.change else wanted
+        had = self._had(source)
         lost = self._lost(source)
         vectors = (
             self._embed([text_of(one.row) for one in there], f"{source.name} · rows")
-            if lost and len(there) > had
+            if lost and wanted > len(had)
             else None
         )
         nearest = self._embed([_text(item) for item in lost], source.name) if lost else None
@@ -304,12 +305,23 @@ class _Selecting:
             _Chosen(
                 one.passing.row,
                 source.name,
-                "replay" if place < had else "mend",
+                had.get(one.passing.row.uid, "mend" if self.change else "replay"),
                 one.near,
                 one.passing.answer,
             )
-            for place, one in enumerate(picked)
+            for one in picked
         ]
+
+    def _had(self, source: Source) -> dict[int, Any]:
+        """Return uid -> reason of what the last selection replayed for `source`."""
+        if self.change is None:
+            return {}
+        last = read_selection(self.ws.store, self.change.selection)
+        return {
+            row.row_uid: row.reason
+            for row in last
+            if row.capability == source.name and row.reason != "gap"
+        }
 
     def _lost(self, source: Source) -> list[Item]:
         if self.change is None or source.subject is None:

@@ -1,0 +1,312 @@
+"""mend: until the gaps are closed and nothing is lost, or the rounds are used up.
+
+Each round looks at what the last adapter lost on dev. If that is nothing, mending is done. Else a
+smaller scale of the same adapter is tried, which costs no training; and if none will do, rows move
+to what was lost and an adapter is trained anew, from the same seed. Every step is a run of its own:
+one that was killed goes on, one that was done is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.budget import Budget, Need, next_budget
+from pipeline.forget import forget, judge
+from pipeline.gap import gap
+from pipeline.gates import SCALES, first_scale, holds
+from pipeline.measure import Tuned
+from pipeline.select import Change, select
+from pipeline.stage import StageOutput, run_stage
+from pipeline.train import train
+from registry.errors import UserError
+from registry.store import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.forget import ForgetReport
+    from pipeline.gap import GapReport
+    from pipeline.stage import StageContext
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+STAGE = "mend"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one adapter came to on dev, and what was done about it.
+
+    Attributes:
+        number: 0 for the adapter that mending began with.
+        adapter_id: it, as trained.
+        selection_id: the rows that it was trained on.
+        rows: how many, and of them replayed: `replay_rows`.
+        added: name -> rows added (or taken away) since the round before.
+        closed: tuned capability -> verdict.
+        kept: guard, or capability that was not tuned -> verdict, `accepted` where the spec says so.
+        lost: the same -> items lost; `gained` likewise.
+        scale: that everything holds at: 1 as trained, smaller ones published as another adapter,
+            None where no scale will do.
+    """
+
+    number: int
+    adapter_id: str
+    selection_id: str
+    rows: int
+    replay_rows: int
+    added: dict[str, int]
+    closed: dict[str, str]
+    kept: dict[str, str]
+    lost: dict[str, int]
+    gained: dict[str, int]
+    scale: float | None
+
+
+@dataclass(frozen=True)
+class MendReport:
+    """How mending ended: `adapter_id` is the adapter to use, at scale 1, whatever came of it."""
+
+    adapter_id: str
+    mended: bool
+    scale: float
+    rounds: tuple[Round, ...]
+    advice: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _State:
+    """One round's adapter with what it was trained on and what it came to."""
+
+    number: int
+    adapter_id: str
+    selection_id: str
+    found: GapReport
+    report: ForgetReport
+    added: dict[str, int]
+
+    @property
+    def fine(self) -> bool:
+        return holds(self.report.closed.values(), self.report.kept)
+
+    @property
+    def distance(self) -> tuple[int, float]:
+        """How far from fine: verdicts that are not as they should be, then the score lost."""
+        wrong = [f for f in self.report.kept if not f.passes]
+        still = [f for f in self.report.closed.values() if f.verdict != "closed"]
+        loss = sum(max(0.0, f.before - f.after) for f in wrong)
+        return len(wrong) + len(still), loss + sum(max(0.0, f.goal - f.score.mean) for f in still)
+
+
+def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendReport:
+    """Mend an adapter, at most `mend.rounds` times.
+
+    Args:
+        ws: the workspace.
+        ui: where progress is shown.
+        adapter_id: the adapter that the first selection trained.
+        selection_id: that selection.
+    """
+    found = gap(ws, ui)
+    added: dict[str, int] = {}
+    states: list[_State] = []
+    rounds: list[Round] = []
+    for number in range(ws.spec.mend.rounds + 1):
+        report = forget(ws, ui, Tuned(adapter_id))
+        state = _State(number, adapter_id, selection_id, found, report, added)
+        states.append(state)
+        done = _look(ws, ui, state)
+        rounds.append(done.round)
+        if done.adapter_id:
+            scale = done.round.scale or 1.0
+            forget(ws, ui, Tuned(done.adapter_id))  # on record for the adapter that is used
+            return MendReport(done.adapter_id, True, scale, tuple(rounds), ())  # noqa: FBT003
+        if number == ws.spec.mend.rounds:
+            break
+        budget = _next(ws, state)
+        added = _difference(budget, _budget_of(ws, selection_id))
+        change = Change(number + 1, budget, selection_id, Tuned(adapter_id), _lost(report))
+        selection_id = select(ws, ui, change).selection_id
+        adapter_id = train(ws, ui, selection_id).adapter_id
+    best = min(states, key=lambda state: state.distance)
+    return MendReport(
+        best.adapter_id,
+        mended=False,
+        scale=1.0,
+        rounds=tuple(rounds),
+        advice=_advice(ws, best),
+    )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    round: Round
+    adapter_id: str | None  # the adapter at which everything holds
+
+
+def _look(ws: Workspace, ui: Ui, state: _State) -> _Looked:
+    """Record a round: whether everything holds, at this scale or at a smaller one."""
+    inputs = {
+        "adapter": state.adapter_id,
+        "selection": state.selection_id,
+        "forgetting": state.report.forgetting_id,
+        "round": state.number,
+        "added": state.added,
+        "scales": list(SCALES),
+        "accept": sorted(name for name, guard in ws.spec.guards.items() if guard.accept),
+    }
+    parents = [
+        Parent(state.adapter_id, "adapter"),
+        Parent(state.selection_id, "selection"),
+        Parent(state.report.forgetting_id, "forgetting"),
+    ]
+    outcome = run_stage(
+        ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, state), version=VERSION, parents=parents
+    )
+    used = state.adapter_id if state.fine else outcome.outputs.get("adapter")
+    return _Looked(Round(**outcome.result), used)
+
+
+def _work(ws: Workspace, ctx: StageContext, state: _State) -> StageOutput:
+    scale = 1.0 if state.fine else _smaller_scale(ws, ctx.ui, state)
+    rows = ws.catalog.manifest(state.selection_id)["meta"]
+    result = Round(
+        number=state.number,
+        adapter_id=state.adapter_id,
+        selection_id=state.selection_id,
+        rows=rows["rows"],
+        replay_rows=rows["replay_rows"],
+        added=state.added,
+        closed={name: finding.verdict for name, finding in state.report.closed.items()},
+        kept={f.guard: "accepted" if f.accepted else f.verdict for f in state.report.kept},
+        lost={f.guard: f.lost for f in state.report.kept},
+        gained={f.guard: f.gained for f in state.report.kept},
+        scale=scale,
+    )
+    if scale is None or state.fine:
+        return StageOutput(asdict(result))
+    return StageOutput(asdict(result), [("adapter", _publish_scaled(ws, ctx, state, scale))])
+
+
+def _smaller_scale(ws: Workspace, ui: Ui, state: _State) -> float | None:
+    """Return the largest scale below 1 at which everything holds on dev, measuring no more.
+
+    A smaller scale gives back what was lost; it closes no gap. So where nothing was lost, or where
+    the smallest scale gives the worst loss not back, none is tried.
+    """
+    worst = sorted((f for f in state.report.kept if not f.passes), key=lambda f: f.after - f.before)
+    if not worst:
+        return None
+    lost = [finding.guard for finding in worst]
+    still = [name for name, f in state.report.closed.items() if f.verdict != "closed"]
+    rest = [*state.report.closed, *(f.guard for f in state.report.kept)]
+    order = list(dict.fromkeys([*lost, *still, *rest]))  # what decides soonest comes first
+
+    def fits(scale: float) -> bool:
+        return all(_holds_at(ws, ui, state, scale, name) for name in order)
+
+    if not _holds_at(ws, ui, state, min(SCALES), lost[0]):
+        return None
+    return first_scale(SCALES[1:], fits)
+
+
+def _holds_at(ws: Workspace, ui: Ui, state: _State, scale: float, name: str) -> bool:
+    tuned = Tuned(state.adapter_id, scale)
+    judged = judge(ws, ui, state.found, tuned, "dev", only={name})
+    return holds(judged.closed.values(), judged.kept)
+
+
+def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: float) -> Any:
+    """Put the adapter at `scale` into the store, so that it is used at scale 1 ever after."""
+    from registry.adapters import adapter_path, publish, write_scaled
+
+    base = state.found.base
+    folder = ctx.workdir / "scaled"
+    write_scaled(adapter_path(ws.store, state.adapter_id), scale, folder)
+    meta = dict(ws.catalog.manifest(state.adapter_id)["meta"])
+    meta.pop("created_at", None)
+    return publish(
+        ws.store,
+        folder,
+        base=ws.models.identity(base),
+        tokenizer=ws.models.get(base).tokenizer,
+        meta={**meta, "scale": scale, "round": state.number},
+        parents=[Parent(ctx.run_id, "run"), Parent(state.adapter_id, "part")],
+    )
+
+
+def _next(ws: Workspace, state: _State) -> Budget:
+    current = _budget_of(ws, state.selection_id)
+    capabilities = {
+        name: Need(f.verdict, max(0.0, f.goal - f.score.mean))
+        for name, f in state.report.closed.items()
+    }
+    guards = {
+        f.guard: Need("kept" if f.passes else f.verdict, max(0.0, f.before - f.after))
+        for f in state.report.kept
+    }
+    return next_budget(
+        current, capabilities, _with_free(current, guards), rows=ws.spec.train.budget_rows
+    )
+
+
+def _with_free(current: Budget, guards: Mapping[str, Need]) -> dict[str, Need]:
+    """Let free datasets fill in for what was lost and has no rows of its own."""
+    orphans = [need for name, need in guards.items() if name not in current.replay]
+    lost = [need for need in orphans if need.verdict != "kept"]
+    worst = max(lost, key=lambda need: need.loss, default=Need("kept"))
+    return {name: guards.get(name, worst) for name in current.replay}
+
+
+def _budget_of(ws: Workspace, selection_id: str) -> Budget:
+    meta = ws.catalog.manifest(selection_id)["meta"]
+    return Budget(meta["budget"], meta["replay"])
+
+
+def _difference(now: Budget, before: Budget) -> dict[str, int]:
+    changes = {name: rows - before.gap.get(name, 0) for name, rows in now.gap.items()}
+    for name, rows in now.replay.items():
+        changes[name] = rows - before.replay.get(name, 0)
+    return {name: change for name, change in changes.items() if change}
+
+
+def _lost(report: ForgetReport) -> dict[str, tuple[int, ...]]:
+    return {f.guard: f.lost_uids for f in report.kept if not f.passes}
+
+
+def _advice(ws: Workspace, state: _State) -> tuple[str, ...]:
+    """Return what can still be done: fill in more, a larger base, or accept the loss."""
+    lost = [f.guard for f in state.report.kept if not f.passes]
+    still = [name for name, f in state.report.closed.items() if f.verdict != "closed"]
+    advice = []
+    if lost:
+        named = ", ".join(lost)
+        advice.append(f"fill in more for {named}: raise mend.rounds or train.replay")
+    if still:
+        named = ", ".join(still)
+        advice.append(f"close {named}: more rows (train.budget_rows, a wider pool) or epochs")
+    advice += [f"train a larger base: train.base: {name}" for name in _larger_bases(ws, state)]
+    advice += [
+        f"or take the loss of {name}, on the record: guards.{name}.accept: true"
+        for name in lost
+        if name in ws.spec.guards
+    ]
+    return tuple(advice)
+
+
+def _larger_bases(ws: Workspace, state: _State) -> Sequence[str]:
+    mine = ws.models.identity(state.found.base).parameters
+    larger = []
+    for name in ws.spec.bases:
+        try:
+            if ws.models.identity(name).parameters > mine:
+                larger.append(name)
+        except UserError:  # a base that can't be reached is no advice
+            continue
+    return larger

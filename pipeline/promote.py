@@ -1,0 +1,197 @@
+"""promote: score test once, base and adapter on the same items, and let the gates decide.
+
+Every tuned gap must be closed, and every guard, and capability that needed no tuning, kept or its
+loss accepted. An adapter that dev already speaks against is refused without a look at test. The
+decision is recorded either way; `champion` moves only if every gate says yes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from evals.forgetting import GuardFinding
+from evals.gap import ClosedFinding
+from pipeline.forget import Judged, forget, judge
+from pipeline.gap import dev_inputs, gap
+from pipeline.gates import Gate, gates, refusals
+from pipeline.measure import Tuned
+from pipeline.stage import StageOutput, run_stage
+from registry.errors import UserError
+from registry.store import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.forget import ForgetReport
+    from pipeline.gap import GapReport
+    from pipeline.stage import StageContext
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+STAGE = "promote"
+VERSION = 1
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class PromoteReport:
+    """The decision on one adapter, with the figures that it rests on.
+
+    Attributes:
+        split: what they were measured on: `test`, or `dev` where that was enough to refuse.
+        looks: how many adapters have been scored on these test sets, this one included; the more,
+            the less a score on them proves. 0 where test was not looked at.
+        previous: the champion that was replaced, if any.
+    """
+
+    adapter_id: str
+    promoted: bool
+    split: str
+    gates: tuple[Gate, ...]
+    reasons: tuple[str, ...]
+    kept: tuple[GuardFinding, ...]
+    closed: dict[str, ClosedFinding]
+    looks: int
+    previous: str | None
+    promotion_id: str
+    run_id: str
+    cached: bool
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
+    """Decide on an adapter by its figures on test, and make it the champion if they allow.
+
+    Raises:
+        UserError: the adapter is of another base than `train.base`.
+    """
+    from pydantic import TypeAdapter
+
+    from registry.adapters import move_alias
+
+    found = gap(ws, ui)
+    _check_base(ws, found.base, adapter_id)
+    dev = forget(ws, ui, Tuned(adapter_id))
+    inputs, parents = dev_inputs(ws, ui, found.base)
+    tests = _versions(inputs)
+    inputs |= {"adapter": adapter_id, "gap": found.gap_id, "dev": dev.forgetting_id}
+    parents += [
+        Parent(adapter_id, "adapter"),
+        Parent(found.gap_id, "gap"),
+        Parent(dev.forgetting_id, "forgetting"),
+    ]
+    outcome = run_stage(
+        ws,
+        ui,
+        STAGE,
+        inputs,
+        lambda ctx: _work(ws, ctx, found, dev, tests, parents),
+        version=VERSION,
+        parents=parents,
+    )
+    result = outcome.result
+    previous = ws.catalog.alias(CHAMPION)
+    if result["promoted"] and previous != adapter_id:
+        reason = f"promotion {outcome.outputs['promotion'][:12]}"
+        move_alias(ws.store, ws.catalog, CHAMPION, adapter_id, expect=previous, reason=reason)
+    return PromoteReport(
+        adapter_id=adapter_id,
+        promoted=result["promoted"],
+        split=result["split"],
+        gates=tuple(Gate(**gate) for gate in result["gates"]),
+        reasons=tuple(result["reasons"]),
+        kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
+        closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
+        looks=result["looks"],
+        previous=previous if previous != adapter_id else None,
+        promotion_id=outcome.outputs["promotion"],
+        run_id=outcome.run_id,
+        cached=outcome.cached,
+        seconds=outcome.seconds,
+    )
+
+
+def _work(
+    ws: Workspace,
+    ctx: StageContext,
+    found: GapReport,
+    dev: ForgetReport,
+    tests: Mapping[str, str],
+    parents: list[Parent],
+) -> StageOutput:
+    judged, split, looks = Judged(dev.kept, dev.closed, ()), "dev", 0
+    if not refusals(_gates(judged, "dev")):
+        judged = judge(ws, ctx.ui, found, Tuned(dev.adapter_id), "test")
+        split, looks = "test", _looks(ws, tests, dev.adapter_id)
+    decided = _gates(judged, split)
+    figures = {
+        "adapter": dev.adapter_id,
+        "scale": 1.0,
+        "split": split,
+        "kept": [asdict(finding) for finding in judged.kept],
+        "closed": {name: asdict(finding) for name, finding in judged.closed.items()},
+    }
+    result = {
+        **figures,
+        "base": found.base,
+        "adapter_id": dev.adapter_id,
+        "promoted": not refusals(decided),
+        "gates": [asdict(gate) for gate in decided],
+        "reasons": list(refusals(decided)),
+        "looks": looks,
+        "tests": dict(tests),
+    }
+    parts = [Parent(ctx.run_id, "run"), *parents]
+    parts += [Parent(eval_id, "eval") for eval_id in judged.evals]
+    identity = {"run": ctx.run_id}
+    made = [
+        (
+            "promotion",
+            ws.store.put("promotion", None, identity=identity, parents=parts, meta=result),
+        )
+    ]
+    if split == "test":  # asked in SQL like what was measured on dev
+        made.append(
+            (
+                "forgetting",
+                ws.store.put("forgetting", None, identity=identity, parents=parts, meta=figures),
+            )
+        )
+    return StageOutput(result, made)
+
+
+def _gates(judged: Judged, split: str) -> tuple[Gate, ...]:
+    return gates(judged.closed, {finding.guard: finding for finding in judged.kept}, split)
+
+
+def _versions(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return subject -> dataset version, for those that have one."""
+    described = inputs["subjects"].items()
+    return {name: d["dataset_version"] for name, d in described if d["dataset_version"]}
+
+
+def _looks(ws: Workspace, tests: Mapping[str, str], adapter_id: str) -> int:
+    """Count the adapters that were scored on any of these test sets, with this one."""
+    earlier = {
+        manifest["meta"]["adapter_id"]
+        for manifest in ws.catalog.committed("promotion")
+        if manifest["meta"]["split"] == "test"
+        and set(manifest["meta"]["tests"].values()) & set(tests.values())
+    }
+    return len(earlier | {adapter_id})
+
+
+def _check_base(ws: Workspace, base: str, adapter_id: str) -> None:
+    adapter = ws.catalog.manifest(adapter_id)
+    if adapter["identity"]["base"] != ws.models.identity(base).digest:
+        raise UserError(
+            f"adapter {adapter_id[:12]} was trained on another base "
+            f"({adapter['meta'].get('base', 'unknown')})",
+            where="train.base",
+            expected=f"an adapter of '{base}' as it is now",
+        )
