@@ -1,0 +1,142 @@
+"""Kill a program at every kind of instant and see what it leaves. For any program:
+
+calls = record(["pipeline.cli:main", "ingest", "-C", folder])      # on a scratch workspace
+for point in points(calls, kills=10, seed=0):
+ended = run_killed([...], point)                               # ended.lines: its stdout
+ended = run_killed_at_time([...], mark="…", seconds=0.3)           # mark: in its stdout/stderr
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+LIMIT_S = 300
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that can be hit: its kind, where it comes from, and which of its kind it is."""
+
+    kind: str
+    site: str
+    nth: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """An instant to kill at."""
+
+    call: Call
+    when: str
+
+    def __str__(self) -> str:
+        return f"{self.call.kind}:{self.call.nth}:{self.when}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended; `code` is -9 when it was killed."""
+
+    code: int
+    lines: tuple[str, ...]
+    errors: str
+
+
+def record(argv: Sequence[str], *, cwd: Path | None = None) -> list[Call]:
+    """Run a program to its end and list the calls on its way."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "calls"
+        command = [sys.executable, str(LAUNCHER), "count", str(file), *argv]
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        counts: dict[str, int] = defaultdict(int)
+        calls = []
+        for line in file.read_text().splitlines():
+            kind, site = line.split("\t")
+            counts[kind] += 1
+            calls.append(Call(kind, site, counts[kind]))
+        return calls
+
+
+def points(calls: Sequence[Call], *, kills: int, seed: int) -> list[Point]:
+    """Choose instants so that all sites get their turn before any gets another."""
+    draw = random.Random(seed)
+    by_site: dict[tuple[str, str], list[Call]] = defaultdict(list)
+    for call in calls:
+        by_site[call.kind, call.site].append(call)
+    sites = [by_site[key] for key in sorted(by_site)]
+    if kills < len(sites):  # with few kills, the kinds take turns instead
+        draw.shuffle(sites)
+        sites.sort(key=lambda found: found[0].kind)
+        kinds = defaultdict(list)
+        for found in sites:
+            kinds[found[0].kind].append(found)
+        turns = max(len(group) for group in kinds.values())
+        sites = [
+            group[turn] for turn in range(turns) for group in kinds.values() if turn < len(group)
+        ]
+    chosen = []
+    for position in range(kills):
+        lap, site = divmod(position, len(sites))
+        when = ("before", "after")[(lap + site) % 2]
+        chosen.append(Point(draw.choice(sites[site]), when))
+    return chosen
+
+
+def run_killed(argv: Sequence[str], point: Point, *, cwd: Path | None = None) -> Ended:
+    """Run a program that is killed at a point (or ends before it comes there)."""
+    command = [sys.executable, str(LAUNCHER), "kill", str(point), *argv]
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    return Ended(done.returncode, tuple(done.stdout.splitlines()), done.stderr)
+
+
+def run_killed_at_time(
+    command: Sequence[str], *, mark: str, seconds: float, cwd: Path | None = None
+) -> Ended:
+    """Run a command and kill it so many seconds after it has printed `mark`."""
+    child = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    lines: list[str] = []
+    errors: list[str] = []
+    marked = threading.Event()
+
+    def drain(stream, kept):
+        for line in stream:
+            kept.append(line.rstrip("\n"))
+            if mark in line:
+                marked.set()
+
+    assert child.stdout is not None
+    assert child.stderr is not None
+    readers = [
+        threading.Thread(target=drain, args=pair)
+        for pair in ((child.stdout, lines), (child.stderr, errors))
+    ]
+    for reader in readers:
+        reader.start()
+    while not marked.wait(0.05) and child.poll() is None:
+        pass
+    assert marked.is_set(), f"never printed {mark!r}: {errors}"
+    time.sleep(seconds)
+    child.kill()
+    for reader in readers:
+        reader.join()
+    code = child.wait()
+    child.stdout.close()
+    child.stderr.close()
+    return Ended(code, tuple(lines), "\n".join(errors))
