@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from pipeline.measure import subjects
 from pipeline.stage import StageOutput, find_outcome, run_stage, stage_key
 from registry.errors import UserError
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STAGE = "ingest"
 VERSION = 1
 _SHOWN_LEAKS = 5
+_HASHES: dict[tuple[Path, int, int, int], str] = {}  # by path, size, mtime and inode
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _labels(ws: Workspace, name: str) -> frozenset[str] | None:
     Only labels that the spec lists count: where it leaves them out, the data decide.
     """
     allowed: set[str] = set()
-    for subject in (*ws.spec.capabilities.values(), *ws.spec.guards.values()):
+    for subject in (what.spec for what in subjects(ws)):
         if subject.data == name:
             if not isinstance(subject.labels, tuple):
                 return None
@@ -140,23 +141,20 @@ def _labels(ws: Workspace, name: str) -> frozenset[str] | None:
 
 
 def _file_hash(path: Path, label: str) -> str:
-    if not path.is_file():
-        from registry.readers import columns_of
+    """Return the SHA-256 of a file; read once a process, as long as the file looks the same."""
+    from registry.hashing import file_digest
+    from registry.readers import columns_of
 
-        columns_of(path)  # raises, with what is there instead
+    if not path.is_file():
+        columns_of(path)  # raises, and says what is there instead
     try:
         facts = path.stat()
-        return _hash_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        seen = (path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        if seen not in _HASHES:
+            _HASHES[seen] = file_digest(path)
+        return _HASHES[seen]
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", where=label) from error
-
-
-@cache
-def _hash_of(path: Path, size: int, mtime_ns: int, inode: int) -> str:
-    """Hash a file once a process, as long as it looks the same."""
-    from registry.hashing import file_digest
-
-    return file_digest(path)
 
 
 @contextmanager
@@ -220,12 +218,11 @@ def _tell_leaks(ui: Ui, name: str, hashes: Sequence[str], placed: Assignment) ->
     """Say which rows were kept out because they are near rows of another split."""
     if not placed.leaks:
         return
-    shown = ", ".join(
+    first = ", ".join(
         f"{hashes[leak.position][:12]} ({leak.wanted}, near {leak.against})"
         for leak in placed.leaks[:_SHOWN_LEAKS]
     )
-    more = f" and {len(placed.leaks) - _SHOWN_LEAKS} more" if len(placed.leaks) > _SHOWN_LEAKS else ""
     ui.log(
-        f"{name}: {len(placed.leaks)} rows are near-duplicates across splits and are held out of "
-        f"training and measuring: {shown}{more}"
+        f"{name}: {len(placed.leaks)} rows are near-duplicates of rows in another split and are "
+        f"held out of training and measuring, first: {first}"
     )

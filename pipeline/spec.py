@@ -92,7 +92,8 @@ def load_spec(path: Folder) -> Spec:
         raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
     document, repeated = parse(text, path.name)
     problems: list[Problem] = [
-        Problem(r.path, f"this key is repeated (first in line {r.first})") for r in repeated]
+        Problem(r.path, f"this key is repeated (first in line {r.first})") for r in repeated
+    ]
     spec = _validated(document, problems)
     if spec is not None:
         problems += _references(spec)
@@ -152,9 +153,7 @@ def _settled(spec: Spec, root: Folder, problems: list[Problem]) -> Spec:
         name: _labelled(subject, root, ("guards", name, "labels"), problems)
         for name, subject in spec.guards.items()
     }
-    return spec.model_copy(
-        update={"bases": bases, "capabilities": capabilities, "guards": guards}
-    )
+    return spec.model_copy(update={"bases": bases, "capabilities": capabilities, "guards": guards})
 
 
 def _expanded(text: str, at: Path, problems: list[Problem]) -> str:

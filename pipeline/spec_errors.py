@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
 
     from pipeline.yaml_lines import Document, Path
 
+_MISSING = "this key is missing"
 _LONG = 60  # characters of a given value that are shown
-_PREFIXES = ("Input should be ", "String should ", "Value error, ")
+# pydantic's words -> a reader's.
+_WORDS = (
+    (re.compile(r"^(Input|String) should (be )?"), ""),
+    (re.compile(r", (unable to parse|got a).*"), ""),
+    (re.compile(r"a valid dictionary( or instance of \w+)?"), "a mapping"),
+    (re.compile(r"a valid (tuple|list)"), "a list"),
+    (re.compile(r"a valid string"), "a text"),
+    (re.compile(r"a valid integer"), "a whole number"),
+    (re.compile(r"a valid "), "a "),
+    (re.compile(r"greater than or equal to"), "at least"),
+    (re.compile(r"less than or equal to"), "at most"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,9 @@ def unknown_name(path: Path, given: str, known: Iterable[str], what: str) -> Pro
     return Problem(path, f"no {what} is called '{given}'", allowed, _near(given, names))
 
 
-def problems_of(error: ValidationError, document: Document, model: type[BaseModel]) -> list[Problem]:
+def problems_of(
+    error: ValidationError, document: Document, model: type[BaseModel]
+) -> list[Problem]:
     """Return pydantic's errors as problems, those of one place in a union as one."""
     found: dict[Path, Problem] = {}
     for details in error.errors(include_url=False, include_context=True):
@@ -74,45 +89,60 @@ def problems_of(error: ValidationError, document: Document, model: type[BaseMode
             expected = " or ".join(dict.fromkeys((before.expected, problem.expected)))
             problem = Problem(problem.path, problem.what, expected, before.hint or problem.hint)
         found[problem.path] = problem
+    misspelt = {(*p.path[:-1], p.hint.split("'")[1]) for p in found.values() if p.hint}
     deeper = {path[:i] for path in found for i in range(len(path))}
     # A union's other branches complain about the whole value when one key inside is wrong.
-    kept = [p for path, p in found.items() if path not in deeper or not p.what.startswith("given ")]
+    kept = [
+        p
+        for path, p in found.items()
+        if (path not in deeper or not p.what.startswith("given "))
+        and (path not in misspelt or p.what != _MISSING)
+    ]
     return sorted(kept, key=lambda problem: document.line(problem.path))
 
 
 def _problem(details: ErrorDetails, document: Document, model: type[BaseModel]) -> Problem:
     path, value = _located(details["loc"], document.value)
     kind = details["type"]
-    if kind == "missing":
-        path = (*path, details["loc"][-1])
-        return Problem(path, "this key is missing", _described(model, path))
-    if kind == "extra_forbidden" or details["loc"][-1] == "[key]":
-        known = _known_keys(model, path[:-1])
-        if known:
-            expected = f"one of {', '.join(known)}"
-            return Problem(path, "unknown key", expected, _near(str(path[-1]), known))
-        return Problem(path, "not a usable name", "letters, digits, '_', '-' and '.'")
-    shown = f"given {_shown(value)}"
-    if kind == "literal_error":
-        allowed = str(details["ctx"]["expected"])
-        choices = allowed.replace(" or ", ", ").replace("'", "").split(", ")
-        return Problem(path, shown, allowed, _near(str(value), choices))
-    if kind == "string_pattern_mismatch":
-        allowed = _choices(str(details["ctx"]["pattern"]))
-        return Problem(path, shown, ", ".join(allowed), _near(str(value), allowed))
+    if kind in ("missing", "extra_forbidden") or details["loc"][-1] == "[key]":
+        return _key_problem(details, path, model)
     if kind == "value_error":
         return Problem(path, details["msg"].removeprefix("Value error, "))
+    shown = f"given {_shown(value)}"
+    choices = _choices(details)
+    if choices:
+        return Problem(path, shown, ", ".join(choices), _near(str(value), choices))
+    if kind == "string_pattern_mismatch":
+        return Problem(path, shown, _described(model, path))
     return Problem(path, shown, _allowed(details["msg"]))
 
 
-def _choices(pattern: str) -> tuple[str, ...]:
-    """Return the alternatives of a pattern such as `^(choice|exact)$`, readable."""
-    return tuple(pattern.strip("^$()").split("|"))
+def _key_problem(details: ErrorDetails, path: Path, model: type[BaseModel]) -> Problem:
+    """Return the problem of a key that is missing, unknown, or no name."""
+    if details["type"] == "missing":
+        path = (*path, details["loc"][-1])
+        return Problem(path, _MISSING, _described(model, path))
+    known = _known_keys(model, path[:-1])
+    if known:
+        expected = f"one of {', '.join(known)}"
+        return Problem(path, "unknown key", expected, _near(str(path[-1]), known))
+    return Problem(path, "not a usable name", "letters, digits, '_', '-' and '.'")
+
+
+def _choices(details: ErrorDetails) -> tuple[str, ...]:
+    """Return the words that are allowed, of a literal or of a pattern such as `^(a|b)$`."""
+    if details["type"] == "literal_error":
+        return tuple(re.findall(r"'([^']*)'", str(details["ctx"]["expected"])))
+    if details["type"] != "string_pattern_mismatch":
+        return ()
+    readable = str(details["ctx"]["pattern"]).replace(r"[\w.]+:\w+", "module:function")
+    words = tuple(readable.strip("^$()").split("|"))
+    return words if len(words) > 1 else ()
 
 
 def _allowed(message: str) -> str:
-    for prefix in _PREFIXES:
-        message = message.removeprefix(prefix)
+    for words, plainer in _WORDS:
+        message = words.sub(plainer, message)
     return message[:1].lower() + message[1:]
 
 
@@ -123,13 +153,10 @@ def _located(location: Sequence[int | str], value: Any) -> tuple[Path, Any]:
     """
     path: list[int | str] = []
     for part in location:
-        if isinstance(value, dict) and part in value:
+        known = isinstance(value, dict) and part in value
+        if known or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            continue
-        path.append(part)
+            path.append(part)
     return tuple(path), value
 
 
@@ -155,11 +182,12 @@ def _known_keys(model: type[BaseModel], path: Path) -> tuple[str, ...]:
 
 
 def _described(model: type[BaseModel], path: Path) -> str | None:
-    """Return what the missing key at `path` is for, as its model describes it."""
+    """Return what the key at `path` is for: the first phrase of its model's description."""
     for kind in _kinds_at(model, path[:-1]):
         field = kind.model_fields.get(str(path[-1])) if _is_model(kind) else None
         if field is not None and field.description:
-            return field.description[:1].lower() + field.description[1:].rstrip(".")
+            phrase = re.split(r"[;:]|\. ", field.description.rstrip("."))[0]
+            return phrase[:1].lower() + phrase[1:]
     return None
 
 
@@ -167,7 +195,9 @@ def _kinds_at(model: type[BaseModel], path: Path) -> list[Any]:
     """Return the types that the spec's models allow at `path`."""
     kinds: list[Any] = [model]
     for part in path:
-        kinds = [plain for kind in kinds for inner in _inside(kind, part) for plain in _plain(inner)]
+        kinds = [
+            plain for kind in kinds for inner in _inside(kind, part) for plain in _plain(inner)
+        ]
     return kinds
 
 

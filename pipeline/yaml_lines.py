@@ -13,6 +13,10 @@ import yaml
 
 from registry.errors import UserError
 
+_MOST_KEYS = 50_000  # aliases of aliases can make billions of a few lines
+_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+
 Path = tuple[str | int, ...]
 
 
@@ -39,15 +43,29 @@ class Repeated:
     first: int
 
 
+class _Loader(yaml.SafeLoader):
+    """Keys are texts as written: YAML 1.1 would read `on` as true and `1` as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                key.tag = _TEXT
+        return super().construct_mapping(node, deep)
+
+
 def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
     """Parse one YAML document; `where` names the file in errors.
 
     Raises:
         UserError: not YAML, or more than plain data.
     """
-    loader = yaml.SafeLoader(text)
+    lines: dict[Path, int] = {}
+    repeated: list[Repeated] = []
+    loader = _Loader(text)
     try:
         root = loader.get_single_node()
+        if root is not None:
+            _walk(root, (), lines, repeated)
         value = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -55,25 +73,26 @@ def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
         raise UserError(f"not YAML: {error.problem or error.context}", where=at) from error
     except yaml.YAMLError as error:
         raise UserError(f"not YAML: {error}", where=where) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, TypeError) as error:
         raise UserError(f"not YAML: {error}", where=where) from error
     finally:
         loader.dispose()
-    lines: dict[Path, int] = {}
-    repeated: list[Repeated] = []
-    if root is not None:
-        _walk(root, (), lines, repeated)
     return Document(value, lines), tuple(repeated)
 
 
 def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[Repeated]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > _MOST_KEYS:
+        message = f"more than {_MOST_KEYS} keys"
+        raise ValueError(message)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             _walk(child, (*path, index), lines, repeated)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, child in node.value:
+            if key.tag == _MERGE:
+                continue
             name, line = str(key.value), key.start_mark.line + 1
             here = (*path, name)
             if name in seen:

@@ -131,14 +131,16 @@ def source_files(spec: DatasetSpec, root: Path) -> tuple[SourceFile, ...]:
         UserError: a path with an unset variable; a LLaMA-Factory folder or entry at fault.
     """
     if spec.format == "llamafactory":
-        assert isinstance(spec.path, str)
-        entry = read_entry(resolve(spec.path, root), spec.name or "")
-        labels = [f"{spec.path}/{path.name}" for path in entry.files]
-        pairs = zip(entry.files, labels, strict=True)
-        return tuple(SourceFile(path, label, "train") for path, label in pairs)
-    given = {"train": spec.path} if isinstance(spec.path, str) else spec.path
-    ordered = [(split, given[split]) for split in SPLITS if split in given]
-    return tuple(SourceFile(resolve(text, root), _label(text, root), split) for split, text in ordered)
+        folder = str(spec.path)
+        files = read_entry(resolve(folder, root), str(spec.name)).files
+        return tuple(SourceFile(path, f"{folder}/{path.name}", "train") for path in files)
+    path = spec.path
+    given = {"train": path} if isinstance(path, str) else {str(k): v for k, v in path.items()}
+    return tuple(
+        SourceFile(resolve(given[split], root), _label(given[split], root), split)
+        for split in SPLITS
+        if split in given
+    )
 
 
 def sources(spec: DatasetSpec, root: Path) -> Sources:
@@ -150,8 +152,7 @@ def sources(spec: DatasetSpec, root: Path) -> Sources:
     """
     files = source_files(spec, root)
     if spec.format == "llamafactory":
-        assert isinstance(spec.path, str)
-        entry = read_entry(resolve(spec.path, root), spec.name or "")
+        entry = read_entry(resolve(str(spec.path), root), str(spec.name))
         form, samples = entry.format, entry.num_samples
     else:
         name = spec.format or _detected(files[0], spec)
@@ -179,26 +180,21 @@ def load_rows(store: Store, version_id: str, *, splits: Collection[str] | None =
         if split not in (*SPLITS, HELD):
             raise UserError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
     version = store.get("dataset_version", version_id)
-    refs = [
-        ref
-        for ref in _read(version, "refs.parquet").to_pylist()
-        if splits is None or ref["split"] in splits
-    ]
+    table = _read(version, "refs.parquet")
+    if splits is not None:
+        table = table.filter(_is_in(table["split"], sorted(splits)))
+    refs = table.to_pylist()
     contents = _contents(store, version, [ref["row_uid"] for ref in refs])
     return [row_from(ref, contents[ref["row_uid"]]) for ref in sorted(refs, key=_uid)]
 
 
 def _contents(store: Store, version: ObjectRef, uids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return uid -> line of rows.parquet, from the row objects that the version names."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    wanted = pa.array(uids, pa.int64())
     found: dict[int, dict[str, Any]] = {}
     for parent in store.manifest(version)["parents"]:
         if parent["role"] == "rows":
             table = _read(store.get("rows", parent["id"]), "rows.parquet")
-            lines = table.filter(pc.is_in(table["row_uid"], value_set=wanted)).to_pylist()
+            lines = table.filter(_is_in(table["row_uid"], uids)).to_pylist()
             found.update((line["row_uid"], line) for line in lines)
     return found
 
@@ -222,6 +218,13 @@ def _unknown_part(columns: Mapping[str, str], name: FormatName) -> str | None:
     return None
 
 
+def _is_in(column: Any, values: Sequence[int] | Sequence[str]) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.is_in(column, value_set=pa.array(values, column.type))
+
+
 def _uid(ref: dict[str, Any]) -> int:
     return int(ref["row_uid"])
 
@@ -243,11 +246,11 @@ def _detected(file: SourceFile, spec: DatasetSpec) -> FormatName:
             break
     found = detect(first or {}, spec.columns)
     if found is None:
-        has = f"; its columns are {', '.join(map(str, first))}" if first else ", for it has no records"
+        columns = ", ".join(map(str, first)) if first else "none"
         raise UserError(
-            f"no format fits this file{has}",
+            f"no format fits this file, whose first record has the columns: {columns}",
             where=file.label,
-            fix="name its format, or map its columns as in columns: {input: question, output: answer}",
+            fix="name its format, or map its columns, as {input: question, output: answer}",
         )
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.rows import Content, Message
@@ -68,7 +68,7 @@ class Format:
         default = None if self.strict else self.shape.parts[part]
         return self.columns.get(part, default)
 
-    @property
+    @cached_property
     def used(self) -> dict[str, str]:
         """Return part -> column for each part that is read."""
         found = {part: self.column(part) for part in self.shape.parts}
@@ -93,7 +93,7 @@ class Format:
         Raises:
             UnusableError: a value that JSON can't hold.
         """
-        used = set(self.used.values())
+        used = self.used.values()
         rest = {key: plain(value) for key, value in record.items() if key not in used}
         return json_text(dict(sorted(rest.items()))) if rest else "{}"
 
@@ -211,9 +211,7 @@ def _sft(messages: tuple[Message, ...], tools: str | None) -> Content:
     return Content("sft", messages, tools=tools)
 
 
-def _judged(
-    messages: tuple[Message, ...], tools: str | None, parts: Mapping[str, Any]
-) -> Content:
+def _judged(messages: tuple[Message, ...], tools: str | None, parts: Mapping[str, Any]) -> Content:
     if not isinstance(parts["label"], bool):
         raise UnusableError("label is not true or false", f"{parts['label']!r}")
     return Content("feedback", messages, label=parts["label"], tools=tools)
@@ -264,9 +262,13 @@ def _pair(
 # ------------------------------------------------------------------------------- the table
 
 
-def turns_shape(dialect: Dialect, default: str, *, strict: bool, extra: tuple[str, ...] = ()) -> Shape:
-    """Return the shape of conversations; `extra` parts (chosen, rejected, label) are required."""
-    parts = {"messages": default} | _same("system", "tools", *extra)
+def turns_shape(dialect: Dialect, *, strict: bool, extra: tuple[str, ...] = ()) -> Shape:
+    """Return the shape of conversations; `extra` parts (chosen, rejected, label) are required.
+
+    `strict` wants LLaMA-Factory's order of turns.
+    """
+    column = "conversations" if strict else "messages"
+    parts = {"messages": column} | _same("system", "tools", *extra)
     read = partial(_read_turns, dialect=dialect, strict=strict)
     return Shape(parts, ("messages", *extra), read)
 
@@ -296,8 +298,8 @@ SHAPES: Mapping[str, Shape] = {
         _same("input", "output") | {"system": None}, ("input", "output"), _read_columns
     ),
     "alpaca": alpaca_shape(),
-    "sharegpt": turns_shape(SHAREGPT, "conversations", strict=True),
-    "messages": turns_shape(OPENAI, "messages", strict=False),
+    "sharegpt": turns_shape(SHAREGPT, strict=True),
+    "messages": turns_shape(OPENAI, strict=False),
     "prompt_completion": Shape(
         _same("prompt", "completion", "system", "tools"), ("prompt", "completion"), _completion
     ),

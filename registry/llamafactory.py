@@ -31,6 +31,7 @@ _ALPACA = {
     "system": "system",
     "tools": "tools",
 }
+_TURNS = {"messages": "messages", "system": "system", "tools": "tools"}
 _ALPACA_DEFAULTS = {"instruction": "instruction", "input": "input", "output": "output"}
 _TAGS = {
     "role_tag": "from",
@@ -137,9 +138,8 @@ def _format(entry: Mapping[str, Any], where: str) -> Format:
         given = _ALPACA_DEFAULTS if columns is None else _renamed(columns, _ALPACA)
         shape = alpaca_shape(tuple(extra))
     elif kind in ("sharegpt", "openai"):
-        parts = ("messages", "system", "tools")
-        given = {"messages": "conversations"} if columns is None else _renamed(columns, parts)
-        shape = turns_shape(_dialect(entry, where), "conversations", strict=True, extra=tuple(extra))
+        given = {"messages": "conversations"} if columns is None else _renamed(columns, _TURNS)
+        shape = turns_shape(_dialect(entry, where), strict=True, extra=tuple(extra))
     else:
         raise UserError(f"unknown formatting '{kind}'", where=where, expected="alpaca or sharegpt")
     needed = "instruction" if kind == "alpaca" else "messages"
@@ -149,10 +149,9 @@ def _format(entry: Mapping[str, Any], where: str) -> Format:
     return Format(shape, {**given, **extra}, strict=True)
 
 
-def _renamed(columns: Mapping[str, Any], names: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
+def _renamed(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
     """Return part -> column for the keys of a `columns` block that this formatting knows."""
-    known = names if not isinstance(names, tuple) else dict(zip(names, names, strict=True))
-    return {known[key]: column for key, column in columns.items() if column and key in known}
+    return {names[key]: str(column) for key, column in columns.items() if column and key in names}
 
 
 def _extra(entry: Mapping[str, Any], columns: Mapping[str, Any], where: str) -> dict[str, str]:

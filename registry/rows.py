@@ -122,10 +122,8 @@ def content_schema() -> pa.Schema:
     import pyarrow as pa
 
     text = pa.string()
-    turn = pa.struct(
-        [("role", text), ("content", text), ("tool_calls", text), ("name", text)]
-        + [("train", pa.bool_())]
-    )
+    texts = [(name, text) for name in ("role", "content", "tool_calls", "name")]
+    turn = pa.struct([*texts, ("train", pa.bool_())])
     return pa.schema(
         [
             ("row_uid", pa.int64()),

@@ -103,9 +103,7 @@ def assign(
     for positions in members.values():
         placed = _place(rows, positions)
         leaks += placed.leaks
-        for position, split, cluster in zip(
-            positions, placed.splits, placed.clusters, strict=True
-        ):
+        for position, split, cluster in zip(positions, placed.splits, placed.clusters, strict=True):
             splits[position], clusters[position] = split, cluster
         if placed.free:
             free[min(rows[position].row_hash for position in positions)] = positions
@@ -148,7 +146,7 @@ def _place(rows: Sequence[Candidate], positions: Sequence[int]) -> _Placed:
 
 def _still_wanted(targets: Sequence[Target], splits: Sequence[str]) -> dict[str, int]:
     """Return what is left to carve, test first, after what was committed or given."""
-    wanted = {target.split: target.rows - splits.count(target.split) for target in targets}
+    wanted: dict[str, int] = {t.split: t.rows - splits.count(t.split) for t in targets}
     return {split: wanted[split] for split in reversed(SPLITS) if wanted.get(split, 0) > 0}
 
 

@@ -124,9 +124,7 @@ def strictly_alternating(messages: Sequence[Message]) -> None:
     for index, message in enumerate(messages):
         expected = ("user", "tool") if index % 2 == 0 else ("assistant",)
         if message.role not in expected:
-            raise UnusableError(
-                "turns don't alternate", f"turn {index + 1} is {message.role}'s"
-            )
+            raise UnusableError("turns don't alternate", f"turn {index + 1} is {message.role}'s")
 
 
 def check_answered(messages: Sequence[Message]) -> None:
@@ -159,8 +157,7 @@ def calls_from_text(text: str) -> str:
         UnusableError: not JSON, or without a name.
     """
     value = parse_json(text, "the function call")
-    calls = value if isinstance(value, list) else [value]
-    return _calls([call.get("function", call) if isinstance(call, dict) else call for call in calls])
+    return _calls(value if isinstance(value, list) else [value])
 
 
 def tools_text(value: object) -> str | None:
@@ -173,7 +170,7 @@ def tools_text(value: object) -> str | None:
         value = parse_json(value, "tools") if value.strip() else None
     if value is None or value == []:
         return None
-    schemas = value if isinstance(value, list) else [value]
+    schemas: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(schema, dict) for schema in schemas):
         raise UnusableError("tools are not a list of function schemas")
     return json_text(
@@ -211,19 +208,21 @@ def _openai_calls(turn: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(calls, list):
         raise UnusableError("tool_calls is not a list")
-    return _calls([call.get("function", call) if isinstance(call, dict) else call for call in calls])
+    return _calls(calls)
 
 
-def _calls(functions: Sequence[object]) -> str:
+def _calls(calls: Sequence[object]) -> str:
     """Write calls in one form: arguments as an object where they are one."""
     made = []
-    for function in functions:
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else call
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise UnusableError("a function call without a name")
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
             arguments = _object_or_text(arguments)
-        made.append({"type": "function", "function": {"name": function["name"], "arguments": arguments}})
+        described = {"name": function["name"], "arguments": arguments}
+        made.append({"type": "function", "function": described})
     return json_text(made)
 
 

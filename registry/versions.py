@@ -156,9 +156,7 @@ class ContentWriter:
         self._pending.clear()
 
 
-def place(
-    found: Collected, spec: DatasetSpec, committed: Mapping[str, Placement]
-) -> Assignment:
+def place(found: Collected, spec: DatasetSpec, committed: Mapping[str, Placement]) -> Assignment:
     """Decide split and cluster of every content that was found."""
     entries = list(found.entries.values())
     candidates = [Candidate(e.row_hash, e.given, committed.get(e.row_hash)) for e in entries]
@@ -233,9 +231,7 @@ def _digest(lines: Sequence[Mapping[str, Any]]) -> str:
     return total.hexdigest()
 
 
-def _facts(
-    name: str, spec: DatasetSpec, found: Collected, placed: Assignment
-) -> dict[str, Any]:
+def _facts(name: str, spec: DatasetSpec, found: Collected, placed: Assignment) -> dict[str, Any]:
     """Return what the manifest says of the version; counts are of rows."""
     counts = {split: placed.splits.count(split) for split in (*SPLITS, HELD)}
     return {

@@ -1,0 +1,235 @@
+"""Every error of a spec names file, line and key, what was given and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.spec import Spec, load_spec
+from pipeline.spec_errors import SpecError
+from registry.errors import UserError
+
+GOOD = """\
+bases: {nano: {model: nano}}
+datasets:
+  rows:
+    path: rows.csv
+    columns: {input: text, output: label}
+capabilities:
+  intent:
+    data: rows
+    answer: choice
+    goal: 0.8
+train: {base: nano, pool: [rows]}
+"""
+
+
+def loaded(tmp_path: Path, text: str) -> Spec:
+    path = tmp_path / "gapmend.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_spec(path)
+
+
+def errors(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(SpecError) as raised:
+        loaded(tmp_path, text)
+    return str(raised.value).split("\n")
+
+
+def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
+    spec = loaded(tmp_path, GOOD)
+    assert spec.mend.rounds == 3
+    assert spec.guards == {}
+    assert spec.datasets["rows"].allow_rejects == 0.01
+    with pytest.raises(ValidationError):
+        spec.mend = None  # type: ignore[assignment, misc]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "goal: 0.8",
+            "gaol: 0.8",
+            "gapmend.yaml:10: capabilities.intent.gaol: unknown key; expected one of prompts, labels, "
+            "pattern, limit, max_new_tokens, data, answer, goal, margin; did you mean 'goal'?",
+        ),
+        (
+            "answer: choice",
+            "answer: choise",
+            'gapmend.yaml:9: capabilities.intent.answer: given "choise"; expected choice, exact, '
+            "number, regex, contains, perplexity, python:module:function; did you mean 'choice'?",
+        ),
+        (
+            "goal: 0.8",
+            "goal: 80",
+            "gapmend.yaml:10: capabilities.intent.goal: given 80; expected at most 1",
+        ),
+        (
+            "goal: 0.8",
+            "goal: 80%",
+            'gapmend.yaml:10: capabilities.intent.goal: given "80%"; expected a number',
+        ),
+        (
+            "data: rows",
+            "data: row",
+            "gapmend.yaml:8: capabilities.intent.data: no dataset is called 'row'; expected one of "
+            "rows; did you mean 'rows'?",
+        ),
+        (
+            "base: nano",
+            "base: nani",
+            "gapmend.yaml:11: train.base: no base is called 'nani'; expected one of nano; "
+            "did you mean 'nano'?",
+        ),
+        (
+            "pool: [rows]",
+            "pool: [rows, more]",
+            "gapmend.yaml:11: train.pool.1: no dataset is called 'more'; expected one of rows",
+        ),
+        (
+            "path: rows.csv",
+            "path: {train: a.csv, tset: b.csv}",
+            "gapmend.yaml:4: datasets.rows.path.tset: unknown key; expected one of train, dev, test; "
+            "did you mean 'test'?",
+        ),
+        (
+            "path: rows.csv",
+            "path: [rows.csv]",
+            'gapmend.yaml:4: datasets.rows.path: given ["rows.csv"]; expected a text or a mapping',
+        ),
+        (
+            "path: rows.csv",
+            "path: $HOME/rows.csv",
+            "gapmend.yaml:4: datasets.rows.path: '$HOME/rows.csv' has a dollar sign; expected "
+            "variables as ${NAME} alone",
+        ),
+        (
+            "path: rows.csv",
+            "path: ${GAPMEND_NO}/rows.csv",
+            "gapmend.yaml:4: datasets.rows.path: '${GAPMEND_NO}/rows.csv' needs the environment "
+            "variable GAPMEND_NO, which is not set; set it, as in: export "
+            "GAPMEND_NO=/path/to/folder",
+        ),
+        (
+            "path: rows.csv",
+            "path: rows.csv\n    format: alpca",
+            'gapmend.yaml:5: datasets.rows.format: given "alpca"; expected columns, alpaca, sharegpt, '
+            "messages, prompt_completion, text, preference, llamafactory; did you mean 'alpaca'?",
+        ),
+        (
+            "    path: rows.csv\n",
+            "",
+            "gapmend.yaml:3: datasets.rows.path: this key is missing; expected a file (.csv .tsv "
+            ".json .jsonl .ndjson .parquet .txt), or a file for each of train, dev and test",
+        ),
+        (
+            "    goal: 0.8\n",
+            "    goal: 0.8\n    goal: 0.9\n",
+            "gapmend.yaml:11: capabilities.intent.goal: this key is repeated (first in line 10)",
+        ),
+        (
+            "{model: nano}",
+            "{model: nano, quantize: int4}",
+            'gapmend.yaml:1: bases.nano.quantize: given "int4"; expected nf4, fp4, int8; did you mean '
+            "'int8'?",
+        ),
+        (
+            "bases: {nano:",
+            "bases: {na no:",
+            "gapmend.yaml:1: bases.na no: not a usable name; expected letters, digits, '_', '-' "
+            "and '.'",
+        ),
+    ],
+)
+def test_each_mistake_is_one_line(tmp_path: Path, old: str, new: str, line: str) -> None:
+    assert old in GOOD
+    assert errors(tmp_path, GOOD.replace(old, new)) == [line]
+
+
+def test_several_mistakes_are_all_listed_one_a_line(tmp_path: Path) -> None:
+    text = GOOD.replace("answer: choice", "answer: 7").replace("base: nano", "bass: nano")
+    lines = errors(tmp_path, text.replace("path:", "paht:"))
+    assert [line.split(": ")[1] for line in lines] == [
+        "datasets.rows.paht",
+        "capabilities.intent.answer",
+        "train.bass",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "gapmend.yaml:1: the file is empty; expected keys such as bases"),
+        ("- a", "gapmend.yaml:1: not a mapping of keys"),
+        ("a: [1\nb: 2", "gapmend.yaml:2: not YAML"),
+        ("a: !!python/name:os.system x", "gapmend.yaml:1: not YAML: could not determine"),
+        ("a: &x [*x]", "gapmend.yaml"),
+    ],
+)
+def test_what_is_no_spec_at_all_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        loaded(tmp_path, text)
+    assert message in str(raised.value).split("\n")[0]
+
+
+def test_invalid_utf8_says_where(tmp_path: Path) -> None:
+    (tmp_path / "gapmend.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(UserError, match="invalid UTF-8 at byte 3"):
+        load_spec(tmp_path / "gapmend.yaml")
+
+
+def test_keys_are_texts_as_they_are_written(tmp_path: Path) -> None:
+    text = GOOD.replace("  rows:\n", "  on:\n").replace("data: rows", "data: 'on'")
+    assert list(loaded(tmp_path, text.replace("[rows]", "['on']")).datasets) == ["on"]
+
+
+def test_labels_from_a_file_are_in_the_spec(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('["a", "b"]')
+    spec = loaded(tmp_path, GOOD.replace("goal:", "labels: labels.json\n    goal:"))
+    assert spec.capabilities["intent"].labels == ("a", "b")
+    (line,) = errors(tmp_path, GOOD.replace("goal:", "labels: gone.json\n    goal:"))
+    assert line.startswith("gapmend.yaml:10: capabilities.intent.labels: gone.json: can't read")
+
+
+def test_a_variable_is_replaced_in_a_base_and_kept_in_a_path(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GAPMEND_HERE", str(tmp_path))
+    text = GOOD.replace("model: nano", "model: '${GAPMEND_HERE}/m'").replace(
+        "path: rows.csv", "path: ${GAPMEND_HERE}/rows.csv"
+    )
+    spec = loaded(tmp_path, text)
+    assert spec.bases["nano"].model == f"{tmp_path}/m"
+    assert spec.datasets["rows"].path == "${GAPMEND_HERE}/rows.csv"
+
+
+def test_the_json_schema_names_every_part() -> None:
+    schema = Spec.json_schema()
+    assert set(schema["properties"]) == set(Spec.model_fields)
+    assert schema["additionalProperties"] is False
+
+
+KEYS = st.sampled_from(
+    ["bases", "datasets", "capabilities", "guards", "train", "path", "data", "base", "x", "goal"]
+)
+YAML = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(KEYS, YAML, max_size=6))
+@settings(deadline=None, max_examples=60)
+def test_any_yaml_is_a_spec_or_lines_that_name_the_file(tmp_path_factory, value) -> None:
+    import yaml
+
+    path = tmp_path_factory.getbasetemp() / "gapmend.yaml"
+    path.write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(UserError) as raised:  # none of these is whole
+        load_spec(path)
+    lines = str(raised.value).split("\n")
+    assert all(line.startswith(("gapmend.yaml:", str(path))) for line in lines)
