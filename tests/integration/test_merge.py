@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from registry.adapters import write_scaled
 from registry.errors import GateRefusedError, UserError
 from registry.merge import (
     check_merged,
@@ -167,3 +168,15 @@ def test_a_tied_lm_head_is_refused(tmp_path) -> None:
     loaded = load_model("tied", BaseSpec(model=str(base)), tmp_path)
     with pytest.raises(UserError, match="lm_head is tied"):
         merge_adapter(loaded, adapter, tmp_path / "out")
+
+
+def test_a_scaled_adapter_is_the_adapter_at_that_scale(case, tmp_path) -> None:
+    write_scaled(case.adapter, 0.7, tmp_path / "scaled")
+    tokens = prompt_tokens(case.loaded)
+    case.loaded.use(case.adapter, 0.7)
+    wanted = logits_of(case.loaded.model, tokens)
+    case.loaded.use(tmp_path / "scaled")
+    found = logits_of(case.loaded.model, tokens)
+    case.loaded.use(None)
+    assert distance(wanted, found) < 1e-5
+    assert distance(case.reference, found) > 0.05
