@@ -15,7 +15,7 @@ from registry.catalog import Catalog
 from registry.errors import UserError
 from registry.fsck import fsck
 from registry.rebuild import rebuild
-from registry.store import Store
+from registry.store import ObjectRef, Store
 
 COMMITTER = """
     import sys
@@ -50,7 +50,7 @@ def start(code: str, *args: object) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def put_one(store: Store, name: str = "one") -> object:
+def put_one(store: Store, name: str = "one") -> ObjectRef:
     with store.draft() as draft:
         (draft / "data.bin").write_bytes(b"x" * 1000)
         return store.put("made", draft, identity={"name": name})

@@ -1,9 +1,10 @@
-"""Kill a program at every kind of instant and see what it leaves. For any program:
+"""Kill a program at every kind of instant and see what it leaves.
 
-calls = record(["pipeline.cli:main", "ingest", "-C", folder])      # on a scratch workspace
-for point in points(calls, kills=10, seed=0):
-ended = run_killed([...], point)                               # ended.lines: its stdout
-ended = run_killed_at_time([...], mark="…", seconds=0.3)           # mark: in its stdout/stderr
+The program may be any. `record` runs it once, on a scratch workspace, and lists the calls that can
+be hit; `points` chooses among them; `run_killed` and `run_killed_at_time` end it there:
+
+    argv = ["pipeline.cli:main", "ingest", "-C", folder]
+    for point in points(record(argv), kills=10, seed=0): run_killed(argv, point)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run a program in this process and kill it (SIGKILL) at a chosen call, or list the calls.
 
-    python launcher.py count FILE           PROGRAM [ARGS…]   append "kind<TAB>site" per call to FILE
+    python launcher.py count FILE           PROGRAM [ARGS…]   one line a call into FILE
     python launcher.py kill KIND:NTH:WHEN   PROGRAM [ARGS…]   KIND fsync|rename|commit, NTH from 1,
                                                               WHEN before|after the call itself
 
@@ -23,6 +23,7 @@ import duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -63,7 +64,7 @@ class Killer:
 
 def _site() -> str:
     """Return where the call comes from: the two innermost frames of this project."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     found: list[str] = []
     while frame is not None and len(found) < 2:
         path = Path(frame.f_code.co_filename)
