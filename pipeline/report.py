@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.tables import table
+from pipeline.tables import in_bytes, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import RenderableType
     from rich.table import Table
 
+    from evals.forgetting import GuardFinding
+    from evals.gap import ClosedFinding
     from evals.stats import Interval
     from pipeline.forget import ForgetReport
     from pipeline.gap import GapReport
     from pipeline.ingest import IngestReport
+    from pipeline.mend import MendReport, Round
+    from pipeline.merge import MergeReport
+    from pipeline.promote import PromoteReport
+    from pipeline.select import SelectReport
+    from pipeline.train import TrainReport
 
 _COLOURS = {
     "met": "green",
@@ -27,6 +36,8 @@ _COLOURS = {
     "kept": "green",
     "forgotten": "red",
 }
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def ingest_table(report: IngestReport) -> Table:
@@ -68,39 +79,145 @@ def gap_table(report: GapReport) -> Table:
     return made
 
 
+def select_table(report: SelectReport) -> Table:
+    """Return what was selected and why, and what was kept out."""
+    title = f"selection {report.selection_id[:12]}: {report.rows} rows"
+    made = table(title, ("for", "because", "rows", "mean similarity"), [])
+    why = {
+        "gap": "nearest to the dev items that the base fails",
+        "replay": "the base answers it right: so that it stays so",
+        "mend": "fills in what the last adapter lost",
+    }
+    for part in report.parts:
+        score = "-" if part.score is None else f"{part.score:.3f}"
+        made.add_row(part.capability, why[part.reason], str(part.rows), score)
+    kept_out = [f"{count} {reason}" for reason, count in report.leaks.items()]
+    kept_out += [f"{report.near_duplicates} near-duplicates passed over"]
+    kept_out += [f"{report.rejects} too long for the base"] if report.rejects else []
+    kept_out += [f"{count} missing for {name}" for name, count in report.missing.items()]
+    made.caption = "kept out: " + ", ".join(kept_out)
+    return made
+
+
+def train_tables(report: TrainReport) -> list[RenderableType]:
+    """Return the training curve and what it cost."""
+    first, last = report.curve[0].loss, report.curve[-1].loss
+    curve = Text(f"loss {first:.3f} {sparkline([p.loss for p in report.curve])} {last:.3f}")
+    facts = Text(
+        f"adapter {report.adapter_id[:12]}: {report.method} on {report.base}, {report.rows} rows, "
+        f"{report.steps} steps, {report.tokens:,} tokens ({report.trained_tokens:,} trained) in "
+        f"{report.train_seconds:.1f} s, {report.tokens_per_second:,.0f} tokens/s"
+    )
+    note = [Text(f"one row a pass: {report.note}")] if report.note else []
+    return [Text("training", style="bold"), curve, facts, *note]
+
+
 def forget_tables(report: ForgetReport) -> list[RenderableType]:
     """Return what an adapter closed and what it lost, item by item counted."""
     at = "" if report.scale == 1 else f" at scale {report.scale:g}"
-    closed = table(
-        f"what adapter {report.adapter_id[:8]}{at} closed ({report.split})",
-        ("capability", "goal", "score", "95% interval", "verdict"),
-        [],
-    )
-    for name, one in report.closed.items():
-        closed.add_row(
-            name,
-            f"{one.goal:.2f}",
-            f"{one.score.mean:.3f}",
-            bounds(one.score),
-            verdict(one.verdict),
+    name = f"adapter {report.adapter_id[:8]}{at}"
+    return [
+        closed_table(f"what {name} closed ({report.split})", report.closed),
+        kept_table(f"what {name} lost ({report.split})", report.kept),
+    ]
+
+
+def closed_table(title: str, closed: Mapping[str, ClosedFinding]) -> Table:
+    """Return each tuned capability's score and verdict."""
+    made = table(title, ("capability", "goal", "score", "95% interval", "verdict"), [])
+    for name, one in closed.items():
+        score = f"{one.score.mean:.3f}"
+        made.add_row(name, f"{one.goal:.2f}", score, bounds(one.score), verdict(one.verdict))
+    return made
+
+
+def kept_table(title: str, kept: Sequence[GuardFinding]) -> Table:
+    """Return what was lost and gained of each guard, and of what needed no training."""
+    columns = ("", "before", "after", "lost", "gained", "at worst", "allowed", "verdict")
+    made = table(title, columns, [])
+    for one in kept:
+        made.add_row(
+            one.guard,
+            f"{one.before:.3f}",
+            f"{one.after:.3f}",
+            str(one.lost),
+            str(one.gained),
+            f"{one.difference.low:+.3f}",
+            f"{-one.max_drop:+.3f}",
+            verdict(one.verdict, " (accepted)" if one.accepted else ""),
         )
-    lost = table(
-        f"what adapter {report.adapter_id[:8]}{at} lost ({report.split})",
-        ("guard", "before", "after", "lost", "gained", "at worst", "allowed", "verdict"),
-        [],
-    )
-    for guard in report.kept:
-        lost.add_row(
-            guard.guard,
-            f"{guard.before:.3f}",
-            f"{guard.after:.3f}",
-            str(guard.lost),
-            str(guard.gained),
-            f"{guard.difference.low:+.3f}",
-            f"{-guard.max_drop:+.3f}",
-            verdict(guard.verdict, " (accepted)" if guard.accepted else ""),
+    return made
+
+
+def mend_tables(report: MendReport) -> list[RenderableType]:
+    """Return each round: the rows it moved, what that closed and what was still lost."""
+    columns = ("round", "adapter", "rows", "replayed", "rows moved", "closed", "lost", "then")
+    made = table("mending", columns, [])
+    for one in report.rounds:
+        moved = ", ".join(f"{name} {change:+d}" for name, change in one.added.items())
+        made.add_row(
+            str(one.number),
+            one.adapter_id[:8],
+            str(one.rows),
+            str(one.replay_rows),
+            moved or "-",
+            ", ".join(f"{name} {word}" for name, word in one.closed.items()),
+            _losses(one),
+            _then(one, last=one is report.rounds[-1]),
         )
-    return [closed, lost]
+    end = (
+        f"mended: adapter {report.adapter_id[:12]} closes its gaps and loses nothing on dev"
+        if report.mended
+        else f"not mended in {len(report.rounds) - 1} rounds; the best is {report.adapter_id[:12]}"
+    )
+    return [made, Text(end), *(Text(f"- {line}") for line in report.advice)]
+
+
+def promote_tables(report: PromoteReport) -> list[RenderableType]:
+    """Return the figures on test, the gates and the decision."""
+    name = report.adapter_id[:12]
+    shown: list[RenderableType] = [
+        closed_table(f"promote: what {name} closed ({report.split})", report.closed),
+        kept_table(f"promote: what {name} lost ({report.split})", report.kept),
+    ]
+    if report.promoted:
+        return [*shown, Text(f"promoted: {name} is champion (look {report.looks} at test)")]
+    return [*shown, Text(f"refused: {'; '.join(report.reasons)}", style="red")]
+
+
+def merge_table(report: MergeReport) -> Table:
+    """Return the proof that the merged model answers as base and adapter do."""
+    title = f"merge: {report.path} ({in_bytes(report.bytes)}, {report.dtype})"
+    rows = [
+        ("merged, same process", f"{report.merged:.1e}"),
+        ("merged, loaded anew in another process", f"{report.reloaded:.1e}"),
+        ("allowed", f"{report.bound:.1e}"),
+        ("for comparison: base without the adapter", f"{report.moved:.1e}"),
+    ]
+    caption = f"largest difference over the largest logit, {report.positions} positions"
+    made = table(title, ("logits against base + adapter", "difference"), rows)
+    made.caption = caption
+    return made
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return values as a line of blocks, from the lowest to the highest."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(_BLOCKS[int((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
+
+
+def _losses(one: Round) -> str:
+    lost = [f"{n} {word} ({one.lost[n]} items)" for n, word in one.kept.items() if word != "kept"]
+    return ", ".join(lost) or "nothing"
+
+
+def _then(one: Round, *, last: bool) -> str:
+    if one.scale == 1:
+        return "done"
+    if one.scale is not None:
+        return f"done at scale {one.scale:g}"
+    return "rounds used up" if last else "no scale will do: train again"
 
 
 def bounds(interval: Interval) -> str:

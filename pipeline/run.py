@@ -98,7 +98,7 @@ def loop(ws: Workspace, ui: Ui) -> Iterator[Done]:
 
 def run(ws: Workspace, ui: Ui) -> RunReport:
     """Run the loop and show each stage's report as it is done."""
-    from pipeline.report import closing, shown
+    from pipeline.story import closing, shown
 
     done: list[Done] = []
     for one in loop(ws, ui):
