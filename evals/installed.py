@@ -18,6 +18,7 @@ from lm_eval.tasks import TaskManager
 
 from evals.capability import Item
 from evals.results import Sample
+from evals.scoring import Scored, rejects_of
 from evals.tasks import run
 from registry.errors import UserError
 
@@ -33,9 +34,7 @@ TASKS = Path(lm_eval.tasks.__file__).parent
 """Where lm-eval keeps its tasks."""
 
 
-def installed_items(
-    name: str, split: str, limit: int | None = None, folder: Path = TASKS
-) -> list[Item]:
+def installed_items(name: str, split: str, limit: int | None = None) -> list[Item]:
     """Return the documents of a task as items, half of them in dev and half in test, by hash.
 
     An item's uid is the document's position in the task; `limit` takes the smallest hashes.
@@ -43,7 +42,7 @@ def installed_items(
     Raises:
         UserError: there is no such task, or its data isn't on this machine.
     """
-    task = _load(name, folder)
+    task = _load(name, TASKS)
     first: dict[str, int] = {}
     items = []
     for position, doc in enumerate(task.eval_docs):
@@ -56,25 +55,30 @@ def installed_items(
     return sorted(kept, key=lambda item: item.uid)
 
 
-def score_installed(plan: Plan, engine: PackedLM, folder: Path = TASKS) -> tuple[Sample, ...]:
+def score_installed(plan: Plan, engine: PackedLM) -> Scored:
     """Run the task on the plan's items, through its own prompts and its own scoring.
 
-    The score is the task's acc_norm where it has one, else its first metric.
+    The score is the task's acc_norm where it has one, else its first metric, after the first of
+    its filters.
 
     Raises:
         UserError: the metric isn't a number from 0 to 1 for each document.
     """
-    name = str(getattr(plan.spec, "lm_eval", None))
+    whole = _load(str(getattr(plan.spec, "lm_eval", None)), TASKS)
     items = [question.item for question in plan.questions]
-    task = _restricted(_load(name, folder), [item.uid for item in items])
+
+    def make(positions: Sequence[int]) -> Task:
+        return _restricted(whole, [items[position].uid for position in positions])
+
     chat = bool(engine.loaded.tokenizer.chat_template)
-    logged = run(engine, task, log_samples=True, chat_template=chat)
-    first_filter = logged[0]["filter"]
-    by_position = {one["doc_id"]: one for one in logged if one["filter"] == first_filter}
-    return tuple(
-        _sample(name, item, by_position[position], task, engine)
-        for position, item in enumerate(items)
+    ran = run(engine, make, len(items), log_samples=True, chat_template=chat)
+    first = ran.logged[0]["filter"] if ran.logged else None
+    logged = {one["doc_id"]: one for one in ran.logged if one["filter"] == first}
+    samples = tuple(
+        _sample(items[position], logged[at], whole, engine)
+        for at, position in enumerate(ran.positions)
     )
+    return Scored(samples, rejects_of(plan, ran.too_long, engine.loaded.context))
 
 
 @cache
@@ -134,14 +138,12 @@ def _restricted(task: Task, positions: Sequence[int]) -> Task:
     return restricted
 
 
-def _sample(
-    name: str, item: Item, logged: Mapping[str, Any], task: Task, engine: PackedLM
-) -> Sample:
+def _sample(item: Item, logged: Mapping[str, Any], task: Task, engine: PackedLM) -> Sample:
     metric = "acc_norm" if "acc_norm" in logged["metrics"] else logged["metrics"][0]
     score = logged[metric]
     if not isinstance(score, int | float) or not 0 <= score <= 1:
         raise UserError(
-            f"metric {metric} of lm-eval task {name} is {score!r} for a document",
+            f"metric {metric} of lm-eval task {task.config.task} is {score!r} for a document",
             expected="a task whose first metric is a number from 0 to 1 for each document",
         )
     prompt = str(logged["arguments"][0][0])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evals.capability import labels_of
+from evals.limits import ENGINE_VERSION
 from evals.prompts import render_messages
 from evals.scorers import code_path
 from registry.errors import UserError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from registry.identity import BaseIdentity
 
 SCORING_VERSION = 1
-"""Raised whenever the engine, the tasks or the scorers could give another score."""
+"""Raised whenever prompts, tasks or scorers could give another score (the engine has its own)."""
 
 _REASONING_TOKENS = 256  # chain of thought needs more than the answer that the spec allows
 
@@ -109,6 +110,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     return {
         "format": 1,
         "scoring": SCORING_VERSION,
+        "engine": ENGINE_VERSION,
         "subject": plan.subject,
         "split": plan.split,
         "arm": plan.arm.name,

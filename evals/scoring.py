@@ -14,7 +14,7 @@ from evals.scorers import scorer_of
 from evals.tasks import Asking, CapabilityTask, end_of_turn, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evals.engine import PackedLM
     from evals.plan import Plan, Question
@@ -36,27 +36,42 @@ def score(plan: Plan, engine: PackedLM) -> Scored:
     if plan.spec.answer is None:
         from evals.installed import score_installed
 
-        samples = score_installed(plan, engine)
-        return Scored(samples, ())
+        return score_installed(plan, engine)
     asking = _asking(plan, loaded)
     contexts = [_render(loaded, question) for question in plan.questions]
+
+    def make(positions: Sequence[int]) -> CapabilityTask:
+        name = f"{plan.subject}_{plan.arm.name}"
+        questions = [plan.questions[i] for i in positions]
+        return CapabilityTask(name, questions, [contexts[i] for i in positions], asking)
+
+    ran = run(engine, make, len(contexts))
     tokens = _count_tokens(loaded, contexts, asking.end)
-    rejects = _rejects(plan, loaded, asking, tokens)
-    fits = [i for i in range(len(contexts)) if i not in rejects]
-    if not fits:
-        return Scored((), tuple(rejects.values()))
-    task = CapabilityTask(
-        f"{plan.subject}_{plan.arm.name}",
-        [plan.questions[i] for i in fits],
-        [contexts[i] for i in fits],
-        asking,
-    )
-    run(engine, task)
     samples = tuple(
-        _sample(plan.questions[i], task.outcomes[position], tokens[i])
-        for position, i in enumerate(fits)
+        _sample(plan.questions[i], ran.task.outcomes[at], tokens[i])
+        for at, i in enumerate(ran.positions)
+        if ran.task is not None
     )
-    return Scored(samples, tuple(rejects.values()))
+    return Scored(samples, rejects_of(plan, ran.too_long, loaded.context))
+
+
+def rejects_of(plan: Plan, too_long: Mapping[int, int], context: int) -> tuple[Reject, ...]:
+    """Return the questions at these positions as rejects, with the tokens that they need."""
+    items = {position: plan.questions[position].item for position in sorted(too_long)}
+    return tuple(
+        Reject(
+            row_uid=item.uid,
+            row_hash=item.row_hash,
+            source_file=item.source_file,
+            source_line=item.source_line,
+            base=plan.answerer.base.name,
+            reason=(
+                f"prompt and answer take {too_long[position]} tokens, more than the base's "
+                f"context of {context}"
+            ),
+        )
+        for position, item in items.items()
+    )
 
 
 def _asking(plan: Plan, loaded: LoadedModel) -> Asking:
@@ -93,39 +108,6 @@ def _count_tokens(loaded: LoadedModel, texts: Sequence[str], end: str) -> list[i
     encoded = loaded.tokenizer([head, *(t[shared:] for t in texts)], add_special_tokens=False)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     return [lengths[0] + length for length in lengths[1:]]
-
-
-def _rejects(
-    plan: Plan, loaded: LoadedModel, asking: Asking, tokens: Sequence[int]
-) -> dict[int, Reject]:
-    """Return the questions that do not fit with their answers, by position; none is cut."""
-    room = _answer_tokens(plan, loaded, asking)
-    rejects = {}
-    for i, question in enumerate(plan.questions):
-        item, needed = question.item, tokens[i] + room[i]
-        if item.text is None and needed > loaded.context:
-            reason = (
-                f"{tokens[i]} tokens of prompt and {room[i]} of answer are more than the "
-                f"base's context of {loaded.context}"
-            )
-            rejects[i] = Reject(
-                item.uid,
-                item.row_hash,
-                item.source_file,
-                item.source_line,
-                plan.answerer.base.name,
-                reason,
-            )
-    return rejects
-
-
-def _answer_tokens(plan: Plan, loaded: LoadedModel, asking: Asking) -> list[int]:
-    if plan.generates:
-        return [plan.max_new_tokens] * len(plan.questions)
-    if asking.labels:
-        longest = max(_count_tokens(loaded, [label + asking.end for label in asking.labels], ""))
-        return [longest] * len(plan.questions)
-    return _count_tokens(loaded, [q.item.expected + asking.end for q in plan.questions], "")
 
 
 def _sample(question: Question, outcome: Outcome, prompt_tokens: int) -> Sample:

@@ -19,11 +19,12 @@ from lm_eval.api.task import Task
 from lm_eval.config.task import TaskConfig
 from lm_eval.filters import build_filter_ensemble
 
+from evals.limits import OverlongError
 from evals.scorers import final_answer
 from registry.errors import GapmendError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lm_eval.api.model import LM
 
@@ -58,6 +59,20 @@ class Asking:
     scorer: Scorer | None = None
     reasoned: bool = False
     max_new_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A task that was run: over the documents at `positions`, in their order.
+
+    `too_long` has the positions that were left out, with the tokens that they need; `task` is None
+    if that is all of them.
+    """
+
+    task: Task | None
+    positions: tuple[int, ...]
+    too_long: Mapping[int, int]
+    logged: tuple[dict[str, Any], ...]
 
 
 class CapabilityTask(Task):
@@ -179,34 +194,56 @@ def end_of_turn(loaded: LoadedModel) -> str:
 
 
 def run(
-    engine: LM, task: Task, *, log_samples: bool = False, chat_template: bool = False
-) -> list[dict[str, Any]]:
-    """Run a task through lm-eval's evaluator.
+    engine: LM,
+    make: Callable[[Sequence[int]], Task],
+    count: int,
+    *,
+    log_samples: bool = False,
+    chat_template: bool = False,
+) -> Ran:
+    """Run a task through lm-eval's evaluator, without the documents that are too long.
 
     Without bootstrap (the intervals are ours) and without any of lm-eval's caches.
 
     Args:
         engine: the model.
-        task: what to ask.
-        log_samples: return lm-eval's samples.
+        make: makes the task over the documents at some positions of `count`.
+        count: how many documents there are.
+        log_samples: keep lm-eval's samples; a `CapabilityTask` has its outcomes itself.
         chat_template: let lm-eval put the task's prompts into the model's chat template.
-
-    Returns:
-        lm-eval's samples in document order if `log_samples`; a `CapabilityTask` keeps its own.
     """
     from lm_eval.evaluator import evaluate
 
-    name = task.config.task
-    tasks = {"tasks": {name: task}, "groups": {}}
-    results = evaluate(
-        lm=engine,
-        task_dict=tasks,
-        bootstrap_iters=0,
-        log_samples=log_samples,
-        apply_chat_template=chat_template,
-        fewshot_as_multiturn=chat_template,
-    )
-    return list(results["samples"][name]) if log_samples else []
+    positions, too_long = list(range(count)), dict[int, int]()
+    while positions:
+        task = make(positions)
+        name = task.config.task
+        try:
+            results = evaluate(
+                lm=engine,
+                task_dict={"tasks": {name: task}, "groups": {}},
+                bootstrap_iters=0,
+                log_samples=log_samples,
+                apply_chat_template=chat_template,
+                fewshot_as_multiturn=chat_template,
+            )
+        except OverlongError as error:
+            too_long |= _too_long(task, positions, error)
+            positions = [position for position in positions if position not in too_long]
+        else:
+            logged = results["samples"][name] if log_samples else []
+            return Ran(task, tuple(positions), too_long, tuple(logged))
+    return Ran(None, (), too_long, ())
+
+
+def _too_long(task: Task, positions: Sequence[int], error: OverlongError) -> dict[int, int]:
+    """Return the positions of documents that don't fit, with the tokens that they need."""
+    asked = [one for one in task.instances if one.request_type != "loglikelihood_rolling"]
+    needed: dict[int, int] = {}
+    for request in error.requests:
+        position = positions[asked[request.index].doc_id]
+        needed[position] = max(needed.get(position, 0), request.tokens)
+    return needed
 
 
 def _likelihood(result: Any, item: Item) -> float:
