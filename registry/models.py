@@ -29,9 +29,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BaseIdentity", "BaseSpec", "LoadedModel", "identify", "load_model", "nano_folder"]
+__all__ = [
+    "BaseIdentity",
+    "BaseSpec",
+    "LoadedModel",
+    "identify",
+    "load_config",
+    "load_model",
+    "nano_folder",
+]
 
 ADAPTERS_IN_MEMORY = 4
 _TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -184,6 +192,21 @@ class LoadedModel:
                 delattr(self.model, name)
         self.model.requires_grad_(requires_grad=False)
         self.model.eval()
+
+
+def load_config(name: str, spec: BaseSpec, root: Path) -> PreTrainedConfig:
+    """A base's config, without its weights.
+
+    Raises:
+        UserError: as `identify`, or transformers can't read it.
+    """
+    from transformers import AutoConfig
+
+    folder = locate(name, spec, root).path
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the config can't be read: {error}", f"bases.{name}") from error
 
 
 def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = None) -> LoadedModel:

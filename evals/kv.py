@@ -1,0 +1,210 @@
+"""Keys and values: of a shared prefix, of one forward, of sequences that grow.
+
+Heavy at import (torch, transformers). The caches hold what the engine's layout needs and no
+more: sequences on the right of a prefix that exists once.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, DynamicLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ATTENTION = "gapmend_prefix"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Keys and values, each (1, heads, tokens, width), one pair a layer."""
+
+    tokens: int
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+
+class Own(DynamicLayer):
+    """One layer's keys and values of one forward, behind an expanded prefix if one is given."""
+
+    def __init__(self, ahead: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        """See the class."""
+        super().__init__()
+        self.ahead = ahead
+
+    @classmethod
+    def cache(cls, layers: int, prefix: Prefix | None) -> Cache:
+        """A cache of such layers."""
+        return Cache(layers=[cls(prefix.layers[n] if prefix else None) for n in range(layers)])
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep this forward's keys and values; return what its queries attend to."""
+        self.keys, self.values, self.is_initialized = key_states, value_states, True
+        if self.ahead is None:
+            return key_states, value_states
+        return _behind(self.ahead, key_states, value_states)
+
+
+class Slots(Cache):
+    """Keys and values of sequences that grow token by token, each from its own length on.
+
+    Attributes:
+        used: (rows,) how many tokens each slot holds.
+        reach: how many places the next forward looks at.
+    """
+
+    def __init__(self, layers: int, rows: int, length: int) -> None:
+        """Room for `rows` sequences of at most `length` tokens."""
+        super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
+        self.rows, self.length = rows, length
+        self.used = np.zeros(rows, dtype=np.int64)
+        self.reach = 0
+        self.places = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+
+    def fill(self, slots: Sequence[int], read: Cache, lengths: Sequence[int]) -> None:
+        """Put the keys and values of freshly read rows into slots."""
+        for layer, source in zip(self.layers, read.layers, strict=True):
+            layer.fill(list(slots), source.keys, source.values)
+        self.used[list(slots)] = lengths
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy sequences from slots to other slots."""
+        for layer in self.layers:
+            layer.keys[list(target)] = layer.keys[list(source)]
+            layer.values[list(target)] = layer.values[list(source)]
+        self.used[list(target)] = self.used[list(source)]
+
+    def ready(self, active: int, device: torch.device) -> None:
+        """Make the next forward write one token to each of the first `active` slots."""
+        self.reach = int(self.used[:active].max()) + 1
+        used = torch.from_numpy(self.used[:active].copy()).to(device)
+        self.places = (torch.arange(active, device=device), used)
+
+
+class SlotLayer(DynamicLayer):
+    """One layer of `Slots`."""
+
+    def __init__(self, slots: Slots) -> None:
+        """See `Slots`."""
+        super().__init__()
+        self.slots = slots
+        self.is_initialized = False
+
+    def fill(self, slots: list[int], keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put rows (rows, heads, length, width) at the start of slots."""
+        if not self.is_initialized:
+            shape = (self.slots.rows, keys.shape[1], self.slots.length)
+            self.keys = keys.new_zeros((*shape, keys.shape[3]))
+            self.values = values.new_zeros((*shape, values.shape[3]))
+            self.is_initialized = True
+        self.keys[slots, :, : keys.shape[2]] = keys
+        self.values[slots, :, : keys.shape[2]] = values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one token a row at its place; return all places in reach."""
+        rows, places = self.slots.places
+        self.keys[rows, :, places] = key_states[:, :, 0]
+        self.values[rows, :, places] = value_states[:, :, 0]
+        reach = self.slots.reach
+        return self.keys[: len(rows), :, :reach], self.values[: len(rows), :, :reach]
+
+
+class Behind(Cache):
+    """Slots behind an expanded prefix, where attention doesn't join the two itself."""
+
+    def __init__(self, slots: Slots, prefix: Prefix) -> None:
+        """See the class."""
+        super().__init__(layers=list(slots.layers))
+        self.prefix = prefix
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int,
+        *_args: Any, **_kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Write the rows' tokens to their slots; return the prefix and all places in reach."""
+        own = self.layers[layer_idx].update(key_states, value_states)
+        return _behind(self.prefix.layers[layer_idx], *own)
+
+
+def _behind(
+    ahead: tuple[torch.Tensor, torch.Tensor], keys: torch.Tensor, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    front = [part.expand(len(keys), -1, -1, -1) for part in ahead]
+    return torch.cat([front[0], keys], 2), torch.cat([front[1], values], 2)
+
+
+_AHEAD: list[Prefix] = []
+
+
+@contextmanager
+def ahead_of(prefix: Prefix) -> Iterator[None]:
+    """Let `prefix_attention` attend to this prefix meanwhile."""
+    _AHEAD.append(prefix)
+    try:
+        yield
+    finally:
+        _AHEAD.pop()
+
+
+def prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,  # noqa: ARG001 - the interface of transformers; always 0 in eval mode
+    scaling: float | None = None,
+    **_kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention to a prefix that exists once and to each row's own keys, joined exactly.
+
+    Args:
+        module: the attention module; its `layer_idx` picks the prefix's keys.
+        query: (rows, heads, tokens, width).
+        key: (rows, key heads, keys, width), the rows' own.
+        value: as key.
+        attention_mask: additive (rows, 1, tokens, keys) over the own keys; None: causal.
+        dropout: not used.
+        scaling: of the scores; None: 1 / sqrt(width).
+
+    Returns:
+        (rows, tokens, heads, width), and None for the weights.
+    """
+    rows, heads, tokens, width = query.shape
+    ahead = _AHEAD[-1].layers[module.layer_idx]  # type: ignore[index]
+    groups = heads // key.shape[1]
+    # Query heads that share a key head become queries of it: the prefix isn't repeated either.
+    flat = query.reshape(rows, key.shape[1], groups * tokens, width).transpose(0, 1)
+    flat = flat.reshape(1, key.shape[1], -1, width)
+    front, front_log = _flash(flat, *ahead, None, scaling)
+    shape = (key.shape[1], rows, groups, tokens)
+    front = front.reshape(*shape, -1).transpose(0, 1).reshape(rows, heads, tokens, -1)
+    front_log = front_log.reshape(shape).transpose(0, 1).reshape(rows, heads, tokens)
+    if groups > 1:
+        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
+    own, own_log = _flash(query, key, value, attention_mask, scaling, causal=tokens > 1)
+    share = torch.sigmoid(front_log.float() - own_log.float()).unsqueeze(-1).to(own.dtype)
+    return torch.lerp(own, front, share.expand_as(own)).transpose(1, 2).contiguous(), None
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None,
+    scale: float | None, *, causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Attention and the log-sum-exp of its scores, (rows, heads, tokens)."""
+    output, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # noqa: SLF001 - the only kernel that returns the log-sum-exp
+        query, key, value, 0.0, causal and mask is None, attn_mask=mask, scale=scale
+    )
+    return output, logs
+
+
+AttentionInterface.register(ATTENTION, prefix_attention)

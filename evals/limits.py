@@ -1,0 +1,42 @@
+"""What the engine promises its callers, light enough to import without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Part of the key of every kept score: raised whenever the engine's figures may change.
+ENGINE_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """A request that doesn't fit the model: its index among the requests, its tokens."""
+
+    index: int
+    tokens: int
+
+
+class OverlongError(UserError):
+    """Requests longer than the model's context: nothing was scored, nothing was cut.
+
+    Attributes:
+        requests: all of them, by index, so that the caller may reject them and go on.
+        context: what the model takes, in tokens.
+    """
+
+    def __init__(self, requests: Sequence[Overlong], context: int) -> None:
+        """Name the first and count the rest."""
+        self.requests = tuple(requests)
+        self.context = context
+        first = self.requests[0]
+        super().__init__(
+            f"{len(self.requests)} requests are longer than the model's context, the first is "
+            f"request {first.index} with {first.tokens} tokens",
+            expected=f"at most {context} tokens, the answer included",
+        )
