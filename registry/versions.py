@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from registry.duplicates import clusters
+from registry.errors import StoreError
+from registry.hashing import digest
 from registry.rows import HELD, SPLITS, content_record, content_schema, refs_schema, rejects_schema
 from registry.splits import Candidate, Placement, Target, assign, target_rows
 from registry.store import ObjectRef, Parent
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import pyarrow as pa
+
     from registry.catalog import Catalog
     from registry.collect import Collected, Entry
     from registry.datasets import DatasetSpec
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from registry.splits import Assignment
     from registry.store import Store
 
+_KIND = "dataset_version"
 _SCHEMA = 1  # of rows and refs; part of every version's id
 _BATCH = 20_000  # contents kept in memory before they are written
 
@@ -71,7 +76,7 @@ def committed_placements(store: Store, version_ids: Sequence[str]) -> dict[str, 
 
     placed: dict[str, Placement] = {}
     for version_id in version_ids:
-        path = store.get("dataset_version", version_id).path / "refs.parquet"
+        path = store.get(_KIND, version_id).path / "refs.parquet"
         with pq.ParquetFile(path) as file:
             columns = file.read(columns=["row_hash", "split", "cluster"]).to_pydict()
         for row_hash, split, cluster in zip(*columns.values(), strict=True):
@@ -174,9 +179,6 @@ def write_version(
     known: Mapping[str, Known],
 ) -> Written:
     """Put the version that `found` and `placed` make; every content is in `known`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     entries = list(found.entries.values())
     lines = [
         _ref_line(entry, known[entry.row_hash].uid, split, cluster, name, spec)
@@ -184,22 +186,37 @@ def write_version(
     ]
     identity = {"schema": _SCHEMA, "rows": _digest(lines), "license": spec.license}
     facts = _facts(name, spec, found, placed)
-    parents = [Parent(i, "rows") for i in dict.fromkeys(known[e].rows_id for e in found.entries)]
-    with store.draft() as draft:
-        pq.write_table(
-            pa.Table.from_pylist(lines, refs_schema()), draft / "refs.parquet", compression="zstd"
-        )
-        if found.rejects:
-            rejects = pa.Table.from_pylist(_reject_lines(found), rejects_schema())
-            pq.write_table(rejects, draft / "rejects.parquet", compression="zstd")
-        version = store.put(
-            "dataset_version", draft, identity=identity, parents=parents, meta=facts
-        )
-    # An earlier attempt that was killed may have left this very version, with the uids and `rows`
-    # objects that it had: then those are what has to be acknowledged.
-    kept = store.manifest(version)["parents"]
-    objects = [store.get("rows", parent["id"]) for parent in kept]
-    return Written(version, (*objects, version), facts)
+    version = _already_there(store, identity)
+    if version is None:
+        needed = dict.fromkeys(known[row_hash].rows_id for row_hash in found.entries)
+        parents = [Parent(rows_id, "rows") for rows_id in needed]
+        with store.draft() as draft:
+            _write(draft / "refs.parquet", lines, refs_schema())
+            if found.rejects:
+                _write(draft / "rejects.parquet", _reject_lines(found), rejects_schema())
+            version = store.put(_KIND, draft, identity=identity, parents=parents, meta=facts)
+    named = store.manifest(version)["parents"]
+    contents = [store.get("rows", parent["id"]) for parent in named]
+    return Written(version, (*contents, version), facts)
+
+
+def _already_there(store: Store, identity: Mapping[str, Any]) -> ObjectRef | None:
+    """Return this very version if it is in the store, acknowledged or not.
+
+    A call that was killed before its commit leaves one, whose uids are those of the `rows` objects
+    that it names: they are kept together.
+    """
+    try:
+        return store.get(_KIND, digest({"kind": _KIND, "identity": dict(identity)}))
+    except StoreError:
+        return None
+
+
+def _write(path: Path, lines: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(lines), schema), path, compression="zstd")
 
 
 def _ref_line(

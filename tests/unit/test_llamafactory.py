@@ -111,7 +111,7 @@ def test_an_entry_that_cannot_be_read_is_one_line(
 
 def test_a_misspelt_entry_names_the_nearest(tmp_path: Path) -> None:
     entry(tmp_path)
-    with pytest.raises(UserError, match="no entry 'entri'.*Did you mean 'entry'"):
+    with pytest.raises(UserError, match=r"no entry 'entri'.*Did you mean 'entry'"):
         read_entry(tmp_path, "entri")
     with pytest.raises(UserError, match="expected a LLaMA-Factory data folder"):
         read_entry(tmp_path / "no", "entry")

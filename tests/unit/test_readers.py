@@ -63,17 +63,14 @@ def test_csv_quote_that_is_never_closed_names_its_line(tmp_path: Path) -> None:
 
 @given(st.lists(st.lists(st.text(max_size=8), min_size=2, max_size=2), max_size=5))
 @settings(deadline=None, max_examples=50)
-def test_csv_rows_come_back_whatever_they_hold(rows: list[list[str]]) -> None:
+def test_csv_rows_come_back_whatever_they_hold(tmp_path_factory, rows: list[list[str]]) -> None:
     rows = [[cell.encode("utf-8", "ignore").decode() for cell in row] for row in rows]
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerows([["a", "b"], *rows])
-    path = Path("/tmp") / f"gapmend-csv-{id(out)}.csv"
+    path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(out.getvalue().encode())
-    try:
-        read = list(read_records(path))
-    finally:
-        path.unlink()
+    read = list(read_records(path))
     assert [list((r.value or {}).values()) for r in read] == rows
 
 
@@ -167,11 +164,7 @@ def test_large_fields_are_read(tmp_path: Path) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))
 @settings(deadline=None, max_examples=50)
-def test_json_values_come_back(value: object) -> None:
-    text = json.dumps([{"v": value}])
-    path = Path("/tmp") / f"gapmend-json-{id(text)}.json"
-    path.write_text(text)
-    try:
-        assert [r.value for r in read_records(path)] == [{"v": value}]
-    finally:
-        path.unlink()
+def test_json_values_come_back(tmp_path_factory, value: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps([{"v": value}]))
+    assert [r.value for r in read_records(path)] == [{"v": value}]

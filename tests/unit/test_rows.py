@@ -60,7 +60,8 @@ def test_any_unicode_comes_back_from_parquet_as_it_went_in(content: Content) -> 
         "meta": "{}",
     }
     row = row_from(ref, read)
-    back = Content(row.kind, row.messages, row.chosen, row.rejected, row.label, row.tools)
+    back = Content(content.kind, row.messages, row.chosen, row.rejected, row.label, row.tools)
+    assert row.kind == content.kind
     assert back == content
     assert content_hash(back) == row.row_hash
 

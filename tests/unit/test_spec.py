@@ -55,14 +55,21 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
         (
             "goal: 0.8",
             "gaol: 0.8",
-            "gapmend.yaml:10: capabilities.intent.gaol: unknown key; expected one of prompts, labels, "
-            "pattern, limit, max_new_tokens, data, answer, goal, margin; did you mean 'goal'?",
+            (
+                "gapmend.yaml:10: capabilities.intent.gaol: unknown key; expected one of prompts, "
+                "labels, pattern, limit, max_new_tokens, data, answer, goal, margin; did you "
+                "mean 'goal'?"
+            ),
         ),
         (
             "answer: choice",
             "answer: choise",
-            'gapmend.yaml:9: capabilities.intent.answer: given "choise"; expected choice, exact, '
-            "number, regex, contains, perplexity, python:module:function; did you mean 'choice'?",
+            (
+                'gapmend.yaml:9: capabilities.intent.answer: given "choise"; expected choice, '
+                "exact, "
+                "number, regex, contains, perplexity, python:module:function; did you mean "
+                "'choice'?"
+            ),
         ),
         (
             "goal: 0.8",
@@ -77,14 +84,19 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
         (
             "data: rows",
             "data: row",
-            "gapmend.yaml:8: capabilities.intent.data: no dataset is called 'row'; expected one of "
-            "rows; did you mean 'rows'?",
+            (
+                "gapmend.yaml:8: capabilities.intent.data: no dataset is called 'row'; expected "
+                "one of "
+                "rows; did you mean 'rows'?"
+            ),
         ),
         (
             "base: nano",
             "base: nani",
-            "gapmend.yaml:11: train.base: no base is called 'nani'; expected one of nano; "
-            "did you mean 'nano'?",
+            (
+                "gapmend.yaml:11: train.base: no base is called 'nani'; expected one of nano; "
+                "did you mean 'nano'?"
+            ),
         ),
         (
             "pool: [rows]",
@@ -94,8 +106,10 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
         (
             "path: rows.csv",
             "path: {train: a.csv, tset: b.csv}",
-            "gapmend.yaml:4: datasets.rows.path.tset: unknown key; expected one of train, dev, test; "
-            "did you mean 'test'?",
+            (
+                "gapmend.yaml:4: datasets.rows.path.tset: unknown key; expected one of train, dev, "
+                "test; did you mean 'test'?"
+            ),
         ),
         (
             "path: rows.csv",
@@ -105,27 +119,38 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
         (
             "path: rows.csv",
             "path: $HOME/rows.csv",
-            "gapmend.yaml:4: datasets.rows.path: '$HOME/rows.csv' has a dollar sign; expected "
-            "variables as ${NAME} alone",
+            (
+                "gapmend.yaml:4: datasets.rows.path: '$HOME/rows.csv' has a dollar sign; expected "
+                "variables as ${NAME} alone"
+            ),
         ),
         (
             "path: rows.csv",
             "path: ${GAPMEND_NO}/rows.csv",
-            "gapmend.yaml:4: datasets.rows.path: '${GAPMEND_NO}/rows.csv' needs the environment "
-            "variable GAPMEND_NO, which is not set; set it, as in: export "
-            "GAPMEND_NO=/path/to/folder",
+            (
+                "gapmend.yaml:4: datasets.rows.path: '${GAPMEND_NO}/rows.csv' needs the "
+                "environment "
+                "variable GAPMEND_NO, which is not set; set it, as in: export "
+                "GAPMEND_NO=/path/to/folder"
+            ),
         ),
         (
             "path: rows.csv",
             "path: rows.csv\n    format: alpca",
-            'gapmend.yaml:5: datasets.rows.format: given "alpca"; expected columns, alpaca, sharegpt, '
-            "messages, prompt_completion, text, preference, llamafactory; did you mean 'alpaca'?",
+            (
+                'gapmend.yaml:5: datasets.rows.format: given "alpca"; expected columns, alpaca, '
+                "sharegpt, messages, prompt_completion, text, preference, llamafactory; did you "
+                "mean 'alpaca'?"
+            ),
         ),
         (
             "    path: rows.csv\n",
             "",
-            "gapmend.yaml:3: datasets.rows.path: this key is missing; expected a file (.csv .tsv "
-            ".json .jsonl .ndjson .parquet .txt), or a file for each of train, dev and test",
+            (
+                "gapmend.yaml:3: datasets.rows.path: this key is missing; expected a file (.csv "
+                ".tsv "
+                ".json .jsonl .ndjson .parquet .txt), or a file for each of train, dev and test"
+            ),
         ),
         (
             "    goal: 0.8\n",
@@ -135,14 +160,20 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
         (
             "{model: nano}",
             "{model: nano, quantize: int4}",
-            'gapmend.yaml:1: bases.nano.quantize: given "int4"; expected nf4, fp4, int8; did you mean '
-            "'int8'?",
+            (
+                'gapmend.yaml:1: bases.nano.quantize: given "int4"; expected nf4, fp4, int8; did '
+                "you "
+                "mean 'int8'?"
+            ),
         ),
         (
             "bases: {nano:",
             "bases: {na no:",
-            "gapmend.yaml:1: bases.na no: not a usable name; expected letters, digits, '_', '-' "
-            "and '.'",
+            (
+                "gapmend.yaml:1: bases.na no: not a usable name; expected letters, digits, '_', "
+                "'-' "
+                "and '.'"
+            ),
         ),
     ],
 )
