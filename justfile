@@ -24,9 +24,9 @@ setup:
 demo *args:
     gapmend run -C {{ space }} "$@"
 
-# Make the built-in base from nothing (at most 40 minutes on 2 cores).
+# Make the built-in base from nothing into build/nano (at most 40 minutes on 2 cores).
 base *args:
-    python -m registry.nano.recipe "$@"
+    python -m registry.nano.recipe --out build/nano "$@"
 
 # Lint, then the unit, integration and end-to-end tests.
 test: lint unit integration e2e
