@@ -101,7 +101,7 @@ class Catalog:
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> QueryResult:
         """Run our own SELECT over the views."""
-        with SqlSession(self.root, wait_s=self.wait_s, about=sql) as session:
+        with SqlSession(self.root, wait_s=self.wait_s) as session:
             return session.run(sql, params)
 
     def sql(self, sql: str, params: Sequence[Any] = (), max_rows: int | None = None) -> QueryResult:
@@ -115,7 +115,7 @@ class Catalog:
         Raises:
             UserError: with DuckDB's message, in one line.
         """
-        with SqlSession(self.root, wait_s=self.wait_s, about=sql) as session:
+        with SqlSession(self.root, wait_s=self.wait_s) as session:
             return session.run_guarded(sql, params, max_rows)
 
     def reserve_uids(self, count: int) -> int:

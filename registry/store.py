@@ -72,7 +72,7 @@ class Store:
         """
         with one_line_when_full(self.root):
             self.sweep()
-            folder = self.drafts / f"{_host()}.{os.getpid()}.{secrets.token_hex(8)}"
+            folder = self.scratch_path()
             folder.mkdir(parents=True)
             try:
                 yield folder
@@ -171,6 +171,10 @@ class Store:
             for kind in sorted(self.objects.iterdir()):
                 if kind.is_dir():
                     yield from sorted(path for path in kind.iterdir() if path.is_dir())
+
+    def scratch_path(self) -> Path:
+        """Return a new name for a temporary folder; swept away when this process is gone."""
+        return self.drafts / f"{_host()}.{os.getpid()}.{secrets.token_hex(8)}"
 
     def leftovers(self) -> list[Path]:
         """Drafts of processes of this machine that are gone (killed before they could tidy up)."""

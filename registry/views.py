@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from registry.attach import literal, snapshot
 from registry.errors import UserError
+from registry.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,25 +53,19 @@ class QueryResult:
 class SqlSession:
     """An in-memory DuckDB with `objects`, `edges` and the views that one query needs."""
 
-    def __init__(self, root: Path, *, wait_s: float, about: str) -> None:
-        """Prepare for a query; nothing is opened before `with`.
+    def __init__(self, root: Path, *, wait_s: float) -> None:
+        """Prepare; nothing is opened before `with`.
 
         Args:
             root: the store's folder.
             wait_s: seconds to wait for the catalog.
-            about: the query, to know which views it needs.
         """
         self._root = root.resolve()
         self._wait_s = wait_s
-        self._about = about
 
     def __enter__(self) -> Self:
-        """Copy the tables, let the catalog go, make the views."""
+        """Copy the tables and let the catalog go."""
         self._connection = snapshot(self._root, wait_s=self._wait_s)
-        self._connection.execute(f"SET temp_directory = {literal(self._root / 'tmp' / 'spill')}")
-        self._connection.execute("CREATE SCHEMA parquet")
-        for name in _needed(self._about):
-            self._make(name)
         return self
 
     def __exit__(
@@ -83,7 +78,11 @@ class SqlSession:
         self._connection.close()
 
     def run(self, sql: str, params: Sequence[Any], max_rows: int | None = None) -> QueryResult:
-        """Run one statement and fetch its rows."""
+        """Make the views that a statement needs, run it and fetch its rows."""
+        self._make_views(sql)
+        return self._fetch(sql, params, max_rows)
+
+    def _fetch(self, sql: str, params: Sequence[Any], max_rows: int | None) -> QueryResult:
         cursor = self._connection.execute(sql, list(params))
         columns = tuple(column[0] for column in cursor.description or ())
         if max_rows is None:
@@ -99,15 +98,11 @@ class SqlSession:
         """
         import duckdb
 
-        objects = literal(f"{self._root}/objects")
-        self._connection.execute(
-            f"SET allowed_directories = [{objects}]; SET autoload_known_extensions = false;"
-            " SET autoinstall_known_extensions = false; SET allow_community_extensions = false;"
-            " SET enable_external_access = false; SET lock_configuration = true"
-        )
         try:
             self._check_reads_only(sql)
-            return self.run(sql, params, max_rows)
+            self._make_views(sql)
+            self._lock_away()
+            return self._fetch(sql, params, max_rows)
         except duckdb.Error as error:
             raise UserError(_one_line(error), where="sql") from None
 
@@ -125,6 +120,20 @@ class SqlSession:
                 where="sql",
                 expected="one SELECT statement",
             )
+
+    def _lock_away(self) -> None:
+        objects = literal(f"{self._root}/objects")
+        self._connection.execute(
+            f"SET allowed_directories = [{objects}]; SET autoload_known_extensions = false;"
+            " SET autoinstall_known_extensions = false; SET allow_community_extensions = false;"
+            " SET enable_external_access = false; SET lock_configuration = true"
+        )
+
+    def _make_views(self, sql: str) -> None:
+        spill = Store(self._root).scratch_path()
+        self._connection.execute(f"SET temp_directory = {literal(spill)}; CREATE SCHEMA parquet")
+        for name in _needed(sql):
+            self._make(name)
 
     def _make(self, name: str) -> None:
         if name in _PARQUET:

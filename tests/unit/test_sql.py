@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from registry import views
+from registry.attach import snapshot
 from registry.catalog import Catalog
 from registry.errors import UserError
 from registry.store import Store
@@ -127,6 +129,24 @@ def test_everything_else_is_refused_in_one_line(
     assert "\n" not in line
     assert "secret" not in line.replace("secret.csv", "")
     assert everything(root) == before
+
+
+def test_a_large_question_may_use_the_disk_inside_the_store(root: Path, monkeypatch) -> None:
+    spill = Store(root).drafts / "spill"
+    monkeypatch.setattr(Store, "scratch_path", lambda _: spill)
+    monkeypatch.setattr(
+        views, "snapshot", lambda *args, **kwargs: _with_little_memory(snapshot(*args, **kwargs))
+    )
+    # With max_temp_directory_size = '0KB' this fails for lack of memory: it does use the disk.
+    question = "SELECT count(*) FROM (SELECT hash(n) AS h FROM range(3_000_000) AS r(n) ORDER BY h)"
+    rows = Catalog(root).sql(question + " WHERE h > 0").rows
+    assert rows[0][0] >= 2_999_999
+    assert not spill.exists()
+
+
+def _with_little_memory(connection):
+    connection.execute("SET memory_limit = '24MB'; SET preserve_insertion_order = false")
+    return connection
 
 
 def test_an_error_says_what_would_have_done(catalog: Catalog) -> None:
