@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# The base is identified by its content, the rows by theirs; the rest is about the run alone.
+_NOT_DECIDING = frozenset(
+    ("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects")
+)
 
 ComputeDtype = Literal["fp32", "fp16", "bf16"]
 
@@ -57,6 +62,11 @@ class TrainSpec(BaseModel):
             message = "name at least one module, or all-linear"
             raise ValueError(message)
         return value
+
+    def deciding(self) -> dict[str, Any]:
+        """What of the spec decides the adapter's weights, given the base and the rows."""
+        kept = self.model_dump(mode="json", exclude=set(_NOT_DECIDING))
+        return kept | {"alpha": self.lora_alpha}
 
     @property
     def lora_alpha(self) -> int:

@@ -1,0 +1,150 @@
+"""What surrounds a training run on a loaded model, and is undone after it.
+
+Seeds, the dtype of the frozen weights, and the attention function; and the proof, on the model at
+hand, that packed rows don't see one another.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.training.attention import NAME, NotPackableError, make_layout, packed_attention
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+    from pipeline.training.spec import ComputeDtype
+    from registry.models import LoadedModel
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Shapes of the two packed calls are equal, so a row that sees nothing else is equal to the bit.
+# The little that is allowed is for experts, whose groups change with their neighbours.
+_LEAK = 1e-5
+_SAME = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's generators; give back their states afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 transformers draws from the global one
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def computed_in(loaded: LoadedModel, dtype: ComputeDtype | None) -> Iterator[None]:
+    """Compute with the frozen weights in another dtype; the originals are kept and put back.
+
+    Both are in memory meanwhile. Trained weights are added later and stay fp32.
+
+    Raises:
+        UserError: the base is quantised, so its weights have no dtype to change.
+    """
+    wanted = _DTYPES[dtype] if dtype else loaded.dtype
+    if wanted == loaded.dtype:
+        yield
+        return
+    if getattr(loaded.model, "quantization_method", None) is not None:
+        raise UserError(
+            f"a quantised base can't be computed in {dtype}",
+            where="train.dtype",
+            expected="null; the base's dtype is what it is computed in",
+        )
+    originals = {p: p.data for p in loaded.model.parameters() if p.is_floating_point()}
+    try:
+        for parameter, data in originals.items():
+            parameter.data = data.to(wanted)
+        yield
+    finally:
+        for parameter, data in originals.items():
+            parameter.data = data
+
+
+@contextmanager
+def packed(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend packed rows one by one; its own attention is back afterwards.
+
+    Raises:
+        NotPackableError: the model's attention can't be replaced.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    before = model.config._attn_implementation  # noqa: SLF001  there is no public reader
+    if not model._can_set_attn_implementation():  # noqa: SLF001
+        raise NotPackableError(f"{type(model).__name__} does not take another attention function")
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def why_not_packed(loaded: LoadedModel) -> str | None:
+    """Try packing on this model; None when no row sees another, else what went wrong.
+
+    Compared are a row's logits by the model's own attention, packed alone, behind a row, and
+    behind another row. State-space and hybrid layers, which carry a state from row to row, are
+    found this way, whatever they are called.
+    """
+    model = loaded.model
+    vocabulary = model.get_input_embeddings().num_embeddings
+    first, other, row = (
+        torch.arange(start, start + length, device=loaded.device).remainder(vocabulary)[None]
+        for start, length in ((3, 7), (31, 7), (11, 5))
+    )
+    try:
+        own = _logits(model, [row], pack=False)
+        with packed(model):
+            alone = _logits(model, [row], pack=True)
+            behind = _logits(model, [first, row], pack=True)[-row.shape[1] :]
+            behind_other = _logits(model, [other, row], pack=True)[-row.shape[1] :]
+    except (NotPackableError, TypeError, ValueError) as error:
+        return str(error)
+    scale = float(own.abs().max()) or 1.0
+    if float((behind - behind_other).abs().max()) > _LEAK * scale:
+        return "a packed row changes with the row before it"
+    same = _SAME[next(p.dtype for p in model.parameters() if p.dtype in _SAME)]
+    for packed_logits in (alone, behind):
+        if not float((own - packed_logits).abs().max()) <= same * scale:
+            return "packed rows give other logits than the model's own attention"
+    return None
+
+
+def _logits(model: PreTrainedModel, rows: list[torch.Tensor], *, pack: bool) -> torch.Tensor:
+    lengths = [row.shape[1] for row in rows]
+    positions = torch.cat([torch.arange(n, device=rows[0].device) for n in lengths])
+    layout: dict[str, Any] = {"packed_layout": make_layout(lengths, rows[0].device)} if pack else {}
+    with torch.no_grad():
+        output = model(
+            input_ids=torch.cat(rows, dim=1),
+            position_ids=positions[None],
+            attention_mask=None,
+            use_cache=False,
+            **layout,
+        )
+    return output.logits[0].float()
+
+
+def packing(model: PreTrainedModel, *, wanted: bool) -> ExitStack:
+    """`packed(model)` where wanted, else nothing."""
+    stack = ExitStack()
+    if wanted:
+        stack.enter_context(packed(model))
+    return stack

@@ -1,0 +1,216 @@
+"""LoRA modules: put into a loaded model, computed in one fused step, and taken out again."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from pipeline.training.quiet import quiet_libraries
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from peft import PeftModel
+
+    from pipeline.training.spec import TrainSpec
+    from registry.models import LoadedModel
+
+ADAPTER = "default"
+
+
+class _FusedLora(torch.autograd.Function):
+    """x W' + b + (x A') (s B)' with the second product accumulated into the first.
+
+    Shapes: x [N, in], weight [out, in], a [r, in], b [out, r]. The frozen weight and bias get no
+    gradient; a and b are fp32 masters and are rounded to x's dtype where that is lower.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> Any:
+        low_a, scaled_b = a.to(x.dtype), (b * scale).to(x.dtype)
+        low = x @ low_a.t()
+        out = linear(x, weight, bias)
+        out.addmm_(low, scaled_b.t())
+        ctx.save_for_backward(x, weight, low_a, scaled_b, low)
+        ctx.scale = scale
+        ctx.master = a.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        x, weight, low_a, scaled_b, low = ctx.saved_tensors
+        grad = grads[0]
+        grad_low = grad @ scaled_b
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ weight
+            grad_x.addmm_(grad_low, low_a)
+        grad_a = (grad_low.t() @ x).to(ctx.master)
+        grad_b = (grad.t() @ low).to(ctx.master) * ctx.scale
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+_fused_lora: Any = _FusedLora.apply  # it has no types
+
+
+@contextmanager
+def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
+    """Put fresh LoRA modules into the base for a while; afterwards it is as it was.
+
+    The start of A is drawn from torch's generator: seed it first.
+
+    Raises:
+        UserError: a target that the base doesn't have, or a rank above its layers' size.
+    """
+    with quiet_libraries():
+        from peft import LoraConfig, get_peft_model
+
+    loaded.use(None)
+    model = loaded.model
+    _check_targets(model, spec)
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.lora_alpha,
+        target_modules=spec.targets if isinstance(spec.targets, str) else list(spec.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    use_cache = getattr(model.config, "use_cache", None)
+    with quiet_libraries():
+        peft_model = get_peft_model(model, config, adapter_name=ADAPTER)
+    # PEFT writes where the base was loaded from, which is a folder of this machine.
+    config.base_model_name_or_path = loaded.identity.name
+    try:
+        fuse_lora(model)
+        yield peft_model
+    finally:
+        peft_model.unload()
+        for name in ("peft_config", "_hf_peft_config_loaded"):
+            if name in vars(model):
+                delattr(model, name)
+        if use_cache is not None:
+            model.config.use_cache = use_cache
+        model.requires_grad_(requires_grad=False)
+        model.zero_grad(set_to_none=True)
+        model.eval()
+
+
+def _check_targets(model: Any, spec: TrainSpec) -> None:
+    """Named targets exist, and the rank is below what it is to approximate."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    layers: dict[str, Any] = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+    if not isinstance(spec.targets, str):
+        known = sorted({name.rsplit(".", 1)[-1] for name in layers})
+        layers = {
+            name: module
+            for target in spec.targets
+            for name, module in _layers_named(layers, target, known).items()
+        }
+    largest = max((_smaller_side(module) for module in layers.values()), default=spec.rank)
+    if spec.rank > largest:
+        raise UserError(
+            f"rank {spec.rank} is above the size of every layer it would be in",
+            where="train.rank",
+            expected=f"at most {largest}",
+        )
+
+
+def _layers_named(layers: dict[str, Any], target: str, known: list[str]) -> dict[str, Any]:
+    found = {n: m for n, m in layers.items() if n == target or n.endswith(f".{target}")}
+    if not found:
+        near = difflib.get_close_matches(target, known, n=3, cutoff=0.4)
+        raise UserError(
+            f"the base has no linear layer '{target}'",
+            where="train.targets",
+            expected=f"all-linear, or among {', '.join(near or known)}",
+        )
+    return found
+
+
+def _smaller_side(module: Any) -> int:
+    # A quantised weight is stored in another shape than the layer has.
+    sides = (module.in_features, module.out_features) if hasattr(module, "in_features") else ()
+    return min(sides or module.weight.shape)
+
+
+def fuse_lora(model: nn.Module) -> int:
+    """Fuse the forward of every plain LoRA layer; returns how many were fused.
+
+    Layers with dropout, DoRA, a bias of their own or a base layer that isn't a plain linear one
+    (quantised, convolution) keep PEFT's forward.
+    """
+    from peft.tuners.lora import Linear
+
+    fused = 0
+    for module in model.modules():
+        if type(module) is Linear and _is_plain(module):
+            # An attribute of the instance: it goes when the module is taken out.
+            module.forward = _fused_forward(module)
+            fused += 1
+    return fused
+
+
+def _is_plain(module: Any) -> bool:
+    base = module.get_base_layer()
+    return (
+        type(base) is nn.Linear
+        and list(module.active_adapters) == [ADAPTER]
+        and ADAPTER not in module.lora_variant
+        and not module.lora_bias[ADAPTER]
+        and isinstance(module.lora_dropout[ADAPTER], nn.Identity)
+        and not module.merged
+        and not base.weight.requires_grad
+    )
+
+
+def _fused_forward(module: Any) -> Any:
+    base = module.get_base_layer()
+    a, b = module.lora_A[ADAPTER], module.lora_B[ADAPTER]
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        out = _fused_lora(flat, base.weight, base.bias, a.weight, b.weight, module.scaling[ADAPTER])
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    return forward
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters by name, in the model's order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_adapter(peft_model: PeftModel, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors; equal weights give equal bytes."""
+    with quiet_libraries():
+        peft_model.save_pretrained(
+            str(folder), safe_serialization=True, save_embedding_layers=False
+        )
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    # PEFT keeps them in a set, whose order changes from process to process.
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
