@@ -25,8 +25,6 @@ from evals.stats import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.evaluate import EvalResult
-
 GapVerdict = Literal["met", "prompt", "tune", "inconclusive"]
 ClosedVerdict = Literal["closed", "open", "inconclusive"]
 
@@ -103,18 +101,6 @@ class _Prompt:
 def half_of(cluster: int) -> Literal["A", "B"]:
     """Return the half of dev that a duplicate cluster belongs to, by hash."""
     return "A" if hashlib.sha256(f"half:{cluster}".encode()).digest()[0] % 2 == 0 else "B"
-
-
-def arm_score(result: EvalResult) -> ArmScore:
-    """Split an evaluation of the whole of dev into its halves."""
-    half_a = [s for s in result.samples if half_of(s.cluster) == "A"]
-    half_b = [s for s in result.samples if half_of(s.cluster) == "B"]
-    return ArmScore(
-        arm=result.arm,
-        half_a=Scores(tuple(s.score for s in half_a), tuple(s.cluster for s in half_a)),
-        half_b=Scores(tuple(s.score for s in half_b), tuple(s.cluster for s in half_b)),
-        prompt_tokens=result.prompt_tokens_mean,
-    )
 
 
 def judge_gaps(measured: Sequence[MeasuredCapability]) -> list[GapFinding]:

@@ -69,16 +69,6 @@ class EvalResult:
     rejects: tuple[Reject, ...]
     cached: bool
 
-    @property
-    def scores(self) -> Scores:
-        """Return the scores with the items' duplicate clusters."""
-        return scores_of(self.samples)
-
-
-def scores_of(samples: Sequence[Sample]) -> Scores:
-    """Return the scores of some samples with their duplicate clusters."""
-    return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
-
 
 def paired(before: EvalResult, after: EvalResult) -> Paired:
     """Pair two evaluations of the same items, in the order of `before`.
@@ -101,7 +91,8 @@ def paired(before: EvalResult, after: EvalResult) -> Paired:
 
 def interval_of(samples: Sequence[Sample]) -> Interval:
     """Return the mean score of the samples with its interval."""
-    return mean_interval(scores_of(samples))
+    scores = Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
+    return mean_interval(scores)
 
 
 def mean_prompt_tokens(samples: Sequence[Sample]) -> float:

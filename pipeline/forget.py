@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.forgetting import GuardFinding, PairedScores, judge_guards
 from evals.gap import ClosedFinding, judge_closed
-from evals.stats import Paired
+from evals.results import paired
 from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.measure import Subject, Tuned, items_of, measure, subjects
 from pipeline.stage import StageOutput, run_stage
@@ -180,11 +180,7 @@ def _paired(one: Subject, before: EvalResult, after: EvalResult) -> PairedScores
     return PairedScores(
         name=one.name,
         uids=tuple(sample.row_uid for sample in before.samples),
-        pairs=Paired(
-            tuple(sample.score for sample in before.samples),
-            tuple(sample.score for sample in after.samples),
-            tuple(sample.cluster for sample in before.samples),
-        ),
+        pairs=paired(before, after),
         max_drop=getattr(spec, "max_drop", MET_MAX_DROP),
         accept=getattr(spec, "accept", False),
     )

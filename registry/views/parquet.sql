@@ -59,7 +59,7 @@ CREATE TABLE parquet.stored_samples_columns (
     prompt         VARCHAR, -- as rendered, without the shots when these are the same for all
     expected       VARCHAR,
     answer         VARCHAR,
-    score          DOUBLE,  -- 0 to 1; for perplexity nats a token
+    score          DOUBLE,  -- 0 to 1; for perplexity 1 / perplexity per byte
     loglikelihoods DOUBLE[],-- of the choices, in the order of the labels; null when generated
     prompt_tokens  BIGINT
 );
