@@ -109,6 +109,7 @@ def kill_many(tmp_path: Path, *, at_calls: int, at_times: int) -> Counter:
     return hit
 
 
+@pytest.mark.timeout(900)
 def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
     hit = kill_many(tmp_path, at_calls=8, at_times=2)
     assert {kind for kind, _ in hit} == {"fsync", "rename", "commit", "time"}

@@ -1,0 +1,83 @@
+"""kill -9 inside the real verbs: the next call finishes the work, with the same result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.catalog import Catalog
+from registry.fsck import fsck
+from registry.store import Store
+from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
+
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+MAIN = "pipeline.cli:main"
+GAPMEND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+
+
+def workspace(folder: Path) -> Path:
+    shutil.copytree(STARTER, folder)
+    return folder
+
+
+def run_verb(verb: str, folder: Path) -> dict | list:
+    done = subprocess.run(
+        [*GAPMEND, verb, "-C", str(folder), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check_store(folder: Path) -> None:
+    root = folder / ".gapmend"
+    report = fsck(Store(root), Catalog(root))
+    assert report.clean, report.findings
+
+
+def version_of(report: list) -> tuple:
+    one = report[0]
+    return one["version"], one["rows"], one["splits"]
+
+
+def check_ingested(folder: Path, expected: tuple) -> None:
+    check_store(folder)
+    assert version_of(run_verb("ingest", folder)) == expected
+    catalog = Catalog(folder / ".gapmend")
+    uids = catalog.query("SELECT count(*), count(DISTINCT row_uid), count(messages) FROM rows").rows
+    assert uids == [(expected[1],) * 3]
+    check_store(folder)
+
+
+def kill_ingest(tmp_path: Path, *, at_calls: int, at_times: int) -> None:
+    expected = version_of(run_verb("ingest", workspace(tmp_path / "whole")))
+    calls = record([MAIN, "ingest", "-C", str(workspace(tmp_path / "counted"))])
+    for number, point in enumerate(points(calls, kills=at_calls, seed=7)):
+        folder = workspace(tmp_path / f"call-{number}")
+        ended = run_killed([MAIN, "ingest", "-C", str(folder)], point)
+        assert ended.code == -9, (point, ended)
+        check_ingested(folder, expected)
+    for number in range(at_times):
+        folder = workspace(tmp_path / f"time-{number}")
+        command = [*GAPMEND, "ingest", "-C", str(folder)]
+        run_killed_at_time(command, mark="ingest · tickets", seconds=0.05 * number)
+        check_ingested(folder, expected)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_ingest_is_finished_by_the_next(tmp_path: Path) -> None:
+    kill_ingest(tmp_path, at_calls=3, at_times=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_000)
+def test_an_ingest_killed_everywhere_is_finished_by_the_next(tmp_path: Path) -> None:
+    kill_ingest(tmp_path, at_calls=40, at_times=10)
