@@ -76,8 +76,7 @@ class RunReport:
 
 def loop(ws: Workspace, ui: Ui) -> Iterator[Done]:
     """Go through the stages; each is done, or found in the cache, when it is yielded."""
-    for name in ws.spec.datasets:
-        yield Done("ingest", name, ingest(ws, ui, [name]))
+    yield Done("ingest", f"{len(ws.spec.datasets)} datasets", ingest(ws, ui))
     found = gap(ws, ui)
     yield Done("gap", found.base, found)
     if not found.gaps():
