@@ -63,4 +63,5 @@ def write_bitmaps(uids: Iterable[int], path: Path) -> None:
             "bitmap": pa.array([chunk.bitmap for chunk in chunks], pa.binary()),
         }
     )
-    parquet.write_table(table, path, compression="zstd", row_group_size=1024)
+    # Small groups: a question about one row reads the group of its chunk and skips the others.
+    parquet.write_table(table, path, compression="zstd", row_group_size=16)
