@@ -1,0 +1,213 @@
+"""From a gap to a merged model on a tiny random base: each stage's promises, on real files.
+
+The base answers by chance, so a choice between two is right about half the time: there is a gap,
+and a guard has answers to keep.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.budget import LABEL_FLOOR
+from pipeline.gap import GapReport, gap
+from pipeline.measure import items_of, measure, subject
+from pipeline.mend import MendReport, mend
+from pipeline.merge import MergeReport, merge
+from pipeline.promote import PromoteReport, promote
+from pipeline.select import SelectReport, select
+from pipeline.selection import read_selection, training_rows
+from pipeline.train import TrainReport, train
+from pipeline.ui import Ui
+from pipeline.workspace import Workspace
+from registry.datasets import load_rows
+from registry.errors import GateRefusedError
+from tests import tiny_models
+
+pytestmark = pytest.mark.slow
+
+GOOD, BAD = ("warm", "funny", "wonderful", "lovely"), ("dull", "boring", "awful", "flat")
+THINGS = ("film", "book", "play", "song", "meal", "story", "trip", "game")
+NAMES = ("Ann", "Bob", "Cem", "Dora", "Eva", "Finn", "Gus", "Hao", "Ida", "Jan")
+SPEC = """
+bases: {tiny: {model: base}}
+datasets:
+  mood:
+    path: {train: mood-train.jsonl, dev: mood-dev.jsonl, test: mood-test.jsonl}
+    columns: {input: text, output: label}
+  colour:
+    path: {train: colour-train.jsonl, dev: colour-dev.jsonl, test: colour-test.jsonl}
+    columns: {input: text, output: label}
+capabilities:
+  mood: {data: mood, answer: choice, goal: 0.95, prompts: {zero_shot: "Mood? {input}"}}
+guards:
+  colour: {data: colour, answer: choice, max_drop: 0.01, prompts: {zero_shot: "Colour? {input}"}}
+train:
+  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, pool: [mood],
+   budget_rows: 60, replay: 0.2}
+mend: {rounds: 1}
+"""
+
+
+def mood(rng: random.Random) -> dict[str, str]:
+    words = rng.choice((GOOD, BAD))
+    text = (
+        f"{rng.choice(NAMES)} says number {rng.randrange(9999)}: the {rng.choice(THINGS)} was "
+        f"{rng.choice(words)} and {rng.choice(words)} with {rng.choice(THINGS)}."
+    )
+    return {"text": text, "label": "positive" if words is GOOD else "negative"}
+
+
+def colour(rng: random.Random) -> dict[str, str]:
+    name = rng.choice(("red", "blue"))
+    text = (
+        f"{rng.choice(NAMES)} has {rng.randrange(9999)} {name} {rng.choice(THINGS)}s in "
+        f"{rng.choice(THINGS)} box {rng.randrange(999)}."
+    )
+    return {"text": text, "label": name}
+
+
+def make_workspace(root: Path, spec: str = SPEC) -> Workspace:
+    tiny_models.save(root / "base", "llama")
+    rng = random.Random(0)
+    for name, make in (("mood", mood), ("colour", colour)):
+        for split, count in (("train", 200), ("dev", 100), ("test", 100)):
+            lines = "".join(json.dumps(make(rng)) + "\n" for _ in range(count))
+            (root / f"{name}-{split}.jsonl").write_text(lines)
+    (root / "gapmend.yaml").write_text(spec)
+    return Workspace.open(root)
+
+
+@dataclass
+class Loop:
+    ws: Workspace
+    found: GapReport
+    selected: SelectReport
+    trained: TrainReport
+    mended: MendReport
+    promoted: PromoteReport
+    merged: MergeReport
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory) -> Loop:
+    ws, ui = make_workspace(tmp_path_factory.mktemp("loop")), Ui()
+    found = gap(ws, ui)
+    selected = select(ws, ui)
+    trained = train(ws, ui, selected.selection_id)
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    promoted = promote(ws, ui, mended.adapter_id)
+    return Loop(ws, found, selected, trained, mended, promoted, merge(ws, ui, mended.adapter_id))
+
+
+def test_the_selection_is_what_the_budget_says(loop) -> None:
+    assert loop.found.verdict("mood") == "tune"
+    rows = read_selection(loop.ws.store, loop.selected.selection_id)
+    reasons = Counter((row.capability, row.reason) for row in rows)
+    assert reasons == {("mood", "gap"): 48, ("colour", "replay"): 12}
+    assert [row.rank for row in rows] == list(range(60))
+    spread = [row.rank for row in rows if row.reason == "replay"]
+    assert max(b - a for a, b in itertools.pairwise(spread)) <= 6  # not appended
+    assert all(row.score is not None for row in rows if row.reason == "gap")
+    lessons = training_rows(loop.ws, Ui(), loop.selected.selection_id)
+    said = Counter(lesson.messages[-1]["content"] for lesson in lessons)
+    assert min(said["positive"], said["negative"]) >= int(48 * LABEL_FLOOR / 2)
+    for lesson in lessons:
+        prompt = "Mood? " if lesson.capability == "mood" else "Colour? "
+        assert lesson.messages[0]["content"].startswith(prompt)
+
+
+def test_nothing_of_dev_or_test_is_selected(loop) -> None:
+    ws = loop.ws
+    rows = read_selection(ws.store, loop.selected.selection_id)
+    held: set[str] = set()
+    for manifest in ws.catalog.committed("dataset_version"):
+        held |= {r.row_hash for r in load_rows(ws.store, manifest["id"], splits={"dev", "test"})}
+    assert len(held) > 300
+    assert not held & {row.row_hash for row in rows}
+
+
+def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
+    ws, ui = loop.ws, Ui()
+    what = subject(ws, "colour")
+    uids = {r.row_uid for r in read_selection(ws.store, loop.selected.selection_id)}
+    items = [item for item in items_of(ws, ui, what, "train") if item.uid in uids]
+    assert len(items) == 12
+    result = measure(ws, ui, what, base="tiny", items=items, split="train")
+    assert [sample.score for sample in result.samples] == [1.0] * 12
+    everything = items_of(ws, ui, what, "train")
+    assert measure(ws, ui, what, base="tiny", items=everything, split="train").mean < 0.9
+
+
+def test_the_catalog_tells_which_rows_taught_which_adapter(loop) -> None:
+    sql = loop.ws.catalog.query
+    taught = sql(
+        "SELECT count(*) FROM rows_that_taught WHERE adapter_id = ?", [loop.trained.adapter_id]
+    )
+    assert taught.rows == [(60,)]
+    row = read_selection(loop.ws.store, loop.selected.selection_id)[0].row_uid
+    saw = sql("SELECT count(*) FROM adapters_that_saw(?)", [row])
+    assert saw.rows[0][0] >= 1
+
+
+def test_each_round_is_recorded_with_what_it_lost_and_changed(loop) -> None:
+    rounds = loop.mended.rounds
+    assert rounds[0].adapter_id == loop.trained.adapter_id
+    assert (rounds[0].rows, rounds[0].replay_rows) == (60, 12)
+    assert set(rounds[0].kept) == {"colour"}
+    assert set(rounds[0].closed) == {"mood"}
+    if not loop.mended.mended:
+        assert len(rounds) == 2
+        assert rounds[1].added
+        assert rounds[1].rows > rounds[0].rows
+        assert rounds[1].adapter_id != rounds[0].adapter_id
+        assert loop.mended.advice
+        second = read_selection(loop.ws.store, rounds[1].selection_id)
+        first = read_selection(loop.ws.store, rounds[0].selection_id)
+        replayed = {r.row_uid for r in first if r.reason == "replay"}
+        assert replayed <= {r.row_uid for r in second if r.reason == "replay"}
+
+
+def test_promote_keeps_its_figures_and_moves_the_alias_only_when_all_gates_pass(loop) -> None:
+    promoted, ws = loop.promoted, loop.ws
+    passed = all(gate.passed for gate in promoted.gates)
+    assert promoted.promoted == passed == (not promoted.reasons)
+    assert ws.catalog.alias("champion") == (promoted.adapter_id if passed else None)
+    figures = ws.catalog.query("SELECT adapter_id, promoted, looks FROM promotions").rows
+    assert figures == [(promoted.adapter_id, passed, promoted.looks)]
+    assert promoted.looks == (1 if promoted.split == "test" else 0)
+
+
+def test_the_merge_is_proven_and_stored_as_a_model(loop) -> None:
+    merged = loop.merged
+    assert max(merged.merged, merged.reloaded) <= merged.bound
+    assert (loop.ws.root / merged.path / "model.safetensors").is_file()
+    found = loop.ws.catalog.query("SELECT adapter_id, max_difference, bound FROM merges").rows
+    assert found[0][0] == merged.adapter_id
+    assert found[0][1] <= found[0][2]
+
+
+def test_everything_is_found_again(loop) -> None:
+    ws, ui = Workspace.open(loop.ws.root), Ui()
+    again = select(ws, ui)
+    assert again.cached
+    assert again.selection_id == loop.selected.selection_id
+    mended = mend(ws, ui, loop.trained.adapter_id, again.selection_id)
+    assert mended == loop.mended
+    assert promote(ws, ui, mended.adapter_id).cached
+    assert merge(ws, ui, mended.adapter_id).cached
+    assert not ws.models._loaded  # no model was needed
+
+
+def test_nothing_is_selected_where_nothing_is_lacking(tmp_path) -> None:
+    ws = make_workspace(tmp_path, SPEC.replace("goal: 0.95", "goal: 0.3"))
+    assert gap(ws, Ui()).verdict("mood") == "met"
+    with pytest.raises(GateRefusedError, match=r"nothing to train.*mood: met"):
+        select(ws, Ui())
+    assert not ws.catalog.committed("selection")
