@@ -17,6 +17,7 @@ from evals.prompts import Arm, arms_of, choose_shots
 from registry.catalog import Catalog
 from registry.errors import GapmendError, UserError
 from registry.models import BaseSpec, identify, load_model
+from registry.rows import Message
 from registry.store import Store
 from tests import tiny_models
 
@@ -157,6 +158,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "scale": {"tuned": True, "scale": 0.5},
     "subject": {"subject": "mood"},
     "split": {"split": "test"},
+    "tools": {"items": [*ITEMS[:-1], replace(ITEMS[-1], tools='[{"name": "t"}]')]},
+    "history": {"items": [*ITEMS[:-1], replace(ITEMS[-1], history=(Message("user", "hm"),))]},
+    "other column": {
+        "items": [*ITEMS[:-1], replace(ITEMS[-1], fields={**ITEMS[-1].fields, "level": "3"})]
+    },
     "order": {"items": ITEMS[::-1]},
     "fewer items": {"items": ITEMS[:-1]},
     "question": {"items": [*ITEMS[:-1], item(11, "changed")]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.forgetting import PairedScores, judge_guards
@@ -95,6 +95,7 @@ def test_scores_that_are_not_0_or_1_are_judged_too() -> None:
     assert lost.verdict == "forgotten"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(80, 600), st.floats(0.005, 0.2))
 def test_every_verdict_keeps_its_rule(lost, gained, n, max_drop) -> None:
     finding = judge_guards([guard(lost, gained, n, max_drop=max_drop)])[0]

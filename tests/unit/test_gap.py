@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.gap import ArmScore, MeasuredCapability, half_of, judge_closed, judge_gaps
@@ -99,6 +99,7 @@ def test_scores_that_are_not_0_or_1_are_judged_too() -> None:
     assert judge(graded)[0].verdict == "tune"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(1, 300), st.floats(0.1, 1))
 def test_every_verdict_keeps_its_rule(right, n, goal) -> None:
     finding = judge(measured(min(right, n), n=n, goal=goal))[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows, labels_of
@@ -31,12 +31,14 @@ def row(uid: int, messages, **values) -> Row:
     return Row(uid=uid, row_hash=f"{uid:064x}", messages=turns, **(defaults | values))
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_data_is_never_read_as_a_template(first, second) -> None:
     filled = fill("<{a}|{b}>", {"a": first, "b": second})
     assert filled == f"<{first}|{second}>"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="{} \"':,a1"))
 def test_braces_that_hold_no_name_stay(template) -> None:
     names = {"a": "A", "a1": "A", "a11": "A", "a111": "A"}

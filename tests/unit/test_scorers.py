@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -56,6 +56,7 @@ def test_the_last_number_counts(text, number) -> None:
     assert last_number(text) == Decimal(number)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**15), 10**15))
 def test_thousands_separators_change_nothing(number) -> None:
     assert last_number(f"so it is {number:,}.") == number

@@ -32,6 +32,7 @@ def changes(lost: int, gained: int, n: int, size: int = 1) -> Paired:
     return Paired(tuple(before), tuple(after), tuple(i // size for i in range(n)))
 
 
+@settings(deadline=None)
 @given(RATES)
 def test_wilson_and_clopper_pearson_are_those_of_statsmodels(rate) -> None:
     k, n = rate
@@ -41,6 +42,7 @@ def test_wilson_and_clopper_pearson_are_those_of_statsmodels(rate) -> None:
         assert ours(k, n).high == pytest.approx(high, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(RATES, st.floats(0.05, 0.95))
 def test_p_below_agrees_with_the_interval(rate, goal) -> None:
     k, n = rate
@@ -50,6 +52,7 @@ def test_p_below_agrees_with_the_interval(rate, goal) -> None:
         assert (p < 0.05) == (interval.high < goal)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 25), st.integers(0, 25))
 def test_mcnemar_midp_is_the_enumerated_one(lost, gained) -> None:
     n = lost + gained
@@ -66,6 +69,7 @@ def test_mcnemar_midp_is_the_exact_test_less_half_of_what_was_seen() -> None:
     assert stats.mcnemar_midp(3, 10) == pytest.approx(exact - sp.binom.pmf(3, 13, 0.5))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
 def test_sign_flips_over_clusters_are_the_enumerated_ones(sums) -> None:
     before, after, clusters = [], [], []
@@ -97,6 +101,7 @@ def test_holm_and_benjamini_hochberg_are_those_of_statsmodels_and_scipy(seed) ->
     assert stats.benjamini_hochberg(p_values) == pytest.approx(adjusted)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=40))
 def test_other_scores_get_students_t(values) -> None:
     scores, n = alone(values), len(values)
@@ -134,6 +139,7 @@ def test_copies_of_every_item_add_no_certainty() -> None:
     assert stats.change_p(copies) < stats.change_p(pairs) / 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(120, 500), st.integers(1, 4))
 def test_the_difference_lies_within_its_bounds(lost, gained, n, size) -> None:
     pairs = changes(lost, gained, n, size)
@@ -144,7 +150,7 @@ def test_the_difference_lies_within_its_bounds(lost, gained, n, size) -> None:
     assert mirrored.high == pytest.approx(-interval.low, abs=1e-9)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(30, 300))
 def test_tangos_bound_is_where_the_score_test_is_at_z(gained, lost, n) -> None:
     """The restricted maximum of the likelihood, found numerically, gives the test's variance."""
@@ -236,7 +242,7 @@ def test_type_one_errors_by_simulation(n) -> None:
         assert np.mean(wrong) <= 0.055
 
 
-@settings(max_examples=20)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_shared_clusters_keep_the_error_down(seed) -> None:
     """Items in clusters of five that answer alike: the interval must not believe n items."""
