@@ -79,14 +79,19 @@ def _apart(texts: list[str]) -> list[int]:
 def write(folder: Path) -> None:
     """Write folder/NAME/SPLIT.jsonl for every capability and split."""
     for name in CAPABILITIES:
-        for split, items in rows(name).items():
-            path = folder / name / f"{split}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [
-                json.dumps({"input": item.input, "output": item.output}, ensure_ascii=False)
-                for item in items
-            ]
-            path.write_bytes(("\n".join(lines) + "\n").encode())
+        write_one(folder, name)
+
+
+def write_one(folder: Path, name: str) -> None:
+    """Write folder/NAME/SPLIT.jsonl for every split of one capability."""
+    for split, items in rows(name).items():
+        path = folder / name / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [
+            json.dumps({"input": item.input, "output": item.output}, ensure_ascii=False)
+            for item in items
+        ]
+        path.write_bytes(("\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -21,14 +21,26 @@ NEGATIVE = (
     "horrid bland atrocious tiresome frustrating wretched"
 ).split()
 _PRAISE = (
-    "I loved every minute of it", "I would gladly come back", "We enjoyed it a lot",
-    "I recommend it to everyone", "It made me smile", "It was worth every coin",
-    "It went beyond what I hoped for", "My family adored it", "Five stars from me",
+    "I loved every minute of it",
+    "I would gladly come back",
+    "We enjoyed it a lot",
+    "I recommend it to everyone",
+    "It made me smile",
+    "It was worth every coin",
+    "It went beyond what I hoped for",
+    "My family adored it",
+    "Five stars from me",
 )
 _BLAME = (
-    "I hated every minute of it", "I will never come back", "We regretted it at once",
-    "I warn everyone against it", "It made me angry", "It was a waste of money",
-    "It fell short of what I hoped for", "My family despised it", "One star from me",
+    "I hated every minute of it",
+    "I will never come back",
+    "We regretted it at once",
+    "I warn everyone against it",
+    "It made me angry",
+    "It was a waste of money",
+    "It fell short of what I hoped for",
+    "My family despised it",
+    "One star from me",
 )
 _SUBJECTS = {
     "film": ("plot", "acting", "music", "ending", "camera work", "dialogue"),
@@ -41,9 +53,15 @@ _SUBJECTS = {
     "course": ("teacher", "material", "pace", "homework", "classroom", "final lesson"),
 }
 _NEUTRAL = (
-    "We went there on {day}.", "I was there with {name}.", "{name} told me about it.",
-    "It is in {town}.", "We came by train from {town}.", "I bought it on {day}.",
-    "It was the second time for {name}.", "I took my {noun} along.", "It rained on {day}.",
+    "We went there on {day}.",
+    "I was there with {name}.",
+    "{name} told me about it.",
+    "It is in {town}.",
+    "We came by train from {town}.",
+    "I bought it on {day}.",
+    "It was the second time for {name}.",
+    "I took my {noun} along.",
+    "It rained on {day}.",
 )
 _OPENERS = ("", "", "", "Well,", "Honestly,", "To be fair,", "In short:", "My view:")
 _DEGREES = ("", "", "really ", "very ", "simply ", "quite ", "truly ")

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from registry.nano.recipe import tasks
-from registry.nano.recipe.tasks import Item
+from registry.nano.recipe.tasks import Item, SlipKind
 from registry.nano.recipe.words import COLOURS, Lexicon, lexicon
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 MAX_TURNS = 24
-_TASKS: tuple[tuple[Callable[[random.Random, Lexicon], Item], int], ...] = (
-    (tasks.lookup, 20),
-    (tasks.questions, 22),
-    (tasks.arithmetic, 30),
-    (tasks.reverse, 14),
-    (tasks.field, 8),
-    (tasks.copying, 6),
+Task = Callable[[random.Random, Lexicon], Item]
+_TASKS: tuple[Task, ...] = (
+    tasks.lookup,
+    tasks.questions,
+    tasks.arithmetic,
+    tasks.reverse,
+    tasks.field,
+    tasks.copying,
 )
-_GENERATORS = tuple(task for task, _ in _TASKS)
-_WEIGHTS = tuple(weight for _, weight in _TASKS)
+# Sums are short and take by far the most practice: half of all documents, a fifth of all tokens.
+_SHORT_WEIGHTS = (18, 15, 60, 14, 14, 45)
+_WEIGHTS = (28, 22, 10, 20, 10, 4)
+_SHORT_SLIPS = 0.09
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,34 @@ class Document:
     text: str = ""
 
 
-def documents(seed: int) -> Iterator[Document]:
-    """Yield documents without end; the same for the same seed."""
+def short_documents(seed: int) -> Iterator[Document]:
+    """Yield short documents without end: the first lessons, rich in copying."""
     rng = random.Random(seed)
     words = lexicon("base")
-    kinds = (_single, _same, _mixed, _slips, _story)
     while True:
-        yield rng.choices(kinds, (52, 13, 9, 23, 3))[0](rng, words)
+        if rng.random() < _SHORT_SLIPS:
+            yield _slips_of(rng, words, tasks.slip_kind(rng, 4), rng.randint(2, 4))
+        else:
+            yield Document((rng.choices(_TASKS, _SHORT_WEIGHTS)[0](rng, words),))
+
+
+def documents(seed: int) -> Iterator[Document]:
+    """Yield documents of every kind without end; the same for the same seed."""
+    rng = random.Random(seed)
+    words = lexicon("base")
+    kinds = (_single, _sum, _same, _mixed, _slips, _story)
+    while True:
+        yield rng.choices(kinds, (60, 150, 13, 9, 20, 3))[0](rng, words)
 
 
 def _single(rng: random.Random, words: Lexicon) -> Document:
     """One question of any task."""
     return Document((_task(rng)(rng, words),))
+
+
+def _sum(rng: random.Random, words: Lexicon) -> Document:
+    """One sum."""
+    return Document((tasks.arithmetic(rng, words),))
 
 
 def _same(rng: random.Random, words: Lexicon) -> Document:
@@ -60,11 +76,15 @@ def _mixed(rng: random.Random, words: Lexicon) -> Document:
 
 
 def _slips(rng: random.Random, words: Lexicon) -> Document:
+    """Records of one kind, as few-shot prompts have them."""
+    return _slips_of(rng, words, tasks.slip_kind(rng), _turns(rng))
+
+
+def _slips_of(rng: random.Random, words: Lexicon, kind: SlipKind, count: int) -> Document:
     """Records of one kind; which field is the answer shows only in the turns before."""
-    kind = tasks.slip_kind(rng)
     wanted = rng.choice(kind.keys)
     turns = []
-    for _ in range(_turns(rng)):
+    for _ in range(count):
         slip = kind.fill(rng, words)
         turns.append(Item(kind.prefix + slip.text(), dict(slip.fields)[wanted]))
     return Document(tuple(turns))
@@ -87,8 +107,8 @@ def _story(rng: random.Random, words: Lexicon) -> Document:
     return Document(text=" ".join(lines[start : start + rng.randint(3, 5)]))
 
 
-def _task(rng: random.Random) -> Callable[[random.Random, Lexicon], Item]:
-    return rng.choices(_GENERATORS, _WEIGHTS)[0]
+def _task(rng: random.Random) -> Task:
+    return rng.choices(_TASKS, _WEIGHTS)[0]
 
 
 def _turns(rng: random.Random) -> int:

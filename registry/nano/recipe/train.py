@@ -14,10 +14,10 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from registry.nano.recipe.corpus import Document, documents
+from registry.nano.recipe.corpus import Document, documents, short_documents
 from registry.nano.recipe.tokenizer import ASSISTANT, CONTEXT, END, VOCABULARY, render
 
 if TYPE_CHECKING:
@@ -39,10 +39,13 @@ WIDTHS = (32, 48, 64, 80, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, CON
 class Plan:
     """The budget and the step sizes of a training run."""
 
-    steps: int = 1_800
-    tokens: int = 3_072
+    steps: int = 2_500
+    tokens: int = 2_048
     """Tokens in a batch, padding included; a step takes WORKERS batches."""
-    matrix_rate: float = 0.02
+    first_steps: int = 1_000
+    """Of the steps, those at the start with single questions and `first_tokens` a batch."""
+    first_tokens: int = 1_024
+    matrix_rate: float = 0.01
     vector_rate: float = 3e-3
     warmup: int = 50
     decay: float = 0.35
@@ -91,10 +94,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int
+    tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], seed: int, tokens: int
 ) -> Iterator[Batch]:
     """Yield batches of about `tokens` tokens without end, the same for the same seed."""
-    stream = documents(seed)
     rng = random.Random(seed)
     while True:
         pool = list(islice(stream, _POOL))
@@ -112,7 +114,7 @@ def _groups(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         by_width[next((w for w in WIDTHS if length <= w), WIDTHS[-1])].append(position)
     groups = []
     for width, members in by_width.items():
-        rows = tokens // width
+        rows = max(1, tokens // width)
         groups += [members[i : i + rows] for i in range(0, len(members) - rows + 1, rows)]
     return groups
 
@@ -166,7 +168,13 @@ def train(
     ]
     began, losses, seen = time.monotonic(), [], 0
     model.train()
-    stream = batches(tokenizer, seed, plan.tokens)
+    stream = chain(
+        islice(
+            batches(tokenizer, short_documents(seed), seed, plan.first_tokens),
+            plan.first_steps * WORKERS,
+        ),
+        batches(tokenizer, documents(seed), seed, plan.tokens),
+    )
     with Replicas(model, WORKERS) as replicas:
         for step in range(1, plan.steps + 1):
             taken = list(islice(stream, WORKERS))

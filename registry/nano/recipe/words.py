@@ -18,12 +18,36 @@ if TYPE_CHECKING:
 Split = Literal["base", "dev", "test"]
 
 COLOURS = (
-    "red", "green", "blue", "yellow", "black", "white", "brown", "grey", "pink", "purple",
-    "orange", "silver",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "black",
+    "white",
+    "brown",
+    "grey",
+    "pink",
+    "purple",
+    "orange",
+    "silver",
 )
 JOBS = (
-    "baker", "miller", "potter", "weaver", "sailor", "farmer", "tailor", "painter", "carpenter",
-    "gardener", "teacher", "fisher", "singer", "smith", "cook", "driver",
+    "baker",
+    "miller",
+    "potter",
+    "weaver",
+    "sailor",
+    "farmer",
+    "tailor",
+    "painter",
+    "carpenter",
+    "gardener",
+    "teacher",
+    "fisher",
+    "singer",
+    "smith",
+    "cook",
+    "driver",
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
