@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.bitmaps import CHUNK_BYTES, pack, unpack, write_bitmaps
@@ -13,6 +13,7 @@ from registry.catalog import Catalog
 from registry.store import Parent, Store
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.sets(st.integers(0, 300_000), max_size=50))
 def test_a_set_survives(uids: set[int]) -> None:
     chunks = pack(uids)
