@@ -167,12 +167,14 @@ class Generator:
 
     def _refill(self, run: _Run) -> None:
         """Read the chosen prompts, in batches of the token budget."""
-        lengths = [len(job.prompt) - run.start for job in run.chosen]
+        chosen = run.chosen
+        lengths = [len(job.prompt) - run.start for job in chosen]
         for batch in batches(lengths, lengths, tokens=self._token_budget, weight=sum(lengths)):
-            new = [run.chosen[row] for row in batch]
+            new = [chosen[row] for row in batch]
+            # Each job is in one list at any moment: reading may fail, and then all go back.
+            run.chosen = [job for job in run.chosen if job not in new]
             run.jobs.extend(new)
             self._settle(run, run.read(new), len(run.jobs) - len(new))
-        run.chosen = []
 
     def _settle(self, run: _Run, tokens: list[int], first: int) -> None:
         """Give each row from `first` on its token; rows that finish leave, and the last move up."""

@@ -1,0 +1,175 @@
+"""Which base it is: every part that decides an answer changes the digest, nothing else does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.errors import UserError
+from registry.identity import BaseSpec, identify, locate, nano_folder
+
+BASE = pytest.mark.usefixtures("base")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    config = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 77}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    write_weights(folder / "model.safetensors", (3, 5), b"\1")
+    return folder
+
+
+def write_weights(path: Path, shape: tuple[int, ...], fill: bytes) -> None:
+    """A safetensors file with one fp32 tensor, written by hand."""
+    count = 4
+    for size in shape:
+        count *= size
+    tensor = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, count]}
+    header = json.dumps({"w": tensor, "__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + fill * count)
+
+
+def named(root: Path, **changes) -> str:
+    return identify("b", BaseSpec(model="base", **changes), root).digest
+
+
+@BASE
+def test_what_an_identity_says(tmp_path: Path) -> None:
+    found = identify("mine", BaseSpec(model="base"), tmp_path)
+    assert (found.name, found.source, found.dtype) == ("mine", "base", "fp32")
+    assert (found.parameters, found.context) == (15, 77)
+    assert found.architecture == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "chat_template.jinja"])
+def test_each_file_decides(base: Path, tmp_path: Path, file: str) -> None:
+    before = named(tmp_path)
+    (base / file).write_text((base / file).read_text() + " ")
+    assert named(tmp_path) != before
+
+
+def test_a_changed_weight_decides(base: Path, tmp_path: Path) -> None:
+    before = named(tmp_path)
+    write_weights(base / "model.safetensors", (3, 5), b"\2")
+    assert named(tmp_path) != before
+
+
+@BASE
+def test_dtype_and_quantisation_decide(tmp_path: Path) -> None:
+    digests = {named(tmp_path), named(tmp_path, dtype="bf16"), named(tmp_path, quantize="nf4")}
+    assert len(digests) == 3
+    assert named(tmp_path, dtype="fp32") == named(tmp_path)  # what it is computed in by default
+
+
+def test_name_place_and_unread_files_do_not(base: Path, tmp_path: Path) -> None:
+    before = named(tmp_path)
+    (base / "README.md").write_text("a card")
+    (base / "modeling_x.py").write_text("print()")  # never run without trust_remote_code
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    shutil.move(base, other / "base")
+    assert identify("another", BaseSpec(model="base"), other).digest == before
+
+
+def test_code_decides_where_it_may_run(base: Path, tmp_path: Path) -> None:
+    before = named(tmp_path, trust_remote_code=True)
+    (base / "modeling_x.py").write_text("print()")
+    assert named(tmp_path, trust_remote_code=True) != before
+
+
+def test_hashes_of_large_files_are_kept(base: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("registry.identity.REMEMBER_FROM_BYTES", 0)
+    before = named(tmp_path)
+    kept = json.loads((tmp_path / ".gapmend" / "cache" / "hashes.json").read_text())
+    assert len(kept) == 1
+    assert named(tmp_path) == before
+    write_weights(base / "model.safetensors", (3, 5), b"\3")
+    assert named(tmp_path) != before
+
+
+def refused(root: Path, model: str = "base", **changes) -> str:
+    with pytest.raises(UserError) as caught:
+        identify("b", BaseSpec(model=model, **changes), root)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith("bases.b")
+    return line
+
+
+def test_no_weights(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").unlink()
+    assert "no weights" in refused(tmp_path)
+
+
+def test_pickled_weights(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    line = refused(tmp_path)
+    assert "pickled" in line
+    assert "pytorch_model.bin" in line
+
+
+def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").rename(base / "adapter_model.safetensors")
+    assert "no weights" in refused(tmp_path)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    assert "no folder" in refused(tmp_path, "./absent/folder/here")
+
+
+def test_a_hub_id_that_is_nowhere(tmp_path: Path) -> None:
+    assert "neither a folder nor in the Hub's cache" in refused(tmp_path, "nobody/nothing-at-all")
+
+
+def test_no_config(base: Path, tmp_path: Path) -> None:
+    (base / "config.json").unlink()
+    assert "config.json" in refused(tmp_path)
+
+
+@BASE
+def test_a_revision_of_a_folder(tmp_path: Path) -> None:
+    assert "revision" in refused(tmp_path, revision="main")
+
+
+def test_a_hub_snapshot_is_its_commit(base: Path, tmp_path: Path, monkeypatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "hub"
+    repo = cache / "models--me--tiny"
+    (repo / "snapshots").mkdir(parents=True)
+    shutil.copytree(base, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    by_branch = identify("b", BaseSpec(model="me/tiny"), tmp_path)
+    by_commit = identify("b", BaseSpec(model="me/tiny", revision=commit), tmp_path)
+    assert by_branch.source == f"me/tiny@{commit}"
+    assert by_branch == by_commit
+    assert by_branch.digest != named(tmp_path)
+    (repo / "snapshots" / commit / "model.safetensors").unlink()
+    with pytest.raises(UserError):
+        locate("b", BaseSpec(model="me/tiny"), tmp_path, weights=True)
+
+
+@BASE
+def test_identifying_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from registry.models import BaseSpec, identify\n"
+        f"identify('b', BaseSpec(model='base'), Path({str(tmp_path)!r}))\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'heavy'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_built_in_base_is_in_the_package() -> None:
+    assert nano_folder().parent.name == "registry"
