@@ -147,9 +147,7 @@ def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
 
 def test_the_catalog_tells_which_rows_taught_which_adapter(loop) -> None:
     sql = loop.ws.catalog.query
-    taught = sql(
-        "SELECT count(*) FROM rows_that_taught WHERE adapter_id = ?", [loop.trained.adapter_id]
-    )
+    taught = sql("SELECT count(*) FROM rows_that_taught(?)", [loop.trained.adapter_id])
     assert taught.rows == [(60,)]
     row = read_selection(loop.ws.store, loop.selected.selection_id)[0].row_uid
     saw = sql("SELECT count(*) FROM adapters_that_saw(?)", [row])
