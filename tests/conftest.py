@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread a process, and the folder of real data."""
+"""What all tests share: no network, no deadlines, and the folder of real data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A deadline in milliseconds measures the machine's load, not the code.
+settings.register_profile("project", deadline=None, print_blob=True)
+settings.load_profile("project")
 
 # Before anything imports the libraries that read them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -14,7 +14,14 @@ import yaml
 from pipeline.spec import Spec, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/*/*.md"),
+        ROOT / "registry/nano/README.md",
+    ]
+)
 SPECS = sorted(ROOT.glob("examples/*/gapmend.yaml"))
 README_YAML_LINES = 20
 
