@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def workspace(folder: Path) -> Path:
     return folder
 
 
-def run_verb(verb: str, folder: Path) -> dict | list:
+def run_verb(verb: str, folder: Path) -> Any:
     done = subprocess.run(
         [*GAPMEND, verb, "-C", str(folder), "--json"],
         capture_output=True,
