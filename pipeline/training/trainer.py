@@ -138,6 +138,19 @@ class PackedTrainer(Trainer):
             )
         return self.optimizer
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """A short rise and half a cosine; transformers' own makes the first step at rate 0."""
+        self.lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.create_optimizer(),
+                lambda step: _share_of_rate(step, num_training_steps),
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -277,6 +290,14 @@ class _Report(TrainerCallback):
         self._trainer.report()
 
 
+def _share_of_rate(step: int, steps: int) -> float:
+    """Share of the peak rate at a step (from 0) of a run: above 0 from the first to the last."""
+    warmup = int(steps * _WARMUP)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+
+
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
     return items[0]
 
@@ -289,8 +310,6 @@ def _arguments(run: Run, model: torch.nn.Module) -> TrainingArguments:
         num_train_epochs=1,
         gradient_accumulation_steps=run.spec.accumulation,
         learning_rate=run.spec.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(run.steps * _WARMUP),
         max_grad_norm=_MAX_NORM,
         save_strategy="steps",
         save_steps=run.spec.checkpoint_steps,

@@ -1,0 +1,41 @@
+"""A training in a process of its own, to be killed: BASE WORKDIR."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from pipeline.training.fit import TrainingRow, fit
+from pipeline.training.spec import TrainSpec
+from registry.models import BaseSpec, load_model
+
+SPEC = TrainSpec(
+    base="tiny", rank=4, learning_rate=5e-3, epochs=3, batch_tokens=96, checkpoint_steps=3, seed=11
+)
+_WORDS = ["the", "film", "was", "good", "dull", "but", "warm", "as", "a", "card", "lazy", "dog"]
+
+
+def rows() -> list[TrainingRow]:
+    """Forty conversations, the same in every process."""
+    made = []
+    for uid in range(40):
+        asked = " ".join(_WORDS[(uid * 7 + at * 3) % len(_WORDS)] for at in range(4 + uid % 9))
+        said = ("positive", "negative")[uid % 3 == 0]
+        messages = ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
+        made.append(TrainingRow(uid=uid, messages=messages, tools=None, capability="x"))
+    return made
+
+
+def main() -> None:
+    """Train, however often that was begun before, and say from which step."""
+    base, workdir = Path(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    loaded = load_model("tiny", BaseSpec(model=str(base), dtype="fp32"), base)
+    result = fit(loaded, rows(), SPEC, workdir)
+    sys.stdout.write(f"steps {result.steps} resumed {result.resumed_from}\n")
+
+
+if __name__ == "__main__":
+    main()
