@@ -82,3 +82,57 @@ def test_a_killed_ingest_is_finished_by_the_next(tmp_path: Path) -> None:
 @pytest.mark.timeout(3_000)
 def test_an_ingest_killed_everywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     kill_ingest(tmp_path, at_calls=40, at_times=10)
+
+
+def train_workspace(folder: Path) -> Path:
+    """Make a small workspace that has come as far as the selection."""
+    workspace(folder)
+    spec = folder / "gapmend.yaml"
+    text = spec.read_text()
+    small = text.replace("budget_rows: 300", "budget_rows: 24").replace("epochs: 4", "epochs: 1")
+    assert small != text
+    spec.write_text(small)
+    table = folder / "data" / "tickets.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:241]))
+    run_verb("select", folder)
+    return folder
+
+
+def kill_train(tmp_path: Path, *, at_calls: int, at_times: int) -> None:
+    ready = train_workspace(tmp_path / "ready")
+
+    def fresh(name: str) -> Path:
+        return Path(shutil.copytree(ready, tmp_path / name))
+
+    expected = run_verb("train", fresh("whole"))["adapter_id"]
+
+    def check(folder: Path) -> None:
+        check_store(folder)
+        assert run_verb("train", folder)["adapter_id"] == expected
+        check_store(folder)
+        found = Catalog(folder / ".gapmend").query("SELECT adapter_id FROM adapters").rows
+        assert found == [(expected,)]
+
+    calls = record([MAIN, "train", "-C", str(fresh("counted"))]) if at_calls else []
+    for number, point in enumerate(points(calls, kills=at_calls, seed=11)):
+        folder = fresh(f"call-{number}")
+        ended = run_killed([MAIN, "train", "-C", str(folder)], point)
+        assert ended.code == -9, (point, ended)
+        check(folder)
+    for number in range(at_times):
+        folder = fresh(f"time-{number}")
+        command = [*GAPMEND, "train", "-C", str(folder)]
+        run_killed_at_time(command, mark="train · nano", seconds=1.5 * (number + 1))
+        check(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_training_is_finished_by_the_next(tmp_path: Path) -> None:
+    kill_train(tmp_path, at_calls=0, at_times=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_000)
+def test_a_training_killed_everywhere_is_finished_by_the_next(tmp_path: Path) -> None:
+    kill_train(tmp_path, at_calls=20, at_times=4)
