@@ -135,4 +135,4 @@ def test_a_killed_training_is_finished_by_the_next(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3_000)
 def test_a_training_killed_everywhere_is_finished_by_the_next(tmp_path: Path) -> None:
-    kill_train(tmp_path, at_calls=20, at_times=4)
+    kill_train(tmp_path, at_calls=10, at_times=3)
