@@ -7,6 +7,7 @@ among them. Nothing of dev or test can be chosen.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,18 @@ from pipeline.candidates import Candidates, free_datasets, pool_of, text_of
 from pipeline.choose import centred, choose_nearest, interleave
 from pipeline.gap import dev_inputs, gap
 from pipeline.measure import items_of, measure, subject
-from pipeline.replay import PASSES, passing, pick, scored_rows, sources
+from pipeline.replay import MOST_SCORED, PASSES, passing, pick, sources
 from pipeline.selection import SelectedRow, put_selection, read_selection
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import GateRefusedError, UserError
+from registry.hashing import digest
 from registry.store import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
-
     from evals.capability import Item
+    from pipeline.choose import Matrix
     from pipeline.gap import GapReport
     from pipeline.measure import Tuned
     from pipeline.replay import Source
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 STAGE = "select"
 VERSION = 1
 
-_MOST_FAILURES = 500
+_MOST_FAILURES = 300
 _FEWEST_CANDIDATES = 2000
-_CANDIDATES_A_ROW = 8  # candidates for each row of the budget: enough to choose among
+_CANDIDATES_A_ROW = 4  # candidates for each row of the budget: enough to choose among
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,11 @@ class _Selecting:
         return StageOutput(result, [("selection", made)])
 
     def _most(self, replayable: Sequence[Source]) -> dict[str, int]:
-        """Return how many rows of each dataset are looked at."""
-        total = self.change.budget.total if self.change else self.ws.spec.train.budget_rows
-        most = dict.fromkeys(pool_of(self.ws), max(_FEWEST_CANDIDATES, _CANDIDATES_A_ROW * total))
+        """Return how many rows of each dataset are looked at: the same in every round."""
+        rows = _CANDIDATES_A_ROW * self.ws.spec.train.budget_rows
+        most = dict.fromkeys(pool_of(self.ws), max(_FEWEST_CANDIDATES, rows))
         for source in replayable:
-            most.setdefault(source.dataset, scored_rows(total))
+            most.setdefault(source.dataset, MOST_SCORED)
         return most
 
     def _budget(self, candidates: Candidates, replayable: Sequence[Source]) -> Budget:
@@ -331,12 +332,25 @@ class _Selecting:
         found = sorted((i for i in items if i.uid in lost), key=lambda item: item.row_hash)
         return found[:_MOST_FAILURES]
 
-    def _embed(self, texts: list[str], label: str) -> np.ndarray[Any, Any]:
+    def _embed(self, texts: list[str], label: str) -> Matrix:
+        """Return the base's embeddings of `texts`, kept between rounds."""
+        import numpy as np
+
+        from evals.embed import VERSION as EMBEDDING
         from evals.embed import embed
 
+        key = digest([EMBEDDING, self.ws.models.identity(self.found.base).digest, texts])
+        kept = self.ws.state / "cache" / "embeddings" / f"{key}.npy"
+        if kept.is_file():
+            return np.asarray(np.load(kept), np.float32)
         loaded = self.ws.models.get(self.found.base)
         with self.ctx.ui.progress(f"{label} · embeddings", total=len(texts)) as bar:
-            return embed(loaded, texts, progress=bar.update)
+            made = embed(loaded, texts, progress=bar.update)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = kept.with_suffix(f".{os.getpid()}.npy")
+        np.save(draft, made)
+        draft.replace(kept)
+        return made
 
     def _result(
         self, rows: Sequence[SelectedRow], budget: Budget, candidates: Candidates
