@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from evals.evaluate import EvalResult
-    from evals.prompts import Arm
     from pipeline.gap import GapReport
     from pipeline.measure import Split
     from pipeline.stage import StageContext
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "forget"
-VERSION = 1
+VERSION = 2
 MET_MAX_DROP = 0.03
 """The largest drop of a capability that the base met: it is guarded though no guard names it."""
 
@@ -123,20 +122,21 @@ def judge(
     """Score base and adapter on the same items of `split` and judge both sides.
 
     Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
-    itself or by its best prompt, by what was lost. `only` limits it to the subjects named.
+    itself, by what was lost. One that a prompt reaches is served by the base with that prompt,
+    the adapter switched off; who wants it kept under the adapter names it as a guard. `only`
+    limits it to the subjects named.
     """
     pairs: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
     evals: list[str] = []
     for one in subjects(ws):
         verdict = "guard" if one.role == "guard" else found.verdict(one.name)
-        if verdict not in {"guard", "met", "prompt", "tune"} or (only and one.name not in only):
+        if verdict not in {"guard", "met", "tune"} or (only and one.name not in only):
             continue
         items = items_of(ws, ui, one, split)
-        arm = _best_prompt(found, one) if verdict == "prompt" else None
         base = found.base
-        after = measure(ws, ui, one, base=base, items=items, split=split, arm=arm, tuned=what)
-        before = measure(ws, ui, one, base=base, items=items, split=split, arm=arm)
+        after = measure(ws, ui, one, base=base, items=items, split=split, tuned=what)
+        before = measure(ws, ui, one, base=base, items=items, split=split)
         evals += [before.id, after.id]
         if verdict == "tune":
             closed[one.name] = judge_closed(
@@ -147,14 +147,6 @@ def judge(
         else:
             pairs.append(_paired(one, before, after))
     return Judged(tuple(judge_guards(pairs)), closed, tuple(evals))
-
-
-def _best_prompt(found: GapReport, one: Subject) -> Arm:
-    """Return the prompt by which the base reaches the goal of `one`."""
-    from evals.prompts import arms_of
-
-    name = next(f.best_prompt for f in found.findings if f.capability == one.name)
-    return next(arm for arm in arms_of(one.spec.prompts) if arm.name == name)
 
 
 def _work(

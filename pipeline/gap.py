@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from evals.capability import GuardSpec
 from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
 from evals.stats import Interval, Scores, mean_interval
 from pipeline.measure import Subject, items_of, measure, subjects, zero_shot
@@ -115,7 +116,7 @@ def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) ->
         items = items_of(ws, ctx.ui, what, "dev")
         plain = measure(ws, ctx.ui, what, base=base, items=items, split="dev")
         used.append(Parent(plain.id, "eval"))
-        if what.role == "guard":
+        if isinstance(what.spec, GuardSpec):
             guards[what.name] = mean_interval(scores_of([plain]))
             continue
         arms, evals = _try_prompts(ws, ctx.ui, what, base, items, plain)

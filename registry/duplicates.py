@@ -19,7 +19,9 @@ THRESHOLD = 0.8
 
 _SHINGLE = 3
 _PERMUTATIONS = 128
-_BANDS = 32  # 4 rows a band: a pair at .8 is proposed with probability 1 - (1 - .8**4)**32 > 1 - 1e-7
+_BANDS = (
+    32  # 4 rows a band: a pair at .8 is proposed with probability 1 - (1 - .8**4)**32 > 1 - 1e-7
+)
 _SEED = 42
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -38,9 +40,7 @@ def shingles(text: str) -> frozenset[str]:
     tokens = _TOKEN.findall(text.lower())
     if len(tokens) <= _SHINGLE:
         return frozenset((" ".join(tokens),))
-    return frozenset(
-        " ".join(tokens[i : i + _SHINGLE]) for i in range(len(tokens) - _SHINGLE + 1)
-    )
+    return frozenset(" ".join(tokens[i : i + _SHINGLE]) for i in range(len(tokens) - _SHINGLE + 1))
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:

@@ -25,7 +25,7 @@ def canonical_safetensors(path: Path) -> bytes:
 
     data = path.read_bytes()
     try:
-        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        tensors = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
         raise UserError(
             f"not a well-formed safetensors file: {error}",

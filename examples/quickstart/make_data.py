@@ -13,32 +13,30 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import reviews  # beside this file
+import support
+
 from registry.duplicates import near_pairs
 from registry.nano.recipe import tasks
 from registry.nano.recipe.words import Lexicon, lexicon
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-import reviews
-import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from registry.nano.recipe.tasks import Item
 
+HERE = Path(__file__).resolve().parent
 SIZES = {"test": 1_000, "dev": 1_000, "train": 1_500}
 SPARE = 1.6
 """Rows made for each row kept: near-duplicates fall out."""
 CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], Item]] = {
-    "lookup": tasks.lookup,
+    "numbers": tasks.numbers,
     "form": tasks.form,
     "sentiment": reviews.review,
     "intent": support.request,
-    "arithmetic": tasks.arithmetic,
-    "questions": tasks.questions,
-    "reverse": tasks.reverse,
+    "places": tasks.places,
+    "people": tasks.people,
+    "days": tasks.days,
 }
 
 

@@ -1,11 +1,18 @@
 """Reviews with a judgement: what the quickstart's `sentiment` is made of."""
 
+# Word lists read best as text; shares of a draw need no names.
+
 from __future__ import annotations
 
-import random
+from typing import TYPE_CHECKING
 
 from registry.nano.recipe.tasks import Item
-from registry.nano.recipe.words import DAYS, Lexicon
+from registry.nano.recipe.words import DAYS
+
+if TYPE_CHECKING:
+    import random
+
+    from registry.nano.recipe.words import Lexicon
 
 LABELS = ("positive", "negative")
 PROMPT = "Is this review positive or negative? {input}"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import random
+from typing import TYPE_CHECKING
 
 from registry.nano.recipe.tasks import Item
-from registry.nano.recipe.words import DAYS, Lexicon
+from registry.nano.recipe.words import DAYS
+
+if TYPE_CHECKING:
+    import random
+
+    from registry.nano.recipe.words import Lexicon
 
 PROMPT = "Which intent is this? {input}"
 

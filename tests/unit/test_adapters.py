@@ -54,7 +54,7 @@ def peft_folder(
     }
     (folder / CONFIG).write_text(json.dumps(dict(list(config.items())[::order])))
     rng = np.random.default_rng(0)
-    tensors = {
+    tensors: dict[str, Any] = {
         A: rng.normal(size=(4, 8)).astype(np.float32),
         B: rng.normal(size=(8, 4)).astype(np.float16),
     }
@@ -65,7 +65,7 @@ def peft_folder(
 
 
 def put(store: Store, folder: Path, base: BaseIdentity = BASE, **meta: Any):
-    return publish(store, folder, base=base, tokenizer=Tokenizer(), meta=meta, parents=())  # type: ignore[arg-type]
+    return publish(store, folder, base=base, tokenizer=Tokenizer(), meta=meta, parents=())
 
 
 def test_only_what_is_needed_is_published_and_nothing_of_this_machine(tmp_path) -> None:

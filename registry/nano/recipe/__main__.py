@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m registry.nano.recipe", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="training steps")
+    parser.add_argument("--steps", type=int, default=Plan().steps, help="training steps")
     given = parser.parse_args(arguments)
     make(given.out, Plan(steps=given.steps), given.seed)
 

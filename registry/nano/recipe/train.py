@@ -156,8 +156,8 @@ def train(
     """Train in place for `plan.steps` steps; call `report` every `every` steps."""
     import torch
 
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]  # noqa: PLR2004
-    vectors = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]  # noqa: PLR2004
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    vectors = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = (
         torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.01),
         torch.optim.AdamW(vectors, lr=plan.vector_rate, betas=(0.9, 0.95), weight_decay=0.0),

@@ -5,6 +5,8 @@ does by rule and not from memory. "base" serves the base model's corpus and the 
 training pools.
 """
 
+# Word lists read best as text; shares of a draw need no names.
+
 from __future__ import annotations
 
 import random
