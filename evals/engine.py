@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE_VERSION", "Overlong", "OverlongError", "PackedLM"]
 
 # Padded tokens a batch. More only grows the working set beyond a CPU's caches; a GPU wants more.
-CPU_TOKENS, GPU_TOKENS = 4096, 65536
+CPU_TOKENS, GPU_TOKENS = 2048, 65536
 # Logits held at once, in numbers: a large vocabulary is what fills memory first.
 CPU_LOGITS, GPU_LOGITS = 2**25, 2**29
 # Keys and values of a generation, in bytes.

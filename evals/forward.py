@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from evals.kv import ATTENTION, Behind, Own, Prefix, Slots, ahead_of
+from evals.kv import ATTENTION, Behind, Own, Plan, Prefix, Slots, planned
 from evals.tree import Batch
 
 if TYPE_CHECKING:
@@ -93,18 +93,21 @@ class Forward:
     def read(self, batch: Batch, prefix: Prefix | None = None) -> Reading:
         """Run rows of our layout, behind a prefix where there is one."""
         reach = int(batch.positions.max()) + 1
-        joined = prefix if self._joined(reach) else None
-        own = Own.cache(self.layers, None if joined else prefix)
-        slides = self._window is not None and reach > self._window
-        length = batch.ids.shape[1]
+        joins = self._joined(reach)
+        front = None if joins else prefix
+        own = Own.cache(self.layers, front)
         mask: Any = None
-        if batch.mask is not None or slides or (prefix and not joined):
+        if batch.mask is not None and joins:
+            mask = self._additive(batch.mask[:, batch.trunk :])
+        elif batch.mask is not None or front or (self._window or reach) < reach:
             seen = batch.mask
             if seen is None:
-                seen = np.tile(np.tri(length, dtype=np.bool_), (len(batch.ids), 1, 1))
-            ahead = prefix.tokens if prefix and not joined else 0
-            mask = self._masks(seen, batch.positions, batch.positions, ahead)
-        logits = self._run(batch.ids, batch.keep, batch.positions, mask, own, joined)
+                seen = np.tile(np.tri(batch.ids.shape[1], dtype=np.bool_), (len(batch.ids), 1, 1))
+            mask = self._masks(seen, batch.positions, batch.positions, front.tokens if front else 0)
+        plan = None
+        if joins and (prefix or mask is not None):
+            plan = Plan(prefix, batch.trunk if mask is not None else 0)
+        logits = self._run(batch.ids, batch.keep, batch.positions, mask, own, plan)
         return Reading(logits, own)
 
     def step(
@@ -129,7 +132,8 @@ class Forward:
         mask = self._masks(seen, positions[:, None], keys, ahead)
         cache: Cache = Behind(slots, prefix) if prefix and not joined else slots
         keep = np.ones((len(ids), 1), dtype=np.bool_)
-        logits = self._run(ids[:, None], keep, positions[:, None], mask, cache, joined)
+        plan = Plan(joined) if joined else None
+        logits = self._run(ids[:, None], keep, positions[:, None], mask, cache, plan)
         slots.used[: len(ids)] += 1
         return logits
 
@@ -138,12 +142,12 @@ class Forward:
         return self._run(ids, keep, None, None, None, None)
 
     def _joined(self, reach: int) -> bool:
-        """Whether attention joins a prefix itself: no window may end inside it."""
+        """Whether our attention function serves rows of this length: no window may end in them."""
         return self._joins and (self._window is None or reach <= self._window)
 
     def _run(
         self, ids: NDArray[np.int64], keep: NDArray[np.bool_],
-        positions: NDArray[np.int64] | None, mask: Any, cache: Cache | None, joined: Prefix | None,
+        positions: NDArray[np.int64] | None, mask: Any, cache: Cache | None, plan: Plan | None,
     ) -> torch.Tensor:  # fmt: skip
         self.tokens += int(ids.size)
         device = self._loaded.device
@@ -155,18 +159,18 @@ class Forward:
             inputs["past_key_values"] = cache
         if self._selects:
             inputs["logits_to_keep"] = wanted
-        with torch.inference_mode(), self._attending(joined):
+        with torch.inference_mode(), self._attending(plan):
             logits = self._model(**inputs, use_cache=False).logits
         # A model that doesn't select gives the logits of every token.
         return (logits if self._selects else logits[wanted]).reshape(-1, logits.shape[-1]).float()
 
     @contextmanager
-    def _attending(self, joined: Prefix | None) -> Iterator[None]:
-        """Our attention function while a joined prefix needs it: else the model's own."""
-        if joined is None:
+    def _attending(self, plan: Plan | None) -> Iterator[None]:
+        """Our attention function while a batch has a plan for it: else the model's own."""
+        if plan is None:
             yield
             return
-        with ahead_of(joined):
+        with planned(plan):
             self._config._attn_implementation = ATTENTION  # noqa: SLF001 - it has no public name
             try:
                 yield
@@ -209,25 +213,28 @@ class Forward:
             lengths.append(12 + self._window)
         forks = [_Fork.draw(length, self.vocabulary) for length in lengths]
         wanted = [fork.plain(self) for fork in forks]
-        try:
-            same = [self._alike(f.read(self, 0), w) for f, w in zip(forks, wanted, strict=True)]
-        except Exception as error:  # noqa: BLE001 - any architecture may fail in its own way
-            return f"it takes no trie of choices ({type(error).__name__}: {error})"
-        if not all(same):
-            return "a trie of choices gives other logits than its sequences"
-        self.packs = True
-        self.prefix(forks[0].trunk)  # measures kv_bytes
+        reason: str | None = None
+        # First with our attention function, where it may be used, then with the model's own.
         for joins in dict.fromkeys([self._joins, False]):
             self._joins = joins
-            try:
-                same = [self._alike(f.read(self, 6), w) for f, w in zip(forks, wanted, strict=True)]
-            except Exception as error:  # noqa: BLE001 - as above
-                log.info("prefix (joined: %s) isn't shared: %s", joins, error)
-                continue
-            self.shares = all(same)
+            reason = self._differs(forks, wanted, 0)
+            self.packs = reason is None
+            self.shares = self.packs and self._differs(forks, wanted, 6) is None
             if self.shares:
                 break
-        return None
+        if self.packs:
+            self.prefix(forks[0].trunk)  # measures kv_bytes
+        return reason
+
+    def _differs(
+        self, forks: Sequence[_Fork], wanted: Sequence[torch.Tensor], cut: int
+    ) -> str | None:
+        """How rows behind a prefix of `cut` tokens fail to be their sequences."""
+        try:
+            same = [self._alike(f.read(self, cut), w) for f, w in zip(forks, wanted, strict=True)]
+        except Exception as error:  # noqa: BLE001 - any architecture may fail in its own way
+            return f"it takes no trie of choices ({type(error).__name__}: {error})"
+        return None if all(same) else "a trie of choices gives other logits than its sequences"
 
     def _alike(self, ours: torch.Tensor, plain: torch.Tensor) -> bool:
         """Equal within what the dtype's rounding explains, measured by the logits' spread."""
@@ -267,7 +274,7 @@ class _Fork:
         positions = np.array([[*range(own), *branches]], dtype=np.int64) + cut
         keep = np.arange(ids.shape[1])[None] >= own - 1
         prefix = forward.prefix(self.trunk[:cut]) if cut else None
-        return forward.read(Batch(ids, positions, keep, mask[None]), prefix).logits
+        return forward.read(Batch(ids, positions, keep, mask[None], own - 2), prefix).logits
 
 
 def _window(config: Any) -> int | None:

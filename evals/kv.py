@@ -142,17 +142,30 @@ def _behind(
     return torch.cat([front[0], keys], 2), torch.cat([front[1], values], 2)
 
 
-_AHEAD: list[Prefix] = []
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What `prefix_attention` does in a forward.
+
+    Attributes:
+        prefix: what stands before every row.
+        trunk: how many leading queries are causal; the mask is for the queries behind them.
+    """
+
+    prefix: Prefix | None
+    trunk: int = 0
+
+
+_PLANS: list[Plan] = []
 
 
 @contextmanager
-def ahead_of(prefix: Prefix) -> Iterator[None]:
-    """Let `prefix_attention` attend to this prefix meanwhile."""
-    _AHEAD.append(prefix)
+def planned(plan: Plan) -> Iterator[None]:
+    """Let `prefix_attention` follow this plan meanwhile."""
+    _PLANS.append(plan)
     try:
         yield
     finally:
-        _AHEAD.pop()
+        _PLANS.pop()
 
 
 def prefix_attention(
@@ -172,28 +185,50 @@ def prefix_attention(
         query: (rows, heads, tokens, width).
         key: (rows, key heads, keys, width), the rows' own.
         value: as key.
-        attention_mask: additive (rows, 1, tokens, keys) over the own keys; None: causal.
+        attention_mask: additive (rows, 1, tokens - trunk, keys) over the own keys; None: causal.
         dropout: not used.
         scaling: of the scores; None: 1 / sqrt(width).
 
     Returns:
         (rows, tokens, heads, width), and None for the weights.
     """
+    plan = _PLANS[-1]
+    own_key, own_value = key, value
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        own_key, own_value = (part.repeat_interleave(groups, 1) for part in (key, value))
+    own, logs = _own(query, own_key, own_value, attention_mask, scaling, plan.trunk)
+    if plan.prefix is not None:
+        front, front_logs = _front(query, *plan.prefix.layers[module.layer_idx], scaling)  # type: ignore[index]
+        share = torch.sigmoid(front_logs.float() - logs.float()).unsqueeze(-1).to(own.dtype)
+        own = torch.lerp(own, front, share.expand_as(own))
+    return own.transpose(1, 2).contiguous(), None
+
+
+def _own(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None,
+    scale: float | None, trunk: int,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Attention within rows; the causal trunk by itself, which is half the work of a mask."""
+    if not trunk:
+        return _flash(query, key, value, mask, scale, causal=query.shape[2] > 1)
+    front, keys, values = (part[:, :, :trunk] for part in (query, key, value))
+    first = _flash(front, keys, values, None, scale, causal=True)
+    rest = _flash(query[:, :, trunk:], key, value, mask, scale)
+    return torch.cat([first[0], rest[0]], 2), torch.cat([first[1], rest[1]], 2)
+
+
+def _front(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of all rows to the keys (1, key heads, keys, width) of one prefix."""
     rows, heads, tokens, width = query.shape
-    ahead = _AHEAD[-1].layers[module.layer_idx]  # type: ignore[index]
-    groups = heads // key.shape[1]
-    # Query heads that share a key head become queries of it: the prefix isn't repeated either.
-    flat = query.reshape(rows, key.shape[1], groups * tokens, width).transpose(0, 1)
-    flat = flat.reshape(1, key.shape[1], -1, width)
-    front, front_log = _flash(flat, *ahead, None, scaling)
-    shape = (key.shape[1], rows, groups, tokens)
+    shared = key.shape[1]
+    shape = (shared, rows, heads // shared, tokens)
+    # Rows, and heads that share a key head, become queries of it: nothing is repeated.
+    flat = query.reshape(rows, shared, -1, width).transpose(0, 1).reshape(1, shared, -1, width)
+    front, logs = _flash(flat, key, value, None, scale)
     front = front.reshape(*shape, -1).transpose(0, 1).reshape(rows, heads, tokens, -1)
-    front_log = front_log.reshape(shape).transpose(0, 1).reshape(rows, heads, tokens)
-    if groups > 1:
-        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
-    own, own_log = _flash(query, key, value, attention_mask, scaling, causal=tokens > 1)
-    share = torch.sigmoid(front_log.float() - own_log.float()).unsqueeze(-1).to(own.dtype)
-    return torch.lerp(own, front, share.expand_as(own)).transpose(1, 2).contiguous(), None
+    return front, logs.reshape(shape).transpose(0, 1).reshape(rows, heads, tokens)
 
 
 def _flash(

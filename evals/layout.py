@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from evals.encode import Encoder
 
+# From this length on, contexts are attended to causally, apart from their tries: half the work.
+TRUNK_TOKENS = 64
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -91,7 +94,8 @@ def batch_of(rows: Sequence[Row], start: int) -> Batch:
         keep[number, trunk - 1 : end] = True
         if mask is not None and not row.tree.chain:
             mask[number, trunk:end, trunk:end] = row.tree.mask
-    return Batch(ids, positions, keep, mask)
+    trunk = min(len(row.context) for row in rows) - start
+    return Batch(ids, positions, keep, mask, trunk if trunk >= TRUNK_TOKENS else 0)
 
 
 def laid(context: Sequence[int], trees: Sequence[Tree], members: Sequence[int]) -> list[Row]:

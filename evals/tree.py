@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_NODES = 768
 # A shared prefix is worth its own forward from this many tokens saved on.
 WORTH_TOKENS = 256
+# ... and from this share of all tokens on: two parts of attention must be joined for it.
+WORTH_SHARE = 1 / 8
 # Prefixes that differ by less than this count as one level.
 LEVEL_TOKENS = 16
 
@@ -178,12 +180,14 @@ class Batch:
         positions: (rows, length) each token's position in its sequence, the prefix included.
         keep: (rows, length) True where logits are wanted.
         mask: (rows, length, length) True where a token (row) sees a token (column); None: causal.
+        trunk: how many leading tokens of every row see all before them, whatever the mask.
     """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     keep: NDArray[np.bool_]
     mask: NDArray[np.bool_] | None = None
+    trunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,8 @@ def segments(
     """Divide sequences into segments so that shared prefixes are computed once.
 
     Sorted, neighbours share most; a run of neighbours is taken out of its segment when its longer
-    common prefix saves at least `worth` tokens. A prefix always leaves each sequence one token.
+    common prefix saves at least `worth` tokens and a fair share of all. A prefix always leaves
+    each sequence one token.
 
     Args:
         sequences: token ids, each at least one.
@@ -215,17 +220,24 @@ def segments(
     for place in range(1, len(order)):
         shared[place] = _common(keys[order[place - 1]], keys[order[place]])
     limits = np.array([len(sequences[index]) - 1 for index in order], dtype=np.int64)
+
+    def pays(low: int, high: int, prefix: int, known: int) -> bool:
+        """Whether a run of rows gains enough from a prefix over the one that is known."""
+        saved = (high - low - 1) * (prefix - known)
+        total = int(limits[low:high].sum()) - (high - low) * known
+        return saved >= worth and saved >= WORTH_SHARE * total
+
     found: list[Segment] = []
     todo = [(0, len(order), 0)]
     while todo:
         low, high, known = todo.pop()
         prefix = _prefix_of(shared, limits, low, high)
-        if (high - low - 1) * prefix < worth:
+        if not pays(low, high, prefix, 0):
             prefix = known
         rest: list[int] = []
         for start, stop in _runs(shared, low, high, prefix + LEVEL_TOKENS):
             longer = _prefix_of(shared, limits, start, stop)
-            if (start, stop) != (low, high) and (stop - start - 1) * (longer - prefix) >= worth:
+            if (start, stop) != (low, high) and pays(start, stop, longer, prefix):
                 todo.append((start, stop, prefix))
             else:
                 rest.extend(order[start:stop])

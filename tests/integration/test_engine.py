@@ -137,6 +137,21 @@ def test_log_likelihoods_are_those_of_lm_eval(pair_of, kind: str, bos: bool) -> 
     assert greedy == 0
 
 
+@pytest.mark.parametrize("shared", [0, 90])
+@pytest.mark.parametrize("kind", SOFTMAX)
+def test_long_contexts_with_shots_of_their_own_or_shared(pair_of, kind: str, shared: int) -> None:
+    """Every row has a trunk long enough to be attended to causally, behind a prefix or not."""
+    pair = pair_of(kind)
+    draw = random.Random(shared)
+    shots = text(draw, shared) + "\n" if shared else ""
+    contexts = [f"{shots}{text(draw, draw.randint(75, 90))}\nAnswer:" for _ in range(6)]
+    before = pair.ours.tokens_processed
+    worst, greedy = differences(pair, [(c, choice) for c in contexts for choice in CHOICES])
+    assert (worst < BOUND, greedy) == (True, 0)
+    alone = sum(len(pair.ours.tok_encode(context)) for context in contexts)
+    assert (pair.ours.tokens_processed - before < alone) == bool(shared)
+
+
 def test_choices_share_a_row_and_shots_are_read_once(pair_of) -> None:
     pair = pair_of("llama")
     shots = "Question: it is. Answer: yes. " * 20
@@ -489,9 +504,8 @@ def test_a_template_is_run_in_a_sandbox(pair_of) -> None:
 def test_a_quantised_base_scores(tmp_path: Path, quantize: str) -> None:
     from evals.engine import PackedLM
 
-    size = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
-    tiny_models.save(tmp_path / "q", "llama", **size)
-    spec = BaseSpec(model="q", quantize=quantize)  # type: ignore[arg-type]
+    tiny_models.save(tmp_path / "q", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
+    spec = BaseSpec.model_validate({"model": "q", "quantize": quantize})
     loaded = load_model("q", spec, tmp_path)
     kinds = {type(module).__name__ for module in loaded.model.modules()}
     assert kinds & {"Linear4bit", "Linear8bitLt"}
