@@ -91,8 +91,16 @@ class PackedLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The end-of-text token."""
-        return int(cast("int", self.tokenizer.eos_token_id))
+        """The end-of-text token.
+
+        Raises:
+            UserError: the tokenizer has none, so that no answer could end.
+        """
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            where = f"bases.{self.loaded.identity.name}"
+            raise UserError("the tokenizer has no end-of-text token", where, "an eos_token")
+        return int(cast("int", end))
 
     @property
     def prefix_token_id(self) -> int:
