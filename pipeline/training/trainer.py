@@ -101,6 +101,7 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
     try:
         trainer = PackedTrainer(model, run)
         trainer.remove_callback(PrinterCallback)
+        model.train()
         trainer.train(resume_from_checkpoint=str(start.path) if start else None)
     finally:
         logging.set_verbosity(shown)
@@ -151,6 +152,18 @@ class PackedTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Forward and backward of one batch; the Trainer's own walks all modules first."""
+        inputs = self._prepare_inputs(inputs)
+        loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -174,7 +187,8 @@ class PackedTrainer(Trainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clip, and stop before a step that would put NaN into the weights."""
-        norm = super()._clip_grad_norm(model)
+        del model  # whose other parameters have no gradient and need not be walked
+        norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), _MAX_NORM)
         self._grad_norm = float(norm)
         if not (math.isfinite(self._grad_norm) and math.isfinite(self._step.loss)):
             raise self._diverged()

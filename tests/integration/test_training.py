@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -453,6 +454,40 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(
     for path in (tmp_path / "bad/checkpoints").iterdir():
         found = checkpoint.read_checkpoint(path)
         assert found is not None
+
+
+def test_a_disk_that_fills_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    layer = nn.Linear(64, 64)
+    parameters = dict(layer.named_parameters())
+    optimizer = torch.optim.AdamW(list(parameters.values()), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    training = checkpoint.Training(parameters, optimizer, schedule)
+
+    def step() -> None:
+        layer(torch.ones(2, 64)).sum().backward()
+        optimizer.step()
+        schedule.step()
+
+    step()
+    checkpoint.save_checkpoint(tmp_path, 1, training, fingerprint="f", trainer="{}")
+    saved = layer.weight.detach().clone()
+    step()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserError, match="the disk is full"):
+            checkpoint.save_checkpoint(tmp_path, 2, training, fingerprint="f", trainer="{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    found = checkpoint.last_checkpoint(tmp_path, "f")
+    assert found is not None
+    checkpoint.load_weights(found, parameters)
+    checkpoint.load_training(found, training)
+    assert torch.equal(layer.weight, saved)
+    assert schedule.last_epoch == 1
+    files = sorted(path.suffix for path in found.path.iterdir())
+    assert set(files) == {".safetensors", ".json"}
 
 
 @pytest.mark.parametrize(
