@@ -43,7 +43,7 @@ def read(name: str, split: str, count: int) -> list[dict[str, str]]:
     return [json.loads(line) for line in lines[:count]]
 
 
-def share_right(name: str, prompt: str = "{input}", shots: int = 0, count: int = 40) -> float:
+def share_right(name: str, prompt: str = "{input}", shots: int = 0, count: int = 24) -> float:
     """Answer `count` dev rows greedily; the shots come first, as earlier turns."""
     import torch
 
