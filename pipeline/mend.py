@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "mend"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -197,16 +197,17 @@ def _work(ws: Workspace, ctx: StageContext, state: _State) -> StageOutput:
 def _smaller_scale(ws: Workspace, ui: Ui, state: _State) -> float | None:
     """Return the largest scale below 1 at which everything holds on dev, measuring no more.
 
-    A smaller scale gives back what was lost; it closes no gap. So where nothing was lost, or where
-    the smallest scale gives the worst loss not back, none is tried.
+    A smaller scale gives back what was lost; it closes no gap. So none is tried where a gap is
+    left at full scale, where nothing was lost, or where even the smallest scale doesn't give the
+    worst loss back.
     """
+    closed = all(finding.verdict == "closed" for finding in state.report.closed.values())
     worst = sorted((f for f in state.report.kept if not f.passes), key=lambda f: f.after - f.before)
-    if not worst:
+    if not closed or not worst:
         return None
     lost = [finding.guard for finding in worst]
-    still = [name for name, f in state.report.closed.items() if f.verdict != "closed"]
     rest = [*state.report.closed, *(f.guard for f in state.report.kept)]
-    order = list(dict.fromkeys([*lost, *still, *rest]))  # what decides soonest comes first
+    order = list(dict.fromkeys([*lost, *rest]))  # what decides soonest comes first
 
     def fits(scale: float) -> bool:
         return all(_holds_at(ws, ui, state, scale, name) for name in order)
