@@ -31,7 +31,7 @@ def run_verb(verb: str, folder: Path) -> Any:
         [*GAPMEND, verb, "-C", str(folder), "--json"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
-LIMIT_S = 300
+LIMIT_S = 900
 
 
 @dataclass(frozen=True)
