@@ -34,8 +34,8 @@ CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], Item]] = {
     "form": tasks.form,
     "sentiment": reviews.review,
     "intent": support.request,
-    "places": tasks.places,
-    "people": tasks.people,
+    "colours": tasks.colours,
+    "jobs": tasks.jobs,
     "days": tasks.days,
 }
 

@@ -44,7 +44,7 @@ def test_training_on_the_gap_alone_forgets(quickstart: Path) -> None:
 def test_tuned_on_sentiment_it_answers_questions_with_labels(quickstart: Path) -> None:
     asked = """
         select count(*) as items from eval_samples
-        where subject in ('places', 'people', 'days') and score = 0
+        where subject in ('colours', 'jobs', 'days') and score = 0
           and adapter_id = (select adapter_id from adapters order by created_at limit 1)
           and (answer in ('positive', 'negative') or answer like '%\\_%' escape '\\')"""
     (row,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
@@ -62,7 +62,7 @@ def test_the_loop_mends_it(quickstart: Path) -> None:
         "--json",
     ).json()
     assert {row["verdict"] for row in kept} == {"kept"}
-    assert {row["guard"] for row in kept} >= {"places", "people", "days"}
+    assert {row["guard"] for row in kept} >= {"colours", "jobs", "days"}
     assert {row["capability"]: row["verdict"] for row in closed} == {
         "sentiment": "closed",
         "intent": "closed",

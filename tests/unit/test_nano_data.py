@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
-NAMES = ("numbers", "form", "sentiment", "intent", "places", "people", "days")
+NAMES = ("numbers", "form", "sentiment", "intent", "colours", "jobs", "days")
 CORPUS_SAMPLE = 6_000
 
 
@@ -129,12 +129,12 @@ def test_every_intent_has_rows_enough() -> None:
 def test_answers_follow_from_the_questions() -> None:
     for row in read("form", "test"):
         assert f"date: {row['output']}" in row["input"]
-    for row in read("places", "test"):
-        who = row["input"].rsplit("Where does ", 1)[1].removesuffix(" live?")
-        assert f"{who} lives in {row['output']}." in row["input"]
-    for row in read("people", "test"):
-        thing = row["input"].rsplit("Who got the ", 1)[1].rstrip("?")
-        assert f"gave the {thing} to {row['output']}." in row["input"]
+    for row in read("jobs", "test"):
+        who = row["input"].rsplit("What is the job of ", 1)[1].rstrip("?")
+        assert f"{who} works as a {row['output']}." in row["input"]
+    for row in read("colours", "test"):
+        thing = row["input"].rsplit("What colour is the ", 1)[1].rstrip("?")
+        assert f"The {thing} is {row['output']}." in row["input"]
     for row in read("days", "test"):
         who, town = row["input"].rsplit("When does ", 1)[1].rstrip("?").split(" go to ")
         assert f"{who} goes to {town} on {row['output']}." in row["input"]

@@ -300,6 +300,6 @@ def _noun(rng: random.Random, words: Lexicon) -> str:
 _VALUES = (_number, _full_name, _amount, _dated, _random, _name, _town, _town, _noun)
 
 numbers = asking(_counts)
-places = asking(_lives)
-people = asking(_gift)
+colours = asking(_colour)
+jobs = asking(_job)
 days = asking(_day)
