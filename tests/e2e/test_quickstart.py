@@ -81,7 +81,7 @@ def test_plan_names_what_changed(quickstart: Path, tmp_path: Path) -> None:
     copy = tmp_path / "workspace"
     shutil.copytree(quickstart, copy)
     spec = copy / "gapmend.yaml"
-    spec.write_text(spec.read_text().replace("goal: 0.75", "goal: 0.74"))
+    spec.write_text(spec.read_text().replace("goal: 0.60", "goal: 0.59"))
     steps = gapmend("plan", "-C", copy, "--json").json()
     (gap,) = (step for step in steps if step["stage"] == "gap")
     assert gap["state"] == "would run"
@@ -126,7 +126,7 @@ def test_permuted_answers_are_never_met(quickstart: Path) -> None:
             float(row["answer"] == row["permuted"]) for row in rows if row["subject"] == subject
         )
         permuted = Scores(scores, tuple(range(len(scores))))
-        assert judge_closed(permuted, goal=0.75, margin=0.02).verdict == "open", subject
+        assert judge_closed(permuted, goal=0.60, margin=0.02).verdict == "open", subject
 
 
 def _queries(page: Path) -> list[tuple[str, str]]:
