@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from pathlib import Path
@@ -130,10 +129,11 @@ def test_permuted_answers_are_never_met(quickstart: Path) -> None:
 
 
 def _queries(page: Path) -> list[tuple[str, str]]:
-    found = re.findall(
-        r"^## (.+?)\n(?:(?!^## ).*\n)*?```sql\n(.*?)```", page.read_text(), re.MULTILINE | re.DOTALL
-    )
-    return [(title, query.strip()) for title, query in found]
+    found = []
+    for section in page.read_text().split("\n## ")[1:]:
+        title, body = section.split("\n", 1)
+        found.append((title, body.split("```sql\n", 1)[1].split("```", 1)[0].strip()))
+    return found
 
 
 def test_docs_every_question_in_sql_has_an_answer(quickstart: Path, project_root: Path) -> None:
