@@ -10,15 +10,17 @@ import itertools
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.budget import LABEL_FLOOR
+from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
-from pipeline.measure import items_of, measure, subject
-from pipeline.mend import MendReport, mend
+from pipeline.gates import SCALES
+from pipeline.measure import Tuned, items_of, measure, subject
+from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
 from pipeline.select import SelectReport, select
@@ -201,6 +203,41 @@ def test_everything_is_found_again(loop) -> None:
     assert promote(ws, ui, mended.adapter_id).cached
     assert merge(ws, ui, mended.adapter_id).cached
     assert not ws.models._loaded  # no model was needed
+
+
+def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) -> None:
+    ws, ui, adapter = loop.ws, Ui(), loop.trained.adapter_id
+
+    def worst(scale: float) -> float:
+        judged = judge(ws, ui, loop.found, Tuned(adapter, scale), "dev", only={"colour"})
+        return judged.kept[0].difference.low
+
+    # A drop between those at full and at half scale is allowed, and any score closes the gap.
+    allowed = -(worst(1.0) + worst(0.5)) / 2
+    assert worst(1.0) < -allowed < worst(0.5) < 0
+    guard = ws.spec.guards["colour"].model_copy(update={"max_drop": allowed})
+    easy = ws.spec.capabilities["mood"].model_copy(update={"goal": 0.1})
+    spec = ws.spec.model_copy(update={"guards": {"colour": guard}, "capabilities": {"mood": easy}})
+    changed = replace(ws, spec=spec)
+    judged = judge(changed, ui, loop.found, Tuned(adapter), "dev")
+    report = replace(forget(ws, ui, Tuned(adapter)), kept=judged.kept, closed=judged.closed)
+    selection = loop.selected.selection_id
+    another = 7  # a number of its own, for round 0 is on record with the spec's max_drop
+    looked = _look(changed, ui, _State(another, adapter, selection, loop.found, report, {}))
+
+    scale = looked.round.scale
+    assert scale in SCALES[1:]
+    assert looked.adapter_id not in {None, adapter}
+    assert ws.catalog.manifest(looked.adapter_id)["meta"]["scale"] == scale
+    what = subject(ws, "colour")
+    items = items_of(ws, ui, what, "dev")
+    same = [
+        measure(ws, ui, what, base="tiny", items=items, split="dev", tuned=tuned)
+        for tuned in (Tuned(adapter, scale), Tuned(looked.adapter_id))
+    ]
+    assert [s.answer for s in same[0].samples] == [s.answer for s in same[1].samples]
+    taught = ws.catalog.query("SELECT count(*) FROM rows_that_taught(?)", [looked.adapter_id])
+    assert taught.rows == [(60,)]
 
 
 def test_nothing_is_selected_where_nothing_is_lacking(tmp_path) -> None:
