@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
 from registry.hashing import file_digest
+from registry.identity import TOKENIZER_FILES
 from registry.tensors import canonical_safetensors
 
 if TYPE_CHECKING:
@@ -32,17 +33,6 @@ WEIGHTS = "adapter_model.safetensors"
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
 _PRIVATE_KEYS = (
     "name_or_path",
     "tokenizer_file",
@@ -108,7 +98,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save tokenizer and chat template into `folder`, allow-listed files only, without paths."""
     saved = folder / "_tokenizer"
     tokenizer.save_pretrained(str(saved))
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if (saved / name).is_file():
             shutil.move(saved / name, folder / name)
     shutil.rmtree(saved)

@@ -35,11 +35,7 @@ REMEMBER_FROM_BYTES = 64 * 2**20
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# Everything but the weights that decides tokens and logits. Python files matter only where the
-# spec lets them run.
-_IDENTITY_FILES = (
-    "config.json",
-    "generation_config.json",
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -52,6 +48,11 @@ _IDENTITY_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+"""The files of a tokenizer and its chat template, under any name that transformers gives them."""
+
+# Everything but the weights that decides tokens and logits. Python files matter only where the
+# spec lets them run.
+_IDENTITY_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _SMALL_FILES = (*_IDENTITY_FILES, "*.safetensors.index.json", "additional_chat_templates/*")
 _CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}

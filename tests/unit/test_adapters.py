@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.adapters import CONFIG, WEIGHTS, adapter_path, move_alias, publish
+from registry.adapters import CONFIG, WEIGHTS, adapter_path, move_alias, publish, save_tokenizer
 from registry.catalog import Catalog
 from registry.errors import StoreError, UserError
-from registry.identity import BaseIdentity
+from registry.identity import TOKENIZER_FILES, BaseIdentity
 from registry.store import Store
 from registry.tensors import canonical_safetensors
 
@@ -89,6 +89,18 @@ def test_only_what_is_needed_is_published_and_nothing_of_this_machine(tmp_path) 
     meta = store.manifest(made)["meta"]
     assert (meta["base"], meta["rank"], meta["rows"]) == ("nano", 4, 3)
     assert adapter_path(store, made.id) == made.path
+
+
+def test_every_file_that_decides_tokens_travels_with_the_adapter(tmp_path) -> None:
+    class EveryFile:
+        def save_pretrained(self, folder: str) -> None:
+            Path(folder).mkdir()
+            for name in TOKENIZER_FILES:
+                (Path(folder) / name).write_text("{}")
+
+    save_tokenizer(EveryFile(), tmp_path)
+    assert "spiece.model" in TOKENIZER_FILES
+    assert {path.name for path in tmp_path.iterdir()} == set(TOKENIZER_FILES)
 
 
 def test_the_scanner_of_this_test_sees_what_it_looks_for(tmp_path) -> None:
