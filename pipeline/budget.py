@@ -22,9 +22,6 @@ Failures of a model that always says the same label lie all in the other labels.
 them alone would teach it to always say another one.
 """
 
-GIVES = 0.15
-"""The part of its rows that a closed capability may give away in one round."""
-
 GROWTH = 0.25
 """What a capability that is still open gets on top of its rows in one round."""
 
@@ -145,12 +142,11 @@ def next_budget(
     *,
     rows: int,
 ) -> Budget:
-    """Return the next round's budget: rows move to what was lost, and more are added if needed.
+    """Return the next round's budget: rows are added for what was lost or is still open.
 
-    What was lost gets as many rows again as it had, and at least 10% of `rows` (twice that if
-    the loss is over 10 points; half of that if it is inconclusive). Closed capabilities give up to
-    15% of theirs towards it; what they don't cover is new. Open capabilities get 25% more. What
-    was kept keeps its rows.
+    What was lost gets as many rows again as it had, and at least 10% of `rows` (half of that if it
+    is inconclusive). Open capabilities get 25% more. What was closed or kept keeps its rows: taking
+    them away opened again what was closed (docs/decisions/0009).
 
     Args:
         current: the last selection's budget.
@@ -159,38 +155,25 @@ def next_budget(
             `current.replay` can't be filled in and is left out.
         rows: the spec's budget, which limits the total to three times as many.
     """
-    fill = {
-        name: _fill(current.replay[name], guards[name], rows)
-        for name in sorted(current.replay)
-        if name in guards
+    gap = {
+        name: had + (math.ceil(had * GROWTH) if _is_open(capabilities.get(name)) else 0)
+        for name, had in current.gap.items()
     }
-    wanted = sum(fill.values())
-    gap = dict(current.gap)
-    gives = {
-        name: math.floor(gap[name] * GIVES)
-        for name, need in capabilities.items()
-        if need.verdict == "closed" and name in gap
+    replay = {
+        name: had + (_fill(had, guards[name], rows) if name in guards else 0)
+        for name, had in current.replay.items()
     }
-    taken = whole_numbers(
-        {name: float(most) for name, most in gives.items()}, min(wanted, sum(gives.values()))
-    )
-    for name, need in capabilities.items():
-        if name in gap and need.verdict == "closed":
-            gap[name] -= taken[name]
-        elif name in gap:
-            gap[name] += math.ceil(gap[name] * GROWTH)
-    replay = {name: had + fill.get(name, 0) for name, had in current.replay.items()}
     return _within(Budget(gap, replay), current, math.floor(rows * MOST_ROWS))
+
+
+def _is_open(need: Need | None) -> bool:
+    return need is not None and need.verdict != "closed"
 
 
 def _fill(had: int, need: Need, rows: int) -> int:
     if need.verdict == "kept":
         return 0
-    least = LEAST_FILL * rows
-    if need.verdict == "inconclusive":
-        least /= 2
-    elif need.loss > 0.1:  # noqa: PLR2004 - ten points: it was not grazed, it is gone
-        least *= 2
+    least = LEAST_FILL * rows / (2 if need.verdict == "inconclusive" else 1)
     return max(had, math.ceil(least))
 
 

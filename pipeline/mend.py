@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "mend"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ def _smaller_scale(ws: Workspace, ui: Ui, state: _State) -> float | None:
     """Return the largest scale below 1 at which everything holds on dev, measuring no more.
 
     A smaller scale gives back what was lost; it closes no gap. So none is tried where a gap is
-    left at full scale, where nothing was lost, or where even the smallest scale doesn't give the
-    worst loss back.
+    left at full scale, where nothing was lost, or where even the smallest scale doesn't give back
+    all that was lost.
     """
     closed = all(finding.verdict == "closed" for finding in state.report.closed.values())
     worst = sorted((f for f in state.report.kept if not f.passes), key=lambda f: f.after - f.before)
@@ -212,7 +212,7 @@ def _smaller_scale(ws: Workspace, ui: Ui, state: _State) -> float | None:
     def fits(scale: float) -> bool:
         return all(_holds_at(ws, ui, state, scale, name) for name in order)
 
-    if not _holds_at(ws, ui, state, min(SCALES), lost[0]):
+    if not all(_holds_at(ws, ui, state, min(SCALES), name) for name in lost):
         return None
     return first_scale(SCALES[1:], fits)
 

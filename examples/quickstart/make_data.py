@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"test": 1_000, "dev": 1_000, "train": 1_500}
+TRAIN = {"form": 200, "numbers": 600, "colours": 600, "jobs": 600, "days": 600}
+"""Fewer rows to train on where they only give examples or refresh what the base can do."""
 SPARE = 1.6
 """Rows made for each row kept: near-duplicates fall out."""
 CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], Item]] = {
@@ -42,20 +44,21 @@ CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], Item]] = {
 
 def rows(name: str) -> dict[str, list[Item]]:
     """Return the rows of a capability by split, without near-duplicates."""
+    sizes = SIZES | {"train": TRAIN.get(name, SIZES["train"])}
     made: list[Item] = []
     splits: list[str] = []
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         rng = random.Random(f"{name}/{split}")
         words = lexicon("base" if split == "train" else split)
         drawn = [CAPABILITIES[name](rng, words) for _ in range(int(size * SPARE))]
         made += drawn
         splits += [split] * len(drawn)
-    kept: dict[str, list[Item]] = {split: [] for split in SIZES}
+    kept: dict[str, list[Item]] = {split: [] for split in sizes}
     for position in _apart([item.input for item in made]):
         chosen = kept[splits[position]]
-        if len(chosen) < SIZES[splits[position]]:
+        if len(chosen) < sizes[splits[position]]:
             chosen.append(made[position])
-    short = {split: len(items) for split, items in kept.items() if len(items) < SIZES[split]}
+    short = {split: len(items) for split, items in kept.items() if len(items) < sizes[split]}
     if short:
         msg = f"{name}: too few distinct rows: {short}; raise SPARE"
         raise ValueError(msg)

