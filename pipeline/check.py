@@ -6,11 +6,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import PreTrainedConfig
 
     from pipeline.workspace import Workspace
@@ -86,12 +82,6 @@ def _config(ws: Workspace, base: str) -> PreTrainedConfig:
         str(folder), trust_remote_code=spec.trust_remote_code
     )
     return config
-
-
-def _found(path: Path, label: str) -> str:
-    if not path.is_file():
-        raise UserError("no such file", where=label, fix="see `path` of the dataset in the spec")
-    return label
 
 
 def machine(ws: Workspace) -> Machine:

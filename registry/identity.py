@@ -227,7 +227,12 @@ def _without_weights(folder: Path, where: str) -> UserError:
 
 def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
     patterns += ["*.py"] if spec.trust_remote_code else []
@@ -238,6 +243,19 @@ def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
             f"{spec.model} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
             f"{where}.model",
             fix="give an existing folder, or fetch it once with a connection",
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(
+            f"{spec.model} has no revision {spec.revision} on the Hub",
+            f"{where}.revision",
+            "a branch, a tag or a commit of it",
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{spec.model} is neither a folder nor a model on the Hub that you may read",
+            f"{where}.model",
+            "a folder, a Hub id or 'nano'",
+            "check the spelling; for a private or gated model, log in with `hf auth login`",
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
