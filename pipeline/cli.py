@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `gapmend --help` answers at once.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+class Changed(StrEnum):
+    """Which items `gapmend forget --show` prints."""
+
+    lost = "lost"
+    gained = "gained"
 
 
 class TableFormat(StrEnum):
@@ -193,19 +201,29 @@ def train(
 
 @app.command()
 def forget(
-    adapter: AdapterOption = None, workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False
+    adapter: AdapterOption = None,
+    show: Annotated[
+        Changed | None, typer.Option("--show", help="Print these items with both answers.")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure, item by item, what an adapter made the base forget.
 
-    Example: `gapmend forget --adapter champion -C examples/quickstart`
+    Example: `gapmend forget --adapter champion --show lost -C examples/quickstart`
     """
 
     def work(ws: Workspace, ui: Ui) -> Answer:
         from pipeline import forget as stage
-        from pipeline.report import forget_tables
+        from pipeline.report import changed_table, forget_tables
 
         report = stage.forget(ws, ui, stage.tuned(ws, adapter))
-        return Answer(report.as_json(), forget_tables(report))
+        if show is None:
+            return Answer(report.as_json(), forget_tables(report))
+        changed = stage.changed_items(ws, ui, report, show.value)
+        data = report.as_json() | {show.value: [asdict(item) for item in changed]}
+        return Answer(data, [*forget_tables(report), changed_table(show.value, changed)])
 
     in_workspace(workspace, work, as_json=as_json)
 

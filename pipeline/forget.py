@@ -7,7 +7,7 @@ dev items. Capabilities that were tuned are judged against their goal.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from evals.forgetting import GuardFinding, PairedScores, judge_guards
 from evals.gap import ClosedFinding, judge_closed
@@ -54,6 +54,18 @@ class ForgetReport:
 
 
 @dataclass(frozen=True)
+class ChangedItem:
+    """An item whose score changed with the adapter, with what was answered before and after."""
+
+    guard: str
+    row_uid: int
+    prompt: str
+    expected: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Judged:
     """The verdicts on one adapter, and the evaluations that they rest on."""
 
@@ -91,6 +103,34 @@ def forget(ws: Workspace, ui: Ui, what: Tuned) -> ForgetReport:
         cached=outcome.cached,
         seconds=outcome.seconds,
     )
+
+
+def changed_items(
+    ws: Workspace, ui: Ui, report: ForgetReport, which: Literal["lost", "gained"]
+) -> tuple[ChangedItem, ...]:
+    """Return the items that were lost (or gained), guard by guard, with both answers.
+
+    Reads what `forget` measured; nothing is scored again.
+    """
+    base, what = gap(ws, ui).base, Tuned(report.adapter_id, report.scale)
+    found: list[ChangedItem] = []
+    for finding in report.kept:
+        uids = set(finding.lost_uids if which == "lost" else finding.gained_uids)
+        if not uids:
+            continue
+        one = next(subject for subject in subjects(ws) if subject.name == finding.guard)
+        items = items_of(ws, ui, one, "dev")
+        before = measure(ws, ui, one, base=base, items=items, split="dev")
+        after = measure(ws, ui, one, base=base, items=items, split="dev", tuned=what)
+        answers = {sample.row_uid: sample.answer for sample in after.samples}
+        found += [
+            ChangedItem(
+                finding.guard, s.row_uid, s.prompt, s.expected, s.answer, answers[s.row_uid]
+            )
+            for s in before.samples
+            if s.row_uid in uids
+        ]
+    return tuple(found)
 
 
 def tuned(ws: Workspace, name: str | None) -> Tuned:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.text import Text
 
 from pipeline.tables import in_bytes, table
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from evals.forgetting import GuardFinding
     from evals.gap import ClosedFinding
     from evals.stats import Interval
-    from pipeline.forget import ForgetReport
+    from pipeline.forget import ChangedItem, ForgetReport
     from pipeline.gap import GapReport
     from pipeline.ingest import IngestReport
     from pipeline.mend import MendReport, Round
@@ -37,6 +39,7 @@ _COLOURS = {
     "forgotten": "red",
 }
 
+_SHOWN_ITEMS = 10
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -146,6 +149,22 @@ def kept_table(title: str, kept: Sequence[GuardFinding]) -> Table:
             f"{-one.max_drop:+.3f}",
             verdict(one.verdict, " (accepted)" if one.accepted else ""),
         )
+    return made
+
+
+def changed_table(title: str, changed: Sequence[ChangedItem]) -> Table:
+    """Return items with the answers before and after, the first of each guard."""
+    made = table(title, ("", "row", "asked", "expected", "before", "after"), [])
+    shown: Counter[str] = Counter()
+    for one in changed:
+        shown[one.guard] += 1
+        if shown[one.guard] <= _SHOWN_ITEMS:
+            made.add_row(
+                *map(escape, (one.guard, str(one.row_uid), one.prompt)),
+                *map(escape, (one.expected, one.before, one.after)),
+            )
+    more = sum(max(0, count - _SHOWN_ITEMS) for count in shown.values())
+    made.caption = f"and {more} more: --json has them all" if more else None
     return made
 
 

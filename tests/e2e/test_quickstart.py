@@ -44,10 +44,21 @@ def test_tuned_on_sentiment_it_answers_questions_with_labels(quickstart: Path) -
     asked = """
         select count(*) as items from eval_samples
         where subject in ('colours', 'jobs', 'days') and score = 0
-          and adapter_id = (select adapter_id from adapters order by created_at limit 1)
-          and (answer in ('positive', 'negative') or answer like '%\\_%' escape '\\')"""
+          and answer in (select expected from eval_samples where subject in ('sentiment', 'intent'))
+          and adapter_id = (select adapter_id from adapters order by created_at limit 1)"""
     (row,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
     assert row["items"] > 0
+
+
+def test_lost_items_are_shown_with_both_answers(quickstart: Path) -> None:
+    asked = "select adapter_id from adapters order by created_at limit 1"
+    (first,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    call = ("forget", "--adapter", first["adapter_id"], "--show", "lost", "-C", quickstart)
+    found = gapmend(*call, "--json").json()
+    assert len(found["lost"]) == sum(guard["lost"] for guard in found["kept"]) > 0
+    for item in found["lost"]:
+        assert item["before"] == item["expected"] != item["after"]
+    assert "--json has them all" in gapmend(*call).out
 
 
 def test_the_loop_mends_it(quickstart: Path) -> None:
