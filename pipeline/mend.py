@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "mend"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendRepor
     """
     found = gap(ws, ui)
     added: dict[str, int] = {}
+    short: dict[str, int] = {}
     states: list[_State] = []
     rounds: list[Round] = []
     for number in range(ws.spec.mend.rounds + 1):
@@ -130,9 +131,13 @@ def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendRepor
         if number == ws.spec.mend.rounds:
             break
         budget = _next(ws, state)
-        added = _difference(budget, _budget_of(ws, selection_id))
         change = Change(number + 1, budget, selection_id, Tuned(adapter_id), _lost(report))
-        selection_id = select(ws, ui, change).selection_id
+        selected = select(ws, ui, change)
+        added = _difference(_rows_of(ws, selected.selection_id), _rows_of(ws, selection_id))
+        if not added:  # the pool has no more rows, or the selection is as large as it may be
+            short = selected.missing
+            break
+        selection_id = selected.selection_id
         adapter_id = train(ws, ui, selection_id).adapter_id
     best = min(states, key=lambda state: state.distance)
     return MendReport(
@@ -140,7 +145,7 @@ def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendRepor
         mended=False,
         scale=1.0,
         rounds=tuple(rounds),
-        advice=_advice(ws, best),
+        advice=_advice(ws, best, short),
     )
 
 
@@ -270,10 +275,16 @@ def _budget_of(ws: Workspace, selection_id: str) -> Budget:
     return Budget(meta["budget"], meta["replay"])
 
 
-def _difference(now: Budget, before: Budget) -> dict[str, int]:
-    changes = {name: rows - before.gap.get(name, 0) for name, rows in now.gap.items()}
-    for name, rows in now.replay.items():
-        changes[name] = rows - before.replay.get(name, 0)
+def _rows_of(ws: Workspace, selection_id: str) -> dict[str, int]:
+    """Return how many rows of a selection are for what."""
+    rows: dict[str, int] = {}
+    for part in ws.catalog.manifest(selection_id)["meta"]["parts"]:
+        rows[part["capability"]] = rows.get(part["capability"], 0) + part["rows"]
+    return rows
+
+
+def _difference(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    changes = {name: now.get(name, 0) - before.get(name, 0) for name in {**before, **now}}
     return {name: change for name, change in changes.items() if change}
 
 
@@ -281,11 +292,17 @@ def _lost(report: ForgetReport) -> dict[str, tuple[int, ...]]:
     return {f.guard: f.lost_uids for f in report.kept if not f.passes}
 
 
-def _advice(ws: Workspace, state: _State) -> tuple[str, ...]:
-    """Return what can still be done: fill in more, a larger base, or accept the loss."""
+def _advice(ws: Workspace, state: _State, short: Mapping[str, int]) -> tuple[str, ...]:
+    """Return what can still be done: fill in more, a larger base, or accept the loss.
+
+    `short` has what the pool ran out of, and how many rows of it were wanted and not there.
+    """
     lost = [f.guard for f in state.report.kept if not f.passes]
     still = [name for name, f in state.report.closed.items() if f.verdict != "closed"]
-    advice = []
+    advice = [
+        f"the pool has no more rows for {name} ({count} short): name more datasets in train.pool"
+        for name, count in short.items()
+    ]
     if lost:
         named = ", ".join(lost)
         advice.append(f"fill in more for {named}: raise mend.rounds or train.replay")

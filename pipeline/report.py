@@ -236,7 +236,7 @@ def _then(one: Round, *, last: bool) -> str:
         return "done"
     if one.scale is not None:
         return f"done at scale {one.scale:g}"
-    return "rounds used up" if last else "no scale will do: train again"
+    return "the end" if last else "no scale will do: train again"
 
 
 def bounds(interval: Interval) -> str:

@@ -8,10 +8,8 @@ off again, so that one base in memory serves every evaluation and every training
 from __future__ import annotations
 
 import json
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from logging import ERROR, getLogger
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
@@ -23,6 +21,7 @@ from registry.identity import (
     locate,
     nano_folder,
 )
+from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +160,8 @@ class LoadedModel:
         return "".join(parts)
 
     def _insert(self, adapter: Path, key: str) -> None:
-        from peft import PeftModel
+        with quiet_libraries():
+            from peft import PeftModel
 
         _check_adapter(adapter)
         while len(self._scalings) >= ADAPTERS_IN_MEMORY:
@@ -288,25 +288,15 @@ def _quantization(spec: BaseSpec, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _only_our_warnings() -> Iterator[None]:
-    """No progress bar for reading a file, and no warning that libraries address to each other.
-
-    bitsandbytes tells at import what the machine lacks; peft calls what transformers deprecates.
-    """
+    """No progress bar for reading a file, and no warning that libraries address to each other."""
     from transformers.utils import logging
 
-    bitsandbytes = getLogger("bitsandbytes")
-    level = bitsandbytes.level
-    bitsandbytes.setLevel(ERROR)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="bitsandbytes")
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        with quiet_libraries():
             yield
     finally:
-        bitsandbytes.setLevel(level)
         if shown:
             logging.enable_progress_bar()
 

@@ -126,8 +126,8 @@ def _train(
     metrics: MetricsFile,
     on_step: Callable[[StepMetrics], None] | None,
 ) -> _Done:
-    from pipeline.training.quiet import quiet_libraries
     from registry.diskfull import one_line_when_full
+    from registry.quiet import quiet_libraries
 
     with quiet_libraries():
         from pipeline.training import checkpoint, compute, lora, trainer

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from pipeline.training.quiet import quiet_libraries
 from registry.errors import UserError
+from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

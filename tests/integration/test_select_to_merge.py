@@ -246,3 +246,15 @@ def test_nothing_is_selected_where_nothing_is_lacking(tmp_path) -> None:
     with pytest.raises(GateRefusedError, match=r"nothing to train.*mood: met"):
         select(ws, Ui())
     assert not ws.catalog.committed("selection")
+
+
+def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
+    guards = SPEC[SPEC.index("guards:") : SPEC.index("train:")]
+    spec = SPEC.replace(guards, "").replace("budget_rows: 60, replay: 0.2", "budget_rows: 400")
+    ws, ui = make_workspace(tmp_path, spec.replace("rounds: 1", "rounds: 3")), Ui()
+    selected = select(ws, ui)
+    trained = train(ws, ui, selected.selection_id)
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    assert not mended.mended
+    assert len(mended.rounds) < 4
+    assert any("the pool has no more rows for mood" in line for line in mended.advice)
