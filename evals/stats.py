@@ -287,7 +287,8 @@ def items_to_show_rate(scores: Scores, bound: float, confidence: float = CONFIDE
     spread = math.sqrt(rate * (1 - rate)) if scores.binary else _deviation(scores)
     under = math.sqrt(bound * (1 - bound)) if scores.binary else spread
     z = _z(1 - (1 - confidence) / 2)
-    return _items(effect, z * under + _z(POWER) * spread, rate - bound)
+    items = _items(effect, z * under + _z(POWER) * spread, rate - bound)
+    return items if scores.binary else _floored_items(items, z, rate - bound)
 
 
 def items_to_show_kept(
@@ -298,7 +299,8 @@ def items_to_show_kept(
         return None
     z, spread = _z(confidence), _deviation_of(pairs.differences)
     if not pairs.binary:
-        return _items(1.0, (z + _z(POWER)) * spread, pairs.mean + max_drop)
+        room = pairs.mean + max_drop
+        return _floored_items(_items(1.0, (z + _z(POWER)) * spread, room), z, room)
     effect = _design_effect(pairs.differences, pairs.clusters)
     if spread == 0:  # nothing changed: the exact bound is 1 - (1 - confidence)^(1/n)
         return math.ceil(effect * math.log(1 - confidence) / math.log(1 - max_drop))
@@ -364,6 +366,12 @@ def _floored_error(values: Sequence[float], clusters: Sequence[int]) -> float:
     """Return the robust error, at least what n items without any spread still leave open."""
     z, n = _z(CONFIDENCE), len(values)
     return max(cluster_error(values, clusters), z / (n + z * z))
+
+
+def _floored_items(items: int | None, z: float, distance: float) -> int | None:
+    """Return `items`, at least as many as bring the floor of the error within the distance."""
+    floor = _z(CONFIDENCE)
+    return items and max(items, math.ceil(z * floor / abs(distance) - floor * floor))
 
 
 def _half_width(values: Sequence[float], clusters: Sequence[int], probability: float) -> float:

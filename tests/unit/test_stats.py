@@ -203,6 +203,16 @@ def test_as_many_items_as_asked_for_settle_it_four_times_in_five() -> None:
     assert 0.74 < np.mean(lost) < 0.9
 
 
+def test_scores_with_hardly_any_spread_need_the_items_that_the_interval_asks_for() -> None:
+    def scores(n: int) -> stats.Scores:
+        return alone([0.0001 * (i % 2) for i in range(n)])
+
+    assert stats.mean_interval(scores(22)).high > 0.05
+    needed = sure(stats.items_to_show_rate(scores(22), 0.05))
+    assert 22 < needed < 100
+    assert stats.mean_interval(scores(needed + 2)).high < 0.05
+
+
 @pytest.mark.parametrize("n", [50, 200, 1000])
 @pytest.mark.parametrize("max_drop", [0.02, 0.03])
 def test_kept_is_said_of_a_lost_guard_in_at_most_55_of_1000(n, max_drop) -> None:
