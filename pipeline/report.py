@@ -187,7 +187,8 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
     end = (
         f"mended: adapter {report.adapter_id[:12]} closes its gaps and loses nothing on dev"
         if report.mended
-        else f"not mended in {len(report.rounds) - 1} rounds; the best is {report.adapter_id[:12]}"
+        else f"not mended (rounds of training again: {len(report.rounds) - 1}); "
+        f"the best is {report.adapter_id[:12]}"
     )
     return [made, Text(end), *(Text(f"- {line}") for line in report.advice)]
 
@@ -236,7 +237,10 @@ def _then(one: Round, *, last: bool) -> str:
         return "done"
     if one.scale is not None:
         return f"done at scale {one.scale:g}"
-    return "the end" if last else "no scale will do: train again"
+    if last:
+        return "the end"
+    lost = any(verdict not in {"kept", "accepted"} for verdict in one.kept.values())
+    return "no scale will do: train again" if lost else "train again"
 
 
 def bounds(interval: Interval) -> str:
