@@ -173,5 +173,5 @@ def _check_rejects(result: EvalResult, allowed: float) -> None:
             f"{result.subject}: {rejected} of {asked} items can't be scored, as {first.reason}",
             where=f"{first.source_file}:{first.source_line}" if first.source_file else None,
             expected=f"at most {allowed:.0%}",
-            fix="use fewer examples or a base with a longer context, or allow_rejects in the data",
+            fix="use fewer examples, a longer context, or raise allow_rejects of the dataset",
         )

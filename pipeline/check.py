@@ -6,6 +6,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
@@ -78,9 +80,14 @@ def _config(ws: Workspace, base: str) -> PreTrainedConfig:
 
     spec = ws.spec.bases[base]
     folder = locate(base, spec, ws.root).path
-    config: PreTrainedConfig = AutoConfig.from_pretrained(
-        str(folder), trust_remote_code=spec.trust_remote_code
-    )
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())
+        message = f"no model can be made of {folder}/config.json: {said}"
+        raise UserError(message, f"bases.{base}") from None
     return config
 
 

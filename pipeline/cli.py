@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_workspace
+from pipeline.verb import (
+    HERE,
+    Answer,
+    JsonOption,
+    WorkspaceOption,
+    answer,
+    in_workspace,
+    run_app,
+)
 
 if TYPE_CHECKING:
     from pipeline.ui import Ui
@@ -278,7 +286,8 @@ def merge(
         from pipeline import merge as stage
         from pipeline.report import merge_table
 
-        report = stage.merge(ws, ui, forget.tuned(ws, adapter or "champion").adapter_id)
+        name = "champion" if adapter is None else adapter
+        report = stage.merge(ws, ui, forget.tuned(ws, name).adapter_id)
         return Answer(report.as_json(), [merge_table(report)])
 
     in_workspace(workspace, work, as_json=as_json)
@@ -418,4 +427,4 @@ def _plain(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich's 
 
 def main() -> None:
     """Run the command line; the console script `gapmend`."""
-    app()
+    run_app(app)

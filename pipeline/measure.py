@@ -145,4 +145,13 @@ def measure(
             adapter_path=adapter_path(ws.store, tuned.adapter_id) if tuned else None,
             scale=tuned.scale if tuned else 1.0,
             labels=labels_of_subject(ws, ui, what),
+            allow_rejects=_allowed_rejects(ws, what),
         )
+
+
+def _allowed_rejects(ws: Workspace, what: Subject) -> float:
+    """Return the share of items that may be too long: what the spec allows in the dataset."""
+    from evals.evaluate import ALLOWED_REJECTS
+
+    data = what.spec.data
+    return ws.spec.datasets[data].allow_rejects if data else ALLOWED_REJECTS

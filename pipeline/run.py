@@ -149,7 +149,8 @@ def mend_first(ws: Workspace, ui: Ui) -> MendReport:
 
 def promote_mended(ws: Workspace, ui: Ui, adapter: str | None) -> PromoteReport:
     """Promote the adapter named, or the one that mend came to."""
-    adapter_id = tuned(ws, adapter).adapter_id if adapter else mend_first(ws, ui).adapter_id
+    known = adapter is not None
+    adapter_id = tuned(ws, adapter).adapter_id if known else mend_first(ws, ui).adapter_id
     return promote(ws, ui, adapter_id)
 
 

@@ -42,7 +42,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 def records(result: QueryResult) -> list[dict[str, Any]]:
     """Return an SQL answer as one dict a row."""
-    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    names: list[str] = []
+    for name in result.columns:  # two columns of one name: the second is name_1, as in DuckDB
+        same = sum(one == name or one.startswith(f"{name}_") for one in names)
+        names.append(f"{name}_{same}" if name in names else name)
+    return [dict(zip(names, row, strict=True)) for row in result.rows]
 
 
 def as_csv(result: QueryResult) -> Text:

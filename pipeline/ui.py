@@ -85,4 +85,5 @@ class Ui:
     def show(self, renderable: RenderableType) -> None:
         """Show a result on stdout, unless the command answers in JSON."""
         if not self.as_json:
-            self.out.print(renderable)
+            # Text that asks for it (CSV) is never broken into the lines of a terminal.
+            self.out.print(renderable, soft_wrap=bool(getattr(renderable, "no_wrap", False)))

@@ -8,6 +8,7 @@ to a file that the line names.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
         _refuse(_fault_line(error, state), "fault", GapmendError.exit_code, as_json=as_json)
     else:
         if as_json:
-            sys.stdout.write(json.dumps(given.data, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.write(_as_json(given.data) + "\n")
         for renderable in given.shown:
             ui.show(renderable)
         raise typer.Exit(given.code)
@@ -82,6 +83,40 @@ def in_workspace(root: Path, work: Callable[[Workspace, Ui], Answer], *, as_json
     answer(lambda ui: work(Workspace.open(root), ui), as_json=as_json, state=root / STATE_FOLDER)
 
 
+def run_app(app: typer.Typer) -> None:
+    """Run the command line; with `--json` a mistake in how it was called is JSON too."""
+    if "--json" not in sys.argv[1:]:
+        app()
+        return
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:  # typer's own classes for a wrong call are private
+        if not hasattr(error, "format_message"):
+            raise
+        line = " ".join(str(error.format_message()).split())
+        given = {"error": "usage", "message": line, "exit_code": 2}
+        sys.stdout.write(json.dumps(given, ensure_ascii=False) + "\n")
+        sys.stderr.write(f"gapmend: {line}\n")
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_json(value: Any) -> str:
+    """Return one line of JSON; NaN and the infinities, which JSON lacks, are null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _refuse(line: str, kind: str, code: int, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({"error": kind, "message": line, "exit_code": code}) + "\n")
@@ -91,7 +126,11 @@ def _refuse(line: str, kind: str, code: int, *, as_json: bool) -> None:
 
 def _os_line(error: OSError) -> str:
     """Return the one line for what the machine refused: a full disk, a missing permission."""
+    from registry.diskfull import FULL, is_disk_full
+
     where = f"{error.filename}: " if error.filename else ""
+    if is_disk_full(error):
+        return f"{where}{FULL}"
     return f"{where}{error.strerror or error}. Nothing acknowledged is lost; mend it and call again"
 
 
@@ -103,5 +142,9 @@ def _fault_line(error: Exception, state: Path | None) -> str:
         sys.stderr.write(text)
         return line
     log = state / "fault.log"
-    log.write_text(text, encoding="utf-8")
+    try:
+        log.write_text(text, encoding="utf-8")
+    except OSError:  # a full or read-only disk
+        sys.stderr.write(text)
+        return line
     return f"{line} (traceback in {log}; please report it)"

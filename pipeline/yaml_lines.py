@@ -61,7 +61,10 @@ def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
     """
     lines: dict[Path, int] = {}
     repeated: list[Repeated] = []
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a control character
+        raise UserError(f"not YAML: {' '.join(str(error).split())}", where=where) from error
     try:
         root = loader.get_single_node()
         if root is not None:

@@ -141,6 +141,11 @@ def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
             index_manifest(connection, manifest)
         connection.execute("COMMIT")
         connection.execute("DETACH catalog")
+    except BaseException:  # a full disk above all: what was written so far would keep it full
+        connection.close()
+        for draft in (new, _log_of(new)):
+            draft.unlink(missing_ok=True)
+        raise
     finally:
         connection.close()
     with new.open("rb") as file:

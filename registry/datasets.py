@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.errors import UserError
+from registry.errors import UserError, damaged
 from registry.formats import SHAPES, Format, FormatName, detect
 from registry.llamafactory import read_entry
 from registry.paths import resolve
@@ -201,10 +201,14 @@ def _contents(store: Store, version: ObjectRef, uids: Sequence[int]) -> dict[int
 
 def _read(ref: ObjectRef, name: str) -> Any:
     import pyarrow.parquet as pq
+    from pyarrow import ArrowException
 
     # ParquetFile and not read_table: the dataset reader takes `kind/id` folders for partitions.
-    with pq.ParquetFile(ref.path / name) as file:
-        return file.read()
+    try:
+        with pq.ParquetFile(ref.path / name) as file:
+            return file.read()
+    except (ArrowException, OSError) as error:
+        raise damaged(ref.path / name, error) from error
 
 
 def _unknown_part(columns: Mapping[str, str], name: FormatName) -> str | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Rust and C++ libraries (polars, safetensors, DuckDB) raise their own types: the text remains.
+FULL = "the disk is full, so this was not saved; all that was saved before is intact"
 _WORDS = ("no space left on device", "disk quota exceeded", "file too large", "not enough space")
 
 
@@ -32,7 +33,7 @@ def one_line_when_full(root: Path) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise UserError(
-            "the disk is full, so this was not saved; all that was saved before is intact",
+            FULL,
             where=str(root),
             fix="free some space and run the same command again",
         ) from error

@@ -17,6 +17,15 @@ class StoreError(GapmendError):
     """The store or the catalog is not what its manifests say."""
 
 
+def damaged(path: object, error: BaseException) -> StoreError:
+    """Return the error for a stored file that can't be read any more."""
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    return StoreError(
+        f"{path}: this stored file can't be read ({said}). `gapmend fsck` lists what is damaged; "
+        "put the file back from a copy, or move .gapmend away and run again"
+    )
+
+
 class GateRefusedError(GapmendError):
     """A gate said no: nothing is broken, the measured figures do not allow the step."""
 

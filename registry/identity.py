@@ -8,6 +8,7 @@ is computed in and its quantisation. Only safetensors are read: a pickled checkp
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import struct
@@ -295,18 +296,40 @@ def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:
 
 def _parameters(files: tuple[Path, ...]) -> int:
     """Stored weights, from the safetensors headers alone (8-byte length, then JSON)."""
-    total = 0
-    for path in files:
+    return sum(
+        math.prod(tensor["shape"])
+        for path in files
+        for key, tensor in _tensors(path).items()
+        if key != "__metadata__"
+    )
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: tensor -> dtype, shape and place.
+
+    Raises:
+        UserError: it is none, or it is cut short, as after an interrupted download.
+    """
+    size = path.stat().st_size
+    try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        for key, tensor in header.items():
-            if key != "__metadata__":
-                count = 1
-                for size in tensor["shape"]:
-                    count *= size
-                total += count
-    return total
+            if length > size:
+                message = "its header is longer than the file"
+                raise ValueError(message)  # noqa: TRY301 - one way out for all that is wrong
+            header: dict[str, Any] = json.loads(stream.read(length))
+        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+        if 8 + length + max(ends, default=0) != size:
+            message = "the file is cut short"
+            raise ValueError(message)  # noqa: TRY301
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"not a whole safetensors file: {error}",
+            where=str(path),
+            expected="weights as save_pretrained writes them",
+            fix="download or save it again",
+        ) from None
+    return header
 
 
 def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:

@@ -243,9 +243,12 @@ def _tokenizer(folder: Path, spec: BaseSpec, where: str) -> PreTrainedTokenizerB
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+        made = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"no tokenizer can be loaded: {error}", where) from error
+    # What is too long is refused with its row; the library's own warning names none.
+    made.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return made
 
 
 def _weights(

@@ -134,10 +134,22 @@ def _header(path: Path, reader: Iterator[list[str]]) -> tuple[str, ...]:
         raise UserError(f"malformed header: {error}", where=f"{path}:1") from error
     if not names:
         raise UserError("the file is empty", where=str(path), expected="a header line")
+    if any(_is_no_text(name) for name in names):
+        raise UserError(
+            "the header is no UTF-8 text",
+            where=f"{path}:1",
+            expected="a file in UTF-8",
+            fix="save it again as UTF-8; a spreadsheet is exported as CSV (UTF-8)",
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"column '{repeated[0]}' occurs twice in the header", where=f"{path}:1")
     return tuple(names)
+
+
+def _is_no_text(name: str) -> bool:
+    """Whether a header's name has bytes that are not UTF-8 (kept as surrogates), or a NUL."""
+    return any("\udc80" <= letter <= "\udcff" or letter == "\0" for letter in name)
 
 
 def _unclosed(path: Path, line: int) -> NoReturn:

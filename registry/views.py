@@ -9,17 +9,18 @@ query names, because a view over Parquet costs a look at every file.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from registry.attach import literal, snapshot
-from registry.errors import UserError
+from registry.errors import UserError, damaged
 from registry.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 _FOLDER = Path(__file__).parent / "views"
@@ -79,8 +80,20 @@ class SqlSession:
 
     def run(self, sql: str, params: Sequence[Any], max_rows: int | None = None) -> QueryResult:
         """Make the views that a statement needs, run it and fetch its rows."""
-        self._make_views(sql)
-        return self._fetch(sql, params, max_rows)
+        with self._naming_what_is_damaged():
+            self._make_views(sql)
+            return self._fetch(sql, params, max_rows)
+
+    @contextmanager
+    def _naming_what_is_damaged(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            if ".parquet" not in str(error):
+                raise
+            raise damaged(self._root / "objects", error) from None
 
     def _fetch(self, sql: str, params: Sequence[Any], max_rows: int | None) -> QueryResult:
         cursor = self._connection.execute(sql, list(params))
@@ -100,9 +113,10 @@ class SqlSession:
 
         try:
             self._check_reads_only(sql)
-            self._make_views(sql)
-            self._lock_away()
-            return self._fetch(sql, params, max_rows)
+            with self._naming_what_is_damaged():
+                self._make_views(sql)
+                self._lock_away()
+                return self._fetch(sql, params, max_rows)
         except duckdb.Error as error:
             raise UserError(_one_line(error), where="sql") from None
 

@@ -29,7 +29,7 @@ from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
 from registry.datasets import load_rows
-from registry.errors import GateRefusedError
+from registry.errors import GateRefusedError, UserError
 from tests import tiny_models
 
 pytestmark = pytest.mark.slow
@@ -246,6 +246,28 @@ def test_nothing_is_selected_where_nothing_is_lacking(tmp_path) -> None:
     with pytest.raises(GateRefusedError, match=r"nothing to train.*mood: met"):
         select(ws, Ui())
     assert not ws.catalog.committed("selection")
+
+
+def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path) -> None:
+    allowed = SPEC.replace(
+        "    columns: {input: text, output: label}\ncapabilities",
+        "    columns: {input: text, output: label}\n    allow_rejects: 0.1\ncapabilities",
+    )
+    make_workspace(tmp_path)
+    with (tmp_path / "colour-dev.jsonl").open("a") as lines:
+        for text in ("red box " * 400, "a red song and a red play " * 100):
+            lines.write(json.dumps({"text": text, "label": "red"}) + "\n")
+    with pytest.raises(UserError, match=r"colour: 2 of 102 items can't be scored") as refused:
+        gap(Workspace.open(tmp_path), Ui())
+    assert "colour-dev.jsonl:101" in str(refused.value)
+    (tmp_path / "gapmend.yaml").write_text(allowed.replace("0.1", "0.001"))
+    with pytest.raises(UserError):
+        gap(Workspace.open(tmp_path), Ui())
+    (tmp_path / "gapmend.yaml").write_text(allowed)
+    ws = Workspace.open(tmp_path)
+    assert gap(ws, Ui()).guards["colour"].n == 100
+    listed = ws.catalog.query("SELECT source_file, source_line, reason FROM rejects").rows
+    assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
 
 
 def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:

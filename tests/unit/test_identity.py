@@ -118,6 +118,22 @@ def test_pickled_weights(base: Path, tmp_path: Path) -> None:
     assert "pytorch_model.bin" in line
 
 
+@pytest.mark.parametrize("keep", [0, 5, 40, -1])
+def test_weights_that_are_cut_short(base: Path, tmp_path: Path, keep: int) -> None:
+    path = base / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="not a whole safetensors file") as caught:
+        named(tmp_path)
+    assert "model.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_another_file(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        named(tmp_path)
+
+
 def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:
     (base / "model.safetensors").rename(base / "adapter_model.safetensors")
     assert "no weights" in refused(tmp_path)

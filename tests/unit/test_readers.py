@@ -41,6 +41,13 @@ def test_csv_with_a_byte_order_mark_crlf_and_tabs(tmp_path: Path) -> None:
     assert records(tmp_path, "d.tsv", b"a\tb\n1,5\t2\n")[0].value == {"a": "1,5", "b": "2"}
 
 
+@pytest.mark.parametrize("data", ["text,team\n".encode("utf-16"), b"t\xe9xt,team\na,b\n"])
+def test_csv_header_in_another_encoding_is_said_to_be_one(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.csv:1: the header is no UTF-8 text"):
+        columns_of(tmp_path / "a.csv")
+
+
 def test_csv_line_with_the_wrong_number_of_fields_is_a_reject(tmp_path: Path) -> None:
     read = records(tmp_path, "d.csv", b"a,b\n1\n1,2\n1,2,3\n")
     assert [(r.line, r.error) for r in read if r.error] == [

@@ -200,6 +200,7 @@ def test_several_mistakes_are_all_listed_one_a_line(tmp_path: Path) -> None:
         ("a: [1\nb: 2", "gapmend.yaml:2: not YAML"),
         ("a: !!python/name:os.system x", "gapmend.yaml:1: not YAML: could not determine"),
         ("a: &x [*x]", "gapmend.yaml"),
+        ("\0a: 1", "gapmend.yaml: not YAML: unacceptable character"),
     ],
 )
 def test_what_is_no_spec_at_all_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -1,0 +1,64 @@
+"""What the command line says: for programs, for a wrong call, and when something is damaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import gapmend
+
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+
+
+@pytest.fixture
+def ingested(tmp_path: Path) -> Path:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(STARTER, workspace)
+    assert gapmend("ingest", "-C", workspace).code == 0
+    return workspace
+
+
+def test_csv_has_a_line_a_row_however_long(ingested: Path) -> None:
+    asked = "select repeat('x', 300) as long, 'a,b' as both"
+    answer = gapmend("sql", asked, "-f", "csv", "-C", ingested)
+    assert list(csv.reader(io.StringIO(answer.out))) == [["long", "both"], ["x" * 300, "a,b"]]
+
+
+def test_json_has_every_column_and_no_nan(ingested: Path) -> None:
+    asked = "select 1 as a, 2 as a, 'nan'::double as b, [1.0, 'inf'::double] as c"
+    assert gapmend("sql", asked, "--json", "-C", ingested).json() == [
+        {"a": 1, "a_1": 2, "b": None, "c": [1.0, None]}
+    ]
+
+
+@pytest.mark.parametrize("call", [("sql",), ("forget", "--show", "x"), ("check", "--nope")])
+def test_a_wrong_call_is_json_for_programs(call: tuple[str, ...]) -> None:
+    answer = gapmend(*call, "--json")
+    assert answer.code == 2
+    assert answer.json()["error"] == "usage"
+    assert answer.err.count("\n") == 1
+
+
+def test_a_damaged_file_is_named_and_fsck_advised(ingested: Path) -> None:
+    (stored,) = (ingested / ".gapmend" / "objects" / "rows").glob("*/rows.parquet")
+    data = bytearray(stored.read_bytes())
+    data[-3] ^= 0xFF
+    stored.chmod(0o644)
+    stored.write_bytes(data)
+    for call in (("status",), ("sql", "from rows limit 1"), ("gap",)):
+        answer = gapmend(*call, "-C", ingested)
+        assert answer.code in {2, 3}
+        assert "rows.parquet" in answer.err
+        assert "Traceback" not in answer.err
+        assert "a fault of ours" not in answer.err
+    assert gapmend("fsck", "-C", ingested).code == 1
+
+
+def test_an_empty_name_is_no_adapter(ingested: Path) -> None:
+    for verb in ("promote", "merge", "forget"):
+        answer = gapmend(verb, "--adapter", "", "-C", ingested)
+        assert answer.code == 2, (verb, answer.err)
