@@ -129,6 +129,10 @@ merge *args:
 sql *args:
     gapmend sql -C {{ space }} "$@"
 
+# lm-eval's own command line, with gapmend's engine as the model `gapmend`.
+lm-eval *args:
+    gapmend lm-eval "$@"
+
 # Show where an object came from and what came of it: ./just lineage champion
 lineage *args:
     gapmend lineage -C {{ space }} "$@"

@@ -419,6 +419,29 @@ def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -
     in_workspace(workspace, work, as_json=as_json)
 
 
+@app.command(
+    "lm-eval",
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    },
+)
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-eval's own command line; `--model gapmend` is gapmend's engine there.
+
+    Example: `gapmend lm-eval run --model gapmend --model_args pretrained=DIR --tasks arc_easy`
+    """
+    from evals import harness
+    from registry.errors import GapmendError
+
+    try:
+        harness.main(context.args)
+    except GapmendError as error:  # what lm-eval itself has to say stays as it says it
+        typer.echo(f"gapmend: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+
+
 def _plain(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich's Text, imported late
     from rich.text import Text
 
