@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from registry.errors import UserError
 
@@ -39,6 +40,9 @@ Answer = Annotated[
 ]
 
 
+_COLUMN = re.compile(r"\{[^{}]+\}")
+
+
 class _Frozen(BaseModel):
     """Unknown keys are refused and nothing changes after validation."""
 
@@ -57,6 +61,14 @@ class PromptsSpec(_Frozen):
         description="The user turn that asks for reasoning; the answer is read after 'Answer:'.",
     )
     system: str | None = Field(None, description="The system turn, for every prompt.")
+
+    @field_validator("zero_shot", "cot")
+    @classmethod
+    def _names_a_column(cls, text: str | None) -> str | None:
+        if text is not None and not _COLUMN.search(text):
+            message = "a prompt that names no column, such as {input}, asks every item the same"
+            raise ValueError(message)
+        return text
 
 
 class _Scored(_Frozen):

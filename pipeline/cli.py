@@ -150,7 +150,15 @@ def ingest(
 
 
 @app.command()
-def gap(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
+def gap(
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Bases of the spec to compare, as in a,b; else train.base."),
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Measure what the base lacks, per capability, and whether a prompt already does it.
 
     Example: `gapmend gap -C examples/quickstart`
@@ -158,10 +166,16 @@ def gap(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> No
 
     def work(ws: Workspace, ui: Ui) -> Answer:
         from pipeline import gap as stage
-        from pipeline.report import gap_table
+        from pipeline.report import bases_table, gap_table
 
-        report = stage.gap(ws, ui)
-        return Answer(report.as_json(), [gap_table(report)])
+        if base is None:
+            report = stage.gap(ws, ui)
+            return Answer(report.as_json(), [gap_table(report)])
+        names = dict.fromkeys(name.strip() for name in base.split(","))
+        reports = [stage.gap(ws, ui, name) for name in names]
+        tables = [gap_table(report) for report in reports]
+        compared = [bases_table(reports)] if len(reports) > 1 else []
+        return Answer([report.as_json() for report in reports], [*tables, *compared])
 
     in_workspace(workspace, work, as_json=as_json)
 

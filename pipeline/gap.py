@@ -14,6 +14,7 @@ from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_g
 from evals.stats import Interval, Scores, mean_interval
 from pipeline.measure import Subject, items_of, measure, subjects, zero_shot
 from pipeline.stage import StageOutput, run_stage
+from registry.errors import UserError
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -55,11 +56,18 @@ class GapReport:
         return asdict(self)
 
 
-def gap(ws: Workspace, ui: Ui) -> GapReport:
-    """Measure the base of `train:` on dev and judge every capability."""
+def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
+    """Measure a base (by default that of `train:`) on dev and judge every capability.
+
+    Raises:
+        UserError: the spec has no such base.
+    """
     from pydantic import TypeAdapter
 
-    base = ws.spec.train.base
+    base = ws.spec.train.base if base is None else base
+    if base not in ws.spec.bases:
+        known = ", ".join(ws.spec.bases)
+        raise UserError(f"no base is called '{base}'", "--base", f"one of {known}")
     inputs, parents = dev_inputs(ws, ui, base)
     outcome = run_stage(
         ws,

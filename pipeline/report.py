@@ -82,6 +82,18 @@ def gap_table(report: GapReport) -> Table:
     return made
 
 
+def bases_table(reports: Sequence[GapReport]) -> Table:
+    """Return bases side by side: the zero-shot score and the verdict of each on everything."""
+    made = table("bases", ("", "goal", *(report.base for report in reports)), [])
+    for position, one in enumerate(reports[0].findings):
+        found = [report.findings[position] for report in reports]
+        cells = (f"{f.base.mean:.3f} {f.verdict}" for f in found)
+        made.add_row(one.capability, f"{one.goal:.2f}", *cells)
+    for name in reports[0].guards:
+        made.add_row(name, "guard", *(f"{report.guards[name].mean:.3f}" for report in reports))
+    return made
+
+
 def select_table(report: SelectReport) -> Table:
     """Return what was selected and why, and what was kept out."""
     title = f"selection {report.selection_id[:12]}: {report.rows} rows"

@@ -270,6 +270,20 @@ def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path
     assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
 
 
+def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
+    make_workspace(tmp_path, SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}"))
+    tiny_models.save(tmp_path / "more", "qwen3")
+    ws = Workspace.open(tmp_path)
+    first, second = gap(ws, Ui(), "tiny"), gap(ws, Ui(), "other")
+    assert (first.base, second.base) == ("tiny", "other")
+    assert first.gap_id != second.gap_id
+    assert [f.capability for f in first.findings] == [f.capability for f in second.findings]
+    assert gap(ws, Ui()).gap_id == first.gap_id
+    assert list(ws.models._loaded) == ["other"]  # the one before was freed
+    with pytest.raises(UserError, match="no base is called 'third'; expected one of tiny, other"):
+        gap(ws, Ui(), "third")
+
+
 def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
     guards = SPEC[SPEC.index("guards:") : SPEC.index("train:")]
     spec = SPEC.replace(guards, "").replace("budget_rows: 60, replay: 0.2", "budget_rows: 400")

@@ -158,6 +158,14 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
             "gapmend.yaml:11: capabilities.intent.goal: this key is repeated (first in line 10)",
         ),
         (
+            "    goal: 0.8\n",
+            "    goal: 0.8\n    prompts: {zero_shot: 'Which {in put'}\n",
+            (
+                "gapmend.yaml:11: capabilities.intent.prompts.zero_shot: a prompt that names no "
+                "column, such as {input}, asks every item the same"
+            ),
+        ),
+        (
             "{model: nano}",
             "{model: nano, quantize: int4}",
             (
