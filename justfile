@@ -66,6 +66,10 @@ bench *args:
     @if [ $# -gt 0 ]; then name=$1; shift; exec python "benchmarks/$name.py" "$@"; fi; \
         for file in benchmarks/[!_]*.py; do [ ! -e "$file" ] || python "$file" || exit; done
 
+# CPU seconds of scoring beside lm-eval's own backend (--items 500 --repeats 5 --json FILE).
+bench-evals *args:
+    HF_HUB_OFFLINE=1 python benchmarks/scoring.py "$@"
+
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:
     HF_HUB_OFFLINE=1 pytest -k docs tests
