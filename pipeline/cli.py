@@ -300,7 +300,7 @@ def merge(
         from pipeline import merge as stage
         from pipeline.report import merge_table
 
-        name = "champion" if adapter is None else adapter
+        name = forget.CHAMPION if adapter is None else adapter
         report = stage.merge(ws, ui, forget.tuned(ws, name).adapter_id)
         return Answer(report.as_json(), [merge_table(report)])
 

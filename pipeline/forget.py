@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 STAGE = "forget"
 VERSION = 2
+CHAMPION = "champion"
+"""The alias of the adapter in force."""
+
 MET_MAX_DROP = 0.03
 """The largest drop of a capability that the base met: it is guarded though no guard names it."""
 
@@ -144,7 +147,10 @@ def tuned(ws: Workspace, name: str | None) -> Tuned:
         if not adapters:
             raise UserError("no adapter is there yet", fix="train one: gapmend train")
         return Tuned(adapters[-1]["id"])
-    manifest = ws.catalog.manifest(ws.catalog.alias(name) or name)
+    target = ws.catalog.alias(name)
+    if target is None and name == CHAMPION:
+        raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
+    manifest = ws.catalog.manifest(target or name)
     if manifest["kind"] != "adapter":
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
     return Tuned(manifest["id"])

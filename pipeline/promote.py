@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.forgetting import GuardFinding
 from evals.gap import ClosedFinding
-from pipeline.forget import Judged, forget, judge
+from pipeline.forget import CHAMPION, Judged, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.gates import Gate, gates, refusals
 from pipeline.measure import Tuned
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 STAGE = "promote"
 VERSION = 1
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True)

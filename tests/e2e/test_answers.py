@@ -62,3 +62,11 @@ def test_an_empty_name_is_no_adapter(ingested: Path) -> None:
     for verb in ("promote", "merge", "forget"):
         answer = gapmend(verb, "--adapter", "", "-C", ingested)
         assert answer.code == 2, (verb, answer.err)
+
+
+def test_without_a_champion_it_says_how_to_get_one(ingested: Path) -> None:
+    for call in (("merge",), ("forget", "--adapter", "champion")):
+        answer = gapmend(*call, "-C", ingested)
+        assert answer.code == 2
+        assert "no adapter is champion yet" in answer.err
+        assert "gapmend promote" in answer.err
