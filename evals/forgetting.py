@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from evals.sample_size import items_to_show_kept, items_to_show_loss
 from evals.stats import (
     CONFIDENCE,
     Interval,
     Paired,
     benjamini_hochberg,
     change_p,
-    items_to_show_kept,
-    items_to_show_loss,
     paired_difference,
 )
 

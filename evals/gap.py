@@ -12,12 +12,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from evals.sample_size import items_to_show_rate
 from evals.stats import (
     CONFIDENCE,
     Interval,
     Scores,
     holm,
-    items_to_show_rate,
     mean_interval,
     p_below,
 )

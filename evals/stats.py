@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of every interval that is shown or judged by."""
 
-POWER = 0.8
-"""Probability with which `items_to_…` items settle the question, if the rates stay as seen."""
-
-MOST_ITEMS = 10_000_000
-"""More items than this settle nothing in practice: the answer is then None."""
-
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -75,7 +69,7 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interv
     """Return Wilson's score interval of a rate; counts may be effective, hence fractions."""
     if n <= 0:
         return Interval(0.0, 0.0, 1.0, 0)
-    z = _z(1 - (1 - confidence) / 2)
+    z = z_of(1 - (1 - confidence) / 2)
     rate, scale = successes / n, 1 + z * z / n
     centre = (rate + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
@@ -150,7 +144,7 @@ def effective_n(scores: Scores) -> float:
     least 1 and at most what it is when all items of a cluster are one and the same. With no spread
     at all, as when every answer is right, that most cautious value is taken.
     """
-    return scores.n / _design_effect(scores.values, scores.clusters)
+    return scores.n / design_effect(scores.values, scores.clusters)
 
 
 # ------------------------------------------------------------------------------------ pairs
@@ -244,9 +238,9 @@ def paired_difference(pairs: Paired, confidence: float = CONFIDENCE) -> Interval
         return Interval(0.0, -1.0, 1.0, 0)
     mean = pairs.mean
     if pairs.binary:
-        shrink = _design_effect(pairs.differences, pairs.clusters)
+        shrink = design_effect(pairs.differences, pairs.clusters)
         lost, gained, n = pairs.lost / shrink, pairs.gained / shrink, pairs.n / shrink
-        z = _z(confidence)
+        z = z_of(confidence)
         low, high = _lowest_change(gained, lost, n, z), -_lowest_change(lost, gained, n, z)
     else:
         half = _half_width(pairs.differences, pairs.clusters, confidence)
@@ -275,57 +269,11 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-# ---------------------------------------------------------------------------- sample sizes
-
-
-def items_to_show_rate(scores: Scores, bound: float, confidence: float = CONFIDENCE) -> int | None:
-    """Return how many items would put the whole interval on the mean's side of `bound`.
-
-    None when the mean is (nearly) at the bound: then no number of items settles it.
-    """
-    rate, effect = scores.mean, scores.n / effective_n(scores) if scores.binary else 1.0
-    spread = math.sqrt(rate * (1 - rate)) if scores.binary else _deviation(scores)
-    under = math.sqrt(bound * (1 - bound)) if scores.binary else spread
-    z = _z(1 - (1 - confidence) / 2)
-    items = _items(effect, z * under + _z(POWER) * spread, rate - bound)
-    return items if scores.binary else _floored_items(items, z, rate - bound)
-
-
-def items_to_show_kept(
-    pairs: Paired, max_drop: float, confidence: float = CONFIDENCE
-) -> int | None:
-    """Return how many items would put the difference's lower bound above -`max_drop`."""
-    if pairs.n == 0 or pairs.mean <= -max_drop:
-        return None
-    z, spread = _z(confidence), _deviation_of(pairs.differences)
-    if not pairs.binary:
-        room = pairs.mean + max_drop
-        return _floored_items(_items(1.0, (z + _z(POWER)) * spread, room), z, room)
-    effect = _design_effect(pairs.differences, pairs.clusters)
-    if spread == 0:  # nothing changed: the exact bound is 1 - (1 - confidence)^(1/n)
-        return math.ceil(effect * math.log(1 - confidence) / math.log(1 - max_drop))
-    lost = _tango_lost(pairs.gained / pairs.n, pairs.lost / pairs.n, 1.0, -max_drop)
-    under = math.sqrt(max(0.0, 2 * lost - max_drop - max_drop * max_drop))
-    return _items(effect, z * under + _z(POWER) * spread, pairs.mean + max_drop)
-
-
-def items_to_show_loss(pairs: Paired, confidence: float = CONFIDENCE) -> int | None:
-    """Return how many items would make the loss significant; None when nothing was lost."""
-    if pairs.n == 0 or pairs.mean >= 0:
-        return None
-    spread = _deviation_of(pairs.differences)
-    effect, under = 1.0, spread
-    if pairs.binary:
-        effect = _design_effect(pairs.differences, pairs.clusters)
-        under = math.sqrt((pairs.lost + pairs.gained) / pairs.n)
-    z = _z(1 - (1 - confidence) / 2)
-    return _items(effect, z * under + _z(POWER) * spread, pairs.mean)
-
-
 # ------------------------------------------------------------------------------- arithmetic
 
 
-def _z(probability: float) -> float:
+def z_of(probability: float) -> float:
+    """Return the standard normal deviate below which `probability` lies."""
     return NormalDist().inv_cdf(probability)
 
 
@@ -337,26 +285,17 @@ def _freedom(clusters: Sequence[int]) -> int:
     return max(0, len(set(clusters)) - 1)
 
 
-def _deviation_of(values: Sequence[float]) -> float:
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of values, each as likely as any other."""
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
 
 
-def _deviation(scores: Scores) -> float:
-    """Return the deviation of one item that the cluster-robust error corresponds to."""
-    return cluster_error(scores.values, scores.clusters) * math.sqrt(scores.n)
-
-
-def _items(effect: float, width: float, distance: float) -> int | None:
-    if math.isinf(width) or abs(distance) * math.sqrt(MOST_ITEMS) <= width * math.sqrt(effect):
-        return None
-    return max(1, math.ceil(effect * (width / distance) ** 2))
-
-
-def _design_effect(values: Sequence[float], clusters: Sequence[int]) -> float:
+def design_effect(values: Sequence[float], clusters: Sequence[int]) -> float:
+    """Return how many items are worth one independent item: 1 without shared clusters (Kish)."""
     sizes = Counter(clusters).values()
     most = sum(size * size for size in sizes) / sum(sizes)
-    variance = _deviation_of(values) ** 2 / len(values)
+    variance = deviation(values) ** 2 / len(values)
     if variance == 0 or most == 1:
         return most
     return min(most, max(1.0, cluster_error(values, clusters) ** 2 / variance))
@@ -364,14 +303,8 @@ def _design_effect(values: Sequence[float], clusters: Sequence[int]) -> float:
 
 def _floored_error(values: Sequence[float], clusters: Sequence[int]) -> float:
     """Return the robust error, at least what n items without any spread still leave open."""
-    z, n = _z(CONFIDENCE), len(values)
+    z, n = z_of(CONFIDENCE), len(values)
     return max(cluster_error(values, clusters), z / (n + z * z))
-
-
-def _floored_items(items: int | None, z: float, distance: float) -> int | None:
-    """Return `items`, at least as many as bring the floor of the error within the distance."""
-    floor = _z(CONFIDENCE)
-    return items and max(items, math.ceil(z * floor / abs(distance) - floor * floor))
 
 
 def _half_width(values: Sequence[float], clusters: Sequence[int], probability: float) -> float:
@@ -414,7 +347,7 @@ def _lowest_change(gained: float, lost: float, n: float, z: float) -> float:
     return min(low, -float(betaincinv(lost + 1, n - lost, NormalDist().cdf(z))))
 
 
-def _tango_lost(gained: float, lost: float, n: float, delta: float) -> float:
+def tango_lost(gained: float, lost: float, n: float, delta: float) -> float:
     """Return the likeliest rate of 1 → 0 if the true difference were `delta` (Tango 1998)."""
     a = 2 * n
     b = -gained - lost + (2 * n - gained + lost) * delta
@@ -426,7 +359,7 @@ def _tango_low(gained: float, lost: float, n: float, z: float) -> float:
     """Return the smallest difference whose score test at `z` the counts do not refuse."""
 
     def excess(delta: float) -> float:
-        rate = _tango_lost(gained, lost, n, delta)
+        rate = tango_lost(gained, lost, n, delta)
         variance = n * (2 * rate + delta * (1 - delta))
         return gained - lost - n * delta - z * math.sqrt(max(0.0, variance))
 

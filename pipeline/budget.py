@@ -128,7 +128,7 @@ class Need:
     Attributes:
         verdict: of a capability `closed`, `open` or `inconclusive`; of what must not be lost
             `kept`, `forgotten` or `inconclusive`. An accepted loss counts as `kept`.
-        loss: how much of the score was lost, 0 to 1 (of an open capability: its gap).
+        loss: how much of the score was lost, 0 to 1.
     """
 
     verdict: Literal["closed", "open", "kept", "forgotten", "inconclusive"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline import cli_store
 from pipeline.verb import (
     HERE,
     Answer,
@@ -41,14 +42,6 @@ class Changed(StrEnum):
 
     lost = "lost"
     gained = "gained"
-
-
-class TableFormat(StrEnum):
-    """How `gapmend sql` prints."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
 
 
 AdapterOption = Annotated[
@@ -307,159 +300,12 @@ def merge(
     in_workspace(workspace, work, as_json=as_json)
 
 
-@app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over the views; see docs/sql.md.")],
-    form: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.table,
-    workspace: WorkspaceOption = HERE,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask the catalog in SQL, read-only.
-
-    Example: `gapmend sql "select name, rows from dataset_versions" -C examples/quickstart`
-    """
-
-    def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.tables import as_csv, query_table, records
-
-        result = ws.catalog.sql(query)
-        if form is TableFormat.csv:
-            return Answer(records(result), [as_csv(result)])
-        return Answer(records(result), [query_table(result)])
-
-    in_workspace(workspace, work, as_json=as_json or form is TableFormat.json)
-
-
-@app.command()
-def lineage(
-    thing: Annotated[str, typer.Argument(help="An id (a prefix will do) or an alias.")],
-    *,
-    down: Annotated[bool, typer.Option("--down", help="What came of it, not from it.")] = False,
-    dot: Annotated[bool, typer.Option("--dot", help="As a Graphviz graph.")] = False,
-    workspace: WorkspaceOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show where a thing came from, or what came of it.
-
-    Example: `gapmend lineage champion -C examples/quickstart`
-    """
-
-    def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.tables import lineage_tree
-        from registry import lineage as graph
-
-        found = graph.lineage(ws.catalog, ws.catalog.alias(thing) or thing, down=down)
-        return Answer(found.as_json(), [_plain(graph.dot(found)) if dot else lineage_tree(found)])
-
-    in_workspace(workspace, work, as_json=as_json)
-
-
-@app.command()
-def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Show what is there: versions, verdicts, adapters, aliases, the last runs.
-
-    Example: `gapmend status -C examples/quickstart`
-    """
-
-    def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.status import status as read
-        from pipeline.tables import status_tables
-
-        report = read(ws)
-        return Answer(report, status_tables(report))
-
-    in_workspace(workspace, work, as_json=as_json)
-
-
-@app.command()
-def schema(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file.")] = None,
-    *,
-    workspace: WorkspaceOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the JSON Schema of gapmend.yaml, for editors.
-
-    Example: `gapmend schema --out gapmend.schema.json`
-    """
-
-    def work(_: Ui) -> Answer:
-        import json
-
-        from pipeline.spec import Spec
-
-        made = Spec.model_json_schema()
-        text = json.dumps(made, indent=2, ensure_ascii=False)
-        if out is None:
-            return Answer(made, [] if as_json else [_plain(text)])
-        target = workspace / out
-        target.write_text(text + "\n", encoding="utf-8")
-        return Answer({"file": str(target)}, [f"wrote {target}"])
-
-    answer(work, as_json=as_json)
-
-
-@app.command()
-def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Hash every object again and compare the catalog with the store.
-
-    Example: `gapmend fsck -C examples/quickstart`
-    """
-
-    def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.tables import fsck_tables
-        from registry.fsck import fsck as examine
-
-        report = examine(ws.store, ws.catalog)
-        return Answer(report.as_json(), fsck_tables(report), code=0 if report.clean else 1)
-
-    in_workspace(workspace, work, as_json=as_json)
-
-
-@app.command()
-def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Make the catalog anew from the manifests in the store.
-
-    Example: `gapmend rebuild -C examples/quickstart`
-    """
-
-    def work(ws: Workspace, _: Ui) -> Answer:
-        from registry.rebuild import rebuild as remake
-
-        report = remake(ws.store, ws.catalog)
-        return Answer(report.as_json(), [f"indexed {report.objects} objects again"])
-
-    in_workspace(workspace, work, as_json=as_json)
-
-
-@app.command(
-    "lm-eval",
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "allow_interspersed_args": False,
-    },
-)
-def lm_eval(context: typer.Context) -> None:
-    """Run lm-eval's own command line; `--model gapmend` is gapmend's engine there.
-
-    Example: `gapmend lm-eval run --model gapmend --model_args pretrained=DIR --tasks arc_easy`
-    """
-    from evals import harness
-    from registry.errors import GapmendError
-
-    try:
-        harness.main(context.args)
-    except GapmendError as error:  # what lm-eval itself has to say stays as it says it
-        typer.echo(f"gapmend: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-
-
-def _plain(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich's Text, imported late
-    from rich.text import Text
-
-    return Text(text)
+for verb in (
+    *(cli_store.sql, cli_store.lineage, cli_store.status),
+    *(cli_store.schema, cli_store.fsck, cli_store.rebuild),
+):
+    app.command()(verb)
+app.command("lm-eval", context_settings=cli_store.PASS_ON)(cli_store.lm_eval)
 
 
 def main() -> None:

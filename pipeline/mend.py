@@ -249,10 +249,7 @@ def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: floa
 
 def _next(ws: Workspace, state: _State) -> Budget:
     current = _budget_of(ws, state.selection_id)
-    capabilities = {
-        name: Need(f.verdict, max(0.0, f.goal - f.score.mean))
-        for name, f in state.report.closed.items()
-    }
+    capabilities = {name: Need(f.verdict) for name, f in state.report.closed.items()}
     guards = {
         f.guard: Need("kept" if f.passes else f.verdict, max(0.0, f.before - f.after))
         for f in state.report.kept

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.budget import FLOOR, LABEL_FLOOR, budget, first_budget, label_quota, whole_numbers
@@ -101,6 +101,7 @@ def test_a_near_duplicate_is_passed_over_and_counted() -> None:
     assert picks.near_duplicates == 1
 
 
+@example(916, 2, 1, 3)
 @given(st.integers(0, 2**16), st.integers(1, 60), st.integers(1, 8), st.integers(0, 70))
 def test_any_choice_has_no_repeat_no_near_duplicate_and_covers_labels(seed, n, m, quota) -> None:
     rng = np.random.default_rng(seed)
@@ -117,7 +118,10 @@ def test_any_choice_has_no_repeat_no_near_duplicate_and_covers_labels(seed, n, m
         cosines = chosen @ chosen.T
         assert cosines[~np.eye(len(positions), dtype=bool)].max() <= 0.951
     if quota >= 3:
-        assert {labels[position] for position in positions} == set(labels)
+        # Every label is there, unless all of its rows nearly repeat a chosen one.
+        taken = {labels[position] for position in positions}
+        for position in (i for i, label in enumerate(labels) if label not in taken):
+            assert (chosen @ pool[position]).max() > 0.949
     assert len(positions) + picks.near_duplicates == n or len(positions) == quota
 
 

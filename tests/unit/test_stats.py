@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from evals import stats
+from evals import sample_size, stats
 from evals.stats import Paired, Scores
 
 RATES = st.tuples(st.integers(0, 200), st.integers(1, 200)).map(lambda t: (min(t), max(t)))
@@ -173,7 +173,7 @@ def test_tangos_bound_is_where_the_score_test_is_at_z(gained, lost, n) -> None:
 
 def test_unchanged_answers_show_little_when_they_are_few() -> None:
     assert stats.paired_difference(changes(0, 0, 10)).low < -0.2
-    needed = stats.items_to_show_kept(changes(0, 0, 10), 0.02)
+    needed = sample_size.items_to_show_kept(changes(0, 0, 10), 0.02)
     assert needed == 149
     assert stats.paired_difference(changes(0, 0, needed)).low > -0.02
     assert stats.paired_difference(changes(0, 0, needed - 1)).low < -0.02
@@ -187,15 +187,15 @@ def sure(count: int | None) -> int:
 def test_as_many_items_as_asked_for_settle_it_four_times_in_five() -> None:
     rng = np.random.default_rng(5)
     seen = alone([1] * 77 + [0] * 23)
-    n = sure(stats.items_to_show_rate(seen, 0.8))
+    n = sure(sample_size.items_to_show_rate(seen, 0.8))
     settled = [stats.wilson(k, n).high < 0.8 for k in rng.binomial(n, 0.77, 2000)]
     assert 0.76 < np.mean(settled) < 0.84
-    n = sure(stats.items_to_show_kept(changes(1, 1, 100), 0.02))
+    n = sure(sample_size.items_to_show_kept(changes(1, 1, 100), 0.02))
     kept = []
     for lost, gained, _ in rng.multinomial(n, [0.01, 0.01, 0.98], 400):
         kept.append(stats.paired_difference(changes(lost, gained, n)).low > -0.02)
     assert 0.74 < np.mean(kept) < 0.9
-    n = sure(stats.items_to_show_loss(changes(6, 2, 200)))
+    n = sure(sample_size.items_to_show_loss(changes(6, 2, 200)))
     lost = [
         stats.mcnemar_midp(int(a), int(b)) < 0.05
         for a, b, _ in rng.multinomial(n, [0.03, 0.01, 0.96], 1000)
@@ -208,7 +208,7 @@ def test_scores_with_hardly_any_spread_need_the_items_that_the_interval_asks_for
         return alone([0.0001 * (i % 2) for i in range(n)])
 
     assert stats.mean_interval(scores(22)).high > 0.05
-    needed = sure(stats.items_to_show_rate(scores(22), 0.05))
+    needed = sure(sample_size.items_to_show_rate(scores(22), 0.05))
     assert 22 < needed < 100
     assert stats.mean_interval(scores(needed + 2)).high < 0.05
 
