@@ -7,23 +7,23 @@ the engine's version and the error for requests that are too long, is in evals/l
 from __future__ import annotations
 
 import json
-from functools import partial
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from evals.encode import Encoder
 from evals.forward import Forward
-from evals.generate import Generator, Job, Stops, one_by_one
-from evals.layout import Row, batch_of, laid, refuse_empty, rows_of
-from evals.limits import ENGINE_VERSION, Overlong, OverlongError
-from evals.memory import out_of_memory
-from evals.tree import Segment, batches, build_trees, segments
-from registry.errors import GapmendError, UserError
+from evals.generate import Generator, Job, NoFiniteLogitsError, Stops, one_by_one
+from evals.journal import keys_of
+from evals.layout import laid, refuse_empty, rows_of
+from evals.likelihood import Likelihoods, tokens_of
+from evals.limits import ENGINE_VERSION, NotFiniteError, Overlong, OverlongError
+from evals.tree import build_trees
+from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from numpy.typing import NDArray
 
-    from evals.kv import Prefix
+    from evals.journal import Journal
+    from evals.layout import Row
+    from evals.likelihood import Done
     from registry.models import LoadedModel
 
-__all__ = ["ENGINE_VERSION", "Overlong", "OverlongError", "PackedLM"]
+__all__ = ["ENGINE_VERSION", "NotFiniteError", "Overlong", "OverlongError", "PackedLM"]
 
 # Padded tokens a batch. More only grows the working set beyond a CPU's caches; a GPU wants more.
 CPU_TOKENS, GPU_TOKENS = 2048, 65536
@@ -43,6 +45,7 @@ CPU_LOGITS, GPU_LOGITS = 2**25, 2**29
 # Keys and values of a generation, in bytes.
 CPU_KV, GPU_KV = 2**30, 8 * 2**30
 UNPACKED_ROWS = 16
+REPORT_S = 0.05
 
 
 class PackedLM(TemplateLM):
@@ -56,6 +59,9 @@ class PackedLM(TemplateLM):
         loaded: the model; which adapter is in use may change between calls.
         token_budget: padded tokens a batch; halved for good when memory runs out.
         progress: called with (done, total) requests of the running call.
+
+    Attributes:
+        journal: where answers are kept as they come, and found again; None: nowhere.
     """
 
     def __init__(
@@ -70,12 +76,14 @@ class PackedLM(TemplateLM):
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.progress = progress
+        self.journal: Journal | None = None
         gpu = loaded.device.type != "cpu"
         self._device = loaded.device
         self._token_budget = token_budget or (GPU_TOKENS if gpu else CPU_TOKENS)
-        self._logit_budget = GPU_LOGITS if gpu else CPU_LOGITS
         self._kv_bytes = GPU_KV if gpu else CPU_KV
         self._forward = Forward(loaded)
+        logits = GPU_LOGITS if gpu else CPU_LOGITS
+        self._likelihoods = Likelihoods(self._forward, self._token_budget, logits)
         self._encoder = Encoder(loaded.tokenizer, self.prefix_token_id)
         self._stops: dict[tuple[str, ...], Stops] = {}
 
@@ -161,7 +169,15 @@ class PackedLM(TemplateLM):
             UserError: an empty continuation.
         """
         pairs = [cast("tuple[str, str]", request.args) for request in requests]
-        return self._score(rows_of(pairs, self._encoder, self.prefix_token_id), requests)
+
+        def score(still: list[int], done: Done) -> None:
+            rows = rows_of([pairs[i] for i in still], self._encoder, self.prefix_token_id)
+            self._score(rows, len(still), done)
+
+        answers = self._answered("loglikelihood", pairs, score)
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return answers
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False  # noqa: ARG002, FBT001, FBT002
@@ -179,7 +195,11 @@ class PackedLM(TemplateLM):
             made = [utils.make_disjoint_window(window) for window in windows]
             rows.extend((None, context, continuation) for context, continuation in made)
             counts.append(len(made))
-        scores = iter(self._loglikelihood_tokens(rows))
+        try:
+            scores = iter(self._loglikelihood_tokens(rows))
+        except NotFiniteError as error:
+            text = int(np.searchsorted(np.cumsum(counts), error.request, side="right"))
+            raise NotFiniteError(text, error.layer) from None
         return [sum(next(scores)[0] for _ in range(count)) for count in counts]
 
     def generate_until(
@@ -191,28 +211,75 @@ class PackedLM(TemplateLM):
             OverlongError: a prompt and its answer may exceed the context; nothing is generated.
             UserError: a task asks for sampling.
         """
-        jobs = self._jobs(requests)
-        report = self._reporter(len(jobs))
-        if self._forward.packs:
-            generator = Generator(
-                self._forward, self._token_budget, self._kv_bytes, lambda _job: report(1)
-            )
-            generator.run(jobs)
-        else:
-            one_by_one(self.loaded.model, jobs, UNPACKED_ROWS, lambda _job: report(1))
-        answers = [job.stops.text(job.answer) for job in jobs]
+        asked = [request.args for request in requests]
+
+        def write(still: list[int], done: Done) -> None:
+            self._write(self._jobs([asked[i] for i in still]), done)
+
+        answers = self._answered("generate_until", asked, write)
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, answer)
         return answers
 
-    def _jobs(self, requests: Sequence[Instance]) -> list[Job]:
-        contexts = self._encoder.contexts([str(request.args[0]) for request in requests])
+    def _answered(
+        self, kind: str, asked: Sequence[Any], answer: Callable[[list[int], Done], None]
+    ) -> list[Any]:
+        """Answers to requests: those in the journal from there, the rest by the model.
+
+        Args:
+            kind: of the requests.
+            asked: the arguments of each.
+            answer: is given the indices of those to be asked, and whom to tell each answer.
+        """
+        journal = self.journal
+        keys = keys_of(kind, asked) if journal else []
+        answers = [journal.get(key) for key in keys] if journal else [None] * len(asked)
+        still = [index for index, known in enumerate(answers) if known is None]
+        report = self._reporter(len(asked))
+        report(len(asked) - len(still))
+
+        def done(place: int, found: Any) -> None:
+            answers[still[place]] = found
+            if journal:
+                journal.add(keys[still[place]], found)
+            report(1)
+
+        try:
+            if still:
+                answer(still, done)
+        except OverlongError as error:
+            found = [Overlong(still[one.index], one.tokens) for one in error.requests]
+            raise OverlongError(found, error.context) from None
+        except NotFiniteError as error:
+            raise NotFiniteError(still[error.request], error.layer) from None
+        finally:
+            if journal:
+                journal.flush()
+        return [tuple(one) if isinstance(one, list) else one for one in answers]
+
+    def _write(self, jobs: Sequence[Job], done: Done) -> None:
+        places = {id(job): place for place, job in enumerate(jobs)}
+
+        def told(job: Job) -> None:
+            done(places[id(job)], job.stops.text(job.answer))
+
+        try:
+            if self._forward.packs:
+                Generator(self._forward, self._token_budget, self._kv_bytes, told).run(jobs)
+            else:
+                one_by_one(self.loaded.model, jobs, UNPACKED_ROWS, told)
+        except NoFiniteLogitsError as error:
+            layer = self._forward.broken_layer([*error.job.prompt, *error.job.answer])
+            raise NotFiniteError(places[id(error.job)], layer) from None
+
+    def _jobs(self, asked: Sequence[Any]) -> list[Job]:
+        contexts = self._encoder.contexts([str(text) for text, _ in asked])
         settings: dict[str, tuple[int, Stops]] = {}
         jobs: list[Job] = []
-        for request, context in zip(requests, contexts, strict=True):
-            key = json.dumps(request.args[1], sort_keys=True, default=str)
+        for (_, wanted), context in zip(asked, contexts, strict=True):
+            key = json.dumps(wanted, sort_keys=True, default=str)
             if key not in settings:
-                settings[key] = self._settings(request.args[1])
+                settings[key] = self._settings(wanted)
             jobs.append(Job(context.ids or [self.prefix_token_id], *settings[key]))
         self._refuse_overlong([len(job.prompt) + job.limit for job in jobs])
         return jobs
@@ -241,95 +308,22 @@ class PackedLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **_kwargs: Any
     ) -> list[tuple[float, bool]]:
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, (_, context, _) in enumerate(requests):
-            groups.setdefault(tuple(context), []).append(index)
-        rows: list[Row] = []
-        for shared, members in groups.items():
-            ids = [requests[member][2] for member in members]
-            refuse_empty(ids, members)
-            rows += laid(shared, build_trees(ids), members)
-        return self._score(rows, requests)
+        def score(still: list[int], done: Done) -> None:
+            groups: dict[tuple[int, ...], list[int]] = {}
+            for place, index in enumerate(still):
+                groups.setdefault(tuple(requests[index][1]), []).append(place)
+            rows: list[Row] = []
+            for shared, members in groups.items():
+                ids = [requests[still[member]][2] for member in members]
+                refuse_empty(ids, members)
+                rows += laid(shared, build_trees(ids), members)
+            self._score(rows, len(still), done)
 
-    def _score(self, rows: Sequence[Row], requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        lengths = np.zeros(len(requests), dtype=np.int64)
-        for row in rows:
-            read = np.bincount(row.tree.owners, minlength=len(row.requests)) - 1
-            lengths[row.requests] = len(row.context) + read
-        self._refuse_overlong(lengths)
-        if not self._forward.packs:
-            rows = [Row(r.context, chain, r.requests) for r in rows for chain in r.tree.chains()]
-        scores = np.zeros(len(requests), dtype=np.float64)
-        greedy = np.ones(len(requests), dtype=np.bool_)
-        report = self._reporter(sum(len(row.requests) for row in rows))
-        contexts = [row.context for row in rows]
-        parts = segments(contexts) if self._forward.shares else (_all(rows),)
-        for part in parts:
-            prefix = None
-            if part.prefix:
-                prefix = self._forward.prefix(contexts[part.rows[0]][: part.prefix].tolist())
-            self._segment(
-                [rows[r] for r in part.rows], prefix, partial(_add, scores, greedy), report
-            )
-        broken = np.flatnonzero(~np.isfinite(scores))
-        if len(broken):
-            raise GapmendError(f"the model gave no finite log-likelihood for request {broken[0]}")
-        results = list(zip(scores.tolist(), greedy.tolist(), strict=True))
-        for request, result in zip(requests, results, strict=True):
-            if (args := getattr(request, "args", None)) is not None:
-                self.cache_hook.add_partial("loglikelihood", args, result)
-        return results
+        return self._answered("tokens", [request[1:] for request in requests], score)
 
-    def _segment(
-        self,
-        rows: list[Row],
-        prefix: Prefix | None,
-        add: Callable[[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]], None],
-        report: Callable[[int], None],
-    ) -> None:
-        start = prefix.tokens if prefix else 0
-        lengths = [len(row.context) - start + len(row.tree.tokens) for row in rows]
-        weights = [(1 + len(row.tree.tokens)) * self._vocabulary() for row in rows]
-        todo = [
-            [rows[place] for place in batch]
-            for batch in batches(
-                lengths, weights, tokens=self._token_budget, weight=self._logit_budget
-            )
-        ]
-        todo.reverse()
-        while todo:
-            batch = todo.pop()
-            try:
-                add(*self._read(batch, prefix))
-            except (RuntimeError, MemoryError) as error:
-                if len(batch) == 1 or not out_of_memory(error):
-                    raise
-                self._token_budget = max(1, self._token_budget // 2)
-                half = len(batch) // 2
-                todo += [batch[half:], batch[:half]]
-                continue
-            report(sum(len(row.requests) for row in batch))
-
-    def _read(
-        self, rows: Sequence[Row], prefix: Prefix | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-        """Requests, log-probabilities and greediness of every predicted token of the rows."""
-        batch = batch_of(rows, prefix.tokens if prefix else 0)
-        if self._forward.packs:
-            logits = self._forward.read(batch, prefix).logits
-        else:
-            logits = self._forward.plain(batch.ids, batch.keep)
-        # Each row keeps its context's last token and its nodes, in the order of slots.
-        sizes = np.array([1 + len(row.tree.tokens) for row in rows])
-        first = np.cumsum(sizes) - sizes
-        at = np.concatenate([f + row.tree.slots for f, row in zip(first, rows, strict=True)])
-        tokens = np.concatenate([row.tree.targets for row in rows])
-        requests = np.concatenate([row.requests[row.tree.owners] for row in rows])
-        places = torch.from_numpy(at).to(logits.device)
-        wanted = torch.from_numpy(tokens).to(logits.device)
-        logs = logits[places, wanted] - torch.logsumexp(logits, -1)[places]
-        best = logits.argmax(-1)[places] == wanted
-        return requests, logs.double().cpu().numpy(), best.cpu().numpy()
+    def _score(self, rows: Sequence[Row], count: int, done: Done) -> None:
+        self._refuse_overlong(tokens_of(rows, count))
+        self._likelihoods.read(rows, count, done)
 
     def _refuse_overlong(self, lengths: Sequence[int] | NDArray[np.int64]) -> None:
         long = np.flatnonzero(np.asarray(lengths) > self.max_length)
@@ -338,27 +332,13 @@ class PackedLM(TemplateLM):
             raise OverlongError(found, self.max_length)
 
     def _reporter(self, total: int) -> Callable[[int], None]:
-        done = 0
+        done, due = 0, 0.0
 
         def report(count: int) -> None:
-            nonlocal done
+            nonlocal done, due
             done += count
-            if self.progress is not None:
+            if self.progress is not None and (done == total or time.monotonic() >= due):
                 self.progress(done, total)
+                due = time.monotonic() + REPORT_S
 
         return report
-
-
-def _add(
-    scores: NDArray[np.float64],
-    greedy: NDArray[np.bool_],
-    requests: NDArray[np.int64],
-    logs: NDArray[np.float64],
-    best: NDArray[np.bool_],
-) -> None:
-    np.add.at(scores, requests, logs)
-    np.logical_and.at(greedy, requests, best)
-
-
-def _all(rows: Sequence[Row]) -> Segment:
-    return Segment(0, tuple(range(len(rows))))

@@ -3,13 +3,16 @@
 The object kind is `eval`. Its identity holds the base (weights, tokenizer, template, dtype,
 quantisation), the adapter and its scale, the answer kind with labels and pattern, every turn of
 every prompt with the examples in it, what is expected, and the version of the scoring. Asking
-again reads the file back and loads no model; no two models share an id.
+again reads the file back and loads no model; no two models share an id. Killed on the way, it goes
+on with the items that were not answered.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evals.journal import FOLDER, Journal
 from evals.plan import Answerer, identity_of, make_plan
 from evals.results import (
     EvalResult,
@@ -21,6 +24,7 @@ from evals.results import (
     read_result,
     write_results,
 )
+from registry.diskfull import one_line_when_full
 from registry.errors import StoreError, UserError
 from registry.hashing import digest
 from registry.store import Parent
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["EvalResult", "Reject", "Sample", "evaluate", "paired"]
 
 KIND = "eval"
+_log = logging.getLogger("gapmend")
 
 ALLOWED_REJECTS = 0.01
 """The share of items that may be longer than the base's context, unless more is allowed."""
@@ -126,9 +131,7 @@ def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef
 def _score(
     store: Store, catalog: Catalog, engine: PackedLM, plan: Plan, identity: dict[str, Any]
 ) -> EvalResult:
-    from evals.scoring import score
-
-    samples, rejects = score(plan, engine)
+    samples, rejects, journal = _asked(store, engine, plan, identity)
     interval, answerer = interval_of(samples), plan.answerer
     meta = {
         "subject": plan.subject,
@@ -149,6 +152,7 @@ def _score(
         write_results(folder, samples, rejects)
         ref = store.put(KIND, folder, identity=identity, parents=parents, meta=meta)
     catalog.commit([ref])
+    journal.discard()
     return EvalResult(
         id=ref.id,
         subject=plan.subject,
@@ -163,6 +167,27 @@ def _score(
         rejects=rejects,
         cached=False,
     )
+
+
+class _Asked(NamedTuple):
+    samples: tuple[Sample, ...]
+    rejects: tuple[Reject, ...]
+    journal: Journal
+
+
+def _asked(store: Store, engine: PackedLM, plan: Plan, identity: dict[str, Any]) -> _Asked:
+    """Ask what no earlier, killed process was answered."""
+    from evals.scoring import score
+
+    key = digest({"kind": KIND, "identity": identity})
+    engine.journal = journal = Journal(store.root / FOLDER / f"{key}.jsonl")
+    if journal.known:
+        _log.info("%s: %d answers are there already", plan.subject, journal.known)
+    try:
+        with one_line_when_full(store.root):
+            return _Asked(*score(plan, engine), journal)
+    finally:
+        engine.journal = None
 
 
 def _check_rejects(result: EvalResult, allowed: float) -> None:

@@ -141,6 +141,27 @@ class Forward:
         """Logits at the kept tokens of ordinary sequences, as any causal model takes them."""
         return self._run(ids, keep, None, None, None, None)
 
+    def broken_layer(self, tokens: Sequence[int]) -> str:
+        """The first module, by its end, that gives something not finite for a plain sequence."""
+        found: list[str] = []
+
+        def look(name: str, module: torch.nn.Module) -> Any:
+            def hook(_module: Any, _inputs: Any, output: Any) -> None:
+                made = output[0] if isinstance(output, tuple) else output
+                if isinstance(made, torch.Tensor) and not bool(torch.isfinite(made).all()):
+                    found.append(f"{name or 'the model'} ({type(module).__name__})")
+
+            return module.register_forward_hook(hook)
+
+        handles = [look(name, module) for name, module in self._model.named_modules()]
+        try:
+            ids = np.array([tokens], dtype=np.int64)
+            self.plain(ids, np.ones(ids.shape, dtype=np.bool_))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found[0] if found else "no layer by itself, only the packed row"
+
     def _joined(self, reach: int) -> bool:
         """Whether our attention function serves rows of this length: no window may end in them."""
         return self._joins and (self._window is None or reach <= self._window)

@@ -33,6 +33,15 @@ MAX_ROWS = 96
 REFILL_SHARE = 4
 
 
+class NoFiniteLogitsError(Exception):
+    """No token can be chosen for a job."""
+
+    def __init__(self, job: Job) -> None:
+        """Name the job."""
+        self.job = job
+        super().__init__("no finite logits")
+
+
 class Stops:
     """Where an answer ends: at an end token, or where its text holds a stop string.
 
@@ -215,13 +224,13 @@ class _Run:
         read = self.forward.read(Batch(ids, positions.copy(), keep), self.prefix)
         first = len(self.jobs) - len(new)
         self.slots.fill(range(first, len(self.jobs)), read.own, [len(tokens) for tokens in own])
-        return _best(read.logits)
+        return _best(read.logits, new)
 
     def step(self) -> list[int]:
         """One more token for every row."""
         ids = np.array([job.answer[-1] for job in self.jobs], dtype=np.int64)
         positions = self.slots.used[: len(self.jobs)] + self.start
-        return _best(self.forward.step(ids, positions, self.slots, self.prefix))
+        return _best(self.forward.step(ids, positions, self.slots, self.prefix), self.jobs)
 
     def leave(self, done: set[int]) -> None:
         """Drop finished rows; the last rows take their slots."""
@@ -261,12 +270,17 @@ def _generate(model: Any, jobs: Sequence[Job], limit: int) -> None:
         done = [job.stops.after(answer) for job, answer in zip(jobs, answers, strict=True)]
         return torch.tensor(done, device=tokens.device)
 
+    def checked(_tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        _best(scores, jobs)
+        return scores
+
     with torch.inference_mode():
         made = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=limit,
             do_sample=False,
+            logits_processor=[checked],
             stopping_criteria=[ended],
             pad_token_id=jobs[0].stops.padding,
         )
@@ -276,8 +290,12 @@ def _generate(model: Any, jobs: Sequence[Job], limit: int) -> None:
                 break
 
 
-def _best(logits: torch.Tensor) -> list[int]:
-    return [int(token) for token in logits.argmax(-1).tolist()]
+def _best(logits: torch.Tensor, jobs: Sequence[Job]) -> list[int]:
+    # One pass gives both: a maximum that isn't finite means that there is none.
+    highest, tokens = logits.max(-1)
+    for place in torch.nonzero(~torch.isfinite(highest)).flatten().tolist():
+        raise NoFiniteLogitsError(jobs[place])
+    return [int(token) for token in tokens.tolist()]
 
 
 def _all(prompts: Sequence[Sequence[int]]) -> Segment:

@@ -40,3 +40,23 @@ class OverlongError(UserError):
             f"request {first.index} with {first.tokens} tokens",
             expected=f"at most {context} tokens, the answer included",
         )
+
+
+class NotFiniteError(UserError):
+    """The model's own arithmetic broke: a logit that decides is no finite number.
+
+    Attributes:
+        request: its index among the requests.
+        layer: the first module whose output isn't finite, with its type.
+    """
+
+    def __init__(self, request: int, layer: str, where: str | None = None) -> None:
+        """Name the request, or the row that it is of."""
+        self.request = request
+        self.layer = layer
+        asked = "this item" if where else f"request {request}"
+        super().__init__(
+            f"the model gives no finite number for {asked}: the first to fail is {layer}",
+            where,
+            fix="check the weights and the adapter, or use dtype bf16 or fp32",
+        )

@@ -9,6 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from evals.limits import NotFiniteError
 from evals.results import Reject, Sample
 from evals.scorers import scorer_of
 from evals.tasks import Asking, CapabilityTask, end_of_turn, run
@@ -30,13 +31,27 @@ class Scored(NamedTuple):
 
 
 def score(plan: Plan, engine: PackedLM) -> Scored:
-    """Ask the plan's questions of its model; the engine's base is left with that adapter on."""
-    loaded = engine.loaded
-    loaded.use(plan.answerer.adapter_path, plan.answerer.scale)
-    if plan.spec.answer is None:
-        from evals.installed import score_installed
+    """Ask the plan's questions of its model; the engine's base is left with that adapter on.
 
-        return score_installed(plan, engine)
+    Raises:
+        NotFiniteError: the model's arithmetic breaks for an item, which is named.
+    """
+    engine.loaded.use(plan.answerer.adapter_path, plan.answerer.scale)
+    try:
+        if plan.spec.answer is None:
+            from evals.installed import score_installed
+
+            return score_installed(plan, engine)
+        return _score(plan, engine)
+    except NotFiniteError as error:
+        item = plan.questions[error.request].item
+        line = f"{item.source_file}:{item.source_line}"
+        where = line if item.source_file else f"{plan.subject}, document {item.uid}"
+        raise NotFiniteError(error.request, error.layer, where) from None
+
+
+def _score(plan: Plan, engine: PackedLM) -> Scored:
+    loaded = engine.loaded
     asking = _asking(plan, loaded)
     contexts = [_render(loaded, question) for question in plan.questions]
 

@@ -19,9 +19,8 @@ from lm_eval.api.task import Task
 from lm_eval.config.task import TaskConfig
 from lm_eval.filters import build_filter_ensemble
 
-from evals.limits import OverlongError
+from evals.limits import NotFiniteError, OverlongError
 from evals.scorers import final_answer
-from registry.errors import GapmendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,7 +177,7 @@ class CapabilityTask(Task):
             answer = str(results[0]).strip()
             said = final_answer(answer) if asking.reasoned else answer
             return Outcome(answer, asking.scorer(said, item), None)
-        likelihoods = tuple(_likelihood(result, item) for result in results)
+        likelihoods = tuple(_likelihood(result) for result in results)
         if asking.labels:
             answer = asking.labels[likelihoods.index(max(likelihoods))]
             return Outcome(answer, float(answer == item.expected), likelihoods)
@@ -211,6 +210,9 @@ def run(
         count: how many documents there are.
         log_samples: keep lm-eval's samples; a `CapabilityTask` has its outcomes itself.
         chat_template: let lm-eval put the task's prompts into the model's chat template.
+
+    Raises:
+        NotFiniteError: of a document, by its position among `count`.
     """
     from lm_eval.evaluator import evaluate
 
@@ -230,6 +232,9 @@ def run(
         except OverlongError as error:
             too_long |= _too_long(task, positions, error)
             positions = [position for position in positions if position not in too_long]
+        except NotFiniteError as error:
+            document = task.instances[error.request].doc_id
+            raise NotFiniteError(positions[document], error.layer) from None
         else:
             logged = results["samples"][name] if log_samples else []
             return Ran(task, tuple(positions), too_long, tuple(logged))
@@ -246,9 +251,5 @@ def _too_long(task: Task, positions: Sequence[int], error: OverlongError) -> dic
     return needed
 
 
-def _likelihood(result: Any, item: Item) -> float:
-    value = float(result[0] if isinstance(result, tuple | list) else result)
-    if math.isnan(value):
-        message = f"row {item.uid}: the model's log-likelihood is not a number"
-        raise GapmendError(message)
-    return value
+def _likelihood(result: Any) -> float:
+    return float(result[0] if isinstance(result, tuple | list) else result)

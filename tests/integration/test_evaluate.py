@@ -92,6 +92,7 @@ class Bench:
 
     def __call__(self, **changes) -> EvalResult:
         base = changes.pop("base", "base")
+        engine = self.engine(changes.pop("engine_of", base))
         spec = changes.get("spec", CHOICE)
         values = {
             "subject": "intent",
@@ -105,7 +106,7 @@ class Bench:
         }
         if values.pop("tuned", False):
             values |= {"adapter_id": self.adapter(), "adapter_path": self._folder / "adapter"}
-        return evaluate(self.store, self.catalog, self.engine(base), **values)
+        return evaluate(self.store, self.catalog, engine, **values)
 
 
 @pytest.fixture
@@ -369,3 +370,33 @@ def test_an_installed_lm_eval_task_is_a_guard(tmp_path, bench, monkeypatch) -> N
     (family / "lost.yaml").write_text(TASK.format(name="lost", data=tmp_path / "gone.jsonl"))
     with pytest.raises(UserError, match="lost can't be loaded"):
         installed.installed_items("lost", "dev")
+
+
+@pytest.mark.parametrize("spec", [CHOICE, EXACT])
+def test_logits_that_are_no_numbers_are_named_by_item_and_layer(
+    bench, tmp_path, monkeypatch, spec
+) -> None:
+    """One word's embedding is broken: only the item that has it fails, and the rest is kept."""
+    import torch
+
+    from evals.engine import PackedLM
+    from evals.journal import FOLDER, Journal
+
+    model = load_model("base", BaseSpec(model=str(bench._folder / "base")), tmp_path)
+    (token,) = model.tokenizer("☃", add_special_tokens=False)["input_ids"][-1:]
+    broken = replace(item(7, "☃"), source_file="rows.jsonl", source_line=8)
+    asked = [broken if uid == 7 else item(uid, "longer, so read first") for uid in range(12)]
+    weights = model.model.get_input_embeddings().weight
+    kept = weights[token].clone()
+    weights.data[token] = torch.nan
+    monkeypatch.setitem(bench._engines, "broken", PackedLM(model, token_budget=32))
+    with pytest.raises(UserError, match=r"^rows.jsonl:8: the model gives no finite number") as said:
+        bench(base="base", spec=spec, items=asked, subject="nan", engine_of="broken")
+    assert "embed_tokens (Embedding)" in str(said.value)
+    if spec is CHOICE:  # prompts to write behind are all read first
+        (journal,) = (bench.store.root / FOLDER).iterdir()
+        assert Journal(journal).known > 0
+
+    weights.data[token] = kept
+    assert bench(base="base", spec=spec, items=asked, subject="nan", engine_of="broken").n == 12
+    assert not list((bench.store.root / FOLDER).glob("*"))
