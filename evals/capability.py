@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from evals.task_files import is_file
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,17 +23,18 @@ if TYPE_CHECKING:
 
     from registry.rows import Message, Row
 
-ANSWERS = ("choice", "exact", "number", "regex", "contains", "perplexity")
-"""The built-in scorers; `python:module:function` is the seventh form."""
+ANSWERS = ("choice", "exact", "number", "regex", "contains", "f1", "rouge", "perplexity")
+"""The built-in scorers; `python:module:function` is one more form."""
 
 Answer = Annotated[
     str,
     Field(
-        pattern=r"^(choice|exact|number|regex|contains|perplexity|python:[\w.]+:\w+)$",
+        pattern=r"^(choice|exact|number|regex|contains|f1|rouge|perplexity|python:[\w.]+:\w+)$",
         description=(
             "How an answer is scored: choice (the most likely label), exact (equal after trimming, "
             "spaces and case), number (the last number equals), regex (pattern matches), contains "
-            "(the expected text occurs), perplexity (1 / perplexity per byte), or "
+            "(the expected text occurs), f1 (words shared with the expected text, in any order), "
+            "rouge (the same in order, ROUGE-L), perplexity (1 / perplexity per byte), or "
             "python:module:function, your own code, run because the spec names it."
         ),
         examples=["choice", "exact", "python:my_scorers:polite"],
@@ -55,6 +57,14 @@ class PromptsSpec(_Frozen):
     zero_shot: str = Field("{input}", description="The user turn, without examples.")
     few_shot: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
         (), description="Numbers of examples to try, each as earlier turns of the conversation."
+    )
+    examples: tuple[Literal["random", "similar"], ...] = Field(
+        ("random", "similar"),
+        min_length=1,
+        description=(
+            "How few-shot examples are chosen, each way a prompt of its own: random (by hash, the "
+            "same for every item) or similar (for each item, those most like it)."
+        ),
     )
     cot: str | None = Field(
         None,
@@ -130,10 +140,16 @@ class CapabilitySpec(_Scored):
 
 
 class GuardSpec(_Scored):
-    """Something the model can do and must not lose: a dataset, or an installed lm-eval task."""
+    """Something the model can do and must not lose: a dataset, or an lm-eval task."""
 
     data: str | None = Field(None, description="The dataset with its rows.")
-    lm_eval: str | None = Field(None, description="The name of an installed lm-eval task.")
+    lm_eval: str | None = Field(
+        None,
+        description="The name of an installed lm-eval task, or a task's YAML file (.yaml, .yml).",
+    )
+    allow_code: bool = Field(
+        default=False, description="Run the code of the task's file that lm_eval names."
+    )
     answer: Answer | None = Field(None, description="As in a capability; needed with data.")
     max_drop: float = Field(
         0.02, gt=0, lt=1, description="The largest drop of the mean score that may be possible."
@@ -149,6 +165,13 @@ class GuardSpec(_Scored):
             raise ValueError(message)
         if (self.data is None) != (self.answer is None):
             message = "answer goes with data: an lm_eval task brings its own scoring"
+            raise ValueError(message)
+        own = self.lm_eval is not None and is_file(self.lm_eval)
+        if own and not self.allow_code:
+            message = "lm_eval: a task file of your own is code; set allow_code: true to run it"
+            raise ValueError(message)
+        if self.allow_code and not own:
+            message = "allow_code is for a task file of your own in lm_eval alone"
             raise ValueError(message)
         self._check(self.answer)
         return self

@@ -27,13 +27,16 @@ from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    import torch
     from lm_eval.api.instance import Instance
     from numpy.typing import NDArray
 
     from evals.journal import Journal
     from evals.layout import Row
     from evals.likelihood import Done
+    from registry.chat import Chat
     from registry.models import LoadedModel
 
 __all__ = ["ENGINE_VERSION", "NotFiniteError", "Overlong", "OverlongError", "PackedLM"]
@@ -88,6 +91,18 @@ class PackedLM(TemplateLM):
         self._stops: dict[tuple[str, ...], Stops] = {}
 
     @property
+    def chat(self) -> Chat:
+        """How the base is spoken to."""
+        return self.loaded.chat
+
+    def use(self, adapter: Path | None, scale: float = 1.0) -> None:
+        """Answer as the base alone, or with one adapter, see `LoadedModel.use`."""
+        self.loaded.use(adapter, scale)
+
+    def close(self) -> None:
+        """Nothing of its own is held: the model is that of whoever loaded it."""
+
+    @property
     def tokens_processed(self) -> int:
         """How many tokens, padding included, went through the model so far."""
         return self._forward.tokens
@@ -104,11 +119,7 @@ class PackedLM(TemplateLM):
         Raises:
             UserError: the tokenizer has none, so that no answer could end.
         """
-        end = self.tokenizer.eos_token_id
-        if end is None:
-            where = f"bases.{self.loaded.identity.name}"
-            raise UserError("the tokenizer has no end-of-text token", where, "an eos_token")
-        return int(cast("int", end))
+        return self.chat.end_of_text
 
     @property
     def prefix_token_id(self) -> int:
@@ -129,7 +140,7 @@ class PackedLM(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         """A name for caches: which tokenizer, without a path."""
-        return f"{self.loaded.identity.name}-{self.loaded.identity.digest[:12]}"
+        return self.chat.name
 
     def apply_chat_template(
         self,
@@ -138,15 +149,8 @@ class PackedLM(TemplateLM):
     ) -> str:
         """Messages as text; without a generation prompt the last message is left open."""
         if add_generation_prompt:
-            return self.loaded.render(chat_history, add_generation_prompt=True)
-        if not self.tokenizer.chat_template:
-            before = self.loaded.render(chat_history[:-1], add_generation_prompt=True)
-            return before + chat_history[-1]["content"]
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history, tokenize=False, continue_final_message=True
-            )
-        )
+            return self.chat.render(chat_history, add_generation_prompt=True)
+        return self.chat.left_open(chat_history)
 
     def tok_encode(
         self,
@@ -220,6 +224,20 @@ class PackedLM(TemplateLM):
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, answer)
         return answers
+
+    def answer_logits(self, pairs: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
+        """Logits that predict each token of the answers, (tokens of all answers, vocabulary).
+
+        Args:
+            pairs: ids of a context and of its answer, neither empty; together they fit the model.
+        """
+        rows = [[*context, *answer[:-1]] for context, answer in pairs]
+        ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+        keep = np.zeros(ids.shape, dtype=np.bool_)
+        for place, (tokens, (context, _)) in enumerate(zip(rows, pairs, strict=True)):
+            ids[place, : len(tokens)] = tokens
+            keep[place, len(context) - 1 : len(tokens)] = True
+        return self._forward.plain(ids, keep)
 
     def _answered(
         self, kind: str, asked: Sequence[Any], answer: Callable[[list[int], Done], None]

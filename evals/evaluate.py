@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from evals.backend import Backend
     from evals.capability import CapabilitySpec, GuardSpec, Item
-    from evals.engine import PackedLM
     from evals.plan import Plan
-    from evals.prompts import Arm
+    from evals.prompts import Arm, Shots
     from registry.catalog import Catalog
     from registry.identity import BaseIdentity
     from registry.store import ObjectRef, Store
@@ -53,18 +53,19 @@ ALLOWED_REJECTS = 0.01
 def evaluate(  # noqa: PLR0913 - each of them decides the result
     store: Store,
     catalog: Catalog,
-    engine: PackedLM | Callable[[], PackedLM],
+    engine: Backend | Callable[[], Backend],
     *,
     subject: str,
     spec: CapabilitySpec | GuardSpec,
     arm: Arm,
-    shots: Sequence[Item],
+    shots: Shots,
     items: Sequence[Item],
     split: str,
     base: BaseIdentity,
     adapter_id: str | None = None,
     adapter_path: Path | None = None,
     scale: float = 1.0,
+    backend: str | None = None,
     labels: Sequence[str] = (),
     allow_rejects: float = ALLOWED_REJECTS,
 ) -> EvalResult:
@@ -78,13 +79,14 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
         subject: the name of the capability or guard.
         spec: the capability or guard.
         arm: the prompt.
-        shots: its examples, from `choose_shots`.
+        shots: its examples, from `choose_shots` or `similar_shots`.
         items: what to score, in the order of the result.
         split: the split that the items are from.
         base: the base's identity.
         adapter_id: the adapter's object, None for the base alone.
         adapter_path: its folder.
         scale: what the adapter's deltas are multiplied by.
+        backend: which backend the engine is, from `backend_of`; None for gapmend's own.
         labels: the labels of a choice; needed when the spec names none.
         allow_rejects: the share of items that may be longer than the base's context.
 
@@ -100,7 +102,7 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
         shots=shots,
         items=items,
         labels=labels,
-        answerer=Answerer(base, adapter_id, adapter_path, scale),
+        answerer=Answerer(base, adapter_id, adapter_path, scale, backend),
         root=store.root.parent,
     )
     identity = identity_of(plan)
@@ -129,7 +131,7 @@ def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef
 
 
 def _score(
-    store: Store, catalog: Catalog, engine: PackedLM, plan: Plan, identity: dict[str, Any]
+    store: Store, catalog: Catalog, engine: Backend, plan: Plan, identity: dict[str, Any]
 ) -> EvalResult:
     samples, rejects, journal = _asked(store, engine, plan, identity)
     interval, answerer = interval_of(samples), plan.answerer
@@ -175,7 +177,7 @@ class _Asked(NamedTuple):
     journal: Journal
 
 
-def _asked(store: Store, engine: PackedLM, plan: Plan, identity: dict[str, Any]) -> _Asked:
+def _asked(store: Store, engine: Backend, plan: Plan, identity: dict[str, Any]) -> _Asked:
     """Ask what no earlier, killed process was answered."""
     from evals.scoring import score
 

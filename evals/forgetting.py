@@ -8,6 +8,7 @@ within max_drop is what the spec allows. Anything else is `inconclusive`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -73,6 +74,69 @@ class GuardFinding:
     def passes(self) -> bool:
         """Return whether promote may go on: kept, or accepted by the spec."""
         return self.verdict == "kept" or self.accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Reprompt:
+    """Lost items asked again, with another prompt: what comes back was hidden, not lost.
+
+    Such pseudo-forgetting is common after tuning: the model no longer sees what is asked of it,
+    and examples remind it. `came_back_uids` are the items that score what they did before.
+    """
+
+    arm: str
+    asked: int
+    came_back_uids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change of the model did to one capability or guard, whatever the verdict.
+
+    Attributes:
+        n: items, scored before and after.
+        before: mean score; `after` likewise.
+        lost: items that score less than before; `gained` more.
+        difference: after - before; each bound is one-sided at 95%.
+        chance: the mean score of guessing: of choices, one over their number; else 0.
+        normalised_drop: the drop as a share of what there is above chance, (before - after) /
+            (1 - chance): drops of two choices and of twenty compare.
+        kl: mean KL(before || after) of the next token, along what was answered before, in nats;
+            None where it wasn't measured.
+        reprompt: what became of lost items when they were asked another way, if they were.
+    """
+
+    n: int
+    before: float
+    after: float
+    lost: int
+    gained: int
+    difference: Interval
+    chance: float
+    normalised_drop: float
+    kl: float | None = None
+    reprompt: Reprompt | None = None
+
+
+def change_of(pairs: Paired, chance: float) -> Change:
+    """Return what changed from the first scores to the second.
+
+    Args:
+        pairs: the scores.
+        chance: the mean score of guessing, at least 0 and below 1.
+    """
+    before = math.fsum(pairs.before) / pairs.n if pairs.n else 0.0
+    after = math.fsum(pairs.after) / pairs.n if pairs.n else 0.0
+    return Change(
+        n=pairs.n,
+        before=before,
+        after=after,
+        lost=pairs.lost,
+        gained=pairs.gained,
+        difference=paired_difference(pairs),
+        chance=chance,
+        normalised_drop=(before - after) / (1 - chance),
+    )
 
 
 def judge_guards(guards: Sequence[PairedScores]) -> list[GuardFinding]:

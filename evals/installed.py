@@ -1,4 +1,4 @@
-"""An installed lm-eval task as a guard: its own documents, prompts and scoring.
+"""An lm-eval task as a guard, installed or the user's own: its documents, prompts and scoring.
 
 Import this module late: it loads lm_eval, and a task loads its data.
 """
@@ -8,41 +8,47 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
 from evals.capability import Item
+from evals.preflight import check_metrics, check_scoring, remedy, said, score_of
 from evals.results import Sample
 from evals.scoring import Scored, rejects_of
+from evals.task_files import installed_tasks, is_file, read_task, task_digest, task_file
 from evals.tasks import run
 from registry.errors import UserError
+from registry.hashing import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lm_eval.api.task import Task
 
-    from evals.engine import PackedLM
+    from evals.backend import Backend
     from evals.plan import Plan
 
-TASKS = Path(lm_eval.tasks.__file__).parent
-"""Where lm-eval keeps its tasks."""
 
-
-def installed_items(name: str, split: str, limit: int | None = None) -> list[Item]:
+def installed_items(named: str, root: Path, split: str, limit: int | None = None) -> list[Item]:
     """Return the documents of a task as items, half of them in dev and half in test, by hash.
 
     An item's uid is the document's position in the task; `limit` takes the smallest hashes.
 
+    Args:
+        named: an installed task's name, or the path of a task's file.
+        root: the folder that the path is relative to.
+        split: `dev` or `test`.
+        limit: the most items.
+
     Raises:
-        UserError: there is no such task, or its data isn't on this machine.
+        UserError: there is no such task, its data isn't on this machine, or it can't score.
     """
-    task = _load(name, TASKS)
+    task = _task(named, root)
+    shown = _shown(task)
     first: dict[str, int] = {}
     items = []
     for position, doc in enumerate(task.eval_docs):
@@ -50,12 +56,12 @@ def installed_items(name: str, split: str, limit: int | None = None) -> list[Ite
         cluster = first.setdefault(fingerprint, position)
         if ("dev" if int(fingerprint[0], 16) % 2 == 0 else "test") == split:
             target = str(task.doc_to_target(doc))
-            items.append(Item(position, fingerprint, {}, target, cluster))
+            items.append(Item(position, fingerprint, shown, target, cluster))
     kept = sorted(items, key=lambda item: item.row_hash[1:])[:limit]
     return sorted(kept, key=lambda item: item.uid)
 
 
-def score_installed(plan: Plan, engine: PackedLM) -> Scored:
+def score_installed(plan: Plan, engine: Backend) -> Scored:
     """Run the task on the plan's items, through its own prompts and its own scoring.
 
     The score is the task's acc_norm where it has one, else its first metric, after the first of
@@ -64,13 +70,13 @@ def score_installed(plan: Plan, engine: PackedLM) -> Scored:
     Raises:
         UserError: the metric isn't a number from 0 to 1 for each document.
     """
-    whole = _load(str(getattr(plan.spec, "lm_eval", None)), TASKS)
+    whole = _task(str(getattr(plan.spec, "lm_eval", None)), plan.root)
     items = [question.item for question in plan.questions]
 
     def make(positions: Sequence[int]) -> Task:
         return _restricted(whole, [items[position].uid for position in positions])
 
-    chat = bool(engine.loaded.tokenizer.chat_template)
+    chat = bool(engine.chat.tokenizer.chat_template)
     ran = run(engine, make, len(items), log_samples=True, chat_template=chat)
     first = ran.logged[0]["filter"] if ran.logged else None
     logged = {one["doc_id"]: one for one in ran.logged if one["filter"] == first}
@@ -78,41 +84,41 @@ def score_installed(plan: Plan, engine: PackedLM) -> Scored:
         _sample(items[position], logged[at], whole, engine)
         for at, position in enumerate(ran.positions)
     )
-    return Scored(samples, rejects_of(plan, ran.too_long, engine.loaded.context))
+    return Scored(samples, rejects_of(plan, ran.too_long, engine.max_length))
+
+
+def _task(named: str, root: Path) -> Task:
+    if is_file(named):
+        path = task_file(named, root)
+        return _own(path, task_digest(path))
+    return _installed(named, installed_tasks())
 
 
 @cache
-def _load(name: str, folder: Path) -> Task:
+def _own(path: Path, _content: str) -> Task:
+    return _load(path, path.name)
+
+
+@cache
+def _installed(name: str, _tasks: Path) -> Task:
+    return _load(task_file(name, Path()), name)
+
+
+def _load(path: Path, name: str) -> Task:
+    """Load a task and see that it can score, before any model is asked."""
+    check_metrics(name, read_task(path))
     try:
-        # The whole index takes five seconds, one family of tasks a moment.
-        loaded = TaskManager(include_defaults=False, include_path=_family(name, folder)).load(name)
-    except UserError:
-        raise
+        # From its file: lm-eval's index of all tasks takes five seconds.
+        loaded = TaskManager(include_defaults=False).load(str(path))
     except Exception as error:  # a task is code: its data may be missing in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise UserError(
-            f"lm-eval task {name} can't be loaded: {type(error).__name__}: {reason}",
-            expected="its data on this machine",
-            fix="fetch it once with a connection, or leave the guard out",
+            f"lm-eval task {name} can't be loaded: {said(error)}",
+            expected="its data and all that it imports on this machine",
+            fix=remedy(error),
         ) from error
-    tasks: Mapping[str, Task] = loaded["tasks"]
-    if list(tasks) != [name]:
-        raise UserError(
-            f"{name} is a group of {len(tasks)} lm-eval tasks", expected="the name of one task"
-        )
-    return tasks[name]
-
-
-def _family(name: str, folder: Path) -> Path:
-    """Return the folder of the task: the one directly under `folder` that holds its YAML."""
-    line = re.compile(
-        rf"""^["']?(?:task|group|tag)["']?\s*:\s*["']?{re.escape(name)}["']?\s*$""",
-        re.MULTILINE,
-    )
-    for path in sorted(folder.rglob("*.yaml")):
-        if line.search(path.read_text(encoding="utf-8", errors="replace")):
-            return folder / path.relative_to(folder).parts[0]
-    raise UserError(f"lm-eval has no task {name}", expected="a name that `lm-eval ls tasks` lists")
+    (task,) = loaded["tasks"].values()
+    check_scoring(task, lambda positions: _restricted(task, positions))
+    return task
 
 
 def _restricted(task: Task, positions: Sequence[int]) -> Task:
@@ -129,6 +135,10 @@ def _restricted(task: Task, positions: Sequence[int]) -> Task:
 
         eval_docs = chosen
 
+        def aggregation(self) -> Mapping[str, Callable[[Any], float]]:
+            """Return sums that are never read: the mean is ours, and theirs may need packages."""
+            return defaultdict(lambda: lambda _: 0.0)
+
         def fewshot_context(self, doc: Any, *args: Any, **options: Any) -> Any:
             self.set_fewshot_seed(int(_hash(doc)[:8], 16))
             return super().fewshot_context(doc, *args, **options)
@@ -138,14 +148,7 @@ def _restricted(task: Task, positions: Sequence[int]) -> Task:
     return restricted
 
 
-def _sample(item: Item, logged: Mapping[str, Any], task: Task, engine: PackedLM) -> Sample:
-    metric = "acc_norm" if "acc_norm" in logged["metrics"] else logged["metrics"][0]
-    score = logged[metric]
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise UserError(
-            f"metric {metric} of lm-eval task {task.config.task} is {score!r} for a document",
-            expected="a task whose first metric is a number from 0 to 1 for each document",
-        )
+def _sample(item: Item, logged: Mapping[str, Any], task: Task, engine: Backend) -> Sample:
     prompt = str(logged["arguments"][0][0])
     responses = logged["filtered_resps"]
     likelihoods = None
@@ -161,10 +164,17 @@ def _sample(item: Item, logged: Mapping[str, Any], task: Task, engine: PackedLM)
         prompt=prompt,
         expected=item.expected,
         answer=answer,
-        score=float(score),
+        score=score_of(task.config.task, logged),
         loglikelihoods=likelihoods,
-        prompt_tokens=len(engine.loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]),
+        prompt_tokens=len(engine.chat.tokenizer(prompt, add_special_tokens=False)["input_ids"]),
     )
+
+
+@cache
+def _shown(task: Task) -> dict[str, str]:
+    """Return the digest of the documents that examples come from: they decide every prompt."""
+    docs = task.fewshot_docs() if task.config.num_fewshot else None
+    return {} if docs is None else {"examples": digest([_hash(doc) for doc in docs])}
 
 
 def _hash(doc: Any) -> str:

@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from evals.capability import labels_of
 from evals.limits import ENGINE_VERSION
 from evals.prompts import render_messages
 from evals.scorers import code_path
+from evals.task_files import own_file, task_digest
 from registry.errors import UserError
 from registry.hashing import digest, file_digest
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.capability import CapabilitySpec, GuardSpec, Item
-    from evals.prompts import Arm
+    from evals.prompts import Arm, Shots
     from registry.identity import BaseIdentity
 
 SCORING_VERSION = 1
@@ -40,12 +42,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """Which model answers: the base alone, or with an adapter whose deltas are scaled."""
+    """Which model answers: the base alone, or with an adapter whose deltas are scaled.
+
+    `backend` is what computes it, from `backend_of`; None for gapmend's own engine.
+    """
 
     base: BaseIdentity
     adapter_id: str | None = None
     adapter_path: Path | None = None
     scale: float = 1.0
+    backend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
     spec: CapabilitySpec | GuardSpec,
     *,
     arm: Arm,
-    shots: Sequence[Item],
+    shots: Shots,
     items: Sequence[Item],
     labels: Sequence[str],
     answerer: Answerer,
@@ -107,7 +113,9 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
 def identity_of(plan: Plan) -> dict[str, Any]:
     """Return all that decides the result, as the identity of the `eval` object."""
     spec, answerer = plan.spec, plan.answerer
-    return {
+    # Only where it isn't ours, so that scores from before there were two are found again.
+    other = {"backend": answerer.backend} if answerer.backend else {}
+    return other | {
         "format": 1,
         "scoring": SCORING_VERSION,
         "engine": ENGINE_VERSION,
@@ -118,19 +126,32 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "base": answerer.base.digest,
         "adapter": answerer.adapter_id,
         "scale": answerer.scale if answerer.adapter_id else 1.0,
-        "answer": spec.answer or _installed(spec),
+        "answer": spec.answer or _task(spec, plan.root),
         "labels": list(plan.labels),
         "pattern": spec.pattern,
-        "code": _code(spec, plan.root),
+        "code": code_digest(spec, plan.root),
         "max_new_tokens": plan.max_new_tokens if plan.generates else None,
         "questions": digest([_fingerprint(question) for question in plan.questions]),
     }
 
 
-def _turns(
-    arm: Arm, item: Item, shots: Sequence[Item], labels: Sequence[str]
-) -> tuple[dict[str, Any], ...]:
-    return tuple(render_messages(arm, item, shots, labels))
+def code_digest(spec: CapabilitySpec | GuardSpec, root: Path) -> str | None:
+    """Return the digest of the user's own code that scores, None where there is none.
+
+    That is the module of a `python:` answer, or the folder of a task's file in `lm_eval:`.
+
+    Raises:
+        UserError: it isn't there.
+    """
+    if spec.answer is not None and spec.answer.startswith("python:"):
+        return file_digest(code_path(spec.answer, root))
+    own = own_file(getattr(spec, "lm_eval", None), root)
+    return None if own is None else task_digest(own)
+
+
+def _turns(arm: Arm, item: Item, shots: Shots, labels: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    shown = shots.get(item.uid, ()) if isinstance(shots, Mapping) else shots
+    return tuple(render_messages(arm, item, shown, labels))
 
 
 def _unasked(spec: CapabilitySpec | GuardSpec, item: Item) -> bool:
@@ -152,16 +173,13 @@ def _fingerprint(question: Question) -> list[Any]:
     ]
 
 
-def _installed(spec: CapabilitySpec | GuardSpec) -> str:
+def _task(spec: CapabilitySpec | GuardSpec, root: Path) -> str:
+    """Return the lm-eval task; a file by its name alone, for its content is in the `code`."""
     from importlib.metadata import version
 
-    return f"lm_eval:{getattr(spec, 'lm_eval', None)}@{version('lm_eval')}"
-
-
-def _code(spec: CapabilitySpec | GuardSpec, root: Path) -> str | None:
-    if spec.answer is None or not spec.answer.startswith("python:"):
-        return None
-    return file_digest(code_path(spec.answer, root))
+    named = getattr(spec, "lm_eval", None)
+    own = own_file(named, root)
+    return f"lm_eval:{named if own is None else own.name}@{version('lm_eval')}"
 
 
 def _check_expected(subject: str, items: Sequence[Item], labels: Sequence[str]) -> None:

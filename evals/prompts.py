@@ -1,7 +1,8 @@
 """Prompts: filling templates, the arms that a capability tries, and their examples.
 
-Examples (shots) come from train and are earlier turns of the conversation. They are fixed by hash:
-the same for every item, whatever subset of items is run, and never the item or its near-duplicate.
+Examples (shots) come from train and are earlier turns of the conversation. They are fixed by hash,
+the same for every item, or by likeness, each item's own (evals/similar.py). Either way an item is
+shown the same whatever subset of items is run, and never itself or its near-duplicate.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from evals.capability import Item, PromptsSpec
     from registry.rows import Message
+
+    Shots = Sequence[Item] | Mapping[int, Sequence[Item]]  # for all items, or by an item's uid
 
 ArmKind = Literal["zero_shot", "few_shot", "cot"]
 
 LABELS = "labels"
 """The name that a template gives the list of labels by, unless the data has such a column."""
+
+REMINDERS = 3
+"""Examples that remind a tuned model of what is asked, where the spec names no number."""
 
 _NAME = r"[^\W\d][\w.-]*"
 _PLACE = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
@@ -31,26 +37,38 @@ _PLACE = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to ask: a template for the user turn, a number of examples, a system turn."""
+    """One way to ask: a template for the user turn, a number of examples, a system turn.
+
+    `similar`: each item has examples of its own, those most like it.
+    """
 
     name: str
     template: str
     shots: int
     system: str | None
     kind: ArmKind
+    similar: bool = False
 
 
 def arms_of(prompts: PromptsSpec) -> tuple[Arm, ...]:
     """Return the arms of a spec: zero-shot first, each number of examples, chain of thought."""
     plain, system = prompts.zero_shot, prompts.system
     arms = [Arm("zero_shot", plain, 0, system, "zero_shot")]
-    arms += [
-        Arm(f"few_shot_{shots}", plain, shots, system, "few_shot")
-        for shots in dict.fromkeys(prompts.few_shot)
-    ]
+    for shots in dict.fromkeys(prompts.few_shot):
+        if "random" in prompts.examples:
+            arms.append(Arm(f"few_shot_{shots}", plain, shots, system, "few_shot"))
+        if "similar" in prompts.examples:
+            name = f"few_shot_{shots}_similar"
+            arms.append(Arm(name, plain, shots, system, "few_shot", similar=True))
     if prompts.cot is not None:
         arms.append(Arm("cot", prompts.cot, 0, system, "cot"))
     return tuple(arms)
+
+
+def another_arm(prompts: PromptsSpec) -> Arm:
+    """Return the prompt that lost items are asked with again: with examples, the same for all."""
+    shots = prompts.few_shot[0] if prompts.few_shot else REMINDERS
+    return Arm(f"few_shot_{shots}", prompts.zero_shot, shots, prompts.system, "few_shot")
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
@@ -90,18 +108,41 @@ def choose_shots(train: Sequence[Item], arm: Arm, *, seed: int) -> tuple[Item, .
     if arm.shots == 0:
         return ()
     chosen: dict[int, Item] = {}
-    usable = (item for item in train if not item.history and item.text is None)
-    for item in sorted(usable, key=lambda item: _shot_order(item, seed)):
+    for item in sorted(usable_shots(train), key=lambda item: shot_order(item, seed)):
         if len(chosen) > arm.shots:
             break
         chosen.setdefault(item.cluster, item)
-    if len(chosen) < arm.shots:
+    require_enough(arm, len(chosen))
+    return tuple(chosen.values())
+
+
+def usable_shots(train: Iterable[Item]) -> list[Item]:
+    """Return the items that can be examples: single questions."""
+    return [item for item in train if not item.history and item.text is None]
+
+
+def shot_order(item: Item, seed: int) -> str:
+    """Return what orders items by hash, the same whatever other items there are."""
+    return hashlib.sha256(f"shot:{seed}:{item.row_hash}".encode()).hexdigest()
+
+
+def require_enough(arm: Arm, found: int) -> None:
+    """Raise UserError where train has fewer examples than the arm shows."""
+    if found < arm.shots:
         raise UserError(
-            f"{arm.name} needs {arm.shots} examples, but train has {len(chosen)} that differ",
+            f"{arm.name} needs {arm.shots} examples, but train has {found} that differ",
             expected="single questions with answers in the train split",
             fix="ask for fewer in prompts.few_shot, or add rows to train",
         )
-    return tuple(chosen.values())
+
+
+def question_of(arm: Arm, item: Item, labels: Sequence[str] = ()) -> str:
+    """Return the user turn that asks `item`.
+
+    Raises:
+        UserError: the template names a column that the item hasn't.
+    """
+    return fill(arm.template, _fields(item, labels))
 
 
 def render_messages(
@@ -112,7 +153,7 @@ def render_messages(
     Args:
         arm: how to ask.
         item: what to ask.
-        shots: what `choose_shots` gave for this arm.
+        shots: the arm's examples, for this item where it has its own.
         labels: fill `{labels}` in templates.
 
     Raises:
@@ -133,15 +174,11 @@ def render_messages(
 
 
 def _question(arm: Arm, item: Item, labels: Sequence[str]) -> dict[str, Any]:
-    return {"role": "user", "content": fill(arm.template, _fields(item, labels))}
+    return {"role": "user", "content": question_of(arm, item, labels)}
 
 
 def _fields(item: Item, labels: Sequence[str]) -> Mapping[str, str]:
     return {LABELS: ", ".join(labels), **item.fields} if labels else item.fields
-
-
-def _shot_order(item: Item, seed: int) -> str:
-    return hashlib.sha256(f"shot:{seed}:{item.row_hash}".encode()).hexdigest()
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

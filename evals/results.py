@@ -95,6 +95,12 @@ def interval_of(samples: Sequence[Sample]) -> Interval:
     return mean_interval(scores)
 
 
+def chance_of(samples: Sequence[Sample]) -> float:
+    """Return the mean score of guessing: one over the number of choices, 0 for other answers."""
+    choices = [len(s.loglikelihoods or ()) for s in samples]
+    return math.fsum(1 / n for n in choices if n > 1) / len(choices) if choices else 0.0
+
+
 def mean_prompt_tokens(samples: Sequence[Sample]) -> float:
     """Return what a call costs on average, in tokens of the prompt."""
     return math.fsum(s.prompt_tokens for s in samples) / len(samples) if samples else 0.0

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import unicodedata
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +36,16 @@ _FINAL = re.compile(
     r"\banswer\s*(?:is)?\W*?[:=]\s*(.+?)\s*$|^\s*####\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE
 )
 _SAID = re.compile(r"\banswer\s+is:?\s+(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
+# Han and kana: no space divides words there.
+_UNSPACED = re.compile(
+    "[\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
 _DECORATION = " \t*_`\"'“”.。"
+
+
+# What each answer is called in rouge_score: words in any order, and the longest run in order.
+_OVERLAPS = {"f1": "rouge1", "rouge": "rougeL"}
 
 
 def normal(text: str) -> str:
@@ -49,6 +59,15 @@ def last_number(text: str) -> Decimal | None:
     if not found:
         return None
     return Decimal(found[-1].replace(",", "").replace("−", "-"))  # noqa: RUF001 - as above
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, case folded; every Chinese or Japanese character is one.
+
+    A word is letters, digits, underscores and the marks over and under them.
+    """
+    apart = _UNSPACED.sub(r" \g<0> ", text.casefold())
+    return "".join(one if _in_word(one) else " " for one in apart).split()
 
 
 def final_answer(text: str) -> str:
@@ -82,6 +101,8 @@ def scorer_of(spec: CapabilitySpec | GuardSpec, root: Path) -> Scorer:
         return _own(answer, root)
     if answer == "regex":
         return _matching(spec.pattern or "")
+    if answer in _OVERLAPS:
+        return _overlap(answer)
     return {
         "exact": _exact,
         "choice": _exact,
@@ -126,6 +147,35 @@ def _number(answer: str, item: Item) -> float:
             where=f"{item.source_file}:{item.source_line}" if item.source_file else None,
         )
     return float(last_number(answer) == expected)
+
+
+def _overlap(answer: str) -> Scorer:
+    """Return the F-measure of the words that answer and expected text share."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    kind = _OVERLAPS[answer]
+    rouge = RougeScorer([kind], tokenizer=_Words())
+
+    def overlap(text: str, item: Item) -> float:
+        if not words(item.expected):
+            raise UserError(
+                f"answer: {answer}, but the expected answer {item.expected!r} has no word in it",
+                where=f"{item.source_file}:{item.source_line}" if item.source_file else None,
+            )
+        return float(rouge.score(target=item.expected, prediction=text)[kind].fmeasure)
+
+    return overlap
+
+
+class _Words:
+    """The tokenizer for rouge_score, whose own drops all but a to z and 0 to 9."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 
 def _matching(pattern: str) -> Scorer:

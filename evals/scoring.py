@@ -17,10 +17,10 @@ from evals.tasks import Asking, CapabilityTask, end_of_turn, run
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evals.engine import PackedLM
+    from evals.backend import Backend
     from evals.plan import Plan, Question
     from evals.tasks import Outcome
-    from registry.models import LoadedModel
+    from registry.chat import Chat
 
 
 class Scored(NamedTuple):
@@ -30,13 +30,13 @@ class Scored(NamedTuple):
     rejects: tuple[Reject, ...]
 
 
-def score(plan: Plan, engine: PackedLM) -> Scored:
+def score(plan: Plan, engine: Backend) -> Scored:
     """Ask the plan's questions of its model; the engine's base is left with that adapter on.
 
     Raises:
         NotFiniteError: the model's arithmetic breaks for an item, which is named.
     """
-    engine.loaded.use(plan.answerer.adapter_path, plan.answerer.scale)
+    engine.use(plan.answerer.adapter_path, plan.answerer.scale)
     try:
         if plan.spec.answer is None:
             from evals.installed import score_installed
@@ -50,10 +50,10 @@ def score(plan: Plan, engine: PackedLM) -> Scored:
         raise NotFiniteError(error.request, error.layer, where) from None
 
 
-def _score(plan: Plan, engine: PackedLM) -> Scored:
-    loaded = engine.loaded
-    asking = _asking(plan, loaded)
-    contexts = [_render(loaded, question) for question in plan.questions]
+def _score(plan: Plan, engine: Backend) -> Scored:
+    chat = engine.chat
+    asking = _asking(plan, chat)
+    contexts = [render(chat, question) for question in plan.questions]
 
     def make(positions: Sequence[int]) -> CapabilityTask:
         name = f"{plan.subject}_{plan.arm.name}"
@@ -61,13 +61,13 @@ def _score(plan: Plan, engine: PackedLM) -> Scored:
         return CapabilityTask(name, questions, [contexts[i] for i in positions], asking)
 
     ran = run(engine, make, len(contexts))
-    tokens = _count_tokens(loaded, contexts, asking.end)
+    tokens = _count_tokens(chat, contexts, asking.end)
     samples = tuple(
         _sample(plan.questions[i], ran.task.outcomes[at], tokens[i])
         for at, i in enumerate(ran.positions)
         if ran.task is not None
     )
-    return Scored(samples, rejects_of(plan, ran.too_long, loaded.context))
+    return Scored(samples, rejects_of(plan, ran.too_long, engine.max_length))
 
 
 def rejects_of(plan: Plan, too_long: Mapping[int, int], context: int) -> tuple[Reject, ...]:
@@ -89,8 +89,8 @@ def rejects_of(plan: Plan, too_long: Mapping[int, int], context: int) -> tuple[R
     )
 
 
-def _asking(plan: Plan, loaded: LoadedModel) -> Asking:
-    end = end_of_turn(loaded)
+def _asking(plan: Plan, chat: Chat) -> Asking:
+    end = end_of_turn(chat)
     if not plan.generates:
         return Asking(plan.labels, end)
     return Asking(
@@ -102,25 +102,26 @@ def _asking(plan: Plan, loaded: LoadedModel) -> Asking:
     )
 
 
-def _render(loaded: LoadedModel, question: Question) -> str:
+def render(chat: Chat, question: Question) -> str:
+    """Return the text that asks a question, by the chat template of the base."""
     item = question.item
     if item.text is not None:
         return item.text
     tools = json.loads(item.tools) if item.tools else None
-    return loaded.render(question.messages, tools=tools, add_generation_prompt=True)
+    return chat.render(question.messages, tools=tools, add_generation_prompt=True)
 
 
-def _count_tokens(loaded: LoadedModel, texts: Sequence[str], end: str) -> list[int]:
+def _count_tokens(chat: Chat, texts: Sequence[str], end: str) -> list[int]:
     """Return the tokens of each text; what all share up to a turn's end is counted once.
 
     That is exact, since text is split at special tokens before anything else.
     """
     shared = 0
-    if end in loaded.tokenizer.get_added_vocab() and len(texts) > 1:
+    if end in chat.tokenizer.get_added_vocab() and len(texts) > 1:
         common = os.path.commonprefix([min(texts), max(texts)])  # noqa: RUF071 - texts, not paths
         shared = common.rfind(end) + len(end) if end in common else 0
     head = texts[0][:shared]
-    encoded = loaded.tokenizer([head, *(t[shared:] for t in texts)], add_special_tokens=False)
+    encoded = chat.tokenizer([head, *(t[shared:] for t in texts)], add_special_tokens=False)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     return [lengths[0] + length for length in lengths[1:]]
 

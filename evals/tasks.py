@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from evals.capability import Item
     from evals.plan import Question
     from evals.scorers import Scorer
-    from registry.models import LoadedModel
+    from registry.chat import Chat
 
 _UNLIKELY_TEXT = "gapmend0answer"
 
@@ -185,10 +185,10 @@ class CapabilityTask(Task):
         return Outcome("", math.exp(min(0.0, likelihoods[0]) / max(1, written)), likelihoods)
 
 
-def end_of_turn(loaded: LoadedModel) -> str:
+def end_of_turn(base: Chat) -> str:
     """Return the text that ends an answer in the base's template, such as `<|im_end|>`."""
     chat = [{"role": "user", "content": "."}, {"role": "assistant", "content": _UNLIKELY_TEXT}]
-    rendered = loaded.render(chat, add_generation_prompt=False)
+    rendered = base.render(chat, add_generation_prompt=False)
     return rendered.rpartition(_UNLIKELY_TEXT)[2].rstrip()
 
 

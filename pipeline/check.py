@@ -52,11 +52,12 @@ class CheckReport:
 
 
 def check(ws: Workspace) -> CheckReport:
-    """Find every base and every data file that the spec names.
+    """Find every base, every data file and every lm-eval task that the spec names.
 
     Raises:
-        UserError: a base or a file is missing or unfit.
+        UserError: a base, a file, a task or the backend is missing or unfit.
     """
+    from evals.task_files import task_file
     from registry.datasets import sources
     from registry.sizes import weight_sizes
 
@@ -64,10 +65,14 @@ def check(ws: Workspace) -> CheckReport:
         name: [str(file.path) for file in sources(spec, ws.root).files]
         for name, spec in ws.spec.datasets.items()
     }
+    for name, guard in ws.spec.guards.items():
+        if guard.lm_eval is not None:
+            task_file(guard.lm_eval, ws.root, f"guards.{name}.lm_eval")
     bases = tuple(
         BaseCheck(ws.models.identity(name), weight_sizes(_config(ws, name)))
         for name in ws.spec.bases
     )
+    ws.models.backend(ws.spec.train.base)
     return CheckReport(
         bases, files, tuple(ws.spec.capabilities), tuple(ws.spec.guards), machine(ws)
     )

@@ -217,6 +217,10 @@ def train(
 @app.command()
 def forget(
     adapter: AdapterOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Compare with this adapter (id or alias), not the base."),
+    ] = None,
     show: Annotated[
         Changed | None, typer.Option("--show", help="Print these items with both answers.")
     ] = None,
@@ -233,7 +237,8 @@ def forget(
         from pipeline import forget as stage
         from pipeline.report import changed_table, forget_tables
 
-        report = stage.forget(ws, ui, stage.tuned(ws, adapter))
+        other = stage.tuned(ws, against) if against else None
+        report = stage.forget(ws, ui, stage.tuned(ws, adapter), other)
         if show is None:
             return Answer(report.as_json(), forget_tables(report))
         changed = stage.changed_items(ws, ui, report, show.value)

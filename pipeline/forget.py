@@ -1,17 +1,19 @@
 """forget: measure, item by item, what an adapter made the base forget, and what it closed.
 
 Guards, and capabilities that were met without training, are compared with the base on the same
-dev items. Capabilities that were tuned are judged against their goal.
+dev items. Capabilities that were tuned are judged against their goal. Two adapters are compared in
+the same way, one in the place of the base.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from evals.forgetting import GuardFinding, PairedScores, judge_guards
+from evals.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
 from evals.gap import ClosedFinding, judge_closed
-from evals.results import paired
+from evals.results import chance_of, paired
+from pipeline.changes import divergence_of, reprompted
 from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.measure import Subject, Tuned, items_of, measure, subjects
 from pipeline.stage import StageOutput, run_stage
@@ -19,9 +21,10 @@ from registry.errors import UserError
 from registry.store import Parent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from evals.evaluate import EvalResult
+    from evals.stats import Paired
     from pipeline.gap import GapReport
     from pipeline.measure import Split
     from pipeline.stage import StageContext
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "forget"
-VERSION = 2
+VERSION = 3
 CHAMPION = "champion"
 """The alias of the adapter in force."""
 
@@ -39,13 +42,29 @@ MET_MAX_DROP = 0.03
 
 @dataclass(frozen=True)
 class ForgetReport:
-    """What an adapter lost, kept and closed, on one split."""
+    """What an adapter lost, kept and closed, on one split.
+
+    Attributes:
+        adapter_id: the adapter.
+        scale: what its deltas are multiplied by.
+        against: the adapter that it is compared with, None for the base.
+        split: what was scored.
+        kept: the verdicts on guards, and on capabilities that were met.
+        closed: tuned capability -> verdict.
+        changes: everything that was compared -> what changed, with KL and what came back.
+        forgetting_id: the object that holds it.
+        run_id: the run that made it.
+        cached: it was made before.
+        seconds: what it took.
+    """
 
     adapter_id: str
     scale: float
+    against: str | None
     split: str
-    kept: tuple[GuardFinding, ...]  # guards, and capabilities that were met
-    closed: dict[str, ClosedFinding]  # tuned capability -> finding
+    kept: tuple[GuardFinding, ...]
+    closed: dict[str, ClosedFinding]
+    changes: dict[str, Change]
     forgetting_id: str
     run_id: str
     cached: bool
@@ -70,27 +89,31 @@ class ChangedItem:
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdicts on one adapter, and the evaluations that they rest on."""
+    """The verdicts on one adapter, what changed, and the evaluations that both rest on."""
 
     kept: tuple[GuardFinding, ...]
     closed: dict[str, ClosedFinding]
+    changes: dict[str, Change]
     evals: tuple[str, ...]
 
 
-def forget(ws: Workspace, ui: Ui, what: Tuned) -> ForgetReport:
-    """Compare an adapter with its base on dev."""
+def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
+    """Compare an adapter on dev with its base, or with another adapter."""
     from pydantic import TypeAdapter
 
     found = gap(ws, ui)
     inputs, parents = dev_inputs(ws, ui, found.base)
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
     parents += [Parent(what.adapter_id, "adapter"), Parent(found.gap_id, "gap")]
+    if against is not None:
+        inputs |= {"against": against.adapter_id}
+        parents.append(Parent(against.adapter_id, "against"))
     outcome = run_stage(
         ws,
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(ws, ctx, found, what, parents),
+        lambda ctx: _work(ws, ctx, found, what, against, parents),
         version=VERSION,
         parents=parents,
     )
@@ -98,9 +121,11 @@ def forget(ws: Workspace, ui: Ui, what: Tuned) -> ForgetReport:
     return ForgetReport(
         adapter_id=what.adapter_id,
         scale=what.scale,
+        against=against.adapter_id if against else None,
         split="dev",
         kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
         closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
+        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
         forgetting_id=outcome.outputs["forgetting"],
         run_id=outcome.run_id,
         cached=outcome.cached,
@@ -116,6 +141,7 @@ def changed_items(
     Reads what `forget` measured; nothing is scored again.
     """
     base, what = gap(ws, ui).base, Tuned(report.adapter_id, report.scale)
+    earlier = Tuned(report.against) if report.against else None
     found: list[ChangedItem] = []
     for finding in report.kept:
         uids = set(finding.lost_uids if which == "lost" else finding.gained_uids)
@@ -123,7 +149,7 @@ def changed_items(
             continue
         one = next(subject for subject in subjects(ws) if subject.name == finding.guard)
         items = items_of(ws, ui, one, "dev")
-        before = measure(ws, ui, one, base=base, items=items, split="dev")
+        before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=earlier)
         after = measure(ws, ui, one, base=base, items=items, split="dev", tuned=what)
         answers = {sample.row_uid: sample.answer for sample in after.samples}
         found += [
@@ -163,27 +189,30 @@ def judge(
     what: Tuned,
     split: Split,
     *,
+    against: Tuned | None = None,
     only: Collection[str] | None = None,
 ) -> Judged:
-    """Score base and adapter on the same items of `split` and judge both sides.
+    """Score base (or `against`) and adapter on the same items of `split` and judge both sides.
 
     Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
     itself, by what was lost. One that a prompt reaches is served by the base with that prompt,
     the adapter switched off; who wants it kept under the adapter names it as a guard. `only`
     limits it to the subjects named.
     """
-    pairs: list[PairedScores] = []
+    guards: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
+    changes: dict[str, Change] = {}
     evals: list[str] = []
-    for one in subjects(ws):
-        verdict = "guard" if one.role == "guard" else found.verdict(one.name)
-        if verdict not in {"guard", "met", "tune"} or (only and one.name not in only):
+    for one, verdict in _judged_subjects(ws, found):
+        if only and one.name not in only:
             continue
         items = items_of(ws, ui, one, split)
         base = found.base
         after = measure(ws, ui, one, base=base, items=items, split=split, tuned=what)
-        before = measure(ws, ui, one, base=base, items=items, split=split)
+        before = measure(ws, ui, one, base=base, items=items, split=split, tuned=against)
         evals += [before.id, after.id]
+        pairs = paired(before, after)
+        changes[one.name] = change_of(pairs, chance_of(before.samples))
         if verdict == "tune":
             closed[one.name] = judge_closed(
                 scores_of([after]),
@@ -191,20 +220,38 @@ def judge(
                 margin=one.spec.margin,  # type: ignore[union-attr]
             )
         else:
-            pairs.append(_paired(one, before, after))
-    return Judged(tuple(judge_guards(pairs)), closed, tuple(evals))
+            guards.append(_paired(one, before, pairs))
+    return Judged(tuple(judge_guards(guards)), closed, changes, tuple(evals))
+
+
+def _judged_subjects(ws: Workspace, found: GapReport) -> Iterator[tuple[Subject, str]]:
+    for one in subjects(ws):
+        verdict = "guard" if one.role == "guard" else found.verdict(one.name)
+        if verdict in {"guard", "met", "tune"}:
+            yield one, verdict
 
 
 def _work(
-    ws: Workspace, ctx: StageContext, found: GapReport, what: Tuned, parents: list[Parent]
+    ws: Workspace,
+    ctx: StageContext,
+    found: GapReport,
+    what: Tuned,
+    against: Tuned | None,
+    parents: list[Parent],
 ) -> StageOutput:
-    judged = judge(ws, ctx.ui, found, what, "dev")
+    judged = judge(ws, ctx.ui, found, what, "dev", against=against)
+    changes = {
+        one.name: _looked_into(ws, ctx.ui, found, one, judged, what, against)
+        for one, _ in _judged_subjects(ws, found)
+    }
     result = {
         "adapter": what.adapter_id,
         "scale": what.scale,
+        "against": against.adapter_id if against else None,
         "split": "dev",
         "kept": [asdict(finding) for finding in judged.kept],
         "closed": {name: asdict(finding) for name, finding in judged.closed.items()},
+        "changes": {name: asdict(change) for name, change in changes.items()},
     }
     parts = [Parent(ctx.run_id, "run"), *parents]
     parts += [Parent(eval_id, "eval") for eval_id in judged.evals]
@@ -213,12 +260,37 @@ def _work(
     return StageOutput(result, [("forgetting", made)])
 
 
-def _paired(one: Subject, before: EvalResult, after: EvalResult) -> PairedScores:
+def _looked_into(
+    ws: Workspace,
+    ui: Ui,
+    found: GapReport,
+    one: Subject,
+    judged: Judged,
+    what: Tuned,
+    against: Tuned | None,
+) -> Change:
+    """Return a change with its KL, and with what comes back of a guard's lost items."""
+    items, base = items_of(ws, ui, one, "dev"), found.base
+    before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=against)
+    kl = divergence_of(
+        ws, ui, one, base=base, items=items, before=before, tuned=what, against=against
+    )
+    finding = next((f for f in judged.kept if f.guard == one.name and not f.passes), None)
+    again = None
+    if finding is not None:
+        lost = set(finding.lost_uids)
+        again = reprompted(
+            ws, ui, one, base=base, items=items, lost=lost, before=before, tuned=what
+        )
+    return replace(judged.changes[one.name], kl=kl, reprompt=again)
+
+
+def _paired(one: Subject, before: EvalResult, pairs: Paired) -> PairedScores:
     spec = one.spec
     return PairedScores(
         name=one.name,
         uids=tuple(sample.row_uid for sample in before.samples),
-        pairs=paired(before, after),
+        pairs=pairs,
         max_drop=getattr(spec, "max_drop", MET_MAX_DROP),
         accept=getattr(spec, "accept", False),
     )

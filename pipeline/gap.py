@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "gap"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,14 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
 
 
 def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[Parent]]:
-    """Return what decides every score on dev: the base, each subject's spec and its dataset."""
+    """Return what decides every score on dev: the base, each subject's spec, dataset and own code.
+
+    And the backend, where it isn't gapmend's own.
+    """
+    from evals.plan import code_digest
     from pipeline.ingest import version_of
 
+    backend = ws.models.backend(base)  # first: no data is read for one that isn't there
     described: dict[str, Any] = {}
     parents: dict[str, Parent] = {}
     for what in subjects(ws):
@@ -104,9 +109,13 @@ def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[P
             "spec": what.spec.model_dump(mode="json"),
             "dataset_version": version,
         }
+        if (code := code_digest(what.spec, ws.root)) is not None:
+            described[what.name]["code"] = code
         if version:
             parents[version] = Parent(version, "dataset")
     inputs = {"base": ws.models.identity(base).digest, "subjects": described}
+    if backend is not None:
+        inputs["backend"] = backend
     return inputs, list(parents.values())
 
 

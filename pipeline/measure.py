@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from evals.capability import CapabilitySpec, GuardSpec, Item
     from evals.evaluate import EvalResult
-    from evals.prompts import Arm
+    from evals.prompts import Arm, Shots
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.rows import Row
@@ -69,7 +69,7 @@ def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
     if installed is not None:
         from evals.installed import installed_items
 
-        return installed_items(installed, split, what.spec.limit)
+        return installed_items(installed, ws.root, split, what.spec.limit)
     return items_from_rows(rows_of(ws, ui, what, {split}), what.spec, whole=split == "train")
 
 
@@ -94,13 +94,18 @@ def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
     return labels_of(what.spec, rows_of(ws, ui, what), ws.root)
 
 
-def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm) -> tuple[Item, ...]:
-    """Return the examples that `arm` shows: from train, fixed by hash, the same for every item."""
+def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Item]) -> Shots:
+    """Return the examples that `arm` shows: from train, by hash for all, or each item its own."""
     from evals.prompts import choose_shots
 
     if arm.shots == 0:
         return ()
-    return choose_shots(items_of(ws, ui, what, "train"), arm, seed=0)
+    train = items_of(ws, ui, what, "train")
+    if arm.similar:
+        from evals.similar import similar_shots
+
+        return similar_shots(train, items, arm)
+    return choose_shots(train, arm, seed=0)
 
 
 def zero_shot(what: Subject) -> Arm:
@@ -137,13 +142,14 @@ def measure(
             subject=what.name,
             spec=what.spec,
             arm=arm,
-            shots=shots_of(ws, ui, what, arm),
+            shots=shots_of(ws, ui, what, arm, items),
             items=items,
             split=split,
             base=ws.models.identity(base),
             adapter_id=tuned.adapter_id if tuned else None,
             adapter_path=adapter_path(ws.store, tuned.adapter_id) if tuned else None,
             scale=tuned.scale if tuned else 1.0,
+            backend=ws.models.backend(base),
             labels=labels_of_subject(ws, ui, what),
             allow_rejects=_allowed_rejects(ws, what),
         )

@@ -241,7 +241,7 @@ def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: floa
         ws.store,
         folder,
         base=ws.models.identity(base),
-        tokenizer=ws.models.get(base).tokenizer,
+        tokenizer=ws.models.chat(base).tokenizer,
         meta={**meta, "scale": scale, "round": state.number},
         parents=[Parent(ctx.run_id, "run"), Parent(state.adapter_id, "part")],
     )

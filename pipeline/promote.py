@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from evals.forgetting import GuardFinding
+from evals.forgetting import Change, GuardFinding
 from evals.gap import ClosedFinding
 from pipeline.forget import CHAMPION, Judged, forget, judge
 from pipeline.gap import dev_inputs, gap
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "promote"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class PromoteReport:
     reasons: tuple[str, ...]
     kept: tuple[GuardFinding, ...]
     closed: dict[str, ClosedFinding]
+    changes: dict[str, Change]
     looks: int
     previous: str | None
     promotion_id: str
@@ -106,6 +107,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
         reasons=tuple(result["reasons"]),
         kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
         closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
+        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
         looks=result["looks"],
         previous=previous if previous != adapter_id else None,
         promotion_id=outcome.outputs["promotion"],
@@ -123,7 +125,7 @@ def _work(
     tests: Mapping[str, str],
     parents: list[Parent],
 ) -> StageOutput:
-    judged, split, looks = Judged(dev.kept, dev.closed, ()), "dev", 0
+    judged, split, looks = Judged(dev.kept, dev.closed, dev.changes, ()), "dev", 0
     if not refusals(_gates(judged, "dev")):
         judged = judge(ws, ctx.ui, found, Tuned(dev.adapter_id), "test")
         split, looks = "test", _looks(ws, tests, dev.adapter_id)
@@ -134,6 +136,7 @@ def _work(
         "split": split,
         "kept": [asdict(finding) for finding in judged.kept],
         "closed": {name: asdict(finding) for name, finding in judged.closed.items()},
+        "changes": {name: asdict(change) for name, change in judged.changes.items()},
     }
     result = {
         **figures,

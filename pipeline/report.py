@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from evals.forgetting import GuardFinding
+    from evals.forgetting import Change, GuardFinding
     from evals.gap import ClosedFinding
     from evals.stats import Interval
     from pipeline.forget import ChangedItem, ForgetReport
@@ -131,34 +131,53 @@ def forget_tables(report: ForgetReport) -> list[RenderableType]:
     """Return what an adapter closed and what it lost, item by item counted."""
     at = "" if report.scale == 1 else f" at scale {report.scale:g}"
     name = f"adapter {report.adapter_id[:8]}{at}"
+    after = f"({report.split}, against adapter {report.against[:8]})" if report.against else ""
+    where = after or f"({report.split})"
     return [
-        closed_table(f"what {name} closed ({report.split})", report.closed),
-        kept_table(f"what {name} lost ({report.split})", report.kept),
+        closed_table(f"what {name} closed {where}", report.closed, report.changes),
+        kept_table(f"what {name} lost {where}", report.kept, report.changes),
     ]
 
 
-def closed_table(title: str, closed: Mapping[str, ClosedFinding]) -> Table:
-    """Return each tuned capability's score and verdict."""
-    made = table(title, ("capability", "goal", "score", "95% interval", "verdict"), [])
+def closed_table(
+    title: str, closed: Mapping[str, ClosedFinding], changes: Mapping[str, Change]
+) -> Table:
+    """Return each tuned capability's score, verdict, and the items that changed."""
+    columns = ("capability", "goal", "before", "score", "95% interval", "lost", "gained", "KL")
+    made = table(title, (*columns, "verdict"), [])
     for name, one in closed.items():
-        score = f"{one.score.mean:.3f}"
-        made.add_row(name, f"{one.goal:.2f}", score, bounds(one.score), verdict(one.verdict))
+        change = changes[name]
+        made.add_row(
+            name,
+            f"{one.goal:.2f}",
+            f"{change.before:.3f}",
+            f"{one.score.mean:.3f}",
+            bounds(one.score),
+            str(change.lost),
+            str(change.gained),
+            _kl(change),
+            verdict(one.verdict),
+        )
     return made
 
 
-def kept_table(title: str, kept: Sequence[GuardFinding]) -> Table:
+def kept_table(title: str, kept: Sequence[GuardFinding], changes: Mapping[str, Change]) -> Table:
     """Return what was lost and gained of each guard, and of what needed no training."""
-    columns = ("", "before", "after", "lost", "gained", "at worst", "allowed", "verdict")
-    made = table(title, columns, [])
+    columns = ("", "before", "after", "lost", "gained", "drop", "at worst", "allowed", "KL")
+    made = table(title, (*columns, "asked again", "verdict"), [])
     for one in kept:
+        change = changes[one.guard]
         made.add_row(
             one.guard,
             f"{one.before:.3f}",
             f"{one.after:.3f}",
             str(one.lost),
             str(one.gained),
+            f"{change.normalised_drop:.3f}",
             f"{one.difference.low:+.3f}",
             f"{-one.max_drop:+.3f}",
+            _kl(change),
+            _came_back(change),
             verdict(one.verdict, " (accepted)" if one.accepted else ""),
         )
     return made
@@ -209,8 +228,10 @@ def promote_tables(report: PromoteReport) -> list[RenderableType]:
     """Return the figures on test, the gates and the decision."""
     name = report.adapter_id[:12]
     shown: list[RenderableType] = [
-        closed_table(f"promote: what {name} closed ({report.split})", report.closed),
-        kept_table(f"promote: what {name} lost ({report.split})", report.kept),
+        closed_table(
+            f"promote: what {name} closed ({report.split})", report.closed, report.changes
+        ),
+        kept_table(f"promote: what {name} lost ({report.split})", report.kept, report.changes),
     ]
     if report.promoted:
         return [*shown, Text(f"promoted: {name} is champion (look {report.looks} at test)")]
@@ -263,6 +284,15 @@ def bounds(interval: Interval) -> str:
 def verdict(word: str, more: str = "") -> Text:
     """Return a verdict in its colour."""
     return Text(word + more, style=_COLOURS.get(word, ""))
+
+
+def _kl(change: Change) -> str:
+    return "" if change.kl is None else f"{change.kl:.2f}"
+
+
+def _came_back(change: Change) -> str:
+    again = change.reprompt
+    return "" if again is None else f"{len(again.came_back_uids)} of {again.asked} come back"
 
 
 def _prompt(name: str | None, score: Interval | None, tokens: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from evals.backend import BackendName
 from evals.capability import CapabilitySpec, GuardSpec, labels_of
 from pipeline.spec_errors import Problem, SpecError, problems_of, unknown_name
 from pipeline.training.spec import TrainSpec
@@ -35,6 +36,17 @@ class MendSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rounds: int = Field(3, ge=0, le=20, description="Rounds of mending, at most.")
+
+
+class EvalsSpec(BaseModel):
+    """How scores are computed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: BackendName = Field(
+        "gapmend",
+        description="gapmend's own engine, or vllm: on a GPU, where you have installed it.",
+    )
 
 
 class HubSpec(BaseModel):
@@ -63,6 +75,7 @@ class Spec(BaseModel):
     )
     train: TrainSpec = Field(description="The base, the pool of rows, and how it is trained.")
     mend: MendSpec = Field(MendSpec(), description="How losses are mended.")
+    evals: EvalsSpec = Field(EvalsSpec(), description="How scores are computed.")
     hub: HubSpec | None = Field(None, description="Where the adapter is pushed to, if anywhere.")
 
     @classmethod

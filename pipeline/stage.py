@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from registry.store import ObjectRef, Parent
 
 _NAMED = 3  # changed keys that a reason names
-_PACKAGES = ("torch", "transformers", "peft", "lm_eval", "duckdb", "polars", "numpy")
+_PACKAGES = ("torch", "transformers", "peft", "lm_eval", "vllm", "duckdb", "polars", "numpy")
 
 
 class WouldRunError(GapmendError):

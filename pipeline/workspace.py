@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from evals.engine import PackedLM
+    from evals.backend import Backend
     from pipeline.spec import Spec
+    from registry.chat import Chat
     from registry.models import BaseIdentity, LoadedModel
 
 SPEC_FILE = "gapmend.yaml"
@@ -33,7 +34,7 @@ class Models:
         self._root = root
         self._identities: dict[str, BaseIdentity] = {}
         self._loaded: dict[str, LoadedModel] = {}
-        self._engines: dict[str, PackedLM] = {}
+        self._engines: dict[str, Backend] = {}
 
     def identity(self, base: str) -> BaseIdentity:
         """Return what identifies the base `base` of the spec, without loading it."""
@@ -44,25 +45,72 @@ class Models:
         return self._identities[base]
 
     def get(self, base: str) -> LoadedModel:
-        """Return the loaded base; the first call loads it and frees any other base."""
+        """Return the loaded base; the first call loads it and frees whatever else was."""
         from registry.models import load_model
 
         if base not in self._loaded:
-            self._loaded.clear()
-            self._engines.clear()
+            self._free()
             self._loaded[base] = load_model(base, self._spec.bases[base], self._root)
         return self._loaded[base]
 
-    def engine(self, base: str, progress: Callable[[int, int], None] | None = None) -> PackedLM:
-        """Return the scoring engine over the loaded base; `progress(done, total)` is told."""
-        from evals.engine import PackedLM
+    def chat(self, base: str) -> Chat:
+        """Return the base's tokenizer and template, from what is loaded or without loading it."""
+        from registry.chat import load_chat
 
-        loaded = self.get(base)
+        if base in self._loaded:
+            return self._loaded[base].chat
+        if base in self._engines:
+            return self._engines[base].chat
+        return load_chat(base, self._spec.bases[base], self._root)
+
+    def backend(self, base: str) -> str | None:
+        """Return what stands for the backend in the keys of scores; None for gapmend's own.
+
+        Raises:
+            UserError: the spec's backend isn't installed, or doesn't take this base.
+        """
+        from evals.backend import backend_of
+
+        name = self._spec.evals.backend
+        return backend_of(name, self._spec.bases[base], self.identity(base))
+
+    def engine(self, base: str, progress: Callable[[int, int], None] | None = None) -> Backend:
+        """Return the engine that scores with the base; `progress(done, total)` is told.
+
+        Raises:
+            UserError: as `backend`, or vLLM can't load the base.
+        """
         if base not in self._engines:
-            self._engines[base] = PackedLM(loaded)
+            self._engines[base] = self._open(base)
         engine = self._engines[base]
         engine.progress = progress
         return engine
+
+    def _open(self, base: str) -> Backend:
+        if self.backend(base) is None:
+            from evals.engine import PackedLM
+
+            return PackedLM(self.get(base))
+        from evals.backend import open_vllm
+
+        self._free()  # of one GPU's memory, vLLM takes its share at once
+        return open_vllm(base, self._spec.bases[base], self._root, rank=self._spec.train.rank)
+
+    def _free(self) -> None:
+        """Let go of all that is loaded; on a GPU its memory is there for the next."""
+        if not (self._loaded or self._engines):
+            return
+        import gc
+
+        import torch
+
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._loaded.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)

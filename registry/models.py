@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from registry.chat import Chat, load_tokenizer
 from registry.errors import UserError
 from registry.identity import (
     BaseIdentity,
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 ADAPTERS_IN_MEMORY = 4
-_TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass
@@ -69,6 +70,11 @@ class LoadedModel:
         default_factory=dict, init=False, repr=False
     )
 
+    @property
+    def chat(self) -> Chat:
+        """How it is spoken to: what of it needs no weights."""
+        return Chat(self.tokenizer, self.identity)
+
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Make the model the base alone, or the base with one adapter.
 
@@ -84,7 +90,7 @@ class LoadedModel:
         if adapter is None:
             self._strip()
             return
-        key = _adapter_key(adapter)
+        key = adapter_key(adapter)
         if key not in self._scalings:
             self._insert(adapter, key)
         # Last used last: the first is the one to drop when memory is needed.
@@ -98,6 +104,17 @@ class LoadedModel:
             scaling[key] = trained * scale
         self.model.eval()
 
+    @contextmanager
+    def base_alone(self) -> Iterator[None]:
+        """The base as it was loaded; after it, the adapter in use is in use again."""
+        if self._peft is None:
+            yield
+            return
+        with self._peft.disable_adapter():
+            yield
+        # PEFT lets the weights of an adapter that it switches on again be trained.
+        self.model.requires_grad_(requires_grad=False)
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -105,65 +122,18 @@ class LoadedModel:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool,
     ) -> str:
-        """Messages as the text that the model reads.
-
-        By the tokenizer's chat template, which transformers runs in a sandbox. A template that
-        refuses a system message gets it at the head of the first user message. Without any
-        template: the tools as JSON and the system text, each followed by an empty line; a user's
-        text and a line break; an assistant's text, then an empty line or, at the very end, the
-        end-of-text token.
-
-        Args:
-            messages: role and content, in order.
-            tools: JSON schemas of tools, for templates that take them.
-            add_generation_prompt: end where the assistant's answer begins.
+        """Messages as the text that the model reads, see `Chat.render`.
 
         Raises:
             UserError: the template can't render these messages.
         """
-        from jinja2 import TemplateError
-
-        if not self.tokenizer.chat_template:
-            return self._plain(messages, tools)
-        chat = [dict(message) for message in messages]
-        try:
-            return self._templated(chat, tools, add_generation_prompt)
-        except TemplateError as error:
-            folded = _fold_system(chat)
-            if folded is None:
-                raise UserError(f"the chat template refuses these messages: {error}") from error
-        try:
-            return self._templated(folded, tools, add_generation_prompt)
-        except TemplateError as error:
-            raise UserError(f"the chat template refuses these messages: {error}") from error
-
-    def _templated(self, chat: list[dict[str, Any]], tools: Any, generate: bool) -> str:  # noqa: FBT001 - private, one caller
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat,
-                tools=list(tools) if tools else None,
-                tokenize=False,
-                add_generation_prompt=generate,
-            )
-        )
-
-    def _plain(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> str:
-        parts = [f"Tools: {json.dumps(list(tools), ensure_ascii=False)}\n\n"] if tools else []
-        for number, message in enumerate(messages, start=1):
-            text = message.get("content") or ""
-            if message["role"] != "assistant":
-                parts.append(text + ("\n\n" if message["role"] == "system" else "\n"))
-            elif number < len(messages):
-                parts.append(f"{text}\n\n")
-            else:
-                parts.append(f"{text}{self.tokenizer.eos_token or ''}")
-        return "".join(parts)
+        return self.chat.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
     def _insert(self, adapter: Path, key: str) -> None:
         with quiet_libraries():
             from peft import PeftModel
 
-        _check_adapter(adapter)
+        check_adapter(adapter)
         while len(self._scalings) >= ADAPTERS_IN_MEMORY:
             oldest = next(iter(self._scalings))
             self._peft.delete_adapter(oldest)
@@ -230,25 +200,13 @@ def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = N
     if threads is not None:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype: torch.dtype = getattr(torch, _TORCH_DTYPES[identity.dtype])
+    dtype: torch.dtype = getattr(torch, TORCH_DTYPES[identity.dtype])
     with _only_our_warnings():
-        tokenizer = _tokenizer(folder, spec, where)
+        tokenizer = load_tokenizer(folder, spec, where)
         model = _weights(folder, spec, where, device, dtype)
     model.requires_grad_(requires_grad=False)
     model.eval()
     return LoadedModel(model, tokenizer, identity, device, dtype, identity.context)
-
-
-def _tokenizer(folder: Path, spec: BaseSpec, where: str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    try:
-        made = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"no tokenizer can be loaded: {error}", where) from error
-    # What is too long is refused with its row; the library's own warning names none.
-    made.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
-    return made
 
 
 def _weights(
@@ -304,7 +262,7 @@ def _only_our_warnings() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _adapter_key(adapter: Path) -> str:
+def adapter_key(adapter: Path) -> str:
     """A name for the adapter's content as far as the file system tells: paths are reused."""
     from registry.hashing import digest
 
@@ -316,7 +274,12 @@ def _adapter_key(adapter: Path) -> str:
     return "a" + str(digest([str(adapter.resolve()), state]))[:16]
 
 
-def _check_adapter(adapter: Path) -> None:
+def check_adapter(adapter: Path) -> None:
+    """Refuse a folder that holds no adapter, or one that is no replacement of modules.
+
+    Raises:
+        UserError: it is so.
+    """
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"no adapter in {adapter}", expected="a folder with adapter_config.json")
     if not (adapter / "adapter_model.safetensors").is_file():
@@ -333,12 +296,3 @@ def _check_adapter(adapter: Path) -> None:
 def _saves_modules(adapter: Path) -> bool:
     config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
     return bool(config.get("modules_to_save"))
-
-
-def _fold_system(chat: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """The system text at the head of the first user message; None where there is none."""
-    system = [str(m["content"]) for m in chat if m["role"] == "system"]
-    rest = [m for m in chat if m["role"] != "system"]
-    if not system or not rest or rest[0]["role"] != "user":
-        return None
-    return [{**rest[0], "content": "\n\n".join([*system, str(rest[0]["content"])])}, *rest[1:]]

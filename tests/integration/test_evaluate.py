@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evals.capability import CapabilitySpec, GuardSpec, Item
+from evals.capability import CapabilitySpec, Item
 from evals.evaluate import EvalResult, evaluate, paired
 from evals.prompts import Arm, arms_of, choose_shots
 from registry.catalog import Catalog
@@ -256,7 +255,7 @@ def test_few_shot_prompts_hold_the_shots_and_count_their_tokens(bench) -> None:
 
 
 def test_chain_of_thought_is_scored_by_its_final_answer(bench) -> None:
-    arm = arms_of(CHOICE.prompts)[2]
+    arm = arms_of(CHOICE.prompts)[3]
     short = CHOICE.model_copy(update={"max_new_tokens": 4})
     result = bench(spec=short, arm=arm, items=ITEMS[:2])
     assert all(sample.loglikelihoods is None for sample in result.samples)
@@ -318,58 +317,6 @@ def test_results_are_in_sql(bench) -> None:
     assert bench.catalog.sql("SELECT stage, base, row_uid FROM rejects").rows == [
         ("eval", "base", 50)
     ]
-
-
-TASK = """
-task: {name}
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {data}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "Is it {{{{question}}}}?"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{right}}}}"
-metric_list:
-  - metric: acc
-    aggregation: mean
-    higher_is_better: true
-"""
-
-
-def test_an_installed_lm_eval_task_is_a_guard(tmp_path, bench, monkeypatch) -> None:
-    from evals import installed
-
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    family = tmp_path / "tasks" / "mine"
-    family.mkdir(parents=True)
-    docs = [{"question": f"card {i}", "choices": list(LABELS), "right": i % 4} for i in range(30)]
-    data = family / "docs.jsonl"
-    data.write_text("".join(json.dumps(doc) + "\n" for doc in docs))
-    (family / "mine.yaml").write_text(TASK.format(name="mine", data=data))
-    folder = tmp_path / "tasks"
-    monkeypatch.setattr(installed, "TASKS", folder)
-    spec = GuardSpec(lm_eval="mine")
-    dev = installed.installed_items("mine", "dev")
-    test = installed.installed_items("mine", "test")
-    assert len(dev) + len(test) == 30
-    assert not {one.uid for one in dev} & {one.uid for one in test}
-    result = bench(spec=spec, items=dev)
-    assert [sample.row_uid for sample in result.samples] == [one.uid for one in dev]
-    assert {sample.answer for sample in result.samples} <= set(LABELS)
-    for sample in result.samples:
-        assert f"card {sample.row_uid}?" in sample.prompt
-        assert sample.score == float(sample.answer == LABELS[sample.row_uid % 4])
-    for one, same in zip(
-        bench(spec=spec, items=dev[3:6]).samples, result.samples[3:6], strict=True
-    ):
-        assert one.loglikelihoods == pytest.approx(same.loglikelihoods, abs=1e-4)
-    assert bench(spec=spec, items=dev).cached
-    with pytest.raises(UserError, match="lm-eval has no task nothing"):
-        installed.installed_items("nothing", "dev")
-    (family / "lost.yaml").write_text(TASK.format(name="lost", data=tmp_path / "gone.jsonl"))
-    with pytest.raises(UserError, match="lost can't be loaded"):
-        installed.installed_items("lost", "dev")
 
 
 @pytest.mark.parametrize("spec", [CHOICE, EXACT])

@@ -174,6 +174,46 @@ def test_each_round_is_recorded_with_what_it_lost_and_changed(loop) -> None:
         assert replayed <= {r.row_uid for r in second if r.reason == "replay"}
 
 
+def test_forget_tells_what_changed_beyond_the_score(loop) -> None:
+    ws, ui = loop.ws, Ui()
+    report = forget(ws, ui, Tuned(loop.trained.adapter_id))
+    assert set(report.changes) == {"mood", "colour"}
+    for change in report.changes.values():
+        assert change.chance == 0.5
+        assert change.normalised_drop == pytest.approx(2 * (change.before - change.after))
+        assert change.kl is not None
+        assert change.kl > 0
+    (guard,) = report.kept
+    again = report.changes["colour"].reprompt
+    assert report.changes["mood"].reprompt is None  # it is to change
+    assert (again is None) == (guard.passes or not guard.lost)
+    if again is not None:
+        assert (again.arm, again.asked) == ("few_shot_3", guard.lost)
+        assert set(again.came_back_uids) <= set(guard.lost_uids)
+    shown = ws.catalog.query(
+        "SELECT chance, kl, asked_again, came_back FROM forgetting WHERE adapter_id = ?",
+        [report.adapter_id],
+    )
+    back = None if again is None else len(again.came_back_uids)
+    asked = None if again is None else again.asked
+    assert shown.rows[0] == (0.5, report.changes["colour"].kl, asked, back)
+    closed = ws.catalog.query("SELECT lost, gained FROM closed WHERE capability = 'mood'").rows
+    assert (report.changes["mood"].lost, report.changes["mood"].gained) in closed
+
+
+def test_two_adapters_are_compared_like_base_and_adapter(loop) -> None:
+    ws, ui, adapter = loop.ws, Ui(), loop.trained.adapter_id
+    same = forget(ws, ui, Tuned(adapter), Tuned(adapter))
+    assert same.against == adapter
+    assert [(f.lost, f.gained) for f in same.kept] == [(0, 0)]
+    assert {change.kl for change in same.changes.values()} == {0.0}
+    other = forget(ws, ui, Tuned(adapter, 0.5), Tuned(adapter))
+    assert other.changes["mood"].before == same.changes["mood"].after
+    assert other.changes["colour"].kl != 0
+    assert forget(ws, ui, Tuned(adapter), Tuned(adapter)).cached
+    assert not forget(ws, ui, Tuned(adapter)).against
+
+
 def test_promote_keeps_its_figures_and_moves_the_alias_only_when_all_gates_pass(loop) -> None:
     promoted, ws = loop.promoted, loop.ws
     passed = all(gate.passed for gate in promoted.gates)

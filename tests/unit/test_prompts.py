@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 
 from evals.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows, labels_of
 from evals.prompts import arms_of, choose_shots, fill, render_messages
+from evals.similar import similar_shots
 from registry.errors import UserError
 from registry.rows import Message, Row
 
-ZERO, FEW, COT = arms_of(PromptsSpec(zero_shot="Q: {input}", few_shot=(3,), cot="Think. {input}"))
+_PROMPTS = PromptsSpec(
+    zero_shot="Q: {input}", few_shot=(3,), examples=("random",), cot="Think. {input}"
+)
+ZERO, FEW, COT = arms_of(_PROMPTS)
 
 
 def item(uid: int, text: str = "", cluster: int | None = None) -> Item:
@@ -161,3 +165,53 @@ def test_labels_come_from_the_spec_a_file_or_the_data(tmp_path) -> None:
         labels_of(spec("labels.txt"), rows, tmp_path)
     with pytest.raises(UserError, match="can't read the labels"):
         labels_of(spec("none.txt"), rows, tmp_path)
+
+
+SIMILAR = arms_of(PromptsSpec(zero_shot="Q: {input}", few_shot=(3,)))[2]
+
+
+def test_examples_are_chosen_both_ways_unless_the_spec_says_one() -> None:
+    def names(**values) -> list[str]:
+        return [arm.name for arm in arms_of(PromptsSpec(few_shot=(2, 5), **values))]
+
+    assert names() == [
+        "zero_shot", "few_shot_2", "few_shot_2_similar", "few_shot_5", "few_shot_5_similar",
+    ]  # fmt: skip
+    assert names(examples=("similar",)) == ["zero_shot", "few_shot_2_similar", "few_shot_5_similar"]
+    assert names(examples=("random",)) == ["zero_shot", "few_shot_2", "few_shot_5"]
+
+
+TOPICS = ("my card was declined", "the parcel is late", "how do I reset my password", "我的卡丢了")
+
+
+def topical(uid: int) -> Item:
+    return item(uid, f"{TOPICS[uid % 4]} {'again ' * (uid // 4 % 5)}no {uid}", cluster=uid // 8 * 4)
+
+
+def test_similar_examples_are_like_the_question_and_the_likest_is_last() -> None:
+    train = [item(uid, f"{TOPICS[uid % 4]}, case {uid}") for uid in range(40)]
+    asked = [item(100 + topic, f"{text}, case 7") for topic, text in enumerate(TOPICS)]
+    for one, shots in similar_shots(train, asked, SIMILAR).items():
+        assert [shot.uid % 4 for shot in shots] == [one % 4] * 3
+    nearest = similar_shots(train, [item(200, "the parcel is late, case 13")], SIMILAR)[200]
+    assert nearest[-1].uid == 13
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.sets(st.integers(0, 39), min_size=1), st.randoms(use_true_random=False))
+def test_similar_examples_do_not_depend_on_what_else_is_asked(uids, mix) -> None:
+    train = [topical(uid) for uid in range(40)]
+    whole = similar_shots(train, train, SIMILAR)
+    shuffled = mix.sample(train, len(train))
+    asked = [topical(uid) for uid in uids]
+    some = similar_shots(shuffled, asked, SIMILAR)
+    assert some == {uid: whole[uid] for uid in uids}
+    for one in asked:
+        clusters = [shot.cluster for shot in some[one.uid]]
+        assert len(set(clusters)) == 3
+        assert one.cluster not in clusters
+
+
+def test_too_few_similar_examples_is_said() -> None:
+    with pytest.raises(UserError, match="few_shot_3_similar needs 3 examples, but train has 2"):
+        similar_shots([item(0), item(1), item(2, cluster=1)], [item(9)], SIMILAR)

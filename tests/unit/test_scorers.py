@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evals.capability import CapabilitySpec, GuardSpec, Item
-from evals.scorers import code_path, final_answer, last_number, scorer_of
+from evals.scorers import code_path, final_answer, last_number, scorer_of, words
 from registry.errors import UserError
 
 CODE = "def half(answer, expected, fields):\n    return 0.5 if answer == expected else {wrong}\n"
@@ -79,6 +81,48 @@ def test_a_pattern_is_filled_with_escaped_columns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "expected", "f1", "rouge"),
+    [
+        # Twice the words shared, over the words of both: 2 * 5 / (5 + 6); in order only 3 are.
+        ("mat the on cat sat", "the cat sat on the mat", 10 / 11, 6 / 11),
+        ("THE cat, the cat!", "the cat", 4 / 6, 4 / 6),
+        ("天气好", "今天天气很好。", 6 / 9, 6 / 9),
+        ("好天气", "今天天气很好", 6 / 9, 4 / 9),
+        ("GPT-4很好", "gpt 4 很 好", 1, 1),
+        ("ありがとう", "ありがた", 6 / 9, 6 / 9),
+        ("Straße", "STRASSE", 1, 1),
+        ("", "the cat", 0, 0),
+        ("…", "the cat", 0, 0),
+        ("a dog", "the cat", 0, 0),
+    ],
+)
+def test_shared_words_in_any_order_and_in_order(answer, expected, f1, rouge) -> None:
+    assert score("f1", answer, expected) == pytest.approx(f1)
+    assert score("rouge", answer, expected) == pytest.approx(rouge)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_an_overlap_is_between_0_and_1_and_the_same_text_has_it_all(one, other) -> None:
+    one += " x"
+    assert 0 <= score("rouge", other, one) <= score("f1", other, one) + 1e-12 <= 1 + 1e-12
+    assert score("f1", one, one) == score("rouge", one, one) == pytest.approx(1)
+
+
+def test_words_keep_their_marks_and_their_script() -> None:
+    assert words("हिन्दी भाषा, 한국어 text_1") == ["हिन्दी", "भाषा", "한국어", "text_1"]
+    assert words("?! —") == []
+
+
+@pytest.mark.parametrize("kind", ["f1", "rouge"])
+def test_an_expected_answer_without_a_word_is_said(kind) -> None:
+    row = replace(item("?!"), source_file="d.csv", source_line=7)
+    made = CapabilitySpec(data="d", answer=kind, goal=0.5)
+    with pytest.raises(UserError, match=rf"d\.csv:7: answer: {kind}, but .* '\?!' has no word"):
+        scorer_of(made, Path())("", row)
+
+
+@pytest.mark.parametrize(
     ("text", "answer"),
     [
         ("2 + 2 is 4.\nAnswer: **4**.", "4"),
@@ -141,6 +185,10 @@ def test_a_capability_that_makes_no_sense_is_refused(values, message) -> None:
         ({"data": "d", "lm_eval": "t", "answer": "exact"}, "either data or lm_eval"),
         ({"data": "d"}, "answer goes with data"),
         ({"lm_eval": "t", "answer": "exact"}, "answer goes with data"),
+        ({"lm_eval": "tasks/t.yaml"}, "is code; set allow_code: true to run it"),
+        ({"lm_eval": "t.yml"}, "is code; set allow_code: true to run it"),
+        ({"lm_eval": "hellaswag", "allow_code": True}, "allow_code is for a task file of your own"),
+        ({"data": "d", "answer": "exact", "allow_code": True}, "allow_code is for a task file"),
     ],
 )
 def test_a_guard_that_makes_no_sense_is_refused(values, message) -> None:

@@ -43,6 +43,7 @@ def errors(tmp_path: Path, text: str) -> list[str]:
 def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
     spec = loaded(tmp_path, GOOD)
     assert spec.mend.rounds == 3
+    assert spec.evals.backend == "gapmend"
     assert spec.guards == {}
     assert spec.datasets["rows"].allow_rejects == 0.01
     with pytest.raises(ValidationError):
@@ -66,9 +67,8 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
             "answer: choise",
             (
                 'gapmend.yaml:9: capabilities.intent.answer: given "choise"; expected choice, '
-                "exact, "
-                "number, regex, contains, perplexity, python:module:function; did you mean "
-                "'choice'?"
+                "exact, number, regex, contains, f1, rouge, perplexity, python:module:function; "
+                "did you mean 'choice'?"
             ),
         ),
         (
@@ -88,6 +88,14 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
                 "gapmend.yaml:8: capabilities.intent.data: no dataset is called 'row'; expected "
                 "one of "
                 "rows; did you mean 'rows'?"
+            ),
+        ),
+        (
+            "train:",
+            "evals: {backend: vlm}\ntrain:",
+            (
+                'gapmend.yaml:11: evals.backend: given "vlm"; expected gapmend, vllm; did you '
+                "mean 'vllm'?"
             ),
         ),
         (

@@ -1,0 +1,113 @@
+"""What lies behind a changed score: how far the words moved, and what comes back when asked anew.
+
+`forget` looks at both once for each adapter that it compares; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evals.forgetting import Reprompt
+from pipeline.measure import labels_of_subject, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from evals.capability import Item
+    from evals.evaluate import EvalResult
+    from evals.plan import Answerer
+    from evals.prompts import Arm
+    from pipeline.measure import Subject, Tuned
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+MOST_ASKED_AGAIN = 200
+"""Lost items that are asked again, at most: enough to tell hidden from lost."""
+
+
+def divergence_of(
+    ws: Workspace,
+    ui: Ui,
+    one: Subject,
+    *,
+    base: str,
+    items: Sequence[Item],
+    before: EvalResult,
+    tuned: Tuned,
+    against: Tuned | None = None,
+) -> float | None:
+    """Return the mean KL of the tuned model from the base (or from `against`) on these items.
+
+    None where the backend gives no logits.
+    """
+    from evals.divergence import MOST_ITEMS, divergence
+    from evals.engine import PackedLM
+    from evals.plan import make_plan
+    from pipeline.measure import zero_shot
+
+    first, second = (_answerer(ws, base, which) for which in (against, tuned))
+    engine = ws.models.engine(base)
+    if not isinstance(engine, PackedLM):
+        return None
+    chosen = sorted(items, key=lambda item: item.row_hash)[:MOST_ITEMS]
+    plan = make_plan(
+        one.name,
+        "dev",
+        one.spec,
+        arm=zero_shot(one),
+        shots=(),
+        items=chosen,
+        labels=labels_of_subject(ws, ui, one),
+        answerer=second,
+        root=ws.root,
+    )
+    samples = {sample.row_uid: sample for sample in before.samples}
+    return divergence(engine, plan.questions, samples, first, second)
+
+
+def reprompted(
+    ws: Workspace,
+    ui: Ui,
+    one: Subject,
+    *,
+    base: str,
+    items: Sequence[Item],
+    lost: Collection[int],
+    before: EvalResult,
+    tuned: Tuned,
+) -> Reprompt | None:
+    """Ask lost items again with examples before them, and count those that score as before.
+
+    None where nothing was lost, or where there is no other way to ask.
+    """
+    asked = sorted((item for item in items if item.uid in lost), key=lambda item: item.row_hash)
+    asked = asked[:MOST_ASKED_AGAIN]
+    arm = _another_arm(ws, ui, one)
+    if not asked or arm is None:
+        return None
+    again = measure(ws, ui, one, base=base, items=asked, split="dev", arm=arm, tuned=tuned)
+    scores = {sample.row_uid: sample.score for sample in before.samples}
+    back = tuple(s.row_uid for s in again.samples if s.score >= scores[s.row_uid])
+    return Reprompt(arm.name, again.n, back)
+
+
+def _another_arm(ws: Workspace, ui: Ui, one: Subject) -> Arm | None:
+    from evals.prompts import another_arm, usable_shots
+    from pipeline.measure import items_of
+
+    if one.spec.answer in {None, "perplexity"}:
+        return None  # a text is not asked for, and an lm-eval task asks in its own way
+    arm = another_arm(one.spec.prompts)
+    there = {item.cluster for item in usable_shots(items_of(ws, ui, one, "train"))}
+    return arm if len(there) > arm.shots else None
+
+
+def _answerer(ws: Workspace, base: str, which: Tuned | None) -> Answerer:
+    from evals.plan import Answerer
+    from registry.adapters import adapter_path
+
+    identity = ws.models.identity(base)
+    if which is None:
+        return Answerer(identity)
+    path = adapter_path(ws.store, which.adapter_id)
+    return Answerer(identity, which.adapter_id, path, which.scale)
