@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -43,6 +43,7 @@ Answer = Annotated[
 
 
 _COLUMN = re.compile(r"\{[^{}]+\}")
+_WHOLE_COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
 class _Frozen(BaseModel):
@@ -88,8 +89,8 @@ class _Scored(_Frozen):
     labels: tuple[str, ...] | str | None = Field(
         None,
         description=(
-            "For choice: the labels, or a file with them (a JSON list, or one a line). "
-            "Left out: every answer that occurs in the data."
+            "For choice: the labels, or a file with them (a JSON list, or one a line), or "
+            "'{column}': the column with each item's own list. Left out: every answer in the data."
         ),
     )
     pattern: str | None = Field(
@@ -105,6 +106,12 @@ class _Scored(_Frozen):
     max_new_tokens: int = Field(
         64, ge=1, le=32_768, description="The longest answer that is generated, in tokens."
     )
+
+    @property
+    def labels_column(self) -> str | None:
+        """The column with each item's own labels, if `labels` names one."""
+        named = _WHOLE_COLUMN.fullmatch(self.labels) if isinstance(self.labels, str) else None
+        return named[1] if named else None
 
     def _check(self, answer: str | None) -> None:
         if answer == "regex" and self.pattern is None:
@@ -183,7 +190,8 @@ class Item:
 
     `fields` are what a prompt may name: input, output and the row's other columns. `history` are
     the turns before the last question; `text` is set for plain text rows (perplexity). Of a
-    preference pair the chosen answer is expected.
+    preference pair the chosen answer is expected. `labels` are the item's own choices, where each
+    item brings its own.
     """
 
     uid: int
@@ -196,6 +204,7 @@ class Item:
     text: str | None = None
     source_file: str = ""
     source_line: int = 0
+    labels: tuple[str, ...] = ()
 
 
 def items_from_rows(
@@ -207,9 +216,10 @@ def items_from_rows(
     nor other rows decide about a row's place; the order of the rows is kept.
 
     Raises:
-        UserError: a row has no question and answer.
+        UserError: a row has no question and answer, or no choices of its own where it should.
     """
-    chosen = [_item(row) for row in rows]
+    column = spec.labels_column
+    chosen = [_item(row) if column is None else _choosing(_item(row), column) for row in rows]
     if whole or spec.limit is None or len(chosen) <= spec.limit:
         return chosen
     kept = {item.uid for item in sorted(chosen, key=_limit_order)[: spec.limit]}
@@ -217,7 +227,7 @@ def items_from_rows(
 
 
 def labels_of(spec: CapabilitySpec | GuardSpec, rows: Iterable[Row], root: Path) -> tuple[str, ...]:
-    """Return the labels of a choice capability; `()` for every other scorer.
+    """Return the labels of a choice capability; `()` for other scorers, and for items' own.
 
     Args:
         spec: the capability or guard.
@@ -227,7 +237,7 @@ def labels_of(spec: CapabilitySpec | GuardSpec, rows: Iterable[Row], root: Path)
     Raises:
         UserError: the file cannot be read, or the labels are fewer than two or repeat.
     """
-    if spec.answer != "choice":
+    if spec.answer != "choice" or spec.labels_column is not None:
         return ()
     if isinstance(spec.labels, tuple):
         return spec.labels
@@ -291,6 +301,31 @@ def _make(
         source_file=row.source_file,
         source_line=row.source_line,
     )
+
+
+def _choosing(item: Item, column: str) -> Item:
+    """Return the item with the choices that its row lists."""
+    where = f"{item.source_file}:{item.source_line}"
+    try:
+        given = json.loads(item.fields[column])
+    except KeyError:
+        raise UserError(
+            f"the row has no column '{column}', which labels names",
+            where,
+            expected=f"one of {', '.join(sorted(item.fields))}",
+        ) from None
+    except json.JSONDecodeError:
+        given = None
+    if not isinstance(given, list) or not all(isinstance(label, str) for label in given):
+        raise UserError(f"column '{column}' is no list of texts", where, expected="the choices")
+    labels = _checked(tuple(given), where)
+    if item.expected not in labels:
+        raise UserError(
+            f"the answer {item.expected!r} is not among the row's own choices",
+            where,
+            expected=f"one of {', '.join(labels[:10])}",
+        )
+    return replace(item, labels=labels)
 
 
 def _as_text(value: object) -> str:

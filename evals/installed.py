@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,11 +62,26 @@ def installed_items(named: str, root: Path, split: str, limit: int | None = None
     return sorted(kept, key=lambda item: item.uid)
 
 
+def with_reminders(items: Sequence[Item], named: str, root: Path) -> list[Item] | None:
+    """Return items to be asked with more of the task's examples than it gives by itself.
+
+    None where the task has no examples but the documents that are asked. Which examples there are
+    becomes part of each item, and so of an evaluation's key.
+    """
+    task = _task(named, root)
+    config = task.config
+    split = config.fewshot_split or config.training_split
+    if split is None or split == (config.test_split or config.validation_split):
+        return None
+    shown = {"examples": digest([_hash(doc) for doc in task.fewshot_docs()])}
+    return [replace(item, fields=shown) for item in items]
+
+
 def score_installed(plan: Plan, engine: Backend) -> Scored:
     """Run the task on the plan's items, through its own prompts and its own scoring.
 
     The score is the task's acc_norm where it has one, else its first metric, after the first of
-    its filters.
+    its filters. An arm with examples adds so many to those that the task gives by itself.
 
     Raises:
         UserError: the metric isn't a number from 0 to 1 for each document.
@@ -74,7 +90,8 @@ def score_installed(plan: Plan, engine: Backend) -> Scored:
     items = [question.item for question in plan.questions]
 
     def make(positions: Sequence[int]) -> Task:
-        return _restricted(whole, [items[position].uid for position in positions])
+        chosen = [items[position].uid for position in positions]
+        return _restricted(whole, chosen, plan.arm.shots)
 
     chat = bool(engine.chat.tokenizer.chat_template)
     ran = run(engine, make, len(items), log_samples=True, chat_template=chat)
@@ -121,8 +138,8 @@ def _load(path: Path, name: str) -> Task:
     return task
 
 
-def _restricted(task: Task, positions: Sequence[int]) -> Task:
-    """Return the task with these documents alone.
+def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
+    """Return the task with these documents alone, and with so many more examples before each.
 
     lm-eval's `samples=` numbers documents anew and draws examples in the order of asking; here an
     item's own examples depend on the item alone.
@@ -145,6 +162,9 @@ def _restricted(task: Task, positions: Sequence[int]) -> Task:
 
     restricted = copy.copy(task)
     restricted.__class__ = Restricted
+    if more:
+        restricted._config = copy.copy(task.config)  # noqa: SLF001 - it has no public name
+        restricted.set_config("num_fewshot", (task.config.num_fewshot or 0) + more)
     return restricted
 
 

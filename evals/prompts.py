@@ -154,7 +154,7 @@ def render_messages(
         arm: how to ask.
         item: what to ask.
         shots: the arm's examples, for this item where it has its own.
-        labels: fill `{labels}` in templates.
+        labels: fill `{labels}` in templates, where an item has none of its own.
 
     Raises:
         UserError: a template names a column that the item hasn't.
@@ -178,7 +178,8 @@ def _question(arm: Arm, item: Item, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _fields(item: Item, labels: Sequence[str]) -> Mapping[str, str]:
-    return {LABELS: ", ".join(labels), **item.fields} if labels else item.fields
+    shown = item.labels or labels
+    return {LABELS: ", ".join(shown), **item.fields} if shown else item.fields
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

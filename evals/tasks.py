@@ -49,8 +49,8 @@ class Asking:
     """How a task asks.
 
     With a `scorer` the model generates, and the scorer is given the answer; `reasoned`: the last
-    thing said, after reasoning. Else with `labels` the likelihood of each label is asked for, and
-    without them that of the expected text. `end` is what ends a turn.
+    thing said, after reasoning. Else with `labels`, or those of the item, the likelihood of each is
+    asked for, and without them that of the expected text. `end` is what ends a turn.
     """
 
     labels: tuple[str, ...]
@@ -146,7 +146,7 @@ class CapabilityTask(Task):
             return [Instance("generate_until", doc, (ctx, self._generation()), 0, metadata)]
         if item.text is not None:
             return [Instance("loglikelihood_rolling", doc, (item.text,), 0, metadata)]
-        answers = asking.labels or (item.expected,)
+        answers = item.labels or asking.labels or (item.expected,)
         return [
             Instance("loglikelihood", doc, (ctx, answer + asking.end), index, metadata)
             for index, answer in enumerate(answers)
@@ -178,8 +178,8 @@ class CapabilityTask(Task):
             said = final_answer(answer) if asking.reasoned else answer
             return Outcome(answer, asking.scorer(said, item), None)
         likelihoods = tuple(_likelihood(result) for result in results)
-        if asking.labels:
-            answer = asking.labels[likelihoods.index(max(likelihoods))]
+        if labels := item.labels or asking.labels:
+            answer = labels[likelihoods.index(max(likelihoods))]
             return Outcome(answer, float(answer == item.expected), likelihoods)
         written = len((item.text if item.text is not None else item.expected).encode())
         return Outcome("", math.exp(min(0.0, likelihoods[0]) / max(1, written)), likelihoods)

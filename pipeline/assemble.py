@@ -142,7 +142,8 @@ class Assembly:
             if left <= 0:
                 break
             rows = candidates.fitting(candidates.rows(dataset), name)
-            by_label = what.spec.answer == "choice" and dataset == own
+            shared = what.spec.answer == "choice" and what.spec.labels_column is None
+            by_label = shared and dataset == own
             chosen += self._turns(rows, failures, name, left, by_label=by_label)
         if not chosen and wanted:
             raise UserError(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evals.forgetting import Reprompt
 from pipeline.measure import labels_of_subject, measure
@@ -81,25 +81,37 @@ def reprompted(
     None where nothing was lost, or where there is no other way to ask.
     """
     asked = sorted((item for item in items if item.uid in lost), key=lambda item: item.row_hash)
-    asked = asked[:MOST_ASKED_AGAIN]
-    arm = _another_arm(ws, ui, one)
-    if not asked or arm is None:
+    again = _another_way(ws, ui, one, asked[:MOST_ASKED_AGAIN])
+    if again is None:
         return None
-    again = measure(ws, ui, one, base=base, items=asked, split="dev", arm=arm, tuned=tuned)
+    arm, asked = again
+    result = measure(ws, ui, one, base=base, items=asked, split="dev", arm=arm, tuned=tuned)
     scores = {sample.row_uid: sample.score for sample in before.samples}
-    back = tuple(s.row_uid for s in again.samples if s.score >= scores[s.row_uid])
-    return Reprompt(arm.name, again.n, back)
+    back = tuple(s.row_uid for s in result.samples if s.score >= scores[s.row_uid])
+    return Reprompt(arm.name, result.n, back)
 
 
-def _another_arm(ws: Workspace, ui: Ui, one: Subject) -> Arm | None:
+class _Again(NamedTuple):
+    arm: Arm
+    items: list[Item]
+
+
+def _another_way(ws: Workspace, ui: Ui, one: Subject, items: list[Item]) -> _Again | None:
+    """Return how to ask again, with examples; None where there are none, or nothing is asked."""
     from evals.prompts import another_arm, usable_shots
     from pipeline.measure import items_of
 
-    if one.spec.answer in {None, "perplexity"}:
-        return None  # a text is not asked for, and an lm-eval task asks in its own way
+    if not items or one.spec.answer == "perplexity":
+        return None
     arm = another_arm(one.spec.prompts)
+    named = getattr(one.spec, "lm_eval", None)
+    if named is not None:
+        from evals.installed import with_reminders
+
+        shown = with_reminders(items, named, ws.root)
+        return None if shown is None else _Again(arm, shown)
     there = {item.cluster for item in usable_shots(items_of(ws, ui, one, "train"))}
-    return arm if len(there) > arm.shots else None
+    return _Again(arm, items) if len(there) > arm.shots else None
 
 
 def _answerer(ws: Workspace, base: str, which: Tuned | None) -> Answerer:

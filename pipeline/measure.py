@@ -95,10 +95,13 @@ def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
 
 
 def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Item]) -> Shots:
-    """Return the examples that `arm` shows: from train, by hash for all, or each item its own."""
+    """Return the examples that `arm` shows: from train, by hash for all, or each item its own.
+
+    An lm-eval task brings its own.
+    """
     from evals.prompts import choose_shots
 
-    if arm.shots == 0:
+    if arm.shots == 0 or what.spec.data is None:
         return ()
     train = items_of(ws, ui, what, "train")
     if arm.similar:

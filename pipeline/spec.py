@@ -179,7 +179,7 @@ def _expanded(text: str, at: Path, problems: list[Problem]) -> str:
 
 def _labelled(subject: Subject, root: Folder, at: Path, problems: list[Problem]) -> Subject:
     """Return a capability or guard with the labels that its file holds."""
-    if not isinstance(subject.labels, str):
+    if not isinstance(subject.labels, str) or subject.labels_column is not None:
         return subject
     file = _expanded(subject.labels, at, problems)
     if file == subject.labels and "$" in file:

@@ -210,6 +210,21 @@ def test_own_code_is_part_of_the_key(bench) -> None:
     assert (second.cached, second.mean) == (False, 0.75)
 
 
+def test_choices_of_an_item_s_own_are_scored_as_those_of_all_are(bench) -> None:
+    own = CHOICE.model_copy(update={"labels": "{options}"})
+    asked = [replace(one, labels=LABELS if one.uid % 2 else LABELS[:2]) for one in ITEMS]
+    asked = [replace(one, expected=one.labels[one.uid % 2]) for one in asked]
+    result, shared = bench(spec=own, items=asked), bench()
+    for sample, one, same in zip(result.samples, asked, shared.samples, strict=True):
+        count = len(one.labels)
+        assert sample.loglikelihoods == pytest.approx(same.loglikelihoods[:count], abs=1e-4)
+        best = sample.loglikelihoods.index(max(sample.loglikelihoods))
+        assert (sample.answer, sample.score) == (
+            one.labels[best],
+            float(one.labels[best] == one.expected),
+        )
+
+
 def test_an_adapter_changes_the_answers_and_leaves_the_base(bench) -> None:
     before = bench()
     tuned = bench(tuned=True)

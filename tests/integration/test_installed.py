@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ class Bench:
 
         return installed_items(named, self.root, options.pop("split", "dev"), **options)
 
-    def __call__(self, items: list[Item] | None = None, **spec) -> EvalResult:
+    def __call__(self, items: list[Item] | None = None, shots: int = 0, **spec) -> EvalResult:
         guard = GuardSpec(**(spec or {"lm_eval": "tasks/mine/mine.yaml", "allow_code": True}))
 
         def make():
@@ -103,7 +104,7 @@ class Bench:
             make,
             subject="guard",
             spec=guard,
-            arm=arms_of(guard.prompts)[0],
+            arm=replace(arms_of(guard.prompts)[0], name=f"{shots} more", shots=shots),
             shots=(),
             items=self.items(str(guard.lm_eval)) if items is None else items,
             split="dev",
@@ -252,3 +253,42 @@ def test_a_score_that_only_an_answer_shows_is_still_refused(bench) -> None:
     items = bench.items()
     with pytest.raises(UserError, match=r"metric own of lm-eval task mine is 100\.0 for a doc"):
         bench(items)
+
+
+def test_a_task_can_be_asked_with_more_examples_of_its_own(bench) -> None:
+    """As lost items are asked again: from a split that isn't asked, and part of the key."""
+    from evals.installed import with_reminders
+
+    named = "tasks/mine/choice.yaml"
+    own = {"lm_eval": named, "allow_code": True}
+    bench.write("choice.yaml", CHOICE.format(data=bench.data, name="choice"))
+    assert (
+        with_reminders(bench.items(named), named, bench.root) is None
+    )  # nothing but what is asked
+
+    shown = bench.folder / "shown.jsonl"
+
+    def write(word: str) -> None:
+        docs = ({"question": f"{word} {i}", "choices": LABELS, "right": 1} for i in range(9))
+        shown.write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+        files = f"{{train: {shown}, test: {bench.data}}}"
+        text = CHOICE.format(data=bench.data, name="choice")
+        text = text.replace(f"{{test: {bench.data}}}", files)
+        bench.write("choice.yaml", text + f"training_split: train\n# {word}\n")
+
+    write("old")
+    plain = bench(**own)
+    items = with_reminders(bench.items(named), named, bench.root)
+    assert items is not None
+    asked = bench(items, shots=2, **own)
+    assert [s.prompt.count("Is it old") for s in asked.samples] == [2] * asked.n
+    assert [s.prompt.count("Is it") for s in plain.samples] == [1] * plain.n
+    some = bench(items[:3], shots=2, **own)
+    assert [s.prompt for s in some.samples] == [s.prompt for s in asked.samples[:3]]
+    assert bench(items, shots=2, **own).cached
+
+    write("new")
+    items = with_reminders(bench.items(named), named, bench.root)
+    again = bench(items, shots=2, **own)
+    assert not again.cached
+    assert all("Is it new" in sample.prompt for sample in again.samples)

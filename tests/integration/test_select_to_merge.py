@@ -334,3 +334,28 @@ def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
     assert not mended.mended
     assert len(mended.rounds) < 4
     assert any("the pool has no more rows for mood" in line for line in mended.advice)
+
+
+def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
+    """As ARC and MMLU have them: another list in every row, in a column of lists."""
+    labels = "answer: choice, labels: '{options}', goal: 0.95"
+    ws = make_workspace(tmp_path, SPEC.replace("answer: choice, goal: 0.95", labels))
+    rng = random.Random(1)
+    for split in ("train", "dev", "test"):
+        path = tmp_path / f"mood-{split}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for number, line in enumerate(rows):
+            line["options"] = [f"{number} {word}" for word in rng.sample(THINGS, rng.randint(2, 4))]
+            line["label"] = rng.choice(line["options"])
+        path.write_text("".join(json.dumps(line) + "\n" for line in rows))
+    ws, ui = Workspace.open(tmp_path), Ui()
+    found = gap(ws, ui)
+    assert found.verdict("mood") == "tune"
+    what = subject(ws, "mood")
+    items = items_of(ws, ui, what, "dev")
+    result = measure(ws, ui, what, base="tiny", items=items, split="dev")
+    assert result.cached
+    assert {len(sample.loglikelihoods or ()) for sample in result.samples} == {2, 3, 4}
+    assert all(s.answer in one.labels for s, one in zip(result.samples, items, strict=True))
+    lessons = training_rows(ws, ui, select(ws, ui).selection_id)
+    assert sum(lesson.capability == "mood" for lesson in lessons) == 48

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -215,3 +217,47 @@ def test_similar_examples_do_not_depend_on_what_else_is_asked(uids, mix) -> None
 def test_too_few_similar_examples_is_said() -> None:
     with pytest.raises(UserError, match="few_shot_3_similar needs 3 examples, but train has 2"):
         similar_shots([item(0), item(1), item(2, cluster=1)], [item(9)], SIMILAR)
+
+
+OWN = CapabilitySpec(
+    data="d",
+    answer="choice",
+    goal=0.5,
+    labels="{options}",
+    prompts={"zero_shot": "{input} {labels}"},
+)
+
+
+def choosing(uid: int, answer: str, options: object) -> Row:
+    return row(
+        uid, [("user", "which?"), ("assistant", answer)], meta=json.dumps({"options": options})
+    )
+
+
+def test_each_item_may_bring_choices_of_its_own() -> None:
+    rows = [choosing(0, "a", ["a", "b"]), choosing(1, "d", ["c", "d", "e"])]
+    items = items_from_rows(rows, OWN)
+    assert [one.labels for one in items] == [("a", "b"), ("c", "d", "e")]
+    assert labels_of(OWN, rows, Path()) == ()
+    (arm,) = arms_of(OWN.prompts)
+    shown = [render_messages(arm, one, ())[0]["content"] for one in items]
+    assert shown == ["which? a, b", "which? c, d, e"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            choosing(5, "a", ["b", "c"]),
+            r"d.csv:6: the answer 'a' is not among the row's own choices",
+        ),
+        (choosing(5, "a", "a, b"), r"d.csv:6: column 'options' is no list of texts"),
+        (choosing(5, "a", ["a", 2]), r"d.csv:6: column 'options' is no list of texts"),
+        (choosing(5, "a", ["a"]), r"d.csv:6: a choice needs at least two labels"),
+        (choosing(5, "a", ["a", "a"]), r"d.csv:6: labels occur twice"),
+        (row(5, [("user", "q"), ("assistant", "a")]), r"d.csv:6: the row has no column 'options'"),
+    ],
+)
+def test_choices_that_cannot_be_chosen_from_are_named_by_their_row(line: Row, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        items_from_rows([line], OWN)
