@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,9 @@ class Bench:
     def __call__(self, **changes) -> EvalResult:
         base = changes.pop("base", "base")
         engine = self.engine(changes.pop("engine_of", base))
+        identity = changes.pop("identity", None) or identify(
+            base, BaseSpec(model=str(self._folder / base)), self._folder
+        )
         spec = changes.get("spec", CHOICE)
         values = {
             "subject": "intent",
@@ -100,7 +104,7 @@ class Bench:
             "shots": (),
             "items": ITEMS,
             "split": "dev",
-            "base": identify(base, BaseSpec(model=str(self._folder / base)), self._folder),
+            "base": identity,
             **changes,
         }
         if values.pop("tuned", False):
@@ -196,6 +200,42 @@ def test_every_input_changes_the_key(bench) -> None:
         result = bench(**shown, shots=shots)
         assert result.id not in ids.values()
         ids[f"shots {seed}"] = result.id
+
+
+def test_every_version_and_every_part_of_the_base_changes_the_key(
+    bench, folder, tmp_path, monkeypatch
+) -> None:
+    ids = {bench().id}
+    for version in ("ENGINE_VERSION", "SCORING_VERSION"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"evals.plan.{version}", "another")
+            ids.add(bench().id)
+    for number, (name, old, new) in enumerate(
+        (
+            ("tokenizer.json", '"<|end|>"', '"<|End|>"'),
+            ("chat_template.jinja", "<|end|>", "<|end|> "),
+            ("config.json", '"rope_theta": 10000.0', '"rope_theta": 20000.0'),
+            ("model.safetensors", None, None),
+        )
+    ):
+        copied = tmp_path / f"copy {number}"
+        shutil.copytree(folder / "base", copied)
+        changed = (copied / name).read_bytes()
+        if old is None:
+            changed = changed[:-1] + bytes([changed[-1] ^ 1])
+        else:
+            assert old.encode() in changed, name
+            changed = changed.replace(old.encode(), new.encode())
+        (copied / name).write_bytes(changed)
+        identity = identify("base", BaseSpec(model=str(copied)), tmp_path)
+        result = bench(identity=identity)
+        assert not result.cached, name
+        ids.add(result.id)
+    for changes in ({"dtype": "bf16"}, {"quantize": "int8"}):
+        identity = identify("base", BaseSpec(model=str(folder / "base"), **changes), tmp_path)
+        ids.add(bench(identity=identity).id)
+    assert len(ids) == 1 + 2 + 4 + 2
+    assert bench().cached
 
 
 def test_own_code_is_part_of_the_key(bench) -> None:
