@@ -143,44 +143,44 @@ def closed_table(
     title: str, closed: Mapping[str, ClosedFinding], changes: Mapping[str, Change]
 ) -> Table:
     """Return each tuned capability's score, verdict, and the items that changed."""
-    columns = ("capability", "goal", "before", "score", "95% interval", "lost", "gained", "KL")
-    made = table(title, (*columns, "verdict"), [])
-    for name, one in closed.items():
-        change = changes[name]
-        made.add_row(
-            name,
-            f"{one.goal:.2f}",
-            f"{change.before:.3f}",
-            f"{one.score.mean:.3f}",
-            bounds(one.score),
-            str(change.lost),
-            str(change.gained),
-            _kl(change),
-            verdict(one.verdict),
-        )
-    return made
+    found = [(name, one, changes[name]) for name, one in closed.items()]
+    columns: dict[str, list[str | Text]] = {
+        "capability": [name for name, _, _ in found],
+        "goal": [f"{one.goal:.2f}" for _, one, _ in found],
+        "before": [f"{change.before:.3f}" for _, _, change in found],
+        "score": [f"{one.score.mean:.3f}" for _, one, _ in found],
+        "95% interval": [bounds(one.score) for _, one, _ in found],
+        "lost": [str(change.lost) for _, _, change in found],
+        "gained": [str(change.gained) for _, _, change in found],
+        "KL": [_kl(change) for _, _, change in found],
+        "verdict": [verdict(one.verdict) for _, one, _ in found],
+    }
+    return _filled(title, columns)
 
 
 def kept_table(title: str, kept: Sequence[GuardFinding], changes: Mapping[str, Change]) -> Table:
     """Return what was lost and gained of each guard, and of what needed no training."""
-    columns = ("", "before", "after", "lost", "gained", "drop", "at worst", "allowed", "KL")
-    made = table(title, (*columns, "asked again", "verdict"), [])
-    for one in kept:
-        change = changes[one.guard]
-        made.add_row(
-            one.guard,
-            f"{one.before:.3f}",
-            f"{one.after:.3f}",
-            str(one.lost),
-            str(one.gained),
-            f"{change.normalised_drop:.3f}",
-            f"{one.difference.low:+.3f}",
-            f"{-one.max_drop:+.3f}",
-            _kl(change),
-            _came_back(change),
-            verdict(one.verdict, " (accepted)" if one.accepted else ""),
-        )
-    return made
+    found = [(one, changes[one.guard]) for one in kept]
+    columns: dict[str, list[str | Text]] = {
+        "": [one.guard for one in kept],
+        "before": [f"{one.before:.3f}" for one in kept],
+        "after": [f"{one.after:.3f}" for one in kept],
+        "lost": [str(one.lost) for one in kept],
+        "gained": [str(one.gained) for one in kept],
+        "drop": [f"{change.normalised_drop:.3f}" for _, change in found],
+        "at worst": [f"{one.difference.low:+.3f}" for one in kept],
+        "allowed": [f"{-one.max_drop:+.3f}" for one in kept],
+        "KL": [_kl(change) for _, change in found],
+        "asked again": [_came_back(change) for _, change in found],
+        "verdict": [verdict(f.verdict, " (accepted)" if f.accepted else "") for f in kept],
+    }
+    return _filled(title, columns)
+
+
+def _filled(title: str, columns: Mapping[str, Sequence[str | Text]]) -> Table:
+    """Return a table of the columns that say anything."""
+    told = {name: cells for name, cells in columns.items() if any(cells) or not name}
+    return table(title, tuple(told), list(zip(*told.values(), strict=True)))
 
 
 def changed_table(title: str, changed: Sequence[ChangedItem]) -> Table:

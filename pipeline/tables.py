@@ -152,6 +152,8 @@ def in_bytes(count: float) -> str:
 
 
 def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
     if value is None:
         return Text("-")
     if isinstance(value, bool):
