@@ -6,6 +6,7 @@ log-likelihood by far more than the bound.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from dataclasses import dataclass
@@ -161,6 +162,48 @@ def test_choices_share_a_row_and_shots_are_read_once(pair_of) -> None:
     read = pair.ours.tokens_processed - before
     alone = sum(len(pair.ours.tok_encode(context + choice)) for context, choice in pairs)
     assert read * 20 < alone
+
+
+def other_tokenizer(folder: Path, which: str) -> None:
+    """Change how a saved model's tokenizer pads, cuts or splits."""
+    file = folder / "tokenizer.json"
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    if which in {"left", "right"}:
+        side = which.capitalize()
+        saved["padding"] = {
+            "strategy": "BatchLongest", "direction": side, "pad_to_multiple_of": None,
+            "pad_id": 2, "pad_type_id": 0, "pad_token": "<pad>",
+        }  # fmt: skip
+        saved["truncation"] = {
+            "direction": side, "max_length": 8, "strategy": "LongestFirst", "stride": 0,
+        }  # fmt: skip
+        settings = folder / "tokenizer_config.json"
+        said = json.loads(settings.read_text(encoding="utf-8")) | {"padding_side": which}
+        settings.write_text(json.dumps(said), encoding="utf-8")
+    elif which == "whole text":  # as SentencePiece: merges go across every boundary
+        saved["pre_tokenizer"]["use_regex"] = False
+    else:  # a space in front of everything
+        saved["pre_tokenizer"]["add_prefix_space"] = True
+    file.write_text(json.dumps(saved), encoding="utf-8")
+
+
+@pytest.mark.parametrize("which", ["left", "right", "whole text", "prefix space"])
+def test_however_the_tokenizer_pads_and_merges(tmp_path: Path, which: str) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from evals.engine import PackedLM
+
+    tiny_models.save(tmp_path / "base", "llama")
+    other_tokenizer(tmp_path / "base", which)
+    loaded = load_model("base", BaseSpec(model="base"), tmp_path)
+    if which in {"left", "right"}:
+        assert loaded.tokenizer.padding_side == which
+    theirs = HFLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512)
+    pair = Pair(loaded, PackedLM(loaded), theirs)
+    pairs = [p for p in scored() if p[0].strip() or not p[0]]
+    assert differences(pair, pairs) == (pytest.approx(0, abs=BOUND), 0)
+    ours = pair.ours.generate_until(requests("generate_until", prompts()))
+    assert ours == theirs.generate_until(requests("generate_until", prompts()), disable_tqdm=True)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
