@@ -41,13 +41,17 @@ if TYPE_CHECKING:
     from registry.identity import BaseIdentity
     from registry.store import ObjectRef, Store
 
-__all__ = ["EvalResult", "Reject", "Sample", "evaluate", "paired"]
+__all__ = ["EvalResult", "Reject", "Sample", "TooLongError", "evaluate", "paired"]
 
 KIND = "eval"
 _log = logging.getLogger("gapmend")
 
 ALLOWED_REJECTS = 0.01
 """The share of items that may be longer than the base's context, unless more is allowed."""
+
+
+class TooLongError(UserError):
+    """More items than allowed are longer, as they are asked, than the base's context."""
 
 
 def evaluate(  # noqa: PLR0913 - each of them decides the result
@@ -91,8 +95,9 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
         allow_rejects: the share of items that may be longer than the base's context.
 
     Raises:
-        UserError: no items, an answer that isn't among the labels, a prompt that names an unknown
-            column, or more over-long items than allowed.
+        UserError: no items, an answer that isn't among the labels, or a prompt that names an
+            unknown column.
+        TooLongError: more over-long items than allowed.
     """
     plan = make_plan(
         subject,
@@ -196,7 +201,7 @@ def _check_rejects(result: EvalResult, allowed: float) -> None:
     rejected, asked = len(result.rejects), result.n + len(result.rejects)
     if rejected > allowed * asked or not result.n:
         first = result.rejects[0]
-        raise UserError(
+        raise TooLongError(
             f"{result.subject}: {rejected} of {asked} items can't be scored, as {first.reason}",
             where=f"{first.source_file}:{first.source_line}" if first.source_file else None,
             expected=f"at most {allowed:.0%}",

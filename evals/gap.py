@@ -41,7 +41,10 @@ class ArmScore:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCapability:
-    """All that is measured of a capability: the base without examples, and every other prompt."""
+    """All that is measured of a capability: the base without examples, and every other prompt.
+
+    `unfit` are the prompts that are too long for the base's context.
+    """
 
     capability: str
     goal: float
@@ -49,6 +52,7 @@ class MeasuredCapability:
     base: Scores
     base_prompt_tokens: float
     arms: tuple[ArmScore, ...] = ()
+    unfit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,8 @@ def _reason(
         if prompt
         else "no other prompt was tried"
     )
+    if measured.unfit:
+        tried += f" (too long for the base's context: {', '.join(measured.unfit)})"
     match verdict:
         case "met":
             return f"{_shown(base)} is at least {floor:.3g}"

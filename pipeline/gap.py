@@ -7,7 +7,7 @@ prompt is scored on half A of dev, and the best of them judged on half B. Test i
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evals.capability import GuardSpec
 from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
@@ -136,8 +136,8 @@ def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) ->
         if isinstance(what.spec, GuardSpec):
             guards[what.name] = mean_interval(scores_of([plain]))
             continue
-        arms, evals = _try_prompts(ws, ctx.ui, what, base, items, plain)
-        used += [Parent(eval_id, "eval") for eval_id in evals]
+        tried = _try_prompts(ws, ctx.ui, what, base, items, plain)
+        used += [Parent(eval_id, "eval") for eval_id in tried.evals]
         measured.append(
             MeasuredCapability(
                 capability=what.name,
@@ -145,7 +145,8 @@ def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) ->
                 margin=what.spec.margin,
                 base=scores_of([plain]),
                 base_prompt_tokens=plain.prompt_tokens_mean,
-                arms=arms,
+                arms=tried.arms,
+                unfit=tried.unfit,
             )
         )
     findings = [asdict(finding) for finding in judge_gaps(measured)]
@@ -159,40 +160,59 @@ def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) ->
     return StageOutput(result, [("gap", made)])
 
 
+class _Tried(NamedTuple):
+    arms: tuple[ArmScore, ...] = ()
+    unfit: tuple[str, ...] = ()
+    evals: tuple[str, ...] = ()
+
+
 def _try_prompts(
     ws: Workspace, ui: Ui, what: Subject, base: str, items: list[Item], plain: EvalResult
-) -> tuple[tuple[ArmScore, ...], list[str]]:
+) -> _Tried:
     """Score every other prompt on half A, and the best of them on half B.
 
-    Nothing is tried where the goal is met without: the question is then answered.
+    Nothing is tried where the goal is met without: the question is then answered. A prompt that is
+    too long for the base can't be used, and so doesn't stop the others.
     """
     from evals.prompts import arms_of
 
     spec = what.spec
     floor = spec.goal - spec.margin  # type: ignore[union-attr]  # only capabilities come here
     if mean_interval(scores_of([plain])).low >= floor:
-        return (), []
+        return _Tried()
     half_a = [item for item in items if half_of(item.cluster) == "A"]
     half_b = [item for item in items if half_of(item.cluster) == "B"]
     arms: list[Arm] = [arm for arm in arms_of(spec.prompts) if arm != zero_shot(what)]
-    if not arms:
-        return (), []
-    on_a = {arm.name: _score(ws, ui, what, base, half_a, arm) for arm in arms}
-    best = min(arms, key=lambda a: (-on_a[a.name].mean, on_a[a.name].prompt_tokens_mean, a.name))
-    on_b = _score(ws, ui, what, base, half_b, best)
+    on_a = {arm.name: _fitting(ws, ui, what, base, half_a, arm) for arm in arms}
+    fit = {name: result for name, result in on_a.items() if result is not None}
+    by_score = sorted(fit.values(), key=lambda r: (-r.mean, r.prompt_tokens_mean, r.arm))
+    on_b: EvalResult | None = None
+    for best in by_score:  # the next best, should the best not fit half B
+        arm = next(arm for arm in arms if arm.name == best.arm)
+        on_b = _fitting(ws, ui, what, base, half_b, arm)
+        if on_b is not None:
+            break
+        del fit[best.arm]
     scored = tuple(
         ArmScore(
-            arm=arm.name,
-            half_a=scores_of([on_a[arm.name]]),
-            half_b=scores_of([on_b] if arm is best else []),
-            prompt_tokens=on_a[arm.name].prompt_tokens_mean,
+            arm=name,
+            half_a=scores_of([result]),
+            half_b=scores_of([on_b] if on_b and on_b.arm == name else []),
+            prompt_tokens=result.prompt_tokens_mean,
         )
-        for arm in arms
+        for name, result in fit.items()
     )
-    return scored, [*(result.id for result in on_a.values()), on_b.id]
+    evals = [result.id for result in (*fit.values(), on_b) if result]
+    return _Tried(scored, tuple(name for name in on_a if name not in fit), tuple(evals))
 
 
-def _score(
+def _fitting(
     ws: Workspace, ui: Ui, what: Subject, base: str, items: list[Item], arm: Arm
-) -> EvalResult:
-    return measure(ws, ui, what, base=base, items=items, split="dev", arm=arm)
+) -> EvalResult | None:
+    """Score a prompt; None where it is too long for the base."""
+    from evals.evaluate import TooLongError
+
+    try:
+        return measure(ws, ui, what, base=base, items=items, split="dev", arm=arm)
+    except TooLongError:
+        return None

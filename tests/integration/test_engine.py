@@ -201,7 +201,9 @@ def test_however_the_tokenizer_pads_and_merges(tmp_path: Path, which: str) -> No
     theirs = HFLM(loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512)
     pair = Pair(loaded, PackedLM(loaded), theirs)
     pairs = [p for p in scored() if p[0].strip() or not p[0]]
-    assert differences(pair, pairs) == (pytest.approx(0, abs=BOUND), 0)
+    worst, greedy = differences(pair, pairs)
+    assert worst < BOUND
+    assert greedy == 0
     ours = pair.ours.generate_until(requests("generate_until", prompts()))
     assert ours == theirs.generate_until(requests("generate_until", prompts()), disable_tqdm=True)
 

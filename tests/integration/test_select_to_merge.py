@@ -310,6 +310,17 @@ def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path
     assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
 
 
+def test_a_prompt_that_is_too_long_for_the_base_stops_no_other(tmp_path) -> None:
+    prompts = '"Mood? {input}"}}\nguards'
+    spec = SPEC.replace(prompts, '"Mood? {input}", few_shot: [2, 60]}}\nguards')
+    assert spec != SPEC
+    (found,) = gap(make_workspace(tmp_path, spec), Ui()).findings
+    assert found.verdict == "tune"
+    assert found.best_prompt in {"few_shot_2", "few_shot_2_similar"}
+    unfit = "(too long for the base's context: few_shot_60, few_shot_60_similar)"
+    assert found.reason.endswith(unfit)
+
+
 def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
     make_workspace(tmp_path, SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}"))
     tiny_models.save(tmp_path / "more", "qwen3")
