@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "gap"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "mend"
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

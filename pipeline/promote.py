@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "promote"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""The bootstrap over clusters: its corners, its symmetry, and SciPy's beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as sp
+
+from evals import stats
+from evals.bootstrap import RESAMPLES, resample
+from evals.stats import Paired, Scores
+
+UNIT = st.floats(0, 1)
+
+
+def pairs_of(before, after, size: int = 1) -> Paired:
+    """Pairs in clusters of `size` neighbours."""
+    return Paired(
+        tuple(map(float, before)),
+        tuple(map(float, after)),
+        tuple(i // size for i in range(len(before))),
+    )
+
+
+@st.composite
+def graded(draw, least: int = 3) -> Paired:
+    """Pairs that are not all 0 and 1, some in clusters."""
+    n = draw(st.integers(least, 40))
+    before, after = (draw(st.lists(UNIT, min_size=n, max_size=n)) for _ in range(2))
+    before[0] = 0.5
+    return pairs_of(before, after, draw(st.integers(1, 3)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(graded())
+def test_exchanged_before_and_after_the_bounds_are_mirrored(pairs) -> None:
+    there = stats.paired_difference(pairs)
+    back = stats.paired_difference(Paired(pairs.after, pairs.before, pairs.clusters))
+    assert back.low == pytest.approx(-there.high, abs=1e-12)
+    assert back.high == pytest.approx(-there.low, abs=1e-12)
+    assert stats.change_p(pairs) == stats.change_p(
+        Paired(pairs.after, pairs.before, pairs.clusters)
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(graded())
+def test_the_same_scores_give_the_same_bounds_and_the_mean_is_between_them(pairs) -> None:
+    interval = stats.paired_difference(pairs)
+    assert interval == stats.paired_difference(pairs)
+    assert -1 <= interval.low <= interval.mean <= interval.high <= 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(graded(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+def test_a_difference_is_significant_where_its_bound_is_beyond_nothing(pairs, confidence) -> None:
+    # Each bound of paired_difference is one-sided: two of them make a test at twice the level.
+    tested = stats.paired_difference(pairs, 1 - (1 - confidence) / 2)
+    significant = stats.change_p(pairs) < 1 - confidence
+    assert significant == (tested.low > 0 or tested.high < 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(UNIT, min_size=3, max_size=40), st.integers(1, 3), UNIT)
+def test_a_goal_is_missed_where_the_upper_bound_is_below_it(values, size, goal) -> None:
+    scores = Scores((0.5, *values), tuple(i // size for i in range(len(values) + 1)))
+    interval = stats.mean_interval(scores)
+    assert (stats.p_below(scores, goal) < 0.05) == (interval.high < goal)
+    assert 0 <= interval.low <= interval.mean <= interval.high <= 1
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 12), (3, 20), (50, 50), (170, 200)])
+def test_for_right_and_wrong_it_is_clopper_and_pearson_s(right, n) -> None:
+    """Up to the noise of the resamples: four standard errors of a tail of 2.5%."""
+    resampled = resample([1.0] * right + [0.0] * (n - right), range(n), 0.0, 1.0)
+    exact, noise = stats.clopper_pearson(right, n), 4 * (0.025 * 0.975 / RESAMPLES) ** 0.5
+    if right:
+        assert resampled.p_at_most(exact.low) == pytest.approx(0.025, abs=noise)
+    if right < n:
+        assert resampled.p_at_least(exact.high) == pytest.approx(0.025, abs=noise)
+
+
+def test_few_identical_differences_leave_much_open() -> None:
+    """Ten times the same small loss: as open as a rate is after ten successes."""
+    same = stats.paired_difference(pairs_of([0.5] * 10, [0.49] * 10))
+    unseen = stats.clopper_pearson(10, 10, 0.9).low  # one-sided at 95%
+    assert same.low == pytest.approx(-0.01 - (1 - unseen) * 0.99, abs=0.01)
+    assert same.high > 0.2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scipy_s_bounds_are_inside_and_no_farther_than_the_unseen_item(seed) -> None:
+    random, n = np.random.default_rng(seed), 300
+    before, after = random.beta(2, 3, n), random.beta(2, 3, n)
+    ours = stats.paired_difference(pairs_of(before, after))
+    for method in ("percentile", "BCa"):
+        theirs = sp.bootstrap(
+            (before, after), lambda b, a, axis: (a - b).mean(axis=axis), paired=True,
+            vectorized=True, confidence_level=0.9, n_resamples=4_000, method=method, rng=seed,
+        ).confidence_interval  # fmt: skip
+        noise = 0.002
+        # The unseen item is worse by 1 and weighs Exp(1) / n: 3/n and more in one case of twenty.
+        assert theirs.low - 3 / n - noise < ours.low < theirs.low + noise
+        assert theirs.high - noise < ours.high < theirs.high + 3 / n + noise
+
+
+def test_more_items_narrow_it() -> None:
+    random = np.random.default_rng(4)
+    before, after = random.random(60), random.random(60)
+    widths = []
+    for times in (1, 4, 16):
+        interval = stats.paired_difference(pairs_of(np.tile(before, times), np.tile(after, times)))
+        widths.append(interval.high - interval.low)
+    assert widths[0] > 1.8 * widths[1] > 3.2 * widths[2]
+
+
+def test_copies_in_the_same_cluster_do_not() -> None:
+    random = np.random.default_rng(5)
+    before, after = random.random(60), random.random(60)
+    once = stats.paired_difference(pairs_of(before, after))
+    thrice = stats.paired_difference(pairs_of(before.repeat(3), after.repeat(3), 3))
+    assert thrice.low == pytest.approx(once.low)
+    assert thrice.high == pytest.approx(once.high)
+    alone = stats.paired_difference(pairs_of(before.repeat(3), after.repeat(3)))
+    assert alone.high - alone.low < 0.7 * (once.high - once.low)
+
+
+def test_a_single_cluster_is_one_item() -> None:
+    one = stats.mean_interval(Scores((0.5,) * 30, (7,) * 30))
+    assert one.low == pytest.approx(0.5 * 0.025, abs=0.01)
+    assert one.high == pytest.approx(1 - 0.5 * 0.025, abs=0.01)
