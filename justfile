@@ -66,7 +66,7 @@ bench *args:
     @if [ $# -gt 0 ]; then name=$1; shift; exec python "benchmarks/$name.py" "$@"; fi; \
         for file in benchmarks/[!_]*.py; do [ ! -e "$file" ] || python "$file" || exit; done
 
-# CPU seconds of scoring beside lm-eval's own backend (--items 500 --repeats 5 --json FILE).
+# Scoring beside lm-eval's own backend, and what is around it (--only NAME --items 500 --json FILE).
 bench-evals *args:
     HF_HUB_OFFLINE=1 python benchmarks/scoring.py "$@"
 

@@ -70,21 +70,31 @@ class Journal:
 
 
 def keys_of(kind: str, requests: Sequence[Sequence[Any]]) -> list[str]:
-    """Return a key for each request: the digest of its kind and arguments.
+    """Return a key for each request: the digest of its kind and its two arguments.
 
     A context that many choices share is read once.
     """
     keys: list[str] = []
     context: Any = None
     head = hashlib.blake2b()
-    for first, *rest in requests:
+    choices: dict[str, bytes] = {}  # the same few texts behind every context
+    for first, rest in requests:
         if context is not first:
             context, head = first, hashlib.blake2b(digest_size=16)
             head.update(json.dumps([kind, first]).encode())
         one = head.copy()
-        one.update(json.dumps(rest, sort_keys=True, default=str).encode())
+        if isinstance(rest, str):
+            if rest not in choices:
+                choices[rest] = _written(rest)
+            one.update(choices[rest])
+        else:
+            one.update(_written(rest))
         keys.append(one.hexdigest())
     return keys
+
+
+def _written(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -68,18 +68,24 @@ class Slots(Cache):
         self.reach = 0
         self.places = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
 
-    def fill(self, slots: Sequence[int], read: Cache, lengths: Sequence[int]) -> None:
-        """Put the keys and values of freshly read rows into slots."""
+    def fill(self, first: int, read: Cache, lengths: Sequence[int]) -> None:
+        """Put the keys and values of freshly read rows into the slots from `first` on.
+
+        They are taken out of `read`, layer by layer, so that memory holds few of them twice.
+        """
         for layer, source in zip(self.layers, read.layers, strict=True):
-            layer.fill(list(slots), source.keys, source.values)
-        self.used[list(slots)] = lengths
+            layer.fill(first, source.keys, source.values)
+            source.keys = source.values = None
+        self.used[first : first + len(lengths)] = lengths
 
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy sequences from slots to other slots."""
-        for layer in self.layers:
-            layer.keys[list(target)] = layer.keys[list(source)]
-            layer.values[list(target)] = layer.values[list(source)]
-        self.used[list(target)] = self.used[list(source)]
+        for old, new in zip(source, target, strict=True):
+            tokens = int(self.used[old])
+            for layer in self.layers:
+                layer.keys[new, :, :tokens] = layer.keys[old, :, :tokens]
+                layer.values[new, :, :tokens] = layer.values[old, :, :tokens]
+            self.used[new] = tokens
 
     def ready(self, active: int, device: torch.device) -> None:
         """Make the next forward write one token to each of the first `active` slots."""
@@ -96,25 +102,40 @@ class SlotLayer(DynamicLayer):
         super().__init__()
         self.slots = slots
         self.is_initialized = False
+        self.clean = 0  # places that hold numbers in every slot
 
-    def fill(self, slots: list[int], keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Put rows (rows, heads, length, width) at the start of slots."""
+    def fill(self, first: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put rows (rows, heads, length, width) at the start of the slots from `first` on."""
+        rows, length = keys.shape[0], keys.shape[2]
         if not self.is_initialized:
             shape = (self.slots.rows, keys.shape[1], self.slots.length)
-            self.keys = keys.new_zeros((*shape, keys.shape[3]))
-            self.values = values.new_zeros((*shape, values.shape[3]))
+            self.keys = keys.new_empty((*shape, keys.shape[3]))
+            self.values = values.new_empty((*shape, values.shape[3]))
             self.is_initialized = True
-        self.keys[slots, :, : keys.shape[2]] = keys
-        self.values[slots, :, : keys.shape[2]] = values
+        self._reach(length)
+        self.keys[first : first + rows, :, :length] = keys
+        self.values[first : first + rows, :, :length] = values
+
+    def _reach(self, length: int) -> None:
+        """Make places up to `length` numbers: what is masked is still multiplied by 0.
+
+        Not at once for the longest answer that there may be: most end early, and memory that is
+        never written to is never taken.
+        """
+        if length > self.clean:
+            self.keys[:, :, self.clean : length] = 0
+            self.values[:, :, self.clean : length] = 0
+            self.clean = length
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one token a row at its place; return all places in reach."""
         rows, places = self.slots.places
+        reach = self.slots.reach
+        self._reach(reach)
         self.keys[rows, :, places] = key_states[:, :, 0]
         self.values[rows, :, places] = value_states[:, :, 0]
-        reach = self.slots.reach
         return self.keys[: len(rows), :, :reach], self.values[: len(rows), :, :reach]
 
 

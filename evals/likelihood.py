@@ -103,11 +103,27 @@ class Likelihoods:
         at = np.concatenate([f + row.tree.slots for f, row in zip(first, rows, strict=True)])
         tokens = np.concatenate([row.tree.targets for row in rows])
         requests = np.concatenate([row.requests[row.tree.owners] for row in rows])
-        places = torch.from_numpy(at).to(logits.device)
-        wanted = torch.from_numpy(tokens).to(logits.device)
-        logs = logits[places, wanted] - torch.logsumexp(logits, -1)[places]
-        best = logits.argmax(-1)[places] == wanted
+        logs, best = _read_off(logits, torch.from_numpy(at), torch.from_numpy(tokens))
         return requests, logs.double().cpu().numpy(), best.cpu().numpy()
+
+
+@torch.inference_mode()
+def _read_off(
+    logits: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of wanted tokens at places, and whether each is the likeliest there.
+
+    The logits are used up: a passage over a large vocabulary costs as much as a layer, so that
+    there are three, and `argmax` looks only where the wanted token has the highest logit.
+    """
+    places, wanted = places.to(logits.device), wanted.to(logits.device)
+    highest = logits.amax(-1)
+    chosen = logits[places, wanted]
+    best = chosen == highest[places]
+    hits = best.nonzero().flatten()
+    best[hits] = logits[places[hits]].argmax(-1) == wanted[hits]  # of equals, the first counts
+    rest = logits.sub_(highest.unsqueeze(-1)).exp_().sum(-1).log_()
+    return chosen - (rest + highest)[places], best
 
 
 def tokens_of(rows: Sequence[Row], count: int) -> NDArray[np.int64]:

@@ -111,8 +111,9 @@ def write_results(folder: Path, samples: Sequence[Sample], rejects: Sequence[Rej
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = [asdict(sample) for sample in samples]
-    table = pa.Table.from_pylist(columns, schema=_samples_schema())
+    schema = _samples_schema()
+    columns = {name: [getattr(sample, name) for sample in samples] for name in schema.names}
+    table = pa.Table.from_pydict(columns, schema=schema)
     pq.write_table(table, folder / SAMPLES, compression="zstd")
     if rejects:
         lines = pa.Table.from_pylist([asdict(reject) for reject in rejects], _rejects_schema())
