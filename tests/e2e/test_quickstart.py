@@ -22,6 +22,8 @@ def test_verdicts_tell_the_story(quickstart: Path) -> None:
         "sentiment": "tune",
         "intent": "tune",
     }
+    best = {one["capability"]: one["best_prompt"] for one in found["findings"]}
+    assert (best["form"], best["intent"]) == ("few_shot_5", "few_shot_5_similar")
     assert all(one["base"]["n"] >= 1000 for one in found["findings"])
     assert len(found["guards"]) >= 3
 
@@ -91,7 +93,8 @@ def test_plan_names_what_changed(quickstart: Path, tmp_path: Path) -> None:
     copy = tmp_path / "workspace"
     shutil.copytree(quickstart, copy)
     spec = copy / "gapmend.yaml"
-    spec.write_text(spec.read_text().replace("goal: 0.60", "goal: 0.59"))
+    before, _, after = spec.read_text().rpartition("goal: 0.75")  # that of intent
+    spec.write_text(f"{before}goal: 0.74{after}")
     steps = gapmend("plan", "-C", copy, "--json").json()
     (gap,) = (step for step in steps if step["stage"] == "gap")
     assert gap["state"] == "would run"
