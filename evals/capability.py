@@ -206,6 +206,11 @@ class Item:
     source_line: int = 0
     labels: tuple[str, ...] = ()
 
+    @property
+    def where(self) -> str | None:
+        """Its file and line, as far as they are known."""
+        return f"{self.source_file}:{self.source_line}" if self.source_file else None
+
 
 def items_from_rows(
     rows: Iterable[Row], spec: CapabilitySpec | GuardSpec, *, whole: bool = False
@@ -305,7 +310,7 @@ def _make(
 
 def _choosing(item: Item, column: str) -> Item:
     """Return the item with the choices that its row lists."""
-    where = f"{item.source_file}:{item.source_line}"
+    where = item.where or f"row {item.uid}"
     try:
         given = json.loads(item.fields[column])
     except KeyError:

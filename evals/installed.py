@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.tasks import TaskManager
@@ -146,6 +147,7 @@ def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
     """
     docs = task.eval_docs
     chosen = [docs[position] for position in positions]
+    docs_of = {_hash(doc): position for doc, position in zip(chosen, positions, strict=True)}
 
     class Restricted(type(task)):  # type: ignore[misc]
         """The same task over fewer documents."""
@@ -155,6 +157,19 @@ def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
         def aggregation(self) -> Mapping[str, Callable[[Any], float]]:
             """Return sums that are never read: the mean is ours, and theirs may need packages."""
             return defaultdict(lambda: lambda _: 0.0)
+
+        def process_results(self, doc: Any, results: Any) -> Any:
+            try:
+                return super().process_results(doc, results)
+            except UserError:
+                raise
+            except Exception as error:  # a task is code: it may not be ready for every answer
+                raise UserError(
+                    f"lm-eval task {task.config.task} can't score the answer "
+                    f"{shortened(results)}: {said(error)}",
+                    f"document {docs_of[_hash(doc)]}",
+                    fix="mend its process_results, or leave the guard out",
+                ) from error
 
         def fewshot_context(self, doc: Any, *args: Any, **options: Any) -> Any:
             self.set_fewshot_seed(int(_hash(doc)[:8], 16))

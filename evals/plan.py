@@ -188,6 +188,6 @@ def _check_expected(subject: str, items: Sequence[Item], labels: Sequence[str]) 
         if item.expected not in allowed:
             raise UserError(
                 f"{subject}: the answer {item.expected!r} is not among the {len(labels)} labels",
-                where=f"{item.source_file}:{item.source_line}" if item.source_file else None,
+                where=item.where,
                 expected=f"one of {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}",  # noqa: PLR2004
             )

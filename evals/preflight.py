@@ -74,12 +74,13 @@ def check_scoring(task: Task, make: Callable[[Sequence[int]], Task]) -> None:
     try:
         ran = run(_Silent(), make, 1, log_samples=True)
     except Exception as error:  # a task is code: packages and data of it may be missing in any way
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         given = getattr(task, "_metric_fn_list", ()) if task.config.metric_list else ()
         by = f" by {', '.join(map(str, given))}" if given else ""
         raise UserError(
-            f"lm-eval task {task.config.task} can't score an answer{by}: {said(error)}",
+            f"lm-eval task {task.config.task} can't score an answer{by}: {said(cause)}",
             expected="a metric that works on this machine, without a connection",
-            fix=remedy(error),
+            fix=remedy(cause),
         ) from error
     score_of(task.config.task, ran.logged[0])
 

@@ -13,7 +13,9 @@ import sys
 import unicodedata
 from contextlib import contextmanager
 from decimal import Decimal
+from numbers import Real
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
 from evals.prompts import fill
@@ -144,7 +146,7 @@ def _number(answer: str, item: Item) -> float:
     if expected is None:
         raise UserError(
             f"answer: number, but the expected answer {item.expected!r} has no number in it",
-            where=f"{item.source_file}:{item.source_line}" if item.source_file else None,
+            where=item.where,
         )
     return float(last_number(answer) == expected)
 
@@ -160,7 +162,7 @@ def _overlap(answer: str) -> Scorer:
         if not words(item.expected):
             raise UserError(
                 f"answer: {answer}, but the expected answer {item.expected!r} has no word in it",
-                where=f"{item.source_file}:{item.source_line}" if item.source_file else None,
+                where=item.where,
             )
         return float(rouge.score(target=item.expected, prediction=text)[kind].fmeasure)
 
@@ -196,15 +198,24 @@ def _own(answer: str, root: Path) -> Scorer:
     with _importing_from(root):
         try:
             function = getattr(importlib.import_module(module), name, None)
-        except Exception as error:  # whatever the user's own module raises at import
+        except (Exception, SystemExit) as error:  # whatever the user's own module raises
             raise UserError(f"answer: {answer}: importing it raised {error!r}") from error
     if not callable(function):
         raise UserError(f"answer: {answer}: {module} has no function {name}")
 
     def own(text: str, item: Item) -> float:
-        score = function(text, item.expected, dict(item.fields))
-        if not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise UserError(f"answer: {answer} gave {score!r}", expected="a number from 0 to 1")
+        try:
+            score = function(text, item.expected, dict(item.fields))
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
+            raise UserError(
+                f"answer: {answer} raised {error!r} for the answer {shortened(text)}",
+                item.where,
+                expected="function(answer, expected, fields) that gives a number from 0 to 1",
+            ) from error
+        if not isinstance(score, Real) or not 0 <= float(score) <= 1:
+            raise UserError(
+                f"answer: {answer} gave {score!r}", item.where, expected="a number from 0 to 1"
+            )
         return float(score)
 
     return own

@@ -45,14 +45,16 @@ def score(plan: Plan, engine: Backend) -> Scored:
         return _score(plan, engine)
     except NotFiniteError as error:
         item = plan.questions[error.request].item
-        line = f"{item.source_file}:{item.source_line}"
-        where = line if item.source_file else f"{plan.subject}, document {item.uid}"
+        where = item.where or f"{plan.subject}, document {item.uid}"
         raise NotFiniteError(error.request, error.layer, where) from None
 
 
 def _score(plan: Plan, engine: Backend) -> Scored:
     chat = engine.chat
     asking = _asking(plan, chat)
+    if asking.scorer and not str(plan.spec.answer).startswith("python:"):
+        for question in plan.questions:  # what can't be scored is found before anything is written
+            asking.scorer("", question.item)
     contexts = [render(chat, question) for question in plan.questions]
 
     def make(positions: Sequence[int]) -> CapabilityTask:

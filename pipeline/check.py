@@ -57,7 +57,9 @@ def check(ws: Workspace) -> CheckReport:
     Raises:
         UserError: a base, a file, a task or the backend is missing or unfit.
     """
+    from evals.plan import code_digest
     from evals.task_files import task_file
+    from pipeline.measure import subjects
     from registry.datasets import sources
     from registry.sizes import weight_sizes
 
@@ -68,6 +70,8 @@ def check(ws: Workspace) -> CheckReport:
     for name, guard in ws.spec.guards.items():
         if guard.lm_eval is not None:
             task_file(guard.lm_eval, ws.root, f"guards.{name}.lm_eval")
+    for what in subjects(ws):
+        code_digest(what.spec, ws.root)
     bases = tuple(
         BaseCheck(ws.models.identity(name), weight_sizes(_config(ws, name)))
         for name in ws.spec.bases

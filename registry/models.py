@@ -218,16 +218,27 @@ def _weights(
     quantized = {"quantization_config": _quantization(spec, dtype)} if spec.quantize else {}
     placed = {"device_map": {"": device}} if spec.quantize or device.type != "cpu" else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, read = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=spec.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be told of them, instead of a printed table
             **quantized,
             **placed,
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(f"the model can't be loaded: {error}", where) from error
+    # What isn't in the files, transformers would draw at random, and only warn.
+    wrong = sorted({*read["missing_keys"], *(str(key[0]) for key in read["mismatched_keys"])})
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} weights are missing or of another shape, the first is {wrong[0]}",
+            where,
+            expected="all that config.json makes",
+            fix="save or fetch the model again",
+        )
     if spec.quantize:
         for module in model.modules():
             # On CPUs with avx512_bf16 a forward without gradients in eval mode repacks the

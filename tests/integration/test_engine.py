@@ -511,6 +511,22 @@ def test_an_lm_eval_task_runs_on_it(pair_of) -> None:
         assert ours == pytest.approx(theirs, abs=BOUND)
 
 
+@pytest.mark.parametrize("broken", ["missing", "another shape"])
+def test_weights_that_are_not_there_are_never_drawn_at_random(tmp_path: Path, broken: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = tiny_models.save(tmp_path / "base", "llama") / "model.safetensors"
+    weights = load_file(file)
+    name = "model.layers.1.mlp.down_proj.weight"
+    if broken == "missing":
+        del weights[name]
+    else:
+        weights[name] = torch.ones(3, 3)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"bases.b: 1 weights are missing .* first is {name}"):
+        load_model("b", BaseSpec(model="base"), tmp_path)
+
+
 def test_render_without_a_template(tmp_path: Path) -> None:
     tiny_models.save(tmp_path / "plain", "llama", template=False)
     loaded = load_model("plain", BaseSpec(model="plain"), tmp_path)

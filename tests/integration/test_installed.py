@@ -292,3 +292,10 @@ def test_a_task_can_be_asked_with_more_examples_of_its_own(bench) -> None:
     again = bench(items, shots=2, **own)
     assert not again.cached
     assert all("Is it new" in sample.prompt for sample in again.samples)
+
+
+def test_a_task_that_cannot_score_a_real_answer_is_named_with_it(bench) -> None:
+    score = "def score(doc, results):\n    return {'own': 0.0 if not results[0] else doc['none']}\n"
+    bench.write("utils.py", score)
+    with pytest.raises(UserError, match=r"document \d+: lm-eval task mine can't score the answer"):
+        bench()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,12 @@ def test_each_item_may_bring_choices_of_its_own() -> None:
 def test_choices_that_cannot_be_chosen_from_are_named_by_their_row(line: Row, said: str) -> None:
     with pytest.raises(UserError, match=said):
         items_from_rows([line], OWN)
+
+
+@pytest.mark.parametrize("text", [" ", "\n\t ", "\u3000"])
+def test_blank_questions_are_all_alike(text: str) -> None:
+    (arm,) = arms_of(PromptsSpec(zero_shot="{input}", few_shot=(2,), examples=("similar",)))[1:]
+    train = [replace(item(uid), fields={"input": text, "output": "x"}) for uid in range(5)]
+    shots = similar_shots(train, [item(9), replace(item(8), fields=train[0].fields)], arm)
+    assert [len(chosen) for chosen in shots.values()] == [2, 2]
+    assert shots[8] == shots[9]

@@ -194,3 +194,28 @@ def test_a_capability_that_makes_no_sense_is_refused(values, message) -> None:
 def test_a_guard_that_makes_no_sense_is_refused(values, message) -> None:
     with pytest.raises(ValidationError, match=message):
         GuardSpec(**values)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('boom')", r"raised RuntimeError\('boom'\) for the answer 'b'"),
+        ("raise SystemExit(5)", r"raised SystemExit\(5\)"),
+        ("return f(answer, expected, fields)", "raised RecursionError"),
+        ("return None", "gave None"),
+        ("return float('nan')", "gave nan"),
+    ],
+)
+def test_what_own_code_does_wrong_is_one_line_with_the_row(tmp_path, body: str, said: str) -> None:
+    name = f"wrong_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(f"def f(answer, expected, fields):\n    {body}\n")
+    made = CapabilitySpec(data="d", answer=f"python:{name}:f", goal=0.5)
+    row = replace(item("a"), source_file="d.csv", source_line=7)
+    with pytest.raises(UserError, match=rf"d\.csv:7: answer: python:{name}:f {said}"):
+        scorer_of(made, tmp_path)("b", row)
+
+
+def test_numpy_s_numbers_are_numbers(tmp_path) -> None:
+    code = "import numpy\n\n\ndef f(answer, expected, fields):\n    return numpy.float32(0.5)\n"
+    (tmp_path / "with_numpy.py").write_text(code)
+    assert score("python:with_numpy:f", "a", "a", tmp_path) == 0.5
