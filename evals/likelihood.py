@@ -118,12 +118,13 @@ def _read_off(
     """
     places, wanted = places.to(logits.device), wanted.to(logits.device)
     highest = logits.amax(-1)
-    chosen = logits[places, wanted]
-    best = chosen == highest[places]
+    # Below the highest first: beside large logits the sum of a row would lose its last digits.
+    below = logits[places, wanted] - highest[places]
+    best = below == 0
     hits = best.nonzero().flatten()
     best[hits] = logits[places[hits]].argmax(-1) == wanted[hits]  # of equals, the first counts
     rest = logits.sub_(highest.unsqueeze(-1)).exp_().sum(-1).log_()
-    return chosen - (rest + highest)[places], best
+    return below - rest[places], best
 
 
 def tokens_of(rows: Sequence[Row], count: int) -> NDArray[np.int64]:
