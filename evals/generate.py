@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from evals.forward import Forward
     from evals.kv import Prefix
 
-# More rows than this gain nothing: a step's cost then grows with its rows.
-MAX_ROWS = 96
+# More rows than this gain nothing, and take memory: a step's cost then grows with its rows.
+MAX_ROWS = 80
 # New prompts are read when this share of the slots is free: reading few at a time is slow.
 REFILL_SHARE = 4
 
