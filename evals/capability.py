@@ -42,7 +42,7 @@ Answer = Annotated[
 ]
 
 
-_COLUMN = re.compile(r"\{[^{}]+\}")
+_COLUMN = re.compile(r"(?<!\{)\{[^\W\d][\w.-]*\}(?!\})")  # what is filled in; {{x}} is the text {x}
 _WHOLE_COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -77,7 +77,10 @@ class PromptsSpec(_Frozen):
     @classmethod
     def _names_a_column(cls, text: str | None) -> str | None:
         if text is not None and not _COLUMN.search(text):
-            message = "a prompt that names no column, such as {input}, asks every item the same"
+            message = (
+                "a prompt that names no column, such as {input} (in single braces), asks every "
+                "item the same"
+            )
             raise ValueError(message)
         return text
 

@@ -27,7 +27,7 @@ _CHARACTERS = (3, 5)
 
 
 def similar_shots(
-    train: Sequence[Item], items: Sequence[Item], arm: Arm
+    train: Sequence[Item], items: Sequence[Item], arm: Arm, labels: Sequence[str] = ()
 ) -> dict[int, tuple[Item, ...]]:
     """Return uid -> the `arm.shots` examples of each item, the most similar last.
 
@@ -38,27 +38,30 @@ def similar_shots(
     """
     pool = sorted(usable_shots(train), key=lambda item: shot_order(item, 0))[:POOL]
     require_enough(arm, len({item.cluster for item in pool}))
-    order = _by_likeness([question_of(arm, item) for item in pool], arm, items)
+    order = _by_likeness(
+        [question_of(arm, item, labels) for item in pool],
+        [question_of(arm, item, labels) for item in items],
+    )
     return {
         item.uid: _first(pool, places, item, arm.shots)
         for item, places in zip(items, order, strict=True)
     }
 
 
-def _by_likeness(pool: Sequence[str], arm: Arm, items: Sequence[Item]) -> Iterator[list[int]]:
+def _by_likeness(pool: Sequence[str], asked: Sequence[str]) -> Iterator[list[int]]:
     """Yield the pool's positions for each item, the likest first, ties in the pool's order."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=_CHARACTERS, dtype=np.float32)
     if not any(text.strip() for text in pool):  # blank questions are all alike
-        for _ in items:
+        for _ in asked:
             yield list(range(len(pool)))
         return
     known = vectors.fit_transform(pool).T.tocsc()
-    for start in range(0, len(items), _BLOCK):
-        block = items[start : start + _BLOCK]
-        likeness = (vectors.transform(question_of(arm, item) for item in block) @ known).toarray()
+    for start in range(0, len(asked), _BLOCK):
+        block = asked[start : start + _BLOCK]
+        likeness = (vectors.transform(block) @ known).toarray()
         # Float32 sums may differ in the last bits between machines: such differences are ties.
         for row in np.round(likeness, 5):
             yield np.argsort(-row, kind="stable").tolist()

@@ -237,7 +237,7 @@ def forget(
         from pipeline import forget as stage
         from pipeline.report import changed_table, forget_tables
 
-        other = stage.tuned(ws, against) if against else None
+        other = None if against is None else stage.tuned(ws, against)
         report = stage.forget(ws, ui, stage.tuned(ws, adapter), other)
         if show is None:
             return Answer(report.as_json(), forget_tables(report))

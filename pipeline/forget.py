@@ -102,6 +102,9 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
     from pydantic import TypeAdapter
 
     found = gap(ws, ui)
+    for one in (what, against):
+        if one is not None:
+            check_base(ws, found.base, one.adapter_id)
     inputs, parents = dev_inputs(ws, ui, found.base)
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
     parents += [Parent(what.adapter_id, "adapter"), Parent(found.gap_id, "gap")]
@@ -294,3 +297,15 @@ def _paired(one: Subject, before: EvalResult, pairs: Paired) -> PairedScores:
         max_drop=getattr(spec, "max_drop", MET_MAX_DROP),
         accept=getattr(spec, "accept", False),
     )
+
+
+def check_base(ws: Workspace, base: str, adapter_id: str) -> None:
+    """Raise UserError where an adapter is of another base."""
+    adapter = ws.catalog.manifest(adapter_id)
+    if adapter["identity"]["base"] != ws.models.identity(base).digest:
+        raise UserError(
+            f"adapter {adapter_id[:12]} was trained on another base "
+            f"({adapter['meta'].get('base', 'unknown')})",
+            where="train.base",
+            expected=f"an adapter of '{base}' as it is now",
+        )

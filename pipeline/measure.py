@@ -107,7 +107,7 @@ def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Ite
     if arm.similar:
         from evals.similar import similar_shots
 
-        return similar_shots(train, items, arm)
+        return similar_shots(train, items, arm, labels_of_subject(ws, ui, what))
     return choose_shots(train, arm, seed=0)
 
 

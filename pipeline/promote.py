@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from evals.forgetting import Change, GuardFinding
 from evals.gap import ClosedFinding
-from pipeline.forget import CHAMPION, Judged, forget, judge
+from pipeline.forget import CHAMPION, Judged, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.gates import Gate, gates, refusals
 from pipeline.measure import Tuned
 from pipeline.stage import StageOutput, run_stage
-from registry.errors import UserError
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     from registry.adapters import move_alias
 
     found = gap(ws, ui)
-    _check_base(ws, found.base, adapter_id)
+    check_base(ws, found.base, adapter_id)
     dev = forget(ws, ui, Tuned(adapter_id))
     inputs, parents = dev_inputs(ws, ui, found.base)
     tests = _versions(inputs)
@@ -186,14 +185,3 @@ def _looks(ws: Workspace, tests: Mapping[str, str], adapter_id: str) -> int:
         and set(manifest["meta"]["tests"].values()) & set(tests.values())
     }
     return len(earlier | {adapter_id})
-
-
-def _check_base(ws: Workspace, base: str, adapter_id: str) -> None:
-    adapter = ws.catalog.manifest(adapter_id)
-    if adapter["identity"]["base"] != ws.models.identity(base).digest:
-        raise UserError(
-            f"adapter {adapter_id[:12]} was trained on another base "
-            f"({adapter['meta'].get('base', 'unknown')})",
-            where="train.base",
-            expected=f"an adapter of '{base}' as it is now",
-        )

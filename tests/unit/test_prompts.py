@@ -271,3 +271,11 @@ def test_blank_questions_are_all_alike(text: str) -> None:
     shots = similar_shots(train, [item(9), replace(item(8), fields=train[0].fields)], arm)
     assert [len(chosen) for chosen in shots.values()] == [2, 2]
     assert shots[8] == shots[9]
+
+
+def test_similar_examples_know_the_labels() -> None:
+    (arm,) = arms_of(
+        PromptsSpec(zero_shot="{input} {labels}", few_shot=(2,), examples=("similar",))
+    )[1:]
+    shots = similar_shots([item(uid) for uid in range(5)], [item(9)], arm, ("yes", "no"))
+    assert len(shots[9]) == 2
