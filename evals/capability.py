@@ -77,10 +77,7 @@ class PromptsSpec(_Frozen):
     @classmethod
     def _names_a_column(cls, text: str | None) -> str | None:
         if text is not None and not _COLUMN.search(text):
-            message = (
-                "a prompt that names no column, such as {input} (in single braces), asks every "
-                "item the same"
-            )
+            message = "a prompt that names no column, such as {input}, asks every item the same"
             raise ValueError(message)
         return text
 
