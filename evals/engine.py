@@ -7,7 +7,6 @@ the engine's version and the error for requests that are too long, is in evals/l
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,10 +14,10 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
+from evals.answering import Answering
 from evals.encode import Encoder
 from evals.forward import Forward
 from evals.generate import Generator, Job, NoFiniteLogitsError, Stops, one_by_one
-from evals.journal import keys_of
 from evals.layout import laid, refuse_empty, rows_of
 from evals.likelihood import Likelihoods, tokens_of
 from evals.limits import ENGINE_VERSION, NotFiniteError, Overlong, OverlongError
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from evals.journal import Journal
     from evals.layout import Row
     from evals.likelihood import Done
-    from registry.chat import Chat
     from registry.models import LoadedModel
 
 __all__ = ["ENGINE_VERSION", "NotFiniteError", "Overlong", "OverlongError", "PackedLM"]
@@ -49,10 +47,9 @@ CPU_LOGITS, GPU_LOGITS = 2**25, 2**29
 # Keys and values of a generation, in bytes.
 CPU_KV, GPU_KV = 2**30, 8 * 2**30
 UNPACKED_ROWS = 16
-REPORT_S = 0.05
 
 
-class PackedLM(TemplateLM):
+class PackedLM(Answering, TemplateLM):
     """Scores and generates with a loaded model, for any lm-eval task.
 
     Equal to lm-eval's HF backend: the same tokens, the same log-likelihoods. Unlike it, it never
@@ -78,6 +75,7 @@ class PackedLM(TemplateLM):
         """See the class."""
         super().__init__()
         self.loaded = loaded
+        self.chat = loaded.chat
         self.tokenizer = loaded.tokenizer
         self.progress = progress
         self.journal: Journal | None = None
@@ -90,11 +88,6 @@ class PackedLM(TemplateLM):
         self._likelihoods = Likelihoods(self._forward, self._token_budget, logits)
         self._encoder = Encoder(loaded.tokenizer, self.prefix_token_id)
         self._stops: dict[tuple[str, ...], Stops] = {}
-
-    @property
-    def chat(self) -> Chat:
-        """How the base is spoken to."""
-        return self.loaded.chat
 
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Answer as the base alone, or with one adapter, see `LoadedModel.use`."""
@@ -114,15 +107,6 @@ class PackedLM(TemplateLM):
         return self._forward.packs
 
     @property
-    def eot_token_id(self) -> int:
-        """The end-of-text token.
-
-        Raises:
-            UserError: the tokenizer has none, so that no answer could end.
-        """
-        return self.chat.end_of_text
-
-    @property
     def prefix_token_id(self) -> int:
         """What stands before a text without context: BOS, or else end-of-text."""
         bos = self.tokenizer.bos_token_id
@@ -137,21 +121,6 @@ class PackedLM(TemplateLM):
     def max_gen_toks(self) -> int:
         """How many tokens an answer may have where the task doesn't say: as in lm-eval."""
         return 256
-
-    @property
-    def tokenizer_name(self) -> str:
-        """A name for caches: which tokenizer, without a path."""
-        return self.chat.name
-
-    def apply_chat_template(
-        self,
-        chat_history: list[dict[str, str]],
-        add_generation_prompt: bool = True,  # noqa: FBT001, FBT002 - lm-eval's interface
-    ) -> str:
-        """Messages as text; without a generation prompt the last message is left open."""
-        if add_generation_prompt:
-            return self.chat.render(chat_history, add_generation_prompt=True)
-        return self.chat.left_open(chat_history)
 
     def tok_encode(
         self,
@@ -240,42 +209,6 @@ class PackedLM(TemplateLM):
             keep[place, len(context) - 1 : len(tokens)] = True
         return self._forward.plain(ids, keep)
 
-    def _answered(
-        self, kind: str, asked: Sequence[Any], answer: Callable[[list[int], Done], None]
-    ) -> list[Any]:
-        """Answers to requests: those in the journal from there, the rest by the model.
-
-        Args:
-            kind: of the requests.
-            asked: the arguments of each.
-            answer: is given the indices of those to be asked, and whom to tell each answer.
-        """
-        journal = self.journal
-        keys = keys_of(kind, asked) if journal else []
-        answers = [journal.get(key) for key in keys] if journal else [None] * len(asked)
-        still = [index for index, known in enumerate(answers) if known is None]
-        report = self._reporter(len(asked))
-        report(len(asked) - len(still))
-
-        def done(place: int, found: Any) -> None:
-            answers[still[place]] = found
-            if journal:
-                journal.add(keys[still[place]], found)
-            report(1)
-
-        try:
-            if still:
-                answer(still, done)
-        except OverlongError as error:
-            found = [Overlong(still[one.index], one.tokens) for one in error.requests]
-            raise OverlongError(found, error.context) from None
-        except NotFiniteError as error:
-            raise NotFiniteError(still[error.request], error.layer) from None
-        finally:
-            if journal:
-                journal.flush()
-        return [tuple(one) if isinstance(one, list) else one for one in answers]
-
     def _write(self, jobs: Sequence[Job], done: Done) -> None:
         places = {id(job): place for place, job in enumerate(jobs)}
 
@@ -349,15 +282,3 @@ class PackedLM(TemplateLM):
         if len(long):
             found = [Overlong(index, int(lengths[index])) for index in long.tolist()]
             raise OverlongError(found, self.max_length)
-
-    def _reporter(self, total: int) -> Callable[[int], None]:
-        done, due = 0, 0.0
-
-        def report(count: int) -> None:
-            nonlocal done, due
-            done += count
-            if self.progress is not None and (done == total or time.monotonic() >= due):
-                self.progress(done, total)
-                due = time.monotonic() + REPORT_S
-
-        return report

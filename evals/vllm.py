@@ -16,7 +16,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.vllm_causallms import VLLM
 from vllm.lora.request import LoRARequest
 
-from evals.journal import keys_of
+from evals.answering import Answering
 from evals.layout import refuse_empty
 from evals.limits import NotFiniteError, Overlong, OverlongError
 from evals.vllm_adapter import check_vllm_adapter, lora_rank
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
+    from evals.answering import Done
     from evals.journal import Journal
     from registry.chat import Chat
     from registry.identity import BaseSpec
@@ -46,7 +47,7 @@ _ALL = 2**31  # more than there are requests: lm-eval then divides nothing, and 
 _NO_LAYER = "a module that vLLM doesn't name"
 
 
-class VllmLM(VLLM):
+class VllmLM(Answering, VLLM):
     """Scores and generates with vLLM; what it may be asked is what `PackedLM` may be asked.
 
     A request that doesn't fit is refused, never cut, and generation is greedy. Log-likelihoods
@@ -111,26 +112,6 @@ class VllmLM(VLLM):
                 fix="read what it said before, or set evals.backend: gapmend",
             ) from error
         self.tokenizer = self.chat.tokenizer
-
-    @property
-    def eot_token_id(self) -> int:
-        """The end-of-text token (UserError where the tokenizer has none)."""
-        return self.chat.end_of_text
-
-    @property
-    def tokenizer_name(self) -> str:
-        """A name for caches: which tokenizer, without a path."""
-        return self.chat.name
-
-    def apply_chat_template(
-        self,
-        chat_history: list[dict[str, str]],
-        add_generation_prompt: bool = True,  # noqa: FBT001, FBT002 - lm-eval's interface
-    ) -> str:
-        """Messages as text; without a generation prompt the last message is left open."""
-        if add_generation_prompt:
-            return self.chat.render(chat_history, add_generation_prompt=True)
-        return self.chat.left_open(chat_history)
 
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Answer as the base alone, or with one adapter; vLLM holds it under a number of its own.
@@ -222,7 +203,7 @@ class VllmLM(VLLM):
             lengths.append(len(self.tok_encode(text)) + int(kwargs["max_gen_toks"]))
         self._refuse_overlong(lengths)
         write = super().generate_until
-        return self._answered(
+        return self._in_chunks(
             "generate_until",
             asked,
             lambda chunk: write([requests[i] for i in chunk], disable_tqdm),
@@ -240,7 +221,7 @@ class VllmLM(VLLM):
         # Unlike ours, vLLM reads the last token too, and writes one more.
         self._refuse_overlong([len(context) + len(rest) + 1 for _, context, rest in asked])
         score = super()._loglikelihood_tokens
-        return self._answered(
+        return self._in_chunks(
             "tokens",
             [request[1:] for request in asked],
             lambda chunk: score([asked[i] for i in chunk], disable_tqdm),
@@ -267,27 +248,19 @@ class VllmLM(VLLM):
         write_scaled(adapter, scale, folder)
         return folder
 
-    def _answered(
+    def _in_chunks(
         self, kind: str, asked: Sequence[Any], answer: Callable[[list[int]], list[Any]]
     ) -> list[Any]:
-        """Answers to requests: those in the journal from there, the rest a chunk at a time."""
-        journal = self.journal
-        keys = keys_of(kind, asked) if journal else []
-        answers = [journal.get(key) for key in keys] if journal else [None] * len(asked)
-        still = [index for index, known in enumerate(answers) if known is None]
-        for start in range(0, len(still), CHUNK):
-            chunk = still[start : start + CHUNK]
-            for index, found in zip(chunk, answer(chunk), strict=True):
-                if isinstance(found, tuple) and not isfinite(found[0]):
-                    raise NotFiniteError(index, _NO_LAYER)
-                answers[index] = found
-                if journal:
-                    journal.add(keys[index], found)
-            if journal:
-                journal.flush()
-            if self.progress is not None:
-                self.progress(len(asked) - len(still) + start + len(chunk), len(asked))
-        return [tuple(one) if isinstance(one, list) else one for one in answers]
+        """Answers to requests, a chunk at a time."""
+
+        def each(still: list[int], done: Done) -> None:
+            for start in range(0, len(still), CHUNK):
+                for place, found in enumerate(answer(still[start : start + CHUNK]), start):
+                    if isinstance(found, tuple) and not isfinite(found[0]):
+                        raise NotFiniteError(place, _NO_LAYER)
+                    done(place, found)
+
+        return self._answered(kind, asked, each)
 
     def _refuse_overlong(self, lengths: Sequence[int]) -> None:
         most = self.max_length

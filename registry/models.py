@@ -25,7 +25,7 @@ from registry.identity import (
 from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     import torch
@@ -114,20 +114,6 @@ class LoadedModel:
             yield
         # PEFT lets the weights of an adapter that it switches on again be trained.
         self.model.requires_grad_(requires_grad=False)
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool,
-    ) -> str:
-        """Messages as the text that the model reads, see `Chat.render`.
-
-        Raises:
-            UserError: the template can't render these messages.
-        """
-        return self.chat.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
     def _insert(self, adapter: Path, key: str) -> None:
         with quiet_libraries():

@@ -116,7 +116,7 @@ class _Turns:
 
     def render(self, count: int, *, generate: bool) -> str:
         try:
-            return self.loaded.render(
+            return self.loaded.chat.render(
                 self.messages[:count], tools=self.tools, add_generation_prompt=generate
             )
         except UserError as error:

@@ -531,9 +531,9 @@ def test_render_without_a_template(tmp_path: Path) -> None:
     tiny_models.save(tmp_path / "plain", "llama", template=False)
     loaded = load_model("plain", BaseSpec(model="plain"), tmp_path)
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    asked = loaded.render(chat, add_generation_prompt=True)
+    asked = loaded.chat.render(chat, add_generation_prompt=True)
     assert asked == "Be brief.\n\nHi\n"
-    answered = loaded.render(
+    answered = loaded.chat.render(
         [*chat, {"role": "assistant", "content": "Yo"}], add_generation_prompt=False
     )
     assert answered == asked + "Yo</s>"
@@ -546,7 +546,7 @@ def test_a_template_without_system_gets_it_in_the_first_turn(pair_of) -> None:
     loaded.tokenizer.chat_template = refuse + template
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     try:
-        text = loaded.render(chat, add_generation_prompt=True)
+        text = loaded.chat.render(chat, add_generation_prompt=True)
     finally:
         loaded.tokenizer.chat_template = template
     assert text == "<|user|>Be brief.\n\nHi<|end|><|assistant|>"
@@ -558,7 +558,7 @@ def test_a_template_is_run_in_a_sandbox(pair_of) -> None:
     loaded.tokenizer.chat_template = "{{ ''.__class__.__mro__ }}{{ messages.__init__.__globals__ }}"
     try:
         with pytest.raises(UserError):
-            loaded.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
+            loaded.chat.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
     finally:
         loaded.tokenizer.chat_template = template
 

@@ -94,7 +94,7 @@ def test_only_answers_and_their_ends_are_trained(
     assert trained(loaded, label_mask(loaded, row(ONE))) == one
     assert trained(loaded, label_mask(loaded, row(TWO))) == two
     whole = label_mask(loaded, row(TWO))
-    assert loaded.tokenizer.decode(whole.input_ids) == loaded.render(
+    assert loaded.tokenizer.decode(whole.input_ids) == loaded.chat.render(
         TWO, add_generation_prompt=False
     )
 
@@ -113,7 +113,7 @@ def test_an_answer_can_be_kept_out(
 def test_what_is_trained_follows_what_is_asked_for(loaded: LoadedModel) -> None:
     """Served equals trained: the trained text begins where the generation prompt ends."""
     encoded = label_mask(loaded, row())
-    prompt = loaded.tokenizer(loaded.render(ONE[:1], add_generation_prompt=True))["input_ids"]
+    prompt = loaded.tokenizer(loaded.chat.render(ONE[:1], add_generation_prompt=True))["input_ids"]
     assert list(encoded.input_ids[: len(prompt)]) == prompt
     assert encoded.labels[len(prompt)] != IGNORED
     assert (encoded.labels[: len(prompt)] == IGNORED).all()

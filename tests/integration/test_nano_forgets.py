@@ -36,7 +36,7 @@ def answers(loaded: LoadedModel, name: str) -> list[str]:
 
     stop = {"until": ["<|end|>"], "max_gen_toks": 8}
     asked = [
-        loaded.render([{"role": "user", "content": row["input"]}], add_generation_prompt=True)
+        loaded.chat.render([{"role": "user", "content": row["input"]}], add_generation_prompt=True)
         for row in read(name, "dev", ASKED)
     ]
     requests = [Instance("generate_until", {}, (text, stop), 0, ("x", 0, 1)) for text in asked]

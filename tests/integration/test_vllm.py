@@ -335,6 +335,7 @@ def test_what_our_engine_refuses_it_refuses(theirs: VllmLM, monkeypatch) -> None
 
 def test_a_killed_evaluation_goes_on(theirs: VllmLM, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("evals.vllm.CHUNK", 3)
+    monkeypatch.setattr("evals.answering.REPORT_S", 0)
     engine = stand_in_vllm.STARTED[-1]
     whole = scores(theirs)
     written = theirs.generate_until(requests("generate_until", ASKED))
@@ -354,7 +355,7 @@ def test_a_killed_evaluation_goes_on(theirs: VllmLM, tmp_path: Path, monkeypatch
     theirs.progress = lambda done, total: seen.append((done, total))
     assert scores(theirs) == whole
     assert len(engine.asked) == len(PAIRS)
-    assert seen == [(3, 8), (6, 8), (8, 8)]
+    assert seen == [(done, 8) for done in (*range(7), *range(6, 9))]
     for _ in range(2):
         assert theirs.generate_until(requests("generate_until", ASKED)) == written
         theirs.journal = Journal(tmp_path / "j.jsonl")
