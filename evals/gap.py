@@ -2,7 +2,8 @@
 
 Before: `met` (lower bound of the base's score at or above goal - margin), `prompt` (the best prompt
 on half A of dev has its lower bound at or above goal - margin on half B), `tune` (the upper bound
-is below the goal, Holm over capabilities, and no prompt does it), else `inconclusive`.
+is below the goal, Holm over capabilities, and so is that of the best prompt on half B, if any was
+tried), else `inconclusive`.
 After, on test: `closed` (met's rule), `open` (upper bound below the goal), else `inconclusive`.
 """
 
@@ -137,7 +138,14 @@ def _judge(measured: MeasuredCapability, p_value: float, p_holm: float, family: 
     verdict = _verdict(measured, base, prompt, p_holm)
     unsettled = verdict == "inconclusive"
     confidence = 1 - (1 - CONFIDENCE) / family
-    settle = _items_to_settle(measured.base, goal, margin, confidence) if unsettled else None
+    settle = None
+    if (
+        unsettled and prompt and base.high < goal
+    ):  # the prompt is what isn't settled, on half of dev
+        half = _items_to_settle(prompt.arm.half_b, goal, margin, CONFIDENCE)
+        settle = half and 2 * half
+    elif unsettled:
+        settle = _items_to_settle(measured.base, goal, margin, confidence)
     return GapFinding(
         capability=measured.capability,
         goal=goal,
@@ -166,7 +174,7 @@ def _verdict(
         return "met"
     if prompt and _reaches(prompt.score, floor):
         return "prompt"
-    if p_holm < 1 - CONFIDENCE:
+    if p_holm < 1 - CONFIDENCE and (prompt is None or prompt.score.high < measured.goal):
         return "tune"
     return "inconclusive"
 

@@ -63,6 +63,16 @@ def installed_items(named: str, root: Path, split: str, limit: int | None = None
     return sorted(kept, key=lambda item: item.uid)
 
 
+def documents_digest(named: str, root: Path) -> str:
+    """Return the digest of all that a task asks and shows: its data may change under one name.
+
+    Raises:
+        UserError: as `installed_items`.
+    """
+    task = _task(named, root)
+    return digest([*(_hash(doc) for doc in task.eval_docs), _shown(task)])
+
+
 def with_reminders(items: Sequence[Item], named: str, root: Path) -> list[Item] | None:
     """Return items to be asked with more of the task's examples than it gives by itself.
 

@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evals.capability import labels_of
 from evals.limits import ENGINE_VERSION
 from evals.prompts import render_messages
-from evals.scorers import code_path
+from evals.scorers import code_files
 from evals.task_files import own_file, task_digest
 from registry.errors import UserError
 from registry.hashing import digest, file_digest
@@ -138,13 +139,14 @@ def identity_of(plan: Plan) -> dict[str, Any]:
 def code_digest(spec: CapabilitySpec | GuardSpec, root: Path) -> str | None:
     """Return the digest of the user's own code that scores, None where there is none.
 
-    That is the module of a `python:` answer, or the folder of a task's file in `lm_eval:`.
+    That is the module of a `python:` answer with what it imports from `root`, or the folder of a task's file in `lm_eval:`.
 
     Raises:
         UserError: it isn't there.
     """
     if spec.answer is not None and spec.answer.startswith("python:"):
-        return file_digest(code_path(spec.answer, root))
+        files = code_files(spec.answer, root)
+        return digest({os.path.relpath(file, root): file_digest(file) for file in files})
     own = own_file(getattr(spec, "lm_eval", None), root)
     return None if own is None else task_digest(own)
 

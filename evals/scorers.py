@@ -133,6 +133,27 @@ def code_path(answer: str, root: Path) -> Path:
     return Path(found.origin)
 
 
+def code_files(answer: str, root: Path) -> list[Path]:
+    """Return the file of a `python:` answer and all that it imports from `root`; nothing is run.
+
+    Raises:
+        UserError: as `code_path`, or a file of them is not Python.
+    """
+    from modulefinder import ModuleFinder
+
+    path, root = code_path(answer, root), root.resolve()
+    if not path.resolve().is_relative_to(root):
+        return [path]
+    finder = ModuleFinder(path=[str(root)])
+    try:
+        finder.run_script(str(path))
+    except (SyntaxError, ValueError) as error:
+        where = f"{getattr(error, 'filename', None) or path}:{getattr(error, 'lineno', None) or 1}"
+        raise UserError(f"answer: {answer}: {error.args[0]}", where, expected="Python") from error
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
+    return sorted({path, *(Path(file) for file in files if file)})
+
+
 def _exact(answer: str, item: Item) -> float:
     return float(normal(answer) == normal(item.expected))
 

@@ -139,28 +139,25 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
 def changed_items(
     ws: Workspace, ui: Ui, report: ForgetReport, which: Literal["lost", "gained"]
 ) -> tuple[ChangedItem, ...]:
-    """Return the items that were lost (or gained), guard by guard, with both answers.
+    """Return the items that were lost (or gained) of everything compared, with both answers.
 
     Reads what `forget` measured; nothing is scored again.
     """
     base, what = gap(ws, ui).base, Tuned(report.adapter_id, report.scale)
     earlier = Tuned(report.against) if report.against else None
+    sign = -1 if which == "lost" else 1
     found: list[ChangedItem] = []
-    for finding in report.kept:
-        uids = set(finding.lost_uids if which == "lost" else finding.gained_uids)
-        if not uids:
+    for one in subjects(ws):
+        if one.name not in report.changes:
             continue
-        one = next(subject for subject in subjects(ws) if subject.name == finding.guard)
         items = items_of(ws, ui, one, "dev")
         before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=earlier)
         after = measure(ws, ui, one, base=base, items=items, split="dev", tuned=what)
-        answers = {sample.row_uid: sample.answer for sample in after.samples}
+        later = {sample.row_uid: sample for sample in after.samples}
         found += [
-            ChangedItem(
-                finding.guard, s.row_uid, s.prompt, s.expected, s.answer, answers[s.row_uid]
-            )
+            ChangedItem(one.name, s.row_uid, s.prompt, s.expected, s.answer, now.answer)
             for s in before.samples
-            if s.row_uid in uids
+            if sign * ((now := later[s.row_uid]).score - s.score) > 0
         ]
     return tuple(found)
 

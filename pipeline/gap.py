@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "gap"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[P
         }
         if (code := code_digest(what.spec, ws.root)) is not None:
             described[what.name]["code"] = code
+        if (named := getattr(what.spec, "lm_eval", None)) is not None:
+            from evals.installed import documents_digest
+
+            described[what.name]["documents"] = documents_digest(named, ws.root)
         if version:
             parents[version] = Parent(version, "dataset")
     inputs = {"base": ws.models.identity(base).digest, "subjects": described}
@@ -183,6 +187,13 @@ def _try_prompts(
     half_a = [item for item in items if half_of(item.cluster) == "A"]
     half_b = [item for item in items if half_of(item.cluster) == "B"]
     arms: list[Arm] = [arm for arm in arms_of(spec.prompts) if arm != zero_shot(what)]
+    if arms and not (half_a and half_b):
+        raise UserError(
+            f"{what.name}: prompts are chosen on one half of dev and judged on the other, and one "
+            f"half has no items ({len(items)} in all)",
+            expected="more items that are no near-duplicates of each other",
+            fix="add rows to dev, or take few_shot and cot out of prompts",
+        )
     on_a = {arm.name: _fitting(ws, ui, what, base, half_a, arm) for arm in arms}
     fit = {name: result for name, result in on_a.items() if result is not None}
     by_score = sorted(fit.values(), key=lambda r: (-r.mean, r.prompt_tokens_mean, r.arm))

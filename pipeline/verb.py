@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import traceback
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,9 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
 
     ui = Ui(as_json=as_json)
     try:
-        given = work(ui)
+        # What a user's own scorer or task prints must not get into the answer.
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            given = work(ui)
     except GapmendError as error:
         _refuse(str(error), type(error).__name__, error.exit_code, as_json=as_json)
     except KeyboardInterrupt:

@@ -116,6 +116,8 @@ class LoadedModel:
         self.model.requires_grad_(requires_grad=False)
 
     def _insert(self, adapter: Path, key: str) -> None:
+        from safetensors import SafetensorError
+
         with quiet_libraries():
             from peft import PeftModel
 
@@ -124,11 +126,20 @@ class LoadedModel:
             oldest = next(iter(self._scalings))
             self._peft.delete_adapter(oldest)
             del self._scalings[oldest]
-        with _only_our_warnings():
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self.model, str(adapter), adapter_name=key)
-            else:
-                self._peft.load_adapter(str(adapter), adapter_name=key)
+        try:
+            with _only_our_warnings():
+                if self._peft is None:
+                    self._peft = PeftModel.from_pretrained(
+                        self.model, str(adapter), adapter_name=key
+                    )
+                else:
+                    self._peft.load_adapter(str(adapter), adapter_name=key)
+        except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"adapter {adapter.name[:12]} can't be put on this base: {said}",
+                fix="`gapmend fsck` says whether its files are damaged",
+            ) from error
         self._scalings[key] = [
             (module.scaling, float(module.scaling[key]))
             for module in self.model.modules()
@@ -284,12 +295,23 @@ def check_adapter(adapter: Path) -> None:
             f"adapter {adapter} has no adapter_model.safetensors",
             expected="safetensors: a pickle can run code when it is loaded",
         )
-    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    config = _config_of(adapter)
     if "target_modules" not in config:
         kind = config.get("peft_type", "unknown")
         raise UserError(f"adapter {adapter} is of type {kind}", expected="LoRA or its relatives")
 
 
 def _saves_modules(adapter: Path) -> bool:
-    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
-    return bool(config.get("modules_to_save"))
+    return bool(_config_of(adapter).get("modules_to_save"))
+
+
+def _config_of(adapter: Path) -> dict[str, Any]:
+    path = adapter / "adapter_config.json"
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"not the JSON of an adapter ({error})",
+            str(path),
+            fix="`gapmend fsck` says whether it is damaged",
+        ) from error

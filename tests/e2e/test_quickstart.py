@@ -57,7 +57,8 @@ def test_lost_items_are_shown_with_both_answers(quickstart: Path) -> None:
     (first,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
     call = ("forget", "--adapter", first["adapter_id"], "--show", "lost", "-C", quickstart)
     found = gapmend(*call, "--json").json()
-    assert len(found["lost"]) == sum(guard["lost"] for guard in found["kept"]) > 0
+    lost = sum(change["lost"] for change in found["changes"].values())
+    assert len(found["lost"]) == lost > sum(guard["lost"] for guard in found["kept"]) > 0
     for item in found["lost"]:
         assert item["before"] == item["expected"] != item["after"]
     assert "--json has them all" in gapmend(*call).out

@@ -511,6 +511,16 @@ def test_an_lm_eval_task_runs_on_it(pair_of) -> None:
         assert ours == pytest.approx(theirs, abs=BOUND)
 
 
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_damaged_adapter_is_one_line(tmp_path: Path, file: str) -> None:
+    tiny_models.save(tmp_path / "base", "llama")
+    tiny_models.save_adapter(tmp_path / "a", tmp_path / "base")
+    (tmp_path / "a" / file).write_bytes(b"{")
+    loaded = load_model("b", BaseSpec(model="base"), tmp_path)
+    with pytest.raises(UserError, match="gapmend fsck"):
+        loaded.use(tmp_path / "a")
+
+
 @pytest.mark.parametrize("broken", ["missing", "another shape"])
 def test_weights_that_are_not_there_are_never_drawn_at_random(tmp_path: Path, broken: str) -> None:
     from safetensors.torch import load_file, save_file

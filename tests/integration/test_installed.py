@@ -299,3 +299,14 @@ def test_a_task_that_cannot_score_a_real_answer_is_named_with_it(bench) -> None:
     bench.write("utils.py", score)
     with pytest.raises(UserError, match=r"document \d+: lm-eval task mine can't score the answer"):
         bench()
+
+
+def test_a_task_s_documents_decide_what_is_asked(bench) -> None:
+    from evals.installed import documents_digest
+
+    named = "tasks/mine/mine.yaml"
+    before = documents_digest(named, bench.root)
+    assert documents_digest(named, bench.root) == before
+    bench.data.write_text(bench.data.read_text().replace('"question": "7"', '"question": "seven"'))
+    bench.write("mine.yaml", WRITTEN + OWN + "# read again\n")  # a process reads a task once
+    assert documents_digest(named, bench.root) != before

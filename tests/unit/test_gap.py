@@ -57,6 +57,17 @@ def test_the_prompt_is_chosen_on_half_a_and_judged_on_half_b() -> None:
     assert finding.verdict == "tune"
 
 
+def test_a_prompt_that_may_reach_the_goal_is_no_reason_to_train() -> None:
+    """16 of 16 is perfect and shows .794 at least: nothing says that the prompt doesn't do it."""
+    finding = judge(measured(2, arm("few_shot_5", 14, 16, n=16), n=30, goal=0.9))[0]
+    assert finding.base.high < 0.9
+    assert finding.best_prompt_interval is not None
+    assert finding.best_prompt_interval.low < 0.88
+    assert finding.verdict == "inconclusive"
+    assert finding.items_to_settle is not None
+    assert 30 < finding.items_to_settle < 200
+
+
 def test_of_equal_prompts_the_cheaper_one_is_best() -> None:
     dear, cheap = arm("few_shot_20", 440, 430, tokens=900), arm("few_shot_5", 440, 430, tokens=200)
     assert judge(measured(600, dear, cheap))[0].best_prompt == "few_shot_5"

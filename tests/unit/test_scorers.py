@@ -219,3 +219,22 @@ def test_numpy_s_numbers_are_numbers(tmp_path) -> None:
     code = "import numpy\n\n\ndef f(answer, expected, fields):\n    return numpy.float32(0.5)\n"
     (tmp_path / "with_numpy.py").write_text(code)
     assert score("python:with_numpy:f", "a", "a", tmp_path) == 0.5
+
+
+def test_what_a_scorer_imports_from_the_workspace_is_its_code_too(tmp_path) -> None:
+    from evals.plan import code_digest
+
+    (tmp_path / "sc.py").write_text(
+        "import json\n\nimport helper\n\n\ndef f(a, e, d):\n    return helper.h(a)\n"
+    )
+    (tmp_path / "helper.py").write_text("def h(a):\n    return 0.0\n")
+    (tmp_path / "other.py").write_text("raise RuntimeError('never run')\n")
+    made = CapabilitySpec(data="d", answer="python:sc:f", goal=0.5)
+    before = code_digest(made, tmp_path)
+    (tmp_path / "other.py").write_text("changed = 1\n")
+    assert code_digest(made, tmp_path) == before
+    (tmp_path / "helper.py").write_text("def h(a):\n    return 1.0\n")
+    assert code_digest(made, tmp_path) != before
+    (tmp_path / "sc.py").write_text("def f(a, e, d)\n")
+    with pytest.raises(UserError, match=r"sc\.py:1: answer: python:sc:f: expected ':'"):
+        code_digest(made, tmp_path)
