@@ -139,7 +139,8 @@ def identity_of(plan: Plan) -> dict[str, Any]:
 def code_digest(spec: CapabilitySpec | GuardSpec, root: Path) -> str | None:
     """Return the digest of the user's own code that scores, None where there is none.
 
-    That is the module of a `python:` answer with what it imports from `root`, or the folder of a task's file in `lm_eval:`.
+    That is the module of a `python:` answer with what it imports from `root`, or the folder of a
+    task's file in `lm_eval:`.
 
     Raises:
         UserError: it isn't there.
