@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evals.plan import Answerer, Question
     from evals.results import Sample
 
-MOST_ITEMS = 200
+MOST_ITEMS = 100
 """Items that the divergence is measured on, at most: it settles long before a score does."""
 
 ANSWER_TOKENS = 32

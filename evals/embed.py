@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Matrix = np.ndarray[Any, np.dtype[np.float32]]
 
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = 1024
 """Tokens in one batch, padding included."""
 
 VERSION = 1

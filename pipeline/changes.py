@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
-MOST_ASKED_AGAIN = 200
+MOST_ASKED_AGAIN = 100
 """Lost items that are asked again, at most: enough to tell hidden from lost."""
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGE = "forget"
-VERSION = 4
+VERSION = 5
 CHAMPION = "champion"
 """The alias of the adapter in force."""
 

@@ -23,7 +23,7 @@ def test_verdicts_tell_the_story(quickstart: Path) -> None:
         "intent": "tune",
     }
     best = {one["capability"]: one["best_prompt"] for one in found["findings"]}
-    assert (best["form"], best["intent"]) == ("few_shot_5", "few_shot_5_similar")
+    assert (best["form"], best["intent"]) == ("few_shot_5", "few_shot_3_similar")
     assert all(one["base"]["n"] >= 1000 for one in found["findings"])
     assert len(found["guards"]) >= 3
 
