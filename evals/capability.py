@@ -79,6 +79,9 @@ class PromptsSpec(_Frozen):
         if text is not None and not _COLUMN.search(text):
             message = "a prompt that names no column, such as {input}, asks every item the same"
             raise ValueError(message)
+        if text is not None and "{output}" in _COLUMN.findall(text):
+            message = "a prompt that names {output} tells the answer that it asks for"
+            raise ValueError(message)
         return text
 
 
@@ -152,6 +155,7 @@ class GuardSpec(_Scored):
     data: str | None = Field(None, description="The dataset with its rows.")
     lm_eval: str | None = Field(
         None,
+        min_length=1,
         description="The name of an installed lm-eval task, or a task's YAML file (.yaml, .yml).",
     )
     allow_code: bool = Field(

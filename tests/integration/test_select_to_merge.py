@@ -348,7 +348,7 @@ def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
 
 
 def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
-    """As ARC and MMLU have them: another list in every row, in a column of lists."""
+    """Another list in every row, in a column of lists."""
     labels = "answer: choice, labels: '{options}', goal: 0.95"
     ws = make_workspace(tmp_path, SPEC.replace("answer: choice, goal: 0.95", labels))
     rng = random.Random(1)

@@ -279,3 +279,17 @@ def test_similar_examples_know_the_labels() -> None:
     )[1:]
     shots = similar_shots([item(uid) for uid in range(5)], [item(9)], arm, ("yes", "no"))
     assert len(shots[9]) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("{input} {output}", "tells the answer"),
+        ("Which? {{input}}", "names no column"),
+        ("Which? {in put}", "names no column"),
+    ],
+)
+def test_a_prompt_that_asks_nothing_or_tells_all_is_refused(prompt: str, said: str) -> None:
+    for key in ("zero_shot", "cot"):
+        with pytest.raises(ValueError, match=said):
+            PromptsSpec.model_validate({key: prompt})
