@@ -135,7 +135,7 @@ def forget_tables(report: ForgetReport) -> list[RenderableType]:
     where = after or f"({report.split})"
     return [
         closed_table(f"what {name} closed {where}", report.closed, report.changes),
-        kept_table(f"what {name} lost {where}", report.kept, report.changes),
+        _kept(f"what {name} lost {where}", report.kept, report.changes),
     ]
 
 
@@ -156,6 +156,15 @@ def closed_table(
         "verdict": [verdict(one.verdict) for _, one, _ in found],
     }
     return _filled(title, columns)
+
+
+def _kept(
+    title: str, kept: Sequence[GuardFinding], changes: Mapping[str, Change]
+) -> RenderableType:
+    """Return the table of what was lost, or that nothing was there to be lost."""
+    if not kept:
+        return Text(f"{title}: nothing asked (the spec has no guards)")
+    return kept_table(title, kept, changes)
 
 
 def kept_table(title: str, kept: Sequence[GuardFinding], changes: Mapping[str, Change]) -> Table:
@@ -231,7 +240,7 @@ def promote_tables(report: PromoteReport) -> list[RenderableType]:
         closed_table(
             f"promote: what {name} closed ({report.split})", report.closed, report.changes
         ),
-        kept_table(f"promote: what {name} lost ({report.split})", report.kept, report.changes),
+        _kept(f"promote: what {name} lost ({report.split})", report.kept, report.changes),
     ]
     if report.promoted:
         return [*shown, Text(f"promoted: {name} is champion (look {report.looks} at test)")]

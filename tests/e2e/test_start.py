@@ -23,3 +23,13 @@ def test_help_answers_within_its_target(project_root: Path) -> None:
         taken.append(time.perf_counter() - began)
     # The quickest: what else the machine does can only make a call slower.
     assert min(taken) <= targets["start"]["help_seconds"]
+
+
+def test_the_starter_runs_as_it_is_and_ends_promoted(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    assert gapmend("init", folder).code == 0
+    done = gapmend("run", "-C", folder, timeout=300)
+    assert done.code == 0, done.err
+    assert "is champion" in done.out
+    assert "│ routing │ 0.90 │" in done.out
+    assert "nothing asked (the spec has no guards)" in done.out
