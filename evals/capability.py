@@ -123,6 +123,8 @@ class _Scored(_Frozen):
         if answer != "regex" and self.pattern is not None:
             message = "pattern is for answer: regex alone"
             raise ValueError(message)
+        if self.pattern is not None:
+            _check_pattern(self.pattern)
         if answer != "choice" and self.labels is not None:
             message = "labels are for answer: choice alone"
             raise ValueError(message)
@@ -268,6 +270,14 @@ def check_labels(labels: Sequence[str]) -> None:
     if any(not label.strip() for label in labels):
         message = "a label is empty"
         raise ValueError(message)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(_COLUMN.sub("x", pattern))
+    except re.error as error:
+        message = f"the pattern {pattern!r} is not valid: {error}"
+        raise ValueError(message) from None
 
 
 def _limit_order(item: Item) -> str:

@@ -78,11 +78,19 @@ class HarnessLM(PackedLM):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run `lm-eval` with these arguments, as its own program does."""
+    """Run `lm-eval` with these arguments, as its own program does.
+
+    Raises:
+        UserError: what lm-eval raises for a wrong argument, an unknown task or missing data.
+    """
     from lm_eval.__main__ import cli_evaluate
 
     sys.argv = ["lm-eval", *arguments]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(said, "lm-eval", fix="see gapmend lm-eval run --help") from error
 
 
 def _adapter(folder: str) -> Path:

@@ -11,7 +11,9 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+    from evals.capability import CapabilitySpec, GuardSpec
     from pipeline.workspace import Workspace
+    from registry.datasets import Sources
     from registry.models import BaseIdentity
     from registry.sizes import WeightSizes
 
@@ -59,27 +61,49 @@ def check(ws: Workspace) -> CheckReport:
     """
     from evals.plan import code_digest
     from evals.task_files import task_file
-    from pipeline.measure import subjects
+    from pipeline.measure import placed, subjects
     from registry.datasets import sources
     from registry.sizes import weight_sizes
 
-    files = {
-        name: [str(file.path) for file in sources(spec, ws.root).files]
-        for name, spec in ws.spec.datasets.items()
-    }
+    found = {name: sources(spec, ws.root) for name, spec in ws.spec.datasets.items()}
+    files = {name: [str(file.path) for file in one.files] for name, one in found.items()}
     for name, guard in ws.spec.guards.items():
         if guard.lm_eval is not None:
             task_file(guard.lm_eval, ws.root, f"guards.{name}.lm_eval")
     for what in subjects(ws):
-        code_digest(what.spec, ws.root)
+        with placed(what):
+            code_digest(what.spec, ws.root)
+            if what.spec.data is not None:
+                _ask_first(what.spec, found[what.spec.data])
     bases = tuple(
         BaseCheck(ws.models.identity(name), weight_sizes(_config(ws, name)))
         for name in ws.spec.bases
     )
+    for name in ws.spec.bases:
+        _ = ws.models.chat(name).end_of_text
     ws.models.backend(ws.spec.train.base)
     return CheckReport(
         bases, files, tuple(ws.spec.capabilities), tuple(ws.spec.guards), machine(ws)
     )
+
+
+def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:
+    """Fill every prompt of `spec`, and its pattern, with the first row of its dataset.
+
+    Raises:
+        UserError: the row is no question with an answer, or a template names no column of it.
+    """
+    from evals.capability import items_from_rows
+    from evals.prompts import arms_of, fill, render_messages
+    from registry.collect import first_row
+
+    row = first_row(files, spec.data or "")
+    labels = ("a label",) if spec.answer == "choice" else ()  # those of the data: not read yet
+    for item in items_from_rows([row] if row else [], spec):
+        for arm in arms_of(spec.prompts):
+            render_messages(arm, item, (), labels)
+        if spec.pattern is not None:
+            fill(spec.pattern, item.fields)
 
 
 def _config(ws: Workspace, base: str) -> PreTrainedConfig:

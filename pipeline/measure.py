@@ -6,13 +6,14 @@ never asked twice: every evaluation is kept under a key of all that decides it.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from evals.capability import CapabilitySpec, GuardSpec, Item
     from evals.evaluate import EvalResult
@@ -59,6 +60,17 @@ def subject(ws: Workspace, name: str) -> Subject:
             return candidate
     known = ", ".join(s.name for s in subjects(ws))
     raise UserError(f"no capability or guard is called '{name}'", expected=f"one of {known}")
+
+
+@contextmanager
+def placed(what: Subject) -> Iterator[None]:
+    """Name `what` in every error that names no place of its own."""
+    try:
+        yield
+    except UserError as error:
+        section = "capabilities" if what.role == "capability" else "guards"
+        error.place(f"gapmend.yaml: {section}.{what.name}")
+        raise
 
 
 def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
@@ -137,7 +149,8 @@ def measure(
     model = "base" if tuned is None else f"adapter {tuned.adapter_id[:8]}"
     if tuned is not None and tuned.scale != 1.0:
         model += f" at {tuned.scale:g}"
-    with ui.progress(f"{what.name} · {split} · {arm.name} · {model}", total=len(items)) as bar:
+    name = f"{what.name} · {split} · {arm.name} · {model}"
+    with placed(what), ui.progress(name, total=len(items)) as bar:
         return evaluate(
             ws.store,
             ws.catalog,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import UserError
 from registry.readers import read_records
-from registry.rows import answer, content_hash, user_text
+from registry.rows import Row, answer, content_hash, user_text
 from registry.splits import strongest
 from registry.turns import UnusableError
 
@@ -115,6 +115,40 @@ def collect(
             if sample is None or usable.row_hash in sample:
                 _add(found, usable, file, record.line, take)
     return found
+
+
+def first_row(sources: Sources, dataset: str) -> Row | None:
+    """Return the first record that can be used as the row it will be, but for its place.
+
+    Raises:
+        UserError: a file that can't be read as a whole.
+    """
+    for file in sources.files:
+        for record in read_records(file.path):
+            try:
+                usable = _usable(record, sources, None)
+            except UnusableError:
+                continue
+            content = usable.content
+            return Row(
+                uid=0,
+                row_hash=usable.row_hash,
+                kind=content.kind,
+                messages=content.messages,
+                chosen=content.chosen,
+                rejected=content.rejected,
+                label=content.label,
+                tools=content.tools,
+                split=file.split,
+                cluster=0,
+                dataset=dataset,
+                source_file=file.label,
+                source_line=record.line,
+                license="",
+                tags=(),
+                meta=usable.meta,
+            )
+    return None
 
 
 def check_rejects(found: Collected, allowed: float, name: str) -> None:

@@ -58,6 +58,12 @@ class UserError(GapmendError):
         self.fix = fix
         super().__init__(self._line())
 
+    def place(self, where: str) -> None:
+        """Name the place of an error that has none."""
+        if self.where is None:
+            self.where = where
+            self.args = (self._line(),)
+
     def _line(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         if self.expected:

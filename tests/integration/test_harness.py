@@ -106,3 +106,10 @@ def test_a_base_that_is_not_there_is_one_line(folder: Path) -> None:
     assert done.returncode == 2
     assert "no folder ./gone" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_task_that_it_has_not_is_one_line(folder: Path) -> None:
+    done = lm_eval(folder, "run", "--model", "gapmend", "--tasks", "no_such_task")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("gapmend: lm-eval: Tasks not found")
+    assert "Traceback" not in done.stderr
