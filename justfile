@@ -44,6 +44,12 @@ integration *args:
 e2e *args:
     HF_HUB_OFFLINE=1 pytest tests/e2e "$@"
 
+# Push and pull against a Hub of our own, with 30% of requests failing, and killed 50 times.
+e2e-hub *args:
+    @! command -v npm > /dev/null || npm ci --silent --prefix tests/e2e/hub_client
+    HF_HUB_OFFLINE=1 pytest -m "soak or not soak" --timeout=3600 -s tests/e2e/test_hub_push.py \
+        tests/e2e/test_hub_clients.py "$@"
+
 # The long tests, among them 100 kills.
 soak *args:
     HF_HUB_OFFLINE=1 pytest -m soak --timeout=3600 tests "$@"
@@ -69,6 +75,10 @@ bench *args:
 # Scoring beside lm-eval's own backend, and what is around it (--only NAME --items 500 --json FILE).
 bench-evals *args:
     HF_HUB_OFFLINE=1 python benchmarks/scoring.py "$@"
+
+# Lists, aliases and lineage with 100,000 adapters (--mlflow-python PATH: beside MLflow's registry).
+bench-registry *args:
+    HF_HUB_OFFLINE=1 python benchmarks/registry.py "$@"
 
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:
@@ -128,6 +138,34 @@ promote *args:
 # Merge the adapter into its base and prove that the logits are the same.
 merge *args:
     gapmend merge -C {{ space }} "$@"
+
+# List, show, compare, name, import and set aside adapters: ./just adapter ls
+adapter *args:
+    @verb=${1-}; [ $# -eq 0 ] || shift; gapmend adapter "$verb" -C {{ space }} "$@"
+
+# Push the champion, or anything by id or name, to the Hub: ./just push --repo me/it --dry-run
+push *args:
+    gapmend push -C {{ space }} "$@"
+
+# Fetch an adapter, a merged model or a dataset from the Hub: ./just pull me/it
+pull *args:
+    gapmend pull -C {{ space }} "$@"
+
+# Sign an adapter or merged model with a local key: ./just sign champion --key FILE
+sign *args:
+    gapmend sign -C {{ space }} "$@"
+
+# Verify a signature: ./just verify champion --key PUBLIC
+verify *args:
+    gapmend verify -C {{ space }} "$@"
+
+# Train an adapter again from its lineage and compare: ./just reproduce champion
+reproduce *args:
+    gapmend reproduce -C {{ space }} "$@"
+
+# Write a merged model or adapter to a folder, as safetensors or GGUF: ./just export champion OUT
+export *args:
+    gapmend export -C {{ space }} "$@"
 
 # Ask the catalog: ./just sql "select * from runs"
 sql *args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import cli_store
+from pipeline import cli_registry, cli_store
 from pipeline.verb import (
     HERE,
     Answer,
@@ -310,6 +310,10 @@ for verb in (
     *(cli_store.schema, cli_store.fsck, cli_store.rebuild),
 ):
     app.command()(verb)
+app.command()(cli_registry.push)
+app.command()(cli_registry.pull)
+app.command()(cli_registry.reproduce)
+app.add_typer(cli_registry.adapter, name="adapter")
 app.command("lm-eval", context_settings=cli_store.PASS_ON)(cli_store.lm_eval)
 
 

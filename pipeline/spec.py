@@ -58,6 +58,11 @@ class HubSpec(BaseModel):
         pattern=r"^[\w.-]+/[\w.-]+$", description="The repository, as owner/name on the Hub."
     )
     private: bool = Field(default=True, description="Only its owner sees it.")
+    license: str | None = Field(
+        None,
+        description="What is pushed is under this licence; by default the strictest of base and "
+        "rows, where one holds for all.",
+    )
 
 
 class Spec(BaseModel):

@@ -67,9 +67,9 @@ def publish(
         UserError: no adapter there, pickled or damaged weights, or a path or token in the
             configuration that no rule of ours removes.
     """
-    config = _read_config(folder)
+    config = read_adapter_config(folder)
     with store.draft() as draft:
-        weights = canonical_safetensors(_weights(folder))
+        weights = canonical_safetensors(weights_file(folder))
         (draft / WEIGHTS).write_bytes(weights)
         _write_json(draft / CONFIG, _clean_config(config, base, folder / CONFIG))
         save_tokenizer(tokenizer, draft)
@@ -112,7 +112,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 def read_config(store: Store, adapter_id: str) -> dict[str, Any]:
     """Return the PEFT configuration of a published adapter."""
-    return _read_config(adapter_path(store, adapter_id))
+    return read_adapter_config(adapter_path(store, adapter_id))
 
 
 def write_scaled(source: Path, scale: float, target: Path) -> None:
@@ -167,7 +167,7 @@ def move_alias(
     catalog.move_alias(store, name, target, expect=expect, reason=reason)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -180,7 +180,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path) -> Path:
+def weights_file(folder: Path) -> Path:
     path = folder / WEIGHTS
     if path.is_file():
         return path
@@ -198,9 +198,8 @@ def _clean_config(config: Mapping[str, Any], base: BaseIdentity, where: Path) ->
             where=f"{where}: auto_mapping",
             expected="null",
         )
-    repo, _, commit = base.source.partition("@")
-    cleaned["base_model_name_or_path"] = repo if commit else base.name
-    cleaned["revision"] = commit or None
+    cleaned["base_model_name_or_path"] = base.public_name
+    cleaned["revision"] = base.commit
     cleaned["inference_mode"] = True
     for key in ("target_modules", "exclude_modules", "modules_to_save"):
         if isinstance(cleaned.get(key), list):

@@ -74,6 +74,7 @@ class BaseSpec(BaseModel):
     dtype: Dtype | None = None
     quantize: Quantization | None = None
     trust_remote_code: bool = False
+    license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,16 @@ class BaseIdentity:
     context: int
     architecture: str
     dtype: Dtype
+
+    @property
+    def public_name(self) -> str:
+        """What others know it by: a Hub id, 'nano', or the folder's name without its path."""
+        return self.source.partition("@")[0] if self.commit else self.source
+
+    @property
+    def commit(self) -> str | None:
+        """Its commit, for one from the Hub."""
+        return self.source.partition("@")[2] if "/" in self.source else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,291 @@
+"""push: an adapter, a merged model or a dataset to the Hugging Face Hub, with its card.
+
+Nothing leaves before everything was looked at: allowed files alone, no secret, no path of this
+machine, a licence that holds for the whole, a repository that is as private as was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UserError
+from registry.store import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+    from registry.card import Asked, Publication
+    from registry.describe import AdapterFacts
+    from registry.hub_push import Delivered
+    from registry.parcel import Parcel
+    from registry.store import Manifest
+
+_KINDS = ("adapter", "model", "dataset_version")
+CHAMPION = "champion"
+_TOO_COMMON = frozenset({"/", "/root", "/home", "/tmp"})  # noqa: S108 - names, not used as folders
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What was pushed, or would be (`dry`).
+
+    Attributes:
+        files: path, bytes and SHA-256 of each.
+        card: the rendered README.md.
+        commit: on the Hub; None in a dry run.
+        already: everything was there before.
+        request: the number of the pull request that waits, if main was not to be moved.
+        push_id: of the record.
+    """
+
+    object_id: str
+    kind: str
+    repo: str
+    private: bool
+    dry: bool
+    files: list[dict[str, Any]]
+    card: str
+    commit: str | None = None
+    url: str | None = None
+    already: bool = False
+    request: int | None = None
+    push_id: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def push(
+    ws: Workspace,
+    ui: Ui,
+    thing: str | None,
+    *,
+    repo: str | None = None,
+    private: bool | None = None,
+    as_request: bool = False,
+    dry: bool = False,
+) -> PushReport:
+    """Push what an id, a prefix, an alias or a dataset's name names; by default the champion.
+
+    Args:
+        ws: the workspace.
+        ui: where progress is shown.
+        thing: what.
+        repo: owner/name; `hub.repo` of the spec by default.
+        private: what the repository must be; `hub.private` of the spec, else private.
+        as_request: leave a pull request open instead of moving main.
+        dry: show what would be pushed, and ask the Hub nothing.
+
+    Raises:
+        UserError: nothing of that name, no repository, no licence, a secret, or the Hub refuses.
+        GateRefusedError: the Hub does not hold what was sent.
+    """
+    from registry.hub import Repository
+    from registry.hub_push import deliver
+    from registry.scan import refuse_secrets, scan_files
+
+    manifest = thing_of(ws, thing or CHAMPION)
+    target = repo or (ws.spec.hub.repo if ws.spec.hub else None)
+    if target is None:
+        raise UserError("no repository is named", fix="name it with --repo, or as hub.repo")
+    if private is None:
+        private = ws.spec.hub.private if ws.spec.hub else True
+    with ws.store.draft() as scratch:
+        parcel = _parcel(ws, manifest, target, scratch)
+        refuse_secrets(scan_files([(f.path, f.content) for f in parcel.files], _private(ws)))
+        report = PushReport(
+            object_id=parcel.object_id,
+            kind=parcel.kind,
+            repo=target,
+            private=private,
+            dry=dry,
+            files=parcel.as_json(),
+            card=parcel.card,
+        )
+        if dry:
+            return report
+        repository = Repository(target, "dataset" if parcel.kind == "dataset_version" else "model")
+        with ui.progress(f"push · {parcel.object_id[:8]} to {target}"):
+            done = deliver(repository, parcel, private=private, as_request=as_request)
+    url = repository.url(done.commit)
+    push_id = _record(ws, manifest, report, done, url)
+    return PushReport(
+        **{
+            **asdict(report),
+            "commit": done.commit,
+            "url": url,
+            "already": done.already,
+            "request": done.request,
+            "push_id": push_id,
+        }
+    )
+
+
+def thing_of(ws: Workspace, name: str) -> Manifest:
+    """Return the manifest of the adapter, merged model or dataset version that is named.
+
+    A dataset's name means its newest version.
+
+    Raises:
+        UserError: nothing has that name or id, or it is something else.
+    """
+    target = ws.catalog.alias(name)
+    if target is None and (versions := _versions_of(ws, name)):
+        return versions[-1]
+    if target is None and name == CHAMPION:
+        raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
+    manifest = ws.catalog.manifest(target or name)
+    if manifest["kind"] not in _KINDS:
+        raise UserError(
+            f"'{name}' is a {manifest['kind']}", expected="an adapter, a merged model or a dataset"
+        )
+    return manifest
+
+
+def _versions_of(ws: Workspace, name: str) -> list[Manifest]:
+    return [m for m in ws.catalog.committed("dataset_version") if m["meta"].get("name") == name]
+
+
+def _parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:
+    from registry.card import adapter_card, model_card
+    from registry.parcel import allowed_files, pack
+
+    kind, folder = manifest["kind"], ws.store.get(manifest["kind"], manifest["id"]).path
+    if kind == "dataset_version":
+        return _dataset_parcel(ws, manifest, repo, scratch)
+    adapter_id = manifest["id"] if kind == "adapter" else manifest["meta"]["adapter_id"]
+    facts = _facts(ws, adapter_id)
+    to = _publication(ws, facts, repo, manifest["id"])
+    if kind == "adapter":
+        card = adapter_card(facts, to)
+    else:
+        card = model_card(facts, to, _merge_of(ws, manifest["id"]))
+    return pack(manifest, allowed_files(folder, kind), card, facts.base)
+
+
+def _facts(ws: Workspace, adapter_id: str) -> AdapterFacts:
+    from registry.describe import describe
+
+    return describe(ws.store, ws.catalog, adapter_id)
+
+
+def _dataset_parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:
+    from registry.dataset_card import dataset_card
+    from registry.licenses import strictest
+    from registry.parcel import pack
+    from registry.rows_parcel import write_rows
+
+    name = manifest["meta"]["name"]
+    license_ = strictest({f"dataset {name}": manifest["meta"].get("license")})
+    version = ws.store.get("dataset_version", manifest["id"])
+    files = write_rows(ws.store, version, scratch)
+    card = dataset_card(manifest, repo, license_, sorted(files))
+    return pack(manifest, files, card, None)
+
+
+def _merge_of(ws: Workspace, model_id: str) -> Mapping[str, Any]:
+    for merge in reversed(ws.catalog.committed("merge")):
+        if merge["identity"].get("model") == model_id:
+            found: Mapping[str, Any] = merge["meta"]
+            return found
+    raise UserError(
+        f"model {model_id[:12]} has no merge on record", expected="a model that gapmend merged"
+    )
+
+
+def _publication(ws: Workspace, facts: AdapterFacts, repo: str, tag: str) -> Publication:
+    from registry.card import Publication
+    from registry.models import TORCH_DTYPES
+
+    base = next(
+        (n for n in ws.spec.bases if ws.models.identity(n).digest == facts.base_digest), None
+    )
+    return Publication(
+        repo_id=repo,
+        tag=tag,
+        license=_license(ws, facts, base),
+        dtype=TORCH_DTYPES[ws.models.identity(base).dtype] if base else "auto",
+        asked=_asked(ws, facts),
+        datasets=_pushed_datasets(ws),
+    )
+
+
+def _license(ws: Workspace, facts: AdapterFacts, base: str | None) -> str:
+    """The licence of the whole: what the spec settles on, else the strictest of base and rows."""
+    from registry.base_license import license_of_base
+    from registry.licenses import strictest
+
+    if ws.spec.hub is not None and ws.spec.hub.license is not None:
+        return ws.spec.hub.license
+    given = license_of_base(base, ws.spec.bases[base], ws.root) if base else None
+    rows = {f"dataset {one.dataset}": one.license for one in facts.taught}
+    return strictest({f"base {base or facts.base}": given, **rows})
+
+
+def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, Asked]:
+    from pipeline.measure import subjects
+    from registry.card import Asked
+
+    measured = {one.capability for one in facts.closed} | {one.guard for one in facts.kept}
+    found = {}
+    for what in subjects(ws):
+        if what.name in measured:
+            data = what.spec.data
+            version = _versions_of(ws, data)[-1]["id"] if data else None
+            task = data or str(getattr(what.spec, "lm_eval", ""))
+            answer = what.spec.answer or "lm-eval"
+            found[what.name] = Asked(task, version, answer, what.spec.prompts.zero_shot)
+    return dict(sorted(found.items(), key=lambda pair: pair[0] not in _tuned(facts)))
+
+
+def _tuned(facts: AdapterFacts) -> set[str]:
+    return {one.capability for one in facts.closed}
+
+
+def _pushed_datasets(ws: Workspace) -> dict[str, str]:
+    """Dataset name -> Hub id, for those of which any version was pushed."""
+    found = ws.catalog.query(
+        "SELECT version.name, pushes.repo FROM pushes"
+        " JOIN dataset_versions AS version ON version.version_id = pushes.object_id"
+        " ORDER BY pushes.created_at"
+    )
+    return dict(found.rows)
+
+
+def _private(ws: Workspace) -> list[str]:
+    """Texts that must not leave: this machine's folders, and the token if there is one."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    home = str(Path.home())
+    return [text for text in (str(ws.root), home, token) if text and text not in _TOO_COMMON]
+
+
+def _record(
+    ws: Workspace, manifest: Manifest, report: PushReport, done: Delivered, url: str
+) -> str:
+    adapter_id = manifest["id"] if report.kind == "adapter" else manifest["meta"].get("adapter_id")
+    ref = ws.store.put(
+        "push",
+        None,
+        identity={"object": manifest["id"], "repo": report.repo, "commit": done.commit},
+        parents=[Parent(manifest["id"], report.kind)],
+        meta={
+            "object_id": manifest["id"],
+            "kind": report.kind,
+            "adapter_id": adapter_id,
+            "repo": report.repo,
+            "revision": done.commit,
+            "private": report.private,
+            "request": done.request,
+            "url": url,
+            "files": {one["path"]: one["sha256"] for one in report.files},
+        },
+    )
+    ws.catalog.commit([ref])
+    return ref.id

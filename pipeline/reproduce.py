@@ -1,0 +1,137 @@
+"""reproduce: train an adapter again from its lineage, and compare what comes out, byte for byte."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.stage import environment, hardware
+from registry.errors import UserError
+from registry.store import Parent, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+    from registry.store import Manifest
+
+
+@dataclass(frozen=True)
+class ReproduceReport:
+    """An adapter, and the one that the same rows, settings and seed gave now.
+
+    Attributes:
+        same: the ids are equal: configuration and weights, byte for byte.
+        apart: module -> relative distance of the deltas, the furthest first; empty when `same`.
+        changed: what of the environment or the machine differs from when it was trained: name ->
+            (then, now). On another machine the last bits may differ.
+    """
+
+    adapter_id: str
+    again: str
+    same: bool
+    apart: dict[str, float]
+    changed: dict[str, tuple[Any, Any]]
+    record_id: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
+    """Train again from the record of the run that made an adapter.
+
+    Raises:
+        UserError: it was made elsewhere, or its base is not in the spec as it was.
+    """
+    from registry.adapters import adapter_path, publish
+
+    run = _run_of(ws, adapter_id)
+    selection = str(run["meta"]["inputs"]["selection"])
+    base = _base_named(ws, str(run["meta"]["inputs"]["base"]))
+    with ws.store.draft() as scratch:
+        made = _train(ws, ui, run, selection, base, scratch / "work")
+        ref = publish(
+            Store(scratch / "store"),
+            made,
+            base=ws.models.identity(base),
+            tokenizer=ws.models.chat(base).tokenizer,
+            meta={},
+            parents=(),
+        )
+        again = ref.id
+        apart = {} if again == adapter_id else _apart(adapter_path(ws.store, adapter_id), ref.path)
+    changed = _changed(run["meta"])
+    record = ws.store.put(
+        "reproduction",
+        None,
+        identity={"adapter": adapter_id, "again": again, "environment": environment()},
+        parents=[Parent(adapter_id, "adapter"), Parent(run["id"], "run")],
+        meta={"same": again == adapter_id, "changed": {k: list(v) for k, v in changed.items()}},
+    )
+    ws.catalog.commit([record])
+    return ReproduceReport(adapter_id, again, again == adapter_id, apart, changed, record.id)
+
+
+def _run_of(ws: Workspace, adapter_id: str) -> Manifest:
+    manifest = ws.catalog.manifest(adapter_id)
+    for parent in manifest["parents"]:
+        if parent["role"] == "run":
+            run = ws.catalog.manifest(parent["id"])
+            if run["meta"]["stage"] == "train":
+                return run
+    raise UserError(
+        f"adapter {adapter_id[:12]} was not trained here",
+        expected="one that `gapmend train` or `mend` made",
+    )
+
+
+def _base_named(ws: Workspace, digest: str) -> str:
+    for name in ws.spec.bases:
+        if ws.models.identity(name).digest == digest:
+            return name
+    raise UserError(
+        "the base that it was trained on is not in the spec as it was",
+        where="bases",
+        expected="the same weights, tokenizer, template and dtype",
+    )
+
+
+def _train(ws: Workspace, ui: Ui, run: Manifest, selection: str, base: str, workdir: Path) -> Path:
+    from pipeline.selection import training_rows
+    from pipeline.training.fit import fit
+    from pipeline.training.spec import TrainSpec
+
+    spec = TrainSpec.model_validate({**run["meta"]["config"], "base": base})
+    rows = training_rows(ws, ui, selection)
+    workdir.mkdir()
+    with ui.progress(f"reproduce · {base}") as bar:
+        fitted = fit(
+            ws.models.get(base),
+            rows,
+            spec,
+            workdir,
+            on_step=lambda step: bar.update(step.step, step.steps),
+        )
+    return fitted.adapter_dir
+
+
+def _apart(then: Path, now: Path) -> dict[str, float]:
+    from registry.adapters import read_adapter_config
+    from registry.deltas import differences
+
+    found = differences(then, read_adapter_config(then), now, read_adapter_config(now))
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def _changed(meta: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    then = {**meta["environment"], **meta["hardware"]}
+    now = {**environment(), **hardware()}
+    return {
+        key: (then.get(key), now.get(key))
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key)
+    }

@@ -1,0 +1,148 @@
+"""A look for secrets and paths in everything that would leave this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# detect-secrets' patterns of keys that have a form of their own. Its guesses by entropy are left
+# out: every digest and every merge of a tokenizer is a hit.
+_PATTERNS = (
+    "ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "BasicAuthDetector",
+    "CloudantDetector", "DiscordBotTokenDetector", "GitHubTokenDetector", "GitLabTokenDetector",
+    "JwtTokenDetector", "MailchimpDetector", "NpmDetector", "OpenAIDetector",
+    "PrivateKeyDetector", "PypiTokenDetector", "SendGridDetector", "SlackDetector",
+    "SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector", "TwilioKeyDetector",
+)  # fmt: skip
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_HOME = re.compile(
+    r"(?:^|[\s\"'=(:,])((?:/home|/Users|/root|/mnt|/media)/[\w.-]+|[A-Za-z]:\\Users\\)"
+)
+_LONGEST_LINE = 1 << 16  # a longer one is cut into pieces that overlap
+_OVERLAP = 512
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A secret or path: what it looks like and where; the text itself is kept nowhere."""
+
+    kind: str
+    file: str
+    line: int
+
+
+def refuse_secrets(found: Sequence[Finding]) -> None:
+    """Raise UserError if anything was found; it names kinds and places, not the secrets."""
+    if not found:
+        return
+    told = "; ".join(f"{one.file}:{one.line}: {one.kind}" for one in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    raise UserError(
+        f"what would be pushed holds {told}{more}",
+        expected="no secret and no path of this machine",
+        fix="take it out where it comes from, and revoke a secret that was written to a file",
+    )
+
+
+def scan_files(files: Sequence[tuple[str, Path | bytes]], private: Sequence[str]) -> list[Finding]:
+    """Look through files as they would be pushed: text, safetensors headers, Parquet, GGUF.
+
+    Args:
+        files: (name in the repository, a file or its bytes).
+        private: texts that must not be in them, such as this machine's folders and tokens.
+    """
+    return [
+        finding
+        for name, content in files
+        for finding in scan_lines(name, _lines(name, content), private)
+    ]
+
+
+def scan_lines(
+    name: str, lines: Iterator[tuple[int, str]], private: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield what is found in numbered lines."""
+    from detect_secrets.settings import get_plugins, transient_settings
+
+    with transient_settings({"plugins_used": [{"name": one} for one in _PATTERNS]}):
+        plugins = get_plugins()
+        for number, line in lines:
+            for piece in _pieces(line):
+                yield from (Finding(kind, name, number) for kind in _kinds(piece, private, plugins))
+                # People's rows may speak of any folder; what we wrote has no need to.
+                if not name.endswith(".parquet") and _HOME.search(piece):
+                    yield Finding("a path of some machine", name, number)
+
+
+def _kinds(text: str, private: Sequence[str], plugins: Sequence[Any]) -> Iterator[str]:
+    if _HUB_TOKEN.search(text):
+        yield "a Hugging Face token"
+    if any(one in text for one in private):
+        yield "a path or token of this machine"
+    for plugin in plugins:
+        # Asked directly: through `scan_line` a "pragma: allowlist" in the text would silence it.
+        for secret in plugin.analyze_line(filename="", line=text, line_number=1):
+            yield f"a secret ({secret.type})"
+
+
+def _pieces(line: str) -> Iterator[str]:
+    for start in range(0, max(len(line), 1), _LONGEST_LINE - _OVERLAP):
+        yield line[start : start + _LONGEST_LINE]
+
+
+def _lines(name: str, content: Path | bytes) -> Iterator[tuple[int, str]]:
+    if isinstance(content, Path) and content.suffix == ".safetensors":
+        yield 1, _header(content)
+    elif isinstance(content, Path) and content.suffix == ".parquet":
+        yield from _parquet(content)
+    elif isinstance(content, Path) and content.suffix == ".gguf":
+        yield from _gguf(content)
+    else:
+        data = content.read_bytes() if isinstance(content, Path) else content
+        text = data.decode("utf-8", errors="replace")
+        yield from enumerate(_unescaped(name, text).splitlines(), start=1)
+
+
+def _unescaped(name: str, text: str) -> str:
+    """Return JSON with its escapes resolved: a slash may be written as backslash and slash."""
+    if not name.endswith(".json"):
+        return text
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False, indent=0)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _header(path: Path) -> str:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return file.read(length).decode("utf-8", errors="replace")
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, str]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        yield 0, str(file.schema_arrow.metadata or {})
+        number = 0
+        for batch in file.iter_batches(batch_size=1_000):
+            for record in batch.to_pylist():
+                number += 1
+                yield number, json.dumps(record, ensure_ascii=False, default=str)
+
+
+def _gguf(path: Path) -> Iterator[tuple[int, str]]:
+    from gguf import GGUFReader
+
+    for number, field in enumerate(GGUFReader(path).fields.values(), start=1):
+        yield number, f"{field.name} {field.contents()}"

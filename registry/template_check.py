@@ -1,0 +1,88 @@
+"""Whether a chat template from outside is harmless: rendered once, in a process of its own.
+
+transformers renders templates in a sandbox that refuses what reaches for Python's insides. A loop
+without end is no crime there, so the process gets little time and memory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from registry.errors import UserError
+
+_SECONDS = 20  # most of it for importing transformers
+_MEMORY = 8 << 30  # bytes of addresses; torch maps several GiB
+_MOST_BYTES = 1 << 20
+_TURNS = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi"},
+    {"role": "user", "content": "And now?"},
+]
+
+
+def check_template(path: Path) -> None:
+    """Render the chat template in a file.
+
+    Raises:
+        UserError: it tries to leave the sandbox, isn't a template, or doesn't end. One that only
+            refuses these turns is fine.
+    """
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise UserError(f"{path.name} has {size} bytes", str(path), f"{_MOST_BYTES} at most")
+    check_text(path.read_text("utf-8", errors="replace"), str(path))
+
+
+def check_text(template: str, where: str) -> None:
+    """As `check_template`, of a template's text; `where` is for messages."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "registry.template_check"],
+            input=template,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS * 3,  # of this machine's time; the limit inside counts CPU seconds
+            cwd=Path(__file__).resolve().parent.parent,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError("the chat template doesn't end", where) from None
+    if done.returncode < 0:
+        raise UserError("the chat template takes too much time or memory", where)
+    if done.returncode:
+        said = (done.stdout.strip().splitlines() or ["it can't be rendered"])[-1]
+        raise UserError(f"the chat template is refused: {said}", where)
+
+
+def _limit() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+
+
+def _render(template: str) -> str | None:
+    """Return what is wrong with a template, or None."""
+    from jinja2 import TemplateSyntaxError
+    from jinja2.exceptions import SecurityError, TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        render_jinja_template([_TURNS], chat_template=template, add_generation_prompt=True)
+    except (SecurityError, TemplateSyntaxError) as error:
+        return f"{type(error).__name__}: {error}"
+    except TemplateError:
+        return None  # `raise_exception` of its own: other turns may suit it
+    except (MemoryError, OverflowError, RecursionError, ValueError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+if __name__ == "__main__":
+    _limit()
+    wrong = _render(sys.stdin.read())
+    if wrong is not None:
+        sys.stdout.write(" ".join(wrong.split()) + "\n")
+        sys.exit(1)

@@ -1,0 +1,273 @@
+"""Push and pull as a user does, against the loopback Hub: complete, private, and only once.
+
+The long ones (`./just e2e-hub`) do it with 30% of the requests failing, and killed 50 times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry.card import example_code
+from registry.catalog import Catalog
+from registry.models import nano_folder
+from registry.parcel import ALLOWED, CARD, RECORD
+from registry.scan import _lines
+from tests.e2e.conftest import PROGRAM, Called, gapmend
+from tests.loopback_hub import Faults, Hub, serving
+from tests.tiny_models import save_adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CANARY = "hf_" + "CanaryThatMustNotLeaveHere99"
+REPO = "me/pushed"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}) as served:
+        yield served
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, quickstart: Path) -> Path:
+    return Path(shutil.copytree(quickstart, tmp_path / "workspace"))
+
+
+def environment(hub: Hub, cache: Path) -> dict[str, str]:
+    return {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_TOKEN": CANARY,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+
+
+def call(hub: Hub, workspace: Path, *arguments: str) -> Called:
+    cache = workspace.parent / "cache"
+    done = gapmend(*arguments, "-C", workspace, timeout=600, **environment(hub, cache))
+    assert CANARY not in done.out + done.err
+    assert "Traceback" not in done.err
+    return done
+
+
+def answer(hub: Hub, workspace: Path, *arguments: str) -> Any:
+    done = call(hub, workspace, *arguments, "--json")
+    assert done.code == 0, done.err
+    return done.json()
+
+
+def check_pushed(hub: Hub, workspace: Path, kind: str = "adapter", repo: str = REPO) -> None:
+    """What main holds are the object's files, byte for byte, a card and a record."""
+    files = hub.files(repo)
+    (push,) = Catalog(workspace / ".gapmend").query(
+        "SELECT object_id, revision FROM pushes WHERE repo = ?", [repo]
+    ).rows  # fmt: skip
+    folder = workspace / ".gapmend" / "objects" / kind / push[0]
+    assert set(files) - {CARD, RECORD, ".gitattributes"} == {
+        path.name for path in folder.iterdir() if path.name in ALLOWED["adapter"] + ALLOWED["model"]
+    }
+    for path in set(files) - {CARD, RECORD, ".gitattributes"}:
+        assert files[path] == (folder / path).read_bytes(), path
+    assert hub.head(repo, push[0]) == hub.head(repo) == push[1]
+
+
+def check_no_canary(hub: Hub, workspace: Path) -> None:
+    """The token is in nothing that the Hub keeps or that we keep, decoded; a planted one is."""
+    kept = [(one.path, one.content) for one in hub.contents()]
+    kept += [(where, text.encode()) for _, where, text in hub.texts()]
+    kept += [
+        (path.name, path if path.suffix in {".parquet", ".safetensors"} else path.read_bytes())
+        for path in (workspace / ".gapmend").rglob("*")
+        if path.is_file()
+    ]
+    manifests = Catalog(workspace / ".gapmend").query("SELECT manifest FROM objects").rows
+    kept.append(("catalog", "\n".join(row[0] for row in manifests).encode()))
+    assert not [name for name, content in kept if holds(name, content)]
+    assert holds("planted", f"x {CANARY} y".encode())
+
+
+def holds(name: str, content: Path | bytes) -> bool:
+    return any(CANARY in line for _, line in _lines(name, content))
+
+
+def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, workspace: Path) -> None:
+    shown = answer(hub, workspace, "push", "champion", "--repo", REPO, "--dry-run")
+    assert shown["private"]
+    assert shown["commit"] is None
+    assert {one["path"] for one in shown["files"]} >= {"adapter_model.safetensors", CARD, RECORD}
+    for told in ("license: apache-2.0", "What it lost (test)", "sentiment", "library_name: peft"):
+        assert told in shown["card"]
+    assert str(Path.home()) not in json.dumps(shown)
+    assert not hub.requests
+
+
+def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path) -> None:
+    first = answer(hub, workspace, "push", "--repo", REPO)
+    assert hub.repository(REPO).private
+    check_pushed(hub, workspace)
+    commits = len(hub.repository(REPO).commits)
+    assert f"already there: {first['object_id'][:12]}" in call(
+        hub, workspace, "push", "champion", "--repo", REPO
+    ).out.replace("\n", " ")
+    assert len(hub.repository(REPO).commits) == commits
+
+    other = workspace.parent / "other"
+    other.mkdir()
+    shutil.copytree(quickstart / "data", other / "data")
+    shutil.copy(quickstart / "gapmend.yaml", other)
+    pulled = answer(hub, other, "pull", REPO)
+    assert (pulled["object_id"], pulled["same"]) == (first["object_id"], True)
+    answer(hub, workspace, "push", "intent", "--repo", "me/rows", "--public")
+    rows = answer(hub, other, "pull", "datasets/me/rows")
+    assert rows["same"]
+    assert not hub.repository("me/rows", "dataset").private
+    check_no_canary(hub, workspace)
+    check_no_canary(hub, other)
+
+
+def test_another_visibility_is_refused_before_a_byte_is_sent(hub: Hub, workspace: Path) -> None:
+    hub.create(REPO, private=False)
+    before = dict(hub.files(REPO))
+    refused = call(hub, workspace, "push", "--repo", REPO)
+    assert refused.code == 2
+    assert "is public on the Hub, and private was asked for" in refused.err
+    assert hub.files(REPO) == before
+    assert not [one for one in hub.asked if "preupload" in one or "/commit/" in one]
+
+
+def test_a_request_leaves_main_where_it_is(hub: Hub, workspace: Path) -> None:
+    hub.create(REPO, private=True)
+    head = hub.head(REPO)
+    made = answer(hub, workspace, "push", "--repo", REPO, "--pr")
+    assert made["request"] == 1
+    assert hub.head(REPO) == head
+    assert "adapter_model.safetensors" in hub.files(REPO, "refs/pr/1")
+    call(hub, workspace, "push", "--repo", REPO)  # finds it, and merges it
+    assert len(hub.repository(REPO).discussions) == 1
+    assert "adapter_model.safetensors" in hub.files(REPO)
+
+
+def test_a_secret_in_a_prompt_is_found_in_the_card(hub: Hub, workspace: Path) -> None:
+    spec = workspace / "gapmend.yaml"
+    text = spec.read_text("utf-8").replace("Which intent? {input}", f"{CANARY[:-2]} {{input}}")
+    spec.write_text(text, "utf-8")
+    refused = call(hub, workspace, "push", "--repo", REPO)
+    assert refused.code == 2
+    assert "README.md" in refused.err
+    assert "a Hugging Face token" in refused.err
+    assert not hub.requests
+
+
+def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path) -> None:
+    """An adapter of a Hub base and its merge, in new processes with empty caches."""
+    commit = hub.add_folder("me/nano", nano_folder())
+    workspace = tmp_path / "workspace"
+    assert gapmend("init", workspace).code == 0
+    spec = workspace / "gapmend.yaml"
+    base = f"{{model: me/nano, revision: {commit}}}"
+    spec.write_text(spec.read_text("utf-8").replace("{model: nano}", base), "utf-8")
+    theirs = save_adapter(tmp_path / "theirs", nano_folder())
+    config = theirs / "adapter_config.json"
+    named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "me/nano"}
+    config.write_text(json.dumps(named), "utf-8")
+
+    made = call(hub, workspace, "adapter", "import", str(theirs), "--json").json()
+    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"])
+    for thing, repo in ((made["object_id"], "me/adapter"), (merged["model_id"], "me/merged")):
+        answer(hub, workspace, "push", thing, "--repo", repo)
+        found = run_card(hub, tmp_path / f"cache-{repo[3:]}", hub.files(repo)[CARD].decode())
+        assert found["difference"] < 1e-4, (repo, found)
+        assert found["base"] > 1e-2
+
+
+COMPARE = """
+import json, sys, torch
+from pathlib import Path
+from peft import PeftModel as P
+from transformers import AutoModelForCausalLM as M
+asked = torch.tensor([[5, 6, 7, 8, 9, 10]])
+plain = M.from_pretrained(sys.argv[1], dtype="float32")
+before = plain(asked).logits
+trained = P.from_pretrained(plain, sys.argv[2])(asked).logits
+found = model(asked).logits
+print(json.dumps({"difference": float((found - trained).abs().max()),
+                  "base": float((found - before).abs().max())}))
+"""
+
+
+def run_card(hub: Hub, cache: Path, card: str) -> dict[str, float]:
+    """Run the card's code, then compare its model with base and adapter as they were trained."""
+    theirs = cache.parent / "theirs"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", example_code(card) + COMPARE, nano_folder(), theirs],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment(hub, cache)},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
+def test_with_a_third_of_the_requests_failing(tmp_path: Path, quickstart: Path, seed: int) -> None:
+    workspace = Path(shutil.copytree(quickstart, tmp_path / "workspace"))
+    faults = Faults(probability=0.3, seed=seed)
+    with serving(tmp_path / "hub", faults=faults, tokens={CANARY: "me:write"}) as hub:
+        calls = 0
+        while call(hub, workspace, "push", "--repo", REPO).code != 0:
+            calls += 1
+            assert calls < 5
+        faults.probability = 0.0
+        check_pushed(hub, workspace)
+        assert hub.repository(REPO).private
+        check_no_canary(hub, workspace)
+        failed = Counter(one.get("fault") for one in hub.requests)
+        print(f"seed {seed}: {sum(failed.values())} requests, {failed}, {calls + 1} calls")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+def test_killed_at_fifty_instants(tmp_path: Path, quickstart: Path) -> None:
+    """Each push is killed at a random instant; the next call finishes it."""
+    ready = Path(shutil.copytree(quickstart, tmp_path / "ready"))
+    draw = random.Random(5)
+    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}) as hub:
+        began = time.monotonic()
+        assert call(hub, ready, "push", "--repo", "me/whole").code == 0
+        whole = time.monotonic() - began
+        where: Counter[str] = Counter()
+        for number in range(50):
+            repo = f"me/killed-{number}"
+            asked = len(hub.requests)
+            running = subprocess.Popen(
+                [PROGRAM, "push", "--repo", repo, "-C", ready],
+                env={**os.environ, **environment(hub, tmp_path / "cache")},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(draw.uniform(0.5, 1.0) * whole)
+            running.kill()
+            running.wait()
+            where[f"{len(hub.requests) - asked} requests"] += 1
+            assert call(hub, ready, "push", "--repo", repo).code == 0
+            check_pushed(hub, ready, repo=repo)
+            assert hub.repository(repo).private
+            assert len(hub.repository(repo).discussions) == 1
+        check_no_canary(hub, ready)
+        print(f"killed after: {dict(where)}")
