@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import cli_registry, cli_store
+from pipeline import cli_merge, cli_registry, cli_store
 from pipeline.verb import (
     HERE,
     Answer,
@@ -284,35 +284,18 @@ def promote(
     in_workspace(workspace, work, as_json=as_json)
 
 
-@app.command()
-def merge(
-    adapter: AdapterOption = None, workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False
-) -> None:
-    """Merge an adapter into its base, with proof that the logits stay the same.
-
-    Example: `gapmend merge --adapter champion -C examples/quickstart`
-    """
-
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import forget
-        from pipeline import merge as stage
-        from pipeline.report import merge_table
-
-        name = forget.CHAMPION if adapter is None else adapter
-        report = stage.merge(ws, ui, forget.tuned(ws, name).adapter_id)
-        return Answer(report.as_json(), [merge_table(report)])
-
-    in_workspace(workspace, work, as_json=as_json)
-
-
 for verb in (
     *(cli_store.sql, cli_store.lineage, cli_store.status),
     *(cli_store.schema, cli_store.fsck, cli_store.rebuild),
 ):
     app.command()(verb)
+app.command()(cli_merge.merge)
 app.command()(cli_registry.push)
 app.command()(cli_registry.pull)
 app.command()(cli_registry.reproduce)
+app.command()(cli_registry.sign)
+app.command()(cli_registry.verify)
+app.command()(cli_registry.export)
 app.add_typer(cli_registry.adapter, name="adapter")
 app.command("lm-eval", context_settings=cli_store.PASS_ON)(cli_store.lm_eval)
 

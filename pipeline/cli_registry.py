@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, in_workspace
+from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_workspace
 
 if TYPE_CHECKING:
     from pipeline.ui import Ui
@@ -19,6 +20,22 @@ adapter = typer.Typer(
     help="List, show, compare, name, import and set aside adapters.\n\n"
     "Example: `gapmend adapter ls -C examples/quickstart`",
 )
+
+
+class Form(StrEnum):
+    """What `gapmend export` writes."""
+
+    safetensors = "safetensors"
+    gguf = "gguf"
+
+
+class GgufDtype(StrEnum):
+    """What the matrices of a GGUF file are stored as."""
+
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
+
 
 AdapterArgument = Annotated[
     str, typer.Argument(help="An adapter's id, a prefix of it or an alias.")
@@ -248,5 +265,98 @@ def reproduce(
 
         report = stage.reproduce(ws, ui, forget.tuned(ws, name).adapter_id)
         return Answer(report.as_json(), reproduce_lines(report), code=0 if report.same else 1)
+
+    in_workspace(workspace, work, as_json=as_json)
+
+
+def sign(
+    thing: Annotated[
+        str, typer.Argument(help="An adapter or a merged model: id or alias.")
+    ] = "champion",
+    *,
+    key: Annotated[Path | None, typer.Option("--key", help="Your private key's file.")] = None,
+    new_key: Annotated[
+        Path | None, typer.Option("--new-key", help="Only make a pair of keys in this folder.")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign an adapter or a merged model with a local key, in OpenSSF's format (OMS); offline.
+
+    Example: `gapmend sign champion --key gapmend-signing.key -C examples/quickstart`
+    """
+
+    def make(_: Ui) -> Answer:
+        from registry.signing import make_key
+
+        pair = make_key(Path(str(new_key)))
+        made = {"private": str(pair.private), "public": str(pair.public)}
+        return Answer(made, [f"made {pair.private} (keep it) and {pair.public} (hand it out)"])
+
+    def work(ws: Workspace, ui: Ui) -> Answer:
+        from pipeline import sign as stage
+        from registry.errors import UserError
+
+        if key is None:
+            raise UserError("no key is named", expected="--key FILE, or --new-key FOLDER first")
+        report = stage.sign(ws, ui, thing, key)
+        line = f"{report.kind} {report.thing[:12]}: {len(report.files)} files signed: {report.path}"
+        return Answer(report.as_json(), [line])
+
+    if new_key is not None:
+        answer(make, as_json=as_json)
+    in_workspace(workspace, work, as_json=as_json)
+
+
+def verify(
+    target: Annotated[
+        str, typer.Argument(help="An adapter or merged model (id or alias), or a folder.")
+    ] = "champion",
+    *,
+    key: Annotated[Path, typer.Option("--key", help="The signer's public key.")],
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a signature: file by file what was signed, by the owner of this key.
+
+    Example: `gapmend verify champion --key gapmend-signing.pub -C examples/quickstart`
+    """
+
+    def work(ui: Ui) -> Answer:
+        from pipeline import sign as stage
+        from pipeline.workspace import Workspace
+
+        del ui
+        ws = None if Path(target).is_dir() else Workspace.open(workspace)
+        report = stage.verify(ws, target, key)
+        return Answer(report.as_json(), [f"{report.target}: {len(report.files)} files as signed"])
+
+    answer(work, as_json=as_json)
+
+
+def export(
+    thing: Annotated[str, typer.Argument(help="A merged model or an adapter: id or alias.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    *,
+    form: Annotated[Form, typer.Option("--form", help="safetensors, or gguf with a Modelfile.")] = (
+        Form.safetensors
+    ),
+    dtype: Annotated[GgufDtype, typer.Option("--dtype", help="Of a GGUF file's matrices.")] = (
+        GgufDtype.f16
+    ),
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a merged model or an adapter to a folder; GGUF is read back and its logits compared.
+
+    Example: `gapmend export MODEL_ID out --form gguf -C examples/quickstart`
+    """
+
+    def work(ws: Workspace, ui: Ui) -> Answer:
+        from pipeline import export as stage
+        from pipeline.report_registry import export_tables
+
+        report = stage.export(ws, ui, thing, out, form=form.value, dtype=dtype.value)
+        return Answer(report.as_json(), export_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)

@@ -169,7 +169,8 @@ def tuned(ws: Workspace, name: str | None) -> Tuned:
         UserError: there is none of that name, or none at all.
     """
     if name is None:
-        adapters = ws.catalog.committed("adapter")
+        gone = {one["identity"]["object"] for one in ws.catalog.committed("removal")}
+        adapters = [one for one in ws.catalog.committed("adapter") if one["id"] not in gone]
         if not adapters:
             raise UserError("no adapter is there yet", fix="train one: gapmend train")
         return Tuned(adapters[-1]["id"])
@@ -179,6 +180,9 @@ def tuned(ws: Workspace, name: str | None) -> Tuned:
     manifest = ws.catalog.manifest(target or name)
     if manifest["kind"] != "adapter":
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
+    if removal := ws.catalog.find("removal", object=manifest["id"]):
+        why = f": {removal['meta']['reason']}" if removal["meta"]["reason"] else ""
+        raise UserError(f"adapter {manifest['id'][:12]} was set aside{why}", expected="another one")
     return Tuned(manifest["id"])
 
 

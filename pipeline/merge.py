@@ -1,4 +1,8 @@
-"""merge: an adapter into its base, with proof that the merged model answers the same."""
+"""merge: adapters into their base, with proof that the merged model answers as it should.
+
+One adapter becomes a model. Several of one base become a model by a method of `MergeSpec`, and a
+new adapter too where the result is LoRA again. Weights can be searched on dev.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,43 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
+from registry.merge_spec import SEARCH, checked, read_spec
 from registry.parity import BOUNDS
 from registry.store import Parent
 
 if TYPE_CHECKING:
-    from pipeline.stage import StageContext
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.stage import StageContext, StageOutcome
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
+    from registry.merge_several import Several
+    from registry.merge_spec import MergeSpec, Method
+    from registry.models import LoadedModel
+    from registry.store import ObjectRef
 
 STAGE = "merge"
 VERSION = 1
+SEVERAL_VERSION = 1
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """A merged model and how far its logits are from those of base + adapter.
+    """A merged model and how far its logits are from those of what it stands for.
 
     `merged` is in the same process, `reloaded` from its files in a new one; both are the largest
     difference over the largest logit, and `bound` is what is allowed. `moved` is how far the
-    adapter moves the base, in the same measure. `path` is relative to the workspace.
+    reference is from the base, in the same measure. `path` is relative to the workspace.
+
+    Of one adapter, `adapter_id` is it. Of several, `adapter_ids` are they, `adapter_id` is the new
+    one, and the fields after it are those of `registry.merge_several.Several`, with `adapter_off`
+    for how far the new adapter is from the reference. `scores` are what a search tried: weights
+    and the mean score on dev. `quantised` has the logit distances of the ways to merge into a
+    quantised base.
     """
 
-    adapter_id: str
+    adapter_id: str | None
     base: str
     model_id: str
     merge_id: str
@@ -43,20 +62,105 @@ class MergeReport:
     run_id: str
     cached: bool
     seconds: float
+    reference: str = ""
+    untied: bool = False
+    quantised: Mapping[str, float | None] | None = None
+    adapter_ids: Sequence[str] = ()
+    method: str = ""
+    weights: Sequence[float] = ()
+    density: float | None = None
+    seed: int | None = None
+    rank: int | None = None
+    relative_error: float | None = None
+    cut: float | None = None
+    adapter_off: float | None = None
+    no_adapter: str | None = None
+    scores: Sequence[Mapping[str, Any]] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return asdict(self)
 
 
-def merge(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
-    """Merge an adapter into the base that it was trained on.
+def merge(
+    ws: Workspace,
+    ui: Ui,
+    adapter_ids: str | Sequence[str],
+    *,
+    method: Method = "cat",
+    weights: Sequence[float] | str | None = None,
+    density: float | None = None,
+    rank: int | None = None,
+    seed: int = 0,
+) -> MergeReport:
+    """Merge an adapter, or several of one base, into the base that they were trained on.
+
+    Args:
+        ws: the workspace.
+        ui: where progress is shown.
+        adapter_ids: full ids; of one alone, what follows is of no account.
+        method: how several are put together.
+        weights: of each adapter, in order; `search` finds them by the capabilities' scores on dev.
+        density: the share of every delta that `ties` and `dare_*` keep.
+        rank: what `svd` cuts to.
+        seed: what `dare_*` draw by.
 
     Raises:
-        UserError: that base is not in the spec any more, or the adapter is of a kind that is not
-            merged.
-        GateRefusedError: the merged model does not answer as base + adapter do.
+        UserError: that base is not in the spec any more, the adapters are of different bases or of
+            a kind that is not merged, or the settings don't fit.
+        GateRefusedError: the merged model does not answer as it should.
     """
+    ids = [adapter_ids] if isinstance(adapter_ids, str) else list(adapter_ids)
+    if len(ids) == 1:
+        return _one(ws, ui, ids[0])
+    given = {"method": method, "weights": weights, "density": density, "rank": rank, "seed": seed}
+    return merge_as(ws, ui, ids, read_spec(given))
+
+
+def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec) -> MergeReport:
+    """Merge several adapters of one base as `spec` says; see `merge`.
+
+    Raises:
+        UserError, GateRefusedError: as `merge`.
+    """
+    checked(spec, len(adapter_ids))
+    if len(set(adapter_ids)) < len(adapter_ids):
+        raise UserError("an adapter is named twice", expected="different adapters, with weights")
+    base = _base_of(ws, adapter_ids[0])
+    for other in adapter_ids[1:]:
+        if _trained_on(ws, other) != _trained_on(ws, adapter_ids[0]):
+            raise UserError(
+                f"adapters {adapter_ids[0][:12]} and {other[:12]} are of different bases",
+                expected="adapters of one base",
+            )
+    identity = ws.models.identity(base)
+    inputs: dict[str, Any] = {
+        "adapters": list(adapter_ids),
+        "base": identity.digest,
+        "bound": BOUNDS[identity.dtype],
+        "settings": spec.model_dump(mode="json"),
+    }
+    parents = [Parent(one, "adapter") for one in adapter_ids]
+    if spec.weights == SEARCH:
+        from pipeline.gap import dev_inputs
+
+        inputs["dev"], datasets = dev_inputs(ws, ui, base)
+        parents += datasets
+    outcome = run_stage(
+        ws,
+        ui,
+        STAGE,
+        inputs,
+        lambda ctx: _several(ws, ctx, base, adapter_ids, spec),
+        version=SEVERAL_VERSION,
+        parents=parents,
+        config=spec.model_dump(mode="json"),
+        seed=spec.drawn_by,
+    )
+    return _report(outcome)
+
+
+def _one(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
     base = _base_of(ws, adapter_id)
     identity = ws.models.identity(base)
     inputs = {
@@ -73,6 +177,10 @@ def merge(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
         version=VERSION,
         parents=[Parent(adapter_id, "adapter")],
     )
+    return _report(outcome)
+
+
+def _report(outcome: StageOutcome) -> MergeReport:
     return MergeReport(
         **outcome.result,
         model_id=outcome.outputs["model"],
@@ -85,44 +193,153 @@ def merge(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
 
 def _work(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> StageOutput:
     from registry.adapters import adapter_path
-    from registry.hashing import file_digest
     from registry.merge import merge_adapter
 
     loaded = ws.models.get(base)
     parents = [Parent(ctx.run_id, "run"), Parent(adapter_id, "adapter")]
     with ws.store.draft() as draft, ctx.ui.progress(f"merge · {adapter_id[:8]} into {base}"):
-        parity = merge_adapter(loaded, adapter_path(ws.store, adapter_id), draft)
-        files = sorted(path for path in draft.iterdir() if path.is_file())
-        size = sum(path.stat().st_size for path in files)
-        identity = {
-            "base": loaded.identity.digest,
-            "adapter": adapter_id,
-            "files": {path.name: file_digest(path) for path in files},
-        }
-        meta = {"base": base, "adapter_id": adapter_id, "dtype": parity.dtype, "bytes": size}
-        model = ws.store.put("model", draft, identity=identity, parents=parents, meta=meta)
+        done = merge_adapter(loaded, adapter_path(ws.store, adapter_id), draft)
+        known = {"base": loaded.identity.digest, "adapter": adapter_id}
+        meta = {"base": base, "adapter_id": adapter_id, "dtype": done.parity.dtype}
+        model, size = _put_model(ws, draft, known, meta, parents)
     result = {
         "adapter_id": adapter_id,
         "base": base,
         "path": model.path.relative_to(ws.root).as_posix(),
         "bytes": size,
-        **asdict(parity),
+        **asdict(done.parity),
+        "quantised": asdict(done.quantised) if done.quantised else None,
     }
     made = ws.store.put(
         "merge",
         None,
         identity={"model": model.id, "adapter": adapter_id, "method": "add to base"},
         parents=[*parents, Parent(model.id, "model")],
-        meta={**result, "scale": 1.0, "max_difference": max(parity.merged, parity.reloaded)},
+        meta={**result, "scale": 1.0, "max_difference": _furthest(result)},
     )
     return StageOutput(result, [("model", model), ("merge", made)])
 
 
+def _several(
+    ws: Workspace, ctx: StageContext, base: str, adapter_ids: Sequence[str], spec: MergeSpec
+) -> StageOutput:
+    from registry.adapters import adapter_path
+    from registry.merge_several import merge_adapters
+
+    loaded = ws.models.get(base)
+    paths = [adapter_path(ws.store, one) for one in adapter_ids]
+    scores: list[dict[str, Any]] = []
+    if spec.weights == SEARCH:
+        from pipeline.merge_search import search
+
+        spec, scores = search(ws, ctx, loaded, paths, spec)
+    new = ctx.workdir / "adapter"
+    parents = [Parent(ctx.run_id, "run"), *(Parent(one, "adapter") for one in adapter_ids)]
+    label = f"merge · {spec.method} of {len(paths)} adapters into {base}"
+    with ws.store.draft() as draft, ctx.ui.progress(label):
+        made = merge_adapters(loaded, paths, spec, draft, new)
+        said = _settings(adapter_ids, made)
+        known = {"base": loaded.identity.digest, **said}
+        meta = {"base": base, "dtype": made.parity.dtype, **said}
+        model, size = _put_model(ws, draft, known, meta, parents)
+    outputs = [("model", model)]
+    if made.no_adapter is None:
+        outputs.append(("adapter", _publish(ws, ctx, loaded, new, made, adapter_ids)))
+    result = {
+        "adapter_id": outputs[-1][1].id if made.no_adapter is None else None,
+        "base": base,
+        "path": model.path.relative_to(ws.root).as_posix(),
+        "bytes": size,
+        **asdict(made.parity),
+        **{key: value for key, value in asdict(made).items() if key not in ("parity", "adapter")},
+        "adapter_off": made.adapter,
+        "adapter_ids": list(adapter_ids),
+        "scores": scores,
+    }
+    merged = ws.store.put(
+        "merge",
+        None,
+        identity={"model": model.id, **said},
+        parents=[*parents, *(Parent(ref.id, role) for role, ref in outputs if role == "model")],
+        meta={**result, "scale": 1.0, "max_difference": _furthest(result)},
+    )
+    return StageOutput(result, [*outputs, ("merge", merged)])
+
+
+def _settings(adapter_ids: Sequence[str], made: Several) -> dict[str, Any]:
+    """Return what decides a merge of several, beside their base."""
+    return {
+        "adapters": list(adapter_ids),
+        "method": made.method,
+        "weights": list(made.weights),
+        "density": made.density,
+        "rank": made.rank,
+        "seed": made.seed,
+    }
+
+
+def _put_model(
+    ws: Workspace,
+    draft: Path,
+    known: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    parents: Sequence[Parent],
+) -> tuple[ObjectRef, int]:
+    """Put the files in `draft` into the store as a model; return it and its size in bytes."""
+    from registry.hashing import file_digest
+
+    files = sorted(path for path in draft.iterdir() if path.is_file())
+    size = sum(path.stat().st_size for path in files)
+    identity = {**known, "files": {path.name: file_digest(path) for path in files}}
+    made = ws.store.put(
+        "model", draft, identity=identity, parents=parents, meta={**meta, "bytes": size}
+    )
+    return made, size
+
+
+def _publish(
+    ws: Workspace,
+    ctx: StageContext,
+    loaded: LoadedModel,
+    folder: Path,
+    made: Several,
+    adapter_ids: Sequence[str],
+) -> ObjectRef:
+    """Put the new adapter into the store, as one that was put together from these."""
+    from registry.adapters import publish
+
+    settings = _settings(adapter_ids, made)
+    meta = {**settings, "method": f"merge: {made.method}", "alpha": made.rank, "scale": 1.0}
+    return publish(
+        ws.store,
+        folder,
+        base=loaded.identity,
+        tokenizer=loaded.tokenizer,
+        meta={**meta, "relative_error": made.relative_error},
+        parents=[Parent(ctx.run_id, "run"), *(Parent(one, "part") for one in adapter_ids)],
+    )
+
+
+def _furthest(result: Mapping[str, Any]) -> float:
+    return max(float(result["merged"]), float(result["reloaded"]))
+
+
+def _trained_on(ws: Workspace, adapter_id: str) -> str:
+    """Return the digest of an adapter's base.
+
+    Raises:
+        UserError: the id is of something else.
+    """
+    manifest = ws.catalog.manifest(adapter_id)
+    if manifest["kind"] != "adapter":
+        raise UserError(f"{adapter_id[:12]} is a {manifest['kind']}", expected="an adapter")
+    return str(manifest["identity"]["base"])
+
+
 def _base_of(ws: Workspace, adapter_id: str) -> str:
     """Return the name in the spec of the base that an adapter was trained on."""
-    adapter = ws.catalog.manifest(adapter_id)
-    wanted = adapter["identity"]["base"]
-    named = str(adapter["meta"].get("base", ""))
+    wanted = _trained_on(ws, adapter_id)
+    named = str(ws.catalog.manifest(adapter_id)["meta"].get("base", ""))
     for name in sorted(ws.spec.bases, key=lambda name: name != named):  # its own name first
         if ws.models.identity(name).digest == wanted:
             return name

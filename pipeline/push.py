@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
+from registry.parcel import SIGNATURE
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -153,25 +154,28 @@ def _versions_of(ws: Workspace, name: str) -> list[Manifest]:
 
 def _parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:
     from registry.card import adapter_card, model_card
+    from registry.describe import describe, describe_merged
     from registry.parcel import allowed_files, pack
 
     kind, folder = manifest["kind"], ws.store.get(manifest["kind"], manifest["id"]).path
     if kind == "dataset_version":
         return _dataset_parcel(ws, manifest, repo, scratch)
-    adapter_id = manifest["id"] if kind == "adapter" else manifest["meta"]["adapter_id"]
-    facts = _facts(ws, adapter_id)
+    if kind == "adapter":
+        facts = describe(ws.store, ws.catalog, manifest["id"])
+    else:
+        facts = describe_merged(ws.store, ws.catalog, manifest)
     to = _publication(ws, facts, repo, manifest["id"])
     if kind == "adapter":
         card = adapter_card(facts, to)
     else:
         card = model_card(facts, to, _merge_of(ws, manifest["id"]))
-    return pack(manifest, allowed_files(folder, kind), card, facts.base)
+    return pack(manifest, allowed_files(folder, kind), card, facts.base, _signature(ws, manifest))
 
 
-def _facts(ws: Workspace, adapter_id: str) -> AdapterFacts:
-    from registry.describe import describe
-
-    return describe(ws.store, ws.catalog, adapter_id)
+def _signature(ws: Workspace, manifest: Manifest) -> Path | None:
+    """The newest signature of what is pushed, if it was signed."""
+    found = ws.catalog.find("signature", thing=manifest["id"])
+    return ws.store.get("signature", found["id"]).path / SIGNATURE if found else None
 
 
 def _dataset_parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:

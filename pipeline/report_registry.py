@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.adapter import AdapterDiff
+    from pipeline.export import ExportReport
     from pipeline.push import PushReport
     from pipeline.reproduce import ReproduceReport
     from pipeline.take import TakeReport
@@ -140,6 +141,19 @@ def take_lines(report: TakeReport) -> list[RenderableType]:
     if report.signed_by:
         lines.append(f"its signature fits {report.signed_by}")
     return [Text(line) for line in lines]
+
+
+def export_tables(report: ExportReport) -> list[RenderableType]:
+    """Return what was written, and the proof of a GGUF file."""
+    rows = [(name, digest[:_ID]) for name, digest in report.files.items()]
+    title = f"export: {report.out} ({in_bytes(report.bytes)}, {report.dtype or report.form})"
+    shown: list[RenderableType] = [table(title, ("file", "sha256"), rows)]
+    if report.proof is not None:
+        proof = report.proof
+        shown.append(Text(f"read back: logits differ by {proof.logits:.1e} of the largest"))
+        if proof.remark:
+            shown.append(Text(proof.remark))
+    return shown
 
 
 def reproduce_lines(report: ReproduceReport) -> list[RenderableType]:

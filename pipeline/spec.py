@@ -18,6 +18,7 @@ from pipeline.yaml_lines import parse
 from registry.datasets import DatasetSpec
 from registry.errors import UserError
 from registry.identity import BaseSpec
+from registry.merge_spec import MergeSpec
 from registry.paths import expand
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Spec(BaseModel):
     )
     train: TrainSpec = Field(description="The base, the pool of rows, and how it is trained.")
     mend: MendSpec = Field(MendSpec(), description="How losses are mended.")
+    merge: MergeSpec = Field(MergeSpec(), description="How several adapters become one.")
     evals: EvalsSpec = Field(EvalsSpec(), description="How scores are computed.")
     hub: HubSpec | None = Field(None, description="Where the adapter is pushed to, if anywhere.")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from pipeline import report as reports
+from pipeline.report_merge import merge_tables
 from pipeline.tables import query_table
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _SHOWN: dict[str, Callable[[Any], Sequence[RenderableType]]] = {
     "forget": reports.forget_tables,
     "mend": reports.mend_tables,
     "promote": reports.promote_tables,
-    "merge": lambda report: [reports.merge_table(report)],
+    "merge": merge_tables,
 }
 
 _QUESTIONS = {

@@ -89,8 +89,8 @@ def take(
         GateRefusedError: the signature doesn't fit.
     """
     with ui.progress(f"import · {given}"):
-        source = _fetched(ws, given, revision)
-        signer = _verified(source.folder, key)
+        source = _fetched(ws, given, revision, whole=key is not None)
+        signer = _verified(ws, source, key)
         kind = source.record["kind"] if source.record else "adapter"
         work = {"adapter": _adapter, "model": _model, "dataset_version": _dataset}[kind]
         files = _hashes(source)
@@ -114,7 +114,7 @@ def take(
     )
 
 
-def _fetched(ws: Workspace, given: str, revision: str | None) -> Source:
+def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) -> Source:
     from registry.parcel import RECORD, read_record
 
     local = (ws.root / Path(given).expanduser()).resolve()
@@ -128,10 +128,10 @@ def _fetched(ws: Workspace, given: str, revision: str | None) -> Source:
         raise UserError(
             f"no folder {given}", expected="a folder, owner/name or datasets/owner/name"
         )
-    return _from_hub(given, revision)
+    return _from_hub(given, revision, whole=whole)
 
 
-def _from_hub(given: str, revision: str | None) -> Source:
+def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from registry.hub import Repository
@@ -149,20 +149,33 @@ def _from_hub(given: str, revision: str | None) -> Source:
     if commit is None:
         raise UserError(f"{given} has no revision {revision}", expected="a branch, tag or commit")
     patterns = [pattern for patterns in ALLOWED.values() for pattern in patterns]
-    folder = repository.download(commit, [*patterns, RECORD, "model.sig"])
+    # A signature by others covers whatever lies there.
+    folder = repository.download(commit, ["*"] if whole else [*patterns, RECORD])
     path = folder / RECORD
     where = f"{given}@{commit[:12]}: {RECORD}"
     record = read_record(path.read_text("utf-8"), where) if path.is_file() else None
     return Source(folder, f"{given}@{commit}", record)
 
 
-def _verified(folder: Path, key: Path | None) -> str | None:
-    """Check the signature with a public key; returns the key's name."""
+def _verified(ws: Workspace, source: Source, key: Path | None) -> str | None:
+    """Check the signature with a public key; returns the key's name.
+
+    Of what gapmend pushed, the signature covers what is taken in, and not the card.
+    """
     if key is None:
         return None
+    import shutil
+
     from registry.signing import SIGNATURE, verify
 
-    verify(folder, folder / SIGNATURE, key)
+    with ws.store.draft() as copy:  # the Hub's cache is made of links, which no signature covers
+        for path in sorted(source.folder.rglob("*")):
+            name = path.relative_to(source.folder).as_posix()
+            covered = source.record is None or name in source.record["files"]
+            if path.is_file() and name != SIGNATURE and covered:
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy / name)
+        verify(copy, source.folder / SIGNATURE, key)
     return key.name
 
 

@@ -168,6 +168,11 @@ def move_alias(
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Return the PEFT configuration in a folder.
+
+    Raises:
+        UserError: there is none, or it isn't one.
+    """
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -181,6 +186,11 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def weights_file(folder: Path) -> Path:
+    """Return the file with an adapter's weights.
+
+    Raises:
+        UserError: there is none, or it is a pickle.
+    """
     path = folder / WEIGHTS
     if path.is_file():
         return path

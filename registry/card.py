@@ -73,10 +73,12 @@ def model_card(facts: AdapterFacts, to: Publication, merge: Mapping[str, Any]) -
     """Return the card of a merged model; `merge` is what the manifest says of the merge."""
     head = _head(facts, to, relation="merge", library="transformers", tags=("merge", _LIBRARY))
     worst = max(float(merge["merged"]), float(merge["reloaded"]))
+    ids = [f"`{one[:12]}`" for one in merge.get("adapter_ids") or (facts.adapter_id,)]
+    several = f"s {', '.join(ids)} ({merge.get('method')})" if len(ids) > 1 else f" {ids[0]}"
     return _card(
         head,
-        f"{_base(facts)} with the LoRA adapter `{facts.adapter_id[:12]}` merged into its weights "
-        f"({merge['dtype']}). Its logits differ from those of base and adapter by {worst:.1e} of "
+        f"{_base(facts)} with the LoRA adapter{several} merged into its weights "
+        f"({merge['dtype']}). Its logits differ from what they should be by {worst:.1e} of "
         f"the largest, in a new process too; {float(merge['bound']):.0e} is allowed.",
         facts,
         to,
@@ -180,7 +182,7 @@ def _gaps(closed: Sequence[Closed], to: Publication) -> str:
 
 def _losses(kept: Sequence[Kept]) -> str:
     if not kept:
-        return "## What it lost\n\nNot measured: no guard was named."
+        return "## What it lost\n\nNot measured."
     lines = [
         f"| {one.guard} | {one.before:.3f} | {one.after:.3f} | {one.lost} | {one.gained} "
         f"| {one.difference_low:+.3f} | {-one.max_drop:+.3f} | {one.verdict} |"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.adapters import read_config
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from registry.catalog import Catalog
-    from registry.store import Store
+    from registry.store import Manifest, Store
 
 _Fact = TypeVar("_Fact")
 _CLOSED = """
@@ -162,6 +162,48 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         bytes=sum(file["bytes"] for file in manifest["files"].values()),
         closed=ask(_CLOSED, Closed),
         kept=ask(_KEPT, Kept),
-        taught=ask(_TAUGHT, Taught),
+        taught=_taught(catalog, [manifest["id"], *_parts(catalog, manifest)]),
         **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
     )
+
+
+def describe_merged(store: Store, catalog: Catalog, manifest: Manifest) -> AdapterFacts:
+    """Return what is known of the adapter, or the adapters together, in a merged model.
+
+    Of several, figures are those of none of them: what the model does is measured on the model.
+
+    Raises:
+        UserError: the adapters are not here.
+    """
+    made = manifest["identity"]
+    ids = [made["adapter"]] if made.get("adapter") else list(made.get("adapters") or ())
+    if not ids:
+        raise UserError(
+            f"model {manifest['id'][:12]} names no adapter", expected="a model that was merged here"
+        )
+    first = describe(store, catalog, ids[0])
+    if len(ids) == 1:
+        return first
+    every = [one for adapter_id in ids for one in (adapter_id, *_parts_of(catalog, adapter_id))]
+    return replace(first, closed=(), kept=(), taught=_taught(catalog, every))
+
+
+def _parts_of(catalog: Catalog, adapter_id: str) -> list[str]:
+    return _parts(catalog, catalog.manifest(adapter_id))
+
+
+def _parts(catalog: Catalog, manifest: Manifest) -> list[str]:
+    """The adapters that an adapter was merged from, and those that they were."""
+    own = [parent["id"] for parent in manifest["parents"] if parent["role"] == "part"]
+    return [*own, *(one for part in own for one in _parts_of(catalog, part))]
+
+
+def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[Taught, ...]:
+    """The rows that taught any of these adapters; a row that taught two counts for each."""
+    found: dict[Taught, int] = {}
+    for adapter_id in dict.fromkeys(adapter_ids):
+        for row in catalog.query(_TAUGHT, [adapter_id]).rows:
+            one = Taught(*row)
+            key = replace(one, rows=0)
+            found[key] = found.get(key, 0) + one.rows
+    return tuple(replace(key, rows=count) for key, count in sorted(found.items(), key=str))

@@ -47,7 +47,7 @@ class Repository:
     @cached_property
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         if not sys.stderr.isatty():  # a bar in a log is a page of them
             disable_progress_bars()

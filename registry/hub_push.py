@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import UserError
 from registry.hub import check_there, is_there
-from registry.parcel import CARD, RECORD, Parcel, ParcelFile, read_record
+from registry.parcel import CARD, RECORD, SIGNATURE, Parcel, ParcelFile, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,4 +115,4 @@ def _is_tagged(repository: Repository, parcel: Parcel) -> bool:
 
 
 def _may_change(file: ParcelFile) -> bool:
-    return file.path in {CARD, RECORD}
+    return file.path in {CARD, RECORD, SIGNATURE}

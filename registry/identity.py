@@ -26,6 +26,7 @@ Dtype = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp4", "int8"]
 
 NANO = "nano"
+MERGED = "merged:"
 DEFAULT_CONTEXT = 2048
 # Below this size a base without a `dtype` is computed in fp32 (exact and, on a CPU, no slower);
 # above it in the dtype of its checkpoint, because fp32 would double its memory.
@@ -35,6 +36,7 @@ REMEMBER_FROM_BYTES = 64 * 2**20
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_DIGITS = re.compile(r"[0-9a-f]{4,64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -62,9 +64,9 @@ _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float3
 class BaseSpec(BaseModel):
     """A base as the spec names it.
 
-    `model` is 'nano', a folder (relative to the workspace) or a Hub id; `revision` is a Hub
-    branch, tag or commit. `dtype` is what it is computed in, `quantize` how its linear layers
-    are stored: LoRA on a quantised base is QLoRA.
+    `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
+    that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
+    in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,6 +178,8 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
     where = f"bases.{name}"
     if spec.model == NANO:
         return BaseFolder(nano_folder(), None)
+    if spec.model.startswith(MERGED):
+        return BaseFolder(_merged_folder(spec.model.removeprefix(MERGED), root, where), None)
     local = (root / Path(spec.model).expanduser()).resolve()
     if local.is_dir():
         if spec.revision:
@@ -188,6 +192,20 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
     if not _HUB_ID.fullmatch(spec.model):
         raise UserError(f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'")
     return _hub_folder(spec, where, weights=weights)
+
+
+def _merged_folder(prefix: str, root: Path, where: str) -> Path:
+    models = root / ".gapmend" / "objects" / "model"
+    found = sorted(models.glob(f"{prefix}*")) if _DIGITS.fullmatch(prefix) else []
+    if len(found) != 1:
+        what = f"{len(found)} merged models have" if found else "no merged model has"
+        raise UserError(
+            f"{what} the id '{prefix}'",
+            f"{where}.model",
+            expected="merged: and the first digits of a model's id",
+            fix='gapmend sql "select merge_id, path from merges" lists them',
+        )
+    return found[0]
 
 
 def read_config(folder: Path, where: str) -> dict[str, Any]:

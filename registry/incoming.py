@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_CONFIG_BYTES = 1 << 20
 MOST_HEADER_BYTES = 16 << 20  # of safetensors: 100,000 tensors take about 12 MiB
+_CHANGING = ("pissa", "olora", "corda", "loftq")
 _NAMED = 3  # tensors that a message names
 
 
@@ -215,6 +216,14 @@ def _is_cache_link(path: Path) -> bool:
 
 def _refuse_ways_out(config: Mapping[str, Any], path: Path) -> None:
     """Refuse what a configuration has no need of: code, and paths to anywhere."""
+    init = str(config.get("init_lora_weights"))
+    if init.startswith(_CHANGING):
+        raise UserError(
+            f"{init} changes the base's own weights, and the adapter holds for those alone",
+            f"{path}: init_lora_weights",
+            expected="an adapter for the base as it is",
+            fix="save it again with path_initial_model_for_weight_conversion",
+        )
     if config.get("auto_mapping"):
         raise UserError(
             "auto_mapping makes the loader run the code it names", f"{path}: auto_mapping", "null"

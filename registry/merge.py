@@ -1,243 +1,174 @@
 """Merging one LoRA adapter into its base, refused unless the logits stay the same.
 
-The merged weight is W + scaling * B A, computed in float64 from the adapter's file and rounded
-once. The reference is PEFT's own forward with the adapter on, so the two check each other.
+The merged weight is computed in float64 from the adapter's file and rounded once. The reference
+is PEFT's own forward with the adapter on, so the two check each other: in logits, and module by
+module in float64.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from registry.adapters import CONFIG, WEIGHTS, save_tokenizer
-from registry.errors import GateRefusedError, UserError
+from registry.merge_changes import read_changes, refuse_unmergeable
+from registry.merge_proof import check_merged, check_saved, refuse_unlike_peft
+from registry.merge_quantised import bound_of, dequantised, is_quantised, measured
+from registry.merge_weights import Targets, kept_as_loaded, merged_weights, save_merged
 from registry.parity import (
     BOUNDS,
+    ON,
     Parity,
     distance,
-    logits_in_new_process,
     logits_of,
     prompt_tokens,
     refuse_beyond,
 )
+from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    import torch
+    from torch import Tensor
 
+    from registry.merge_quantised import Quantised
+    from registry.merge_weights import AsLoaded
     from registry.models import LoadedModel
     from registry.parity import Logits
 
-Weights = dict[str, "torch.Tensor"]
-
-_REFUSED = {
-    "use_dora": "DoRA rescales the whole weight",
-    "use_rslora": "rsLoRA scales by the root of the rank",
-    "use_qalora": "QA-LoRA pools its input",
-    "use_bdlora": "BD-LoRA splits its matrices in blocks",
-    "lora_bias": "lora_bias adds to a bias that the base may not have",
-    "modules_to_save": "modules_to_save replaces whole modules",
-    "trainable_token_indices": "trainable tokens replace rows of the embeddings",
-    "target_parameters": "target_parameters changes parameters outside linear layers",
-    "layer_replication": "layer_replication changes the number of layers",
-    "alora_invocation_tokens": "aLoRA is active for a part of the tokens alone",
-    "ensure_weight_tying": "ensure_weight_tying merges tied weights twice",
-    "arrow_config": "Arrow routes between adapters",
-    "kasa_config": "KaSA changes the base's weights",
-    "velora_config": "VeLoRA changes the forward pass",
-    "monteclora_config": "MonteCLoRA is a distribution over adapters",
-}
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+ON_QUANTISED = "the quantised base with the adapter on, by PEFT"
+"""The reference of a merge into a quantised base."""
 
 
-def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> Parity:
+@dataclass(frozen=True)
+class Merged:
+    """An adapter in its base: the proof, and of a quantised base, what other ways would give."""
+
+    parity: Parity
+    quantised: Quantised | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A merged model that is saved and proven: its weights, and its logits on the prompts.
+
+    `adapter` is the one that does to the base what the merge did, where there is one.
+    """
+
+    targets: Targets
+    merged: dict[str, Tensor]
+    after: Logits
+    reloaded: Logits
+    parity: Parity
+    adapter: Path | None
+
+
+def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> Merged:
     """Write `loaded` with the adapter merged into its weights to the folder `out`, and prove it.
 
     `out` gets safetensors in the dtype that the base is computed in, config, generation config,
-    tokenizer and chat template. `loaded` is left as it was.
+    tokenizer and chat template. `loaded` is left as it was. A quantised base is dequantised.
 
     Raises:
-        UserError: the adapter is of a kind that isn't merged, or the base is quantised.
+        UserError: the adapter is of a kind that isn't merged.
         GateRefusedError: the logits, or a reloaded weight, are not those of base + adapter.
     """
-    refuse_unmergeable(loaded, adapter)
+    refuse_unmergeable(adapter)
+    with quiet_libraries():
+        if is_quantised(loaded):
+            return merge_quantised(loaded, lambda: _write(loaded, adapter, out))
+        return Merged(_write(loaded, adapter, out).parity)
+
+
+def merge_quantised(loaded: LoadedModel, write: Callable[[], Written]) -> Merged:
+    """Merge into the dequantised base, and hold that and other ways against what was trained.
+
+    What was trained is the quantised base with the adapter on that `write` names; without one, the
+    proof is that of the dequantised base.
+
+    Args:
+        loaded: the quantised base.
+        write: writes and proves the merged model; called while the base is a plain one.
+
+    Raises:
+        GateRefusedError: what was merged into the dequantised base is too far from it.
+    """
+    tokens, bound = prompt_tokens(loaded), bound_of(loaded)
+    with dequantised(loaded):
+        done = write()
+    if done.adapter is None:
+        said = f"{done.parity.reference}, dequantised"
+        return Merged(replace(done.parity, reference=said))
+    with kept_as_loaded(loaded, [done.adapter]):
+        plain = logits_of(loaded.model, tokens)
+        loaded.use(done.adapter)
+        trained = logits_of(loaded.model, tokens)
+    with dequantised(loaded) as quantised:
+        ways = measured(
+            loaded, quantised, done.merged, done.targets, trained, done.after, tokens, bound
+        )
+    refuse_beyond(bound, ways.dequantised, "against the quantised base with the adapter on", [])
+    parity = replace(
+        done.parity,
+        bound=bound,
+        merged=ways.dequantised,
+        reloaded=distance(trained, done.reloaded),
+        moved=distance(trained, plain),
+        reference=ON_QUANTISED,
+    )
+    return Merged(parity, ways)
+
+
+def write_merged(
+    loaded: LoadedModel,
+    targets: Targets,
+    out: Path,
+    plain: Logits,
+    reference: Logits,
+    said: str,
+    adapter: Path | None,
+) -> Written:
+    """Save the targets, rounded once, as a model in `out`, and hold it against `reference`.
+
+    Raises:
+        UserError: tied weights would have to differ, and the model's config can't say so.
+        GateRefusedError: beyond the bound of the dtype, in memory or in a new process.
+    """
     tokens = prompt_tokens(loaded)
-    loaded.use(None)
-    plain = logits_of(loaded.model, tokens)
-    loaded.use(adapter)
-    reference = logits_of(loaded.model, tokens)
-    deltas = read_deltas(loaded, adapter)
-    loaded.use(None)
-    merged = merged_weights(loaded, deltas)
-    in_memory = check_merged(loaded, adapter, merged, reference)
+    merged = merged_weights(targets)
+    after = check_merged(loaded, merged, targets, reference, tokens)
     save_merged(loaded, merged, out)
-    reloaded = check_saved(loaded, merged, out, reference)
-    return Parity(
+    reloaded = check_saved(loaded, merged, out, reference, tokens)
+    parity = Parity(
         dtype=loaded.identity.dtype,
         bound=BOUNDS[loaded.identity.dtype],
-        merged=in_memory,
-        reloaded=reloaded,
+        merged=distance(reference, after),
+        reloaded=distance(reference, reloaded),
         moved=distance(reference, plain),
         positions=len(reference),
+        reference=said,
+        untied=bool(targets.parted()),
     )
+    return Written(targets, merged, after, reloaded, parity, adapter)
 
 
-def refuse_unmergeable(loaded: LoadedModel, adapter: Path) -> None:
-    """Refuse by name every adapter whose merge is more than adding B A to linear weights.
-
-    Raises:
-        UserError: it is one.
-    """
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    where = f"{adapter.name[:12]}/{CONFIG}"
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{config.get('peft_type')} can't be merged", where, "LORA")
-    for key, why in _REFUSED.items():
-        if config.get(key):
-            raise UserError(f"can't be merged: {why}", f"{where}: {key}", "plain LoRA")
-    if config.get("bias", "none") != "none":
-        raise UserError("can't be merged: it trained biases", f"{where}: bias", "none")
-    if getattr(loaded.model, "is_quantized", False):
-        raise UserError(
-            f"base {loaded.identity.name} is quantised; merging into it would lose the adapter",
-            expected="a base without quantize",
-        )
-
-
-def read_deltas(loaded: LoadedModel, adapter: Path) -> Weights:
-    """Return parameter name -> what the adapter adds to it, in float64; the adapter is in use.
+def targets_of(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> tuple[Targets, Logits]:
+    """Return what each parameter should become, and the logits with the adapter on, by PEFT.
 
     Raises:
-        UserError: it targets an embedding, or a weight that is tied to another.
-        GateRefusedError: its file and the modules that PEFT made of it don't agree.
+        UserError: the adapter holds something that isn't a change of a parameter of this base.
+        GateRefusedError: a module by PEFT does not what these targets do; names the modules.
     """
-    from safetensors.torch import load_file
-
-    modules = dict(loaded.model.named_modules())
-    layers = {name for name, module in modules.items() if hasattr(module, "lora_A")}
-    _refuse_tied(loaded.model, {name: modules[name] for name in layers})
-    sides: dict[str, Weights] = {}
-    for key, tensor in load_file(adapter / WEIGHTS).items():
-        found = _KEY.fullmatch(key)
-        if found is None:
-            raise UserError(f"can't be merged: {key}", adapter.name[:12], "lora_A and lora_B alone")
-        sides.setdefault(found["module"], {})[found["side"]] = tensor.double()
-    if layers != set(sides) or any(len(pair) != 2 for pair in sides.values()):  # noqa: PLR2004
-        odd = ", ".join(sorted(layers ^ set(sides))[:3])
-        message = f"merge refused: adapter file and model disagree about modules ({odd})"
-        raise GateRefusedError(message)
-    return {f"{name}.weight": _delta(modules[name], pair) for name, pair in sides.items()}
-
-
-def merged_weights(loaded: LoadedModel, deltas: Mapping[str, torch.Tensor]) -> Weights:
-    """Return parameter name -> W + delta in W's dtype; the adapter is not in use."""
-    own = dict(loaded.model.named_parameters())
-    return {
-        name: (own[name].double() + delta.to(own[name].device)).to(own[name].dtype)
-        for name, delta in deltas.items()
-    }
-
-
-def check_merged(loaded: LoadedModel, adapter: Path, merged: Weights, reference: Logits) -> float:
-    """Return how far the merged logits are from `reference`, those of base + adapter.
-
-    Raises:
-        GateRefusedError: beyond the bound of the dtype, or a weight is not what PEFT says it is;
-            names the modules.
-    """
-    loaded.use(None)
-    bound = BOUNDS[loaded.identity.dtype]
-    found = distance(reference, logits_of(loaded.model, prompt_tokens(loaded), merged))
-    refuse_beyond(bound, found, "after the merge", _unlike_peft(loaded, adapter, merged))
-    return found
-
-
-def save_merged(loaded: LoadedModel, merged: Mapping[str, torch.Tensor], out: Path) -> None:
-    """Save the model with the merged weights, its tokenizer, template and generation config."""
-    from transformers.utils import logging
-
-    state = {**loaded.model.state_dict(), **merged}
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        loaded.model.save_pretrained(str(out), state_dict=state)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)  # a local path, where there is one
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
-    save_tokenizer(loaded.tokenizer, out)
-
-
-def check_saved(
-    loaded: LoadedModel, merged: Mapping[str, torch.Tensor], folder: Path, reference: Logits
-) -> float:
-    """Return how far the saved model's logits are from `reference`, in a new process.
-
-    Raises:
-        GateRefusedError: a saved weight is not the merged one, bit for bit, or the logits are
-            beyond the bound; names the modules.
-    """
-    wrong = _unlike_saved(loaded, merged, folder)
-    found = distance(reference, logits_in_new_process(folder, prompt_tokens(loaded)))
-    refuse_beyond(BOUNDS[loaded.identity.dtype], found, "reloaded in a new process", wrong)
-    return found
-
-
-def _delta(module: Any, pair: Weights) -> torch.Tensor:
-    delta: torch.Tensor = module.scaling[module.active_adapters[0]] * (pair["B"] @ pair["A"])
-    return delta.T if module.fan_in_fan_out else delta
-
-
-def _refuse_tied(model: Any, layers: Mapping[str, Any]) -> None:
-    seen: set[int] = set()
-    shared: set[int] = set()  # addresses of weights that more than one name has
-    for _, parameter in model.named_parameters(remove_duplicate=False):
-        (shared if parameter.data_ptr() in seen else seen).add(parameter.data_ptr())
-    for name, module in layers.items():
-        if module.get_base_layer().weight.data_ptr() in shared:
-            raise UserError(
-                f"can't be merged: {name} is tied to another weight, which would change too",
-                expected="an adapter without a tied LM head or embedding",
-            )
-
-
-def _unlike_peft(loaded: LoadedModel, adapter: Path, merged: Weights) -> list[str]:
-    """Return the modules whose merged weight isn't PEFT's, the furthest off first."""
-    import torch
-
     loaded.use(adapter)
-    off: dict[str, float] = {}
-    for name, module in loaded.model.named_modules():
-        if hasattr(module, "lora_A"):
-            base = module.get_base_layer().weight
-            delta = module.get_delta_weight(module.active_adapters[0]).double()
-            found = merged.get(f"{name}.weight", base).double() - base.double()
-            size = float(delta.abs().max()) or 1.0
-            # Rounding of the sum to the weight's dtype is no difference.
-            noise = float(base.abs().max()) * torch.finfo(base.dtype).eps
-            off[name] = max(0.0, float((found - delta).abs().max()) - noise) / size
-    loaded.use(None)
-    return [name for name in sorted(off, key=lambda n: -off[n]) if off[name] > 1e-3]  # noqa: PLR2004
+    reference = logits_of(loaded.model, prompt_tokens(loaded))
+    changes = read_changes(loaded, adapter, kept.base)
+    refuse_unlike_peft(loaded, adapter, changes, kept.base)
+    kept.alone()
+    return Targets(kept, {name: change.apply for name, change in changes.items()}), reference
 
 
-def _unlike_saved(
-    loaded: LoadedModel, merged: Mapping[str, torch.Tensor], folder: Path
-) -> list[str]:
-    """Return the modules whose saved weight isn't, bit for bit, the one that was to be saved."""
-    import torch
-    from safetensors.torch import load_file
-
-    saved: Weights = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        saved |= load_file(path)
-    own: Mapping[str, torch.Tensor] = {**dict(loaded.model.named_parameters()), **merged}
-    return [
-        name.removesuffix(".weight")
-        for name, weight in own.items()
-        if name not in saved or not torch.equal(saved[name], weight.cpu())
-    ]
+def _write(loaded: LoadedModel, adapter: Path, out: Path) -> Written:
+    with kept_as_loaded(loaded, [adapter]) as kept:
+        plain = logits_of(loaded.model, prompt_tokens(loaded))
+        targets, reference = targets_of(loaded, adapter, kept)
+        return write_merged(loaded, targets, out, plain, reference, ON, adapter)

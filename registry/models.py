@@ -25,7 +25,7 @@ from registry.identity import (
 from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -43,6 +43,39 @@ __all__ = [
 
 ADAPTERS_IN_MEMORY = 4
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What PEFT may leave changed in a base when it takes an adapter off.
+
+    `unload` leaves the trained copy of a whole module (`modules_to_save`) in the model, and
+    reading an adapter writes its biases over the base's.
+    """
+
+    modules: dict[str, Any]
+    parameters: dict[str, torch.Tensor]
+
+    @property
+    def is_written(self) -> bool:
+        return bool(self.parameters)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, written: Sequence[str]) -> _Own:
+        own = dict(model.named_parameters())
+        kept = {name: own[name].detach().clone() for name in written}
+        return cls(dict(model.named_modules()), kept)
+
+    def put_back(self, model: PreTrainedModel) -> None:
+        import torch
+
+        for name, module in self.modules.items():
+            if name and model.get_submodule(name) is not module:
+                model.set_submodule(name, module)
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                own[name].copy_(value)
 
 
 @dataclass
@@ -69,6 +102,7 @@ class LoadedModel:
     _scalings: dict[str, list[tuple[dict[str, float], float]]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _own: _Own | None = field(default=None, init=False, repr=False)
 
     @property
     def chat(self) -> Chat:
@@ -92,6 +126,8 @@ class LoadedModel:
             return
         key = adapter_key(adapter)
         if key not in self._scalings:
+            if self._own is not None and self._own.is_written:
+                self._strip()  # the one that is on has written over the base
             self._insert(adapter, key)
         # Last used last: the first is the one to drop when memory is needed.
         scalings = self._scalings[key] = self._scalings.pop(key)
@@ -122,6 +158,11 @@ class LoadedModel:
             from peft import PeftModel
 
         check_adapter(adapter)
+        written = written_parameters(adapter, self.model)
+        if written:
+            self._strip()  # it will be alone
+        if self._own is None:
+            self._own = _Own.of(self.model, written)
         while len(self._scalings) >= ADAPTERS_IN_MEMORY:
             oldest = next(iter(self._scalings))
             self._peft.delete_adapter(oldest)
@@ -153,6 +194,9 @@ class LoadedModel:
         self._peft.unload()
         self._peft = None
         self._scalings.clear()
+        if self._own is not None:
+            self._own.put_back(self.model)
+            self._own = None
         # PEFT leaves these on the model, and transformers then believes in an adapter.
         for name in ("peft_config", "_hf_peft_config_loaded"):
             if name in vars(self.model):
@@ -280,6 +324,21 @@ def adapter_key(adapter: Path) -> str:
         if p.is_file()
     ]
     return "a" + str(digest([str(adapter.resolve()), state]))[:16]
+
+
+def written_parameters(adapter: Path, model: PreTrainedModel) -> list[str]:
+    """Return the parameters of the base that reading an adapter writes over (trained biases)."""
+    from safetensors import SafetensorError, safe_open
+
+    # An adapter that is on has wrapped the modules.
+    own = {name.replace(".base_layer.", ".") for name, _ in model.named_parameters()}
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+            keys = [key.removeprefix("base_model.model.") for key in file.keys()]  # noqa: SIM118
+    except SafetensorError:
+        return []  # whoever reads it says what is wrong with it
+    bare = [key.replace(".base_layer.", ".") for key in keys if ".lora_" not in key]
+    return sorted(key for key in bare if key in own and key.endswith(".bias"))
 
 
 def check_adapter(adapter: Path) -> None:

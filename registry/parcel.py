@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["adapter", "model", "dataset_version"]
 
 CARD = "README.md"
+SIGNATURE = "model.sig"
 RECORD = "gapmend.json"
 """Beside what is pushed: which object of which kind it is, so that a pull gives the same id."""
 
@@ -74,7 +75,11 @@ class Parcel:
 
 
 def pack(
-    manifest: Mapping[str, Any], files: Mapping[str, Path], card: str, base: str | None
+    manifest: Mapping[str, Any],
+    files: Mapping[str, Path],
+    card: str,
+    base: str | None,
+    signature: Path | None = None,
 ) -> Parcel:
     """Make the parcel of one object.
 
@@ -83,6 +88,7 @@ def pack(
         files: path in the repository -> file; those that the kind doesn't allow are refused.
         card: the text of README.md.
         base: the name in the record of the base that it belongs to; None for a dataset.
+        signature: of the files, if it was signed; it goes beside them.
 
     Raises:
         UserError: a file that may not be pushed with this kind, or a link.
@@ -107,6 +113,8 @@ def pack(
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     extra = {CARD: card.encode(), RECORD: text.encode()}
     packed += [_of_bytes(path, data) for path, data in extra.items()]
+    if signature is not None:
+        packed.append(_of_file(SIGNATURE, signature))
     return Parcel(kind, manifest["id"], tuple(packed))
 
 

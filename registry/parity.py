@@ -33,6 +33,9 @@ BOUNDS = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
 Random adapters that move the logits by their own size measured 1.5e-6, 3e-2 and 5e-3.
 """
 
+ON = "the base with the adapter on, by PEFT"
+"""The reference of an adapter that is merged by itself."""
+
 PROMPTS = (
     "The capital of France is",
     "Q: What is 17 + 25?\nA:",
@@ -43,17 +46,22 @@ PROMPTS = (
 )
 
 
+_NAMED = 3  # modules that a refusal names
+
+
 @dataclass(frozen=True)
 class Parity:
-    """How far logits are from those of base + adapter, relative to the largest logit.
+    """How far logits are from those of a reference, relative to the largest logit.
 
     Attributes:
         dtype: what they are computed in.
         bound: what is allowed.
-        merged: base + adapter against the merged weights, in one process.
-        reloaded: base + adapter against the saved model, loaded in a new process.
-        moved: how far the adapter moves the base's logits: what a lost delta could amount to.
+        merged: the reference against the merged weights, in one process.
+        reloaded: the reference against the saved model, loaded in a new process.
+        moved: how far the reference is from the base: what a lost delta could amount to.
         positions: tokens whose logits were compared, each over the whole vocabulary.
+        reference: what the reference is.
+        untied: the base ties its embeddings to its LM head and the merged model doesn't.
     """
 
     dtype: str
@@ -62,6 +70,8 @@ class Parity:
     reloaded: float
     moved: float
     positions: int
+    reference: str = ON
+    untied: bool = False
 
 
 def prompt_tokens(loaded: LoadedModel) -> list[list[int]]:
@@ -80,7 +90,8 @@ def logits_of(
     Args:
         model: a causal language model in eval mode.
         tokens: prompts as token ids, each run by itself.
-        weights: parameters that stand in for the model's own of that name.
+        weights: parameters that stand in for the model's own of that name, and for no other name
+            that it is tied to.
     """
     import numpy as np
     import torch
@@ -91,7 +102,7 @@ def logits_of(
             ids = torch.tensor([list(row)], device=model.device)
             arguments = {"input_ids": ids, "use_cache": False}
             out = (
-                torch.func.functional_call(model, dict(weights), (), arguments)
+                torch.func.functional_call(model, dict(weights), (), arguments, tie_weights=False)
                 if weights
                 else model(**arguments)
             )
@@ -118,13 +129,18 @@ def refuse_beyond(bound: float, found: float, what: str, modules: Sequence[str])
     """
     if found <= bound and not modules:
         return
-    named = ", ".join(modules[:3]) or "no single module: the adapter does more than add to weights"
-    more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""  # noqa: PLR2004
+    named = first_of(modules) or "no single module: the adapter does more than add to weights"
     message = (
         f"merge refused: {what}, the logits differ by {found:.2g} of the largest "
-        f"({bound:.2g} is allowed); what differs: {named}{more}"
+        f"({bound:.2g} is allowed); what differs: {named}"
     )
     raise GateRefusedError(message)
+
+
+def first_of(modules: Sequence[str]) -> str:
+    """Return the first names of a list of modules, and how many more there are."""
+    more = f" and {len(modules) - _NAMED} more" if len(modules) > _NAMED else ""
+    return ", ".join(modules[:_NAMED]) + more
 
 
 def logits_in_new_process(folder: Path, tokens: Sequence[Sequence[int]]) -> Logits:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_PARQUET_BATCH = 4096
+_PARQUET_BATCH = 512  # rows; a value that is repeated is unpacked as often
+_BOMB_FROM = 1 << 26  # bytes unpacked, or rows, below which a file is let be
+_BOMB_RATIO = 1_000  # of bytes unpacked
+_BOMB_ROWS = 100  # a byte
 _FIELD_LIMIT = 1 << 30  # csv's own limit of 128 KiB would refuse long documents
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -230,9 +233,30 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise UserError(f"not a Parquet file: {error}", where=str(path)) from error
+    _refuse_bomb(path, file.metadata)
+    return file
+
+
+def _refuse_bomb(path: Path, metadata: Any) -> None:
+    """Refuse a small file that unpacks to more than any text of its size does.
+
+    A repeated value takes a few bits a row, so rows count too, and not the unpacked bytes alone.
+    """
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    unpacked = sum(group.total_byte_size for group in groups)
+    size = path.stat().st_size
+    if max(unpacked, metadata.num_rows) > _BOMB_FROM and (
+        unpacked > _BOMB_RATIO * size or metadata.num_rows > _BOMB_ROWS * size
+    ):
+        raise UserError(
+            f"{size} bytes that unpack to {unpacked} in {metadata.num_rows} rows",
+            where=str(path),
+            expected=f"at most {_BOMB_RATIO} times the bytes, and {_BOMB_ROWS} rows a byte",
+            fix="write it with less compression if it is what it seems",
+        )
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:

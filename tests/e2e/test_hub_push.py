@@ -86,7 +86,7 @@ def check_pushed(hub: Hub, workspace: Path, kind: str = "adapter", repo: str = R
 
 def check_no_canary(hub: Hub, workspace: Path) -> None:
     """The token is in nothing that the Hub keeps or that we keep, decoded; a planted one is."""
-    kept = [(one.path, one.content) for one in hub.contents()]
+    kept: list[tuple[str, Path | bytes]] = [(one.path, one.content) for one in hub.contents()]
     kept += [(where, text.encode()) for _, where, text in hub.texts()]
     kept += [
         (path.name, path if path.suffix in {".parquet", ".safetensors"} else path.read_bytes())

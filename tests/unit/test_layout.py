@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 HEAVY = ("torch", "transformers", "lm_eval", "datasets", "polars", "peft", "scipy", "statsmodels")
 VERBS = (
     *("init", "check", "plan", "run", "ingest", "gap", "select", "train", "forget", "mend"),
-    *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce", "sql", "lineage", "status", "schema", "fsck", "rebuild"),
+    *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce"),
+    *("sql", "lineage", "status", "schema", "fsck", "rebuild"),
     "lm-eval",
 )
 

@@ -1,0 +1,213 @@
+"""Adapters and models from outside: taken in whole and measured like ours, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import adapter as verbs
+from pipeline.forget import forget, tuned
+from pipeline.merge import merge
+from pipeline.push import push
+from pipeline.reproduce import reproduce
+from pipeline.take import take
+from pipeline.ui import Ui
+from pipeline.workspace import Workspace
+from registry.errors import GapmendError, GateRefusedError, UserError
+from registry.models import nano_folder
+from registry.readers import read_records
+from registry.template_check import check_text
+from tests.tiny_models import save_adapter
+
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter for nano as PEFT saves it, with a path of its maker's machine in it."""
+    folder = save_adapter(tmp_path_factory.mktemp("made") / "theirs", nano_folder())
+    shutil.copy(nano_folder() / "chat_template.jinja", folder)
+    return folder
+
+
+@pytest.fixture
+def adapter(theirs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(theirs, tmp_path / "theirs"))
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    shutil.copytree(STARTER, tmp_path / "workspace")
+    spec = tmp_path / "workspace" / "gapmend.yaml"
+    small = spec.read_text("utf-8").replace("answer: choice  ", "answer: choice\n    limit: 40  ")
+    spec.write_text(small, "utf-8")
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def ui() -> Ui:
+    return Ui(as_json=True)
+
+
+def change(folder: Path, **values: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+
+
+def test_one_trained_elsewhere_is_measured_like_ours(ws: Workspace, ui: Ui, adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"].startswith("/")
+    made = take(ws, ui, str(adapter))
+    assert (made.kind, made.base, made.same) == ("adapter", "nano", None)
+    facts = verbs.show(ws, made.object_id)
+    assert facts.base == "nano"
+    assert facts.meta["origin"] == "theirs"
+    assert str(adapter.parent) not in json.dumps(facts.as_json())
+    report = forget(ws, ui, tuned(ws, made.object_id))
+    assert report.closed["routing"].verdict == "open"
+    with pytest.raises(UserError, match="was not trained here"):
+        reproduce(ws, ui, made.object_id)
+    with pytest.raises(GateRefusedError, match="champion moves to an adapter that promote"):
+        verbs.tag(ws, made.object_id, "champion")
+    assert take(ws, ui, str(adapter)).cached
+    pushed = push(ws, ui, made.object_id, repo="me/theirs", dry=True)
+    assert "Not known: it was trained elsewhere." in pushed.card
+
+
+def test_aliases_move_by_compare_and_set(ws: Workspace, ui: Ui, adapter: Path) -> None:
+    first = take(ws, ui, str(adapter)).object_id
+    weights = load_file(adapter / WEIGHTS)
+    save_file({k: v * 2 for k, v in weights.items()}, adapter / WEIGHTS, {"format": "pt"})
+    second = take(ws, ui, str(adapter)).object_id
+    assert verbs.tag(ws, first, "candidate", expect="none").previous is None
+    assert verbs.tag(ws, second, "candidate", expect=first).previous == first
+    with pytest.raises(GapmendError, match="moved meanwhile"):
+        verbs.tag(ws, first, "candidate", expect=first)
+    forced = verbs.tag(ws, second, "champion", force=True, reason="the old one broke")
+    assert forced.reason == "forced: the old one broke"
+    history = ws.catalog.query("SELECT target, reason FROM aliases WHERE name = 'champion'").rows
+    assert history == [(second, "forced: the old one broke")]
+    with pytest.raises(UserError, match="is candidate and champion"):
+        verbs.remove(ws, second)
+    assert verbs.remove(ws, first, reason="a try") == first
+    with pytest.raises(UserError, match="was set aside: a try"):
+        tuned(ws, first)
+    assert tuned(ws, None).adapter_id == second
+
+
+def test_a_diff_says_how_far_apart(ws: Workspace, ui: Ui, adapter: Path) -> None:
+    first = take(ws, ui, str(adapter)).object_id
+    weights = load_file(adapter / WEIGHTS)
+    doubled = {k: v * 2 if "lora_B" in k else v for k, v in weights.items()}
+    save_file(doubled, adapter / WEIGHTS, {"format": "pt"})
+    found = verbs.diff(ws, first, take(ws, ui, str(adapter)).object_id)
+    assert found.same_base
+    assert list(found.weights.values()) == pytest.approx([1.0] * len(found.weights))
+    assert len(found.weights) == len(weights) // 2
+
+
+def test_a_merge_of_several_is_pushed_with_all_their_names(
+    ws: Workspace, ui: Ui, adapter: Path
+) -> None:
+    first = take(ws, ui, str(adapter)).object_id
+    weights = load_file(adapter / WEIGHTS)
+    save_file({k: v / 2 for k, v in weights.items()}, adapter / WEIGHTS, {"format": "pt"})
+    second = take(ws, ui, str(adapter)).object_id
+    merged = merge(ws, ui, [first, second], method="cat", weights=[0.7, 0.3])
+    model = push(ws, ui, merged.model_id, repo="me/both", dry=True)
+    assert f"adapters `{first[:12]}`, `{second[:12]}` (cat) merged" in model.card
+    assert push(ws, ui, merged.adapter_id, repo="me/both", dry=True).kind == "adapter"
+
+
+def spoil_missing(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights.pop(next(name for name in weights if "lora_B" in name))
+    save_file(weights, folder / WEIGHTS)
+
+
+def spoil_left_over(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    save_file({k.replace("model.layers", "model.lagers"): v for k, v in weights.items()},
+              folder / WEIGHTS)  # fmt: skip
+
+
+def spoil_shape(folder: Path) -> None:
+    change(folder, r=8)
+
+
+def spoil_nan(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights[next(iter(weights))][0, 0] = torch.nan
+    save_file(weights, folder / WEIGHTS)
+
+
+def spoil_base(folder: Path) -> None:
+    change(folder, base_model_name_or_path="someone/else")
+
+
+def spoil_code(folder: Path) -> None:
+    change(folder, auto_mapping={"base_model_class": "X", "parent_library": "os"})
+
+
+def spoil_template(folder: Path) -> None:
+    text = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    (folder / "chat_template.jinja").write_text(text)
+
+
+def spoil_record(folder: Path) -> None:
+    record = {"format": 1, "kind": "adapter", "id": "0" * 64, "identity": {}}
+    record["files"] = {"../../secret": "0" * 64}
+    (folder / "gapmend.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_missing, "missing: base_model.model"),
+        (spoil_left_over, "no place in the base: base_model.model.model.lagers"),
+        (spoil_shape, "of another shape"),
+        (spoil_nan, "has values that are not finite"),
+        (spoil_base, "it was trained on someone/else, which is no base of the spec"),
+        (spoil_code, "auto_mapping makes the loader run the code it names"),
+        (spoil_template, "the chat template is refused: SecurityError"),
+        (spoil_record, r"its record names ../../secret"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    ws: Workspace, ui: Ui, adapter: Path, spoil: Any, message: str
+) -> None:
+    spoil(adapter)
+    with pytest.raises(UserError) as raised:
+        take(ws, ui, str(adapter))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not ws.catalog.committed("adapter")
+
+
+def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.template_check._SECONDS", 2)  # times 3, by the clock
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}"
+    with pytest.raises(UserError, match="the chat template"):
+        check_text(loops, "here")
+
+
+def test_a_template_that_refuses_turns_is_no_attack() -> None:
+    check_text("{{ raise_exception('only one turn') }}", "here")
+
+
+def test_a_parquet_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.parquet"
+    column = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), 1 << 27), ["x"])
+    pq.write_table(pa.table({"text": column}), path, compression="zstd")
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match="that unpack to"):
+        next(read_records(path))
