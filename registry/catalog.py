@@ -6,14 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.attach import index_manifest, open_catalog
-from registry.errors import StoreError, UserError
+from registry import derive
+from registry.attach import open_catalog
+from registry.errors import StoreError
 from registry.hashing import canonical_json, digest
+from registry.statement import Value, fill
 from registry.store import ObjectRef, Parent, Store, read_manifest
 from registry.views import QueryResult, SqlSession
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from duckdb import DuckDBPyConnection
 
@@ -28,6 +31,7 @@ class _AnyTarget:
 
 
 ANY = _AnyTarget()
+_AT_ONCE = 500  # manifests in memory while all of a kind are read
 _NEWEST = "ORDER BY created_at DESC, id DESC LIMIT 1"
 
 
@@ -58,8 +62,9 @@ class Catalog:
         manifests = [_checked_manifest(ref) for ref in refs]
         store = Store(self.root)
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
+            known = derive.committed(connection, [ref.id for ref in refs])
             for position, (ref, manifest) in enumerate(zip(refs, manifests, strict=True)):
-                if not _is_committed(connection, ref.id) and _was_put_before(ref, manifest):
+                if ref.id not in known and _was_put_before(ref, manifest):
                     manifests[position] = store.adopt(ref)
             _insert(connection, manifests)
 
@@ -68,7 +73,7 @@ class Catalog:
         # Both sides are canonical JSON text.
         matches = ["(? IN ((manifest->'identity')->?, (manifest->'meta')->?))" for _ in values]
         condition = " AND ".join(["kind = ?", *matches])
-        parameters: list[str] = [kind]
+        parameters: list[Value] = [kind]
         for key, value in values.items():
             parameters += [canonical_json(value).decode(), key, key]
         found = self._manifests(f"{condition} {_NEWEST}", parameters)
@@ -84,25 +89,50 @@ class Catalog:
         Raises:
             UserError: when there is none, or more than one.
         """
-        found = self._manifests("starts_with(id, ?) ORDER BY id LIMIT 3", [id_or_prefix.lower()])
-        if not found or not id_or_prefix:
-            raise UserError(
-                f"nothing in the store has the id {id_or_prefix!r}",
-                fix='list ids with `gapmend sql "select kind, id from objects"`',
-            )
-        if len(found) > 1:
-            ids = ", ".join(f"{manifest['kind']} {manifest['id'][:16]}" for manifest in found)
-            raise UserError(f"the id {id_or_prefix!r} fits several objects: {ids}, …")
-        return found[0]
+        with self.reading() as connection:
+            object_id = derive.resolve(connection, id_or_prefix)
+            return _manifests(connection, "id = ?", [object_id])[0]
 
     def committed(self, kind: str) -> list[Manifest]:
         """Manifests of a kind's committed objects, oldest first."""
         return self._manifests("kind = ? ORDER BY created_at, id", [kind])
 
-    def query(self, sql: str, params: Sequence[Any] = ()) -> QueryResult:
-        """Run our own SELECT over the views."""
-        with SqlSession(self.root, wait_s=self.wait_s) as session:
-            return session.run(sql, params)
+    def each(self, kind: str) -> Iterator[Manifest]:
+        """Manifests of a kind's committed objects, oldest first, a few hundred in memory at a time.
+
+        What is committed meanwhile may come or not.
+        """
+        last = ("-infinity", "")
+        while True:
+            found = self._manifests(
+                "kind = ? AND (created_at, id) > (?::TIMESTAMP, ?)"
+                f" ORDER BY created_at, id LIMIT {_AT_ONCE}",
+                [kind, *last],
+            )
+            yield from found
+            if len(found) < _AT_ONCE:
+                return
+            last = (found[-1]["meta"]["created_at"], found[-1]["id"])
+
+    def reading(self) -> AbstractContextManager[DuckDBPyConnection]:
+        """Attach the catalog for a few small statements of our own, on its tables themselves.
+
+        Everybody else waits for as long: what may take longer asks a copy, with `query`.
+        """
+        return open_catalog(self.root, wait_s=self.wait_s, write=False)
+
+    def query(
+        self, sql: str, params: Sequence[Value] = (), *, only: Collection[str] | None = None
+    ) -> QueryResult:
+        """Run our own SELECT over the views.
+
+        Args:
+            sql: the statement; `?` stands for parameters alone.
+            params: values for its `?`.
+            only: ids of the objects to look at; by default all, which copies them all.
+        """
+        with SqlSession(self.root, wait_s=self.wait_s, only=only) as session:
+            return session.run(fill(sql, params))
 
     def sql(self, sql: str, params: Sequence[Any] = (), max_rows: int | None = None) -> QueryResult:
         """Run a user's SELECT over the views, with no way to write or to reach other files.
@@ -135,7 +165,7 @@ class Catalog:
             ).fetchone()
             first = int(row[0]) if row else 0
             ref = Store(self.root).put("uids", None, identity={"first": first, "count": count})
-            index_manifest(connection, read_manifest(ref.path))
+            _insert(connection, [read_manifest(ref.path)])
         return first
 
     def move_alias(
@@ -160,7 +190,7 @@ class Catalog:
             StoreError: when the target is not committed, or the alias is not where expected.
         """
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
-            now, moves = _alias_state(connection, name)
+            now, moves = derive.alias_state(connection, name)
             if not isinstance(expect, _AnyTarget) and now != expect:
                 message = f"alias {name} points at {now}, not at {expect}: it was moved meanwhile"
                 raise StoreError(message)
@@ -175,20 +205,26 @@ class Catalog:
 
     def alias(self, name: str) -> str | None:
         """Id of the object that an alias points at now; None when it was never set."""
-        with open_catalog(self.root, wait_s=self.wait_s, write=False) as connection:
-            return _alias_state(connection, name)[0]
+        with self.reading() as connection:
+            return derive.alias_state(connection, name)[0]
 
     def _by_id(self, object_id: str) -> Manifest | None:
         found = self._manifests("id = ?", [object_id])
         return found[0] if found else None
 
-    def _manifests(self, condition: str, parameters: list[str]) -> list[Manifest]:
-        import json
+    def _manifests(self, condition: str, parameters: Sequence[Value]) -> list[Manifest]:
+        with self.reading() as connection:
+            return _manifests(connection, condition, parameters)
 
-        statement = f"SELECT manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
-        with open_catalog(self.root, wait_s=self.wait_s, write=False) as connection:
-            rows = connection.execute(statement, parameters).fetchall()
-        return [json.loads(row[0]) for row in rows]
+
+def _manifests(
+    connection: DuckDBPyConnection, condition: str, parameters: Sequence[Value]
+) -> list[Manifest]:
+    import json
+
+    statement = f"SELECT manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
+    rows = connection.execute(fill(statement, parameters)).fetchall()
+    return [json.loads(row[0]) for row in rows]
 
 
 def _checked_manifest(ref: ObjectRef) -> Manifest:
@@ -202,34 +238,20 @@ def _checked_manifest(ref: ObjectRef) -> Manifest:
 
 
 def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> None:
-    for manifest in manifests:
-        index_manifest(connection, manifest)
+    added = derive.add(connection, manifests)
+    parents = {parent["id"] for manifest in manifests for parent in manifest["parents"]}
+    absent = parents - derive.committed(connection, sorted(parents))
     for manifest in manifests:
         for parent in manifest["parents"]:
-            if not _is_committed(connection, parent["id"]):
+            if parent["id"] in absent:
                 message = (
                     f"{manifest['kind']} {manifest['id'][:12]} names the parent "
                     f"{parent['id'][:12]} ({parent['role']}), which is not committed"
                 )
                 raise StoreError(message)
-
-
-def _is_committed(connection: DuckDBPyConnection, object_id: str) -> bool:
-    found = connection.execute("SELECT 1 FROM catalog.objects WHERE id = ?", [object_id])
-    return found.fetchone() is not None
+    derive.derive(connection, added)
 
 
 def _was_put_before(ref: ObjectRef, manifest: Manifest) -> bool:
     """Whether the manifest is of an earlier put, which named other parents."""
     return ref.wanted is not None and manifest["parents"] != [asdict(p) for p in ref.wanted]
-
-
-def _alias_state(connection: DuckDBPyConnection, name: str) -> tuple[str | None, int]:
-    """What an alias points at and how often it was moved."""
-    row = connection.execute(
-        "SELECT (manifest->>'$.identity.target'), (manifest->>'$.identity.seq')::INTEGER AS seq"
-        " FROM catalog.objects WHERE kind = 'alias' AND (manifest->>'$.identity.name') = ?"
-        " ORDER BY seq DESC, created_at DESC, id DESC LIMIT 1",
-        [name],
-    ).fetchone()
-    return (row[0], int(row[1])) if row else (None, 0)

@@ -15,12 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from registry.attach import literal, snapshot
+from registry.attach import connect, snapshot
 from registry.errors import UserError, damaged
+from registry.statement import fill, literal
 from registry.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
 
 _FOLDER = Path(__file__).parent / "views"
@@ -54,19 +55,21 @@ class QueryResult:
 class SqlSession:
     """An in-memory DuckDB with `objects`, `edges` and the views that one query needs."""
 
-    def __init__(self, root: Path, *, wait_s: float) -> None:
+    def __init__(self, root: Path, *, wait_s: float, only: Collection[str] | None = None) -> None:
         """Prepare; nothing is opened before `with`.
 
         Args:
             root: the store's folder.
             wait_s: seconds to wait for the catalog.
+            only: ids of the objects to look at; by default all.
         """
+        self._only = only
         self._root = root.resolve()
         self._wait_s = wait_s
 
     def __enter__(self) -> Self:
         """Copy the tables and let the catalog go."""
-        self._connection = snapshot(self._root, wait_s=self._wait_s)
+        self._connection = snapshot(self._root, wait_s=self._wait_s, only=self._only)
         return self
 
     def __exit__(
@@ -78,11 +81,11 @@ class SqlSession:
         """Close the connection; what it held in memory is gone."""
         self._connection.close()
 
-    def run(self, sql: str, params: Sequence[Any], max_rows: int | None = None) -> QueryResult:
+    def run(self, sql: str) -> QueryResult:
         """Make the views that a statement needs, run it and fetch its rows."""
         with self._naming_what_is_damaged():
             self._make_views(sql)
-            return self._fetch(sql, params, max_rows)
+            return self._fetch(sql, (), None)
 
     @contextmanager
     def _naming_what_is_damaged(self) -> Iterator[None]:
@@ -162,12 +165,12 @@ class SqlSession:
         read, and a damaged orphan disturbs nobody.
         """
         kinds, file = _PARQUET[name]
-        rows = self._connection.execute(
+        listing = (
             "SELECT kind || '/' || id || '/' || ? FROM objects"
-            " WHERE list_contains(?, kind) AND ((manifest->'files')->?) IS NOT NULL"
-            " ORDER BY created_at, id",
-            [file, list(kinds), file],
-        ).fetchall()
+            " WHERE kind IN ? AND ((manifest->'files')->?) IS NOT NULL"
+            " ORDER BY created_at, id"
+        )
+        rows = self._connection.execute(fill(listing, [file, kinds, file])).fetchall()
         self._connection.execute(_columns(name))
         view = f"FROM parquet.{name}_columns"
         if rows:
@@ -181,6 +184,22 @@ class SqlSession:
 def view_names() -> list[str]:
     """Names of all views and macros that people may query."""
     return [name for name in _all_names() if name not in _PARQUET]
+
+
+@cache
+def stored_columns(name: str) -> tuple[tuple[str, str], ...]:
+    """Return name and type of each column of the Parquet files behind a view such as stored_rows.
+
+    `object_id`, which every view has and no file, is left out.
+    """
+    connection = connect(threads=1)
+    try:
+        connection.execute("CREATE SCHEMA parquet")
+        connection.execute(_columns(name))
+        found = connection.execute(f"DESCRIBE parquet.{name}_columns").fetchall()
+    finally:
+        connection.close()
+    return tuple((row[0], row[1]) for row in found if row[0] != "object_id")
 
 
 def _needed(sql: str) -> list[str]:

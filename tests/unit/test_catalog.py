@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import registry.catalog
 from registry import attach
 from registry.attach import open_catalog
 from registry.catalog import Catalog
 from registry.errors import StoreError, UserError
+from registry.index import AdapterPage, adapters, alias_history
+from registry.lineage import lineage
+from registry.rebuild import rebuild
+from registry.statement import Value, fill
 from registry.store import ObjectRef, Parent, Store
 
 
@@ -159,20 +167,186 @@ def test_nothing_stays_open_between_calls(store: Store, catalog: Catalog) -> Non
     catalog.query("FROM objects")
     with open_catalog(store.root, wait_s=0, write=True):
         pass
-    assert not (store.root / "catalog.duckdb.wal").exists()
     names = {os_path.name for os_path in Path("/proc/self/fd").iterdir() if os_path.exists()}
     targets = {str((Path("/proc/self/fd") / name).resolve()) for name in names}
     assert not {target for target in targets if "catalog" in target}
+
+
+def as_the_first_version_did(store: Store, refs: list[ObjectRef]) -> None:
+    """Write a catalog of schema 1."""
+    number, statements = attach.migrations()[0]
+    connection = attach.connect()
+    connection.execute(f"ATTACH '{store.root}/catalog.duckdb' AS catalog (TYPE duckdb)")
+    connection.execute("CREATE TABLE catalog.migrations (number INTEGER PRIMARY KEY)")
+    connection.execute(statements)
+    connection.execute(f"INSERT INTO catalog.migrations VALUES ({number})")
+    for ref in refs:
+        manifest = store.manifest(ref)
+        made_at = manifest["meta"]["created_at"].removesuffix("+00:00")
+        row = [ref.id, ref.kind, made_at, json.dumps(manifest)]
+        connection.execute("INSERT INTO catalog.objects VALUES (?, ?, ?, ?)", row)
+        for parent in manifest["parents"]:
+            edge = [ref.id, parent["id"], parent["role"]]
+            connection.execute("INSERT INTO catalog.edges VALUES (?, ?, ?)", edge)
+    connection.close()
+
+
+def narrow(root: Path) -> dict[str, list[tuple]]:
+    """What the narrow tables say, whatever numbers stand for the ids."""
+    named = (
+        "SELECT child.id, parent.id, role FROM catalog.links"
+        " JOIN catalog.nodes AS child ON child.number = links.child"
+        " JOIN catalog.nodes AS parent ON parent.number = links.parent ORDER BY ALL"
+    )
+    with open_catalog(root, wait_s=5, write=False) as connection:
+        tables = {
+            name: connection.execute(f"FROM catalog.{name} ORDER BY ALL").fetchall()
+            for name in ("adapters", "alias_moves", "removals", "absent")
+        }
+        nodes = "SELECT id, kind, created_at, label FROM catalog.nodes ORDER BY id"
+        tables["nodes"] = connection.execute(nodes).fetchall()
+        tables["links"] = connection.execute(named).fetchall()
+    return tables
+
+
+def registered(store: Store, catalog: Catalog) -> list[ObjectRef]:
+    """A run, three adapters, a removal and moves of two aliases."""
+    run = store.put("run", None, identity={"key": "k"}, meta={"stage": "train", "status": "done"})
+    tuned = [
+        store.put(
+            "adapter", None, identity={"n": n}, parents=[Parent(run.id, "run")],
+            meta={"base": base, "method": "lora", "rank": 8.0, "loss": 0.5, "rows": None},
+        )
+        for n, base in enumerate(["nano", "it's", "nano"])
+    ]  # fmt: skip
+    catalog.commit([run, *tuned])
+    catalog.move_alias(store, "champion", tuned[0].id, reason="first")
+    catalog.move_alias(store, "champion", tuned[1].id, reason="second")
+    catalog.move_alias(store, "candidate", tuned[1].id)
+    identity = {"object": tuned[2].id}
+    gone = store.put("removal", None, identity=identity, parents=[Parent(tuned[2].id, "adapter")])
+    catalog.commit([gone])
+    return [run, *tuned]
+
+
+def test_adapters_are_listed_newest_first(store: Store, catalog: Catalog) -> None:
+    assert adapters(catalog) == AdapterPage(0, ())
+    _, first, second, removed = registered(store, catalog)
+    page = adapters(catalog)
+    assert (page.total, [row["adapter_id"] for row in page.rows]) == (2, [second.id, first.id])
+    assert [row["aliases"] for row in page.rows] == [["candidate", "champion"], []]
+    assert page.rows[1] | {"adapter_id": None} == {
+        "adapter_id": None, "created_at": store.manifest(first)["meta"]["created_at"], "name": None,
+        "base": "nano", "method": "lora", "rank": 8, "round": None, "rows": None, "loss": 0.5,
+        "scale": None, "aliases": [],
+    }  # fmt: skip
+    assert page.as_json()["rows"][0]["base"] == "it's"
+    assert [row["adapter_id"] for row in adapters(catalog, base="nano").rows] == [first.id]
+    assert adapters(catalog, base="it's").total == 1
+    assert adapters(catalog, base="?").total == 0
+    assert [row["adapter_id"] for row in adapters(catalog, alias="champion").rows] == [second.id]
+    assert adapters(catalog, alias="nobody").total == 0
+    newest = adapters(catalog, limit=1)
+    assert (newest.total, len(newest.rows)) == (2, 1)
+    assert removed.id not in {row["adapter_id"] for row in page.rows}
+
+
+def test_the_history_of_an_alias(store: Store, catalog: Catalog) -> None:
+    _, first, second, _ = registered(store, catalog)
+    moves = alias_history(catalog, "champion")
+    assert [(m.seq, m.target, m.previous, m.reason) for m in moves] == [
+        (1, first.id, None, "first"),
+        (2, second.id, first.id, "second"),
+    ]
+    assert moves[0].moved_at < moves[1].moved_at
+    assert alias_history(catalog, "nobody") == ()
+
+
+def test_migration_commit_and_rebuild_derive_the_same(store: Store, catalog: Catalog) -> None:
+    registered(store, catalog)
+    committed = narrow(store.root)
+    assert {name: len(rows) for name, rows in committed.items()} == {
+        "adapters": 3, "alias_moves": 3, "removals": 1, "absent": 0, "nodes": 8, "links": 7,
+    }  # fmt: skip
+    rebuild(store, catalog)
+    assert narrow(store.root) == committed
+    (store.root / "catalog.duckdb").unlink()
+    (store.root / "catalog.duckdb.wal").unlink(missing_ok=True)
+    refs = [store.get(manifest["kind"], manifest["id"]) for manifest in store.manifests()]
+    as_the_first_version_did(store, refs)
+    assert narrow(store.root) == committed
+
+
+def test_a_parent_that_comes_later_takes_its_place(store: Store, catalog: Catalog) -> None:
+    parent = made(store, 1)
+    child = made(store, 2, Parent(parent.id, "source"))
+    kept = parent.path.rename(store.root / "kept")
+    rebuild(store, catalog)
+    assert narrow(store.root)["absent"] == [(parent.id,)]
+    assert [node.kind for node in lineage(catalog, child.id).nodes] == ["made", "missing"]
+    kept.rename(parent.path)
+    catalog.commit([parent])
+    after = narrow(store.root)
+    assert after["absent"] == []
+    assert [node.kind for node in lineage(catalog, child.id).nodes] == ["made", "made"]
+    rebuild(store, catalog)
+    assert narrow(store.root) == after
+
+
+def test_commits_stay_in_the_log_until_it_is_long(
+    store: Store, catalog: Catalog, monkeypatch
+) -> None:
+    log = store.root / "catalog.duckdb.wal"
+    catalog.commit([made(store, 1)])
+    assert log.stat().st_size < attach._LOG_BYTES
+    monkeypatch.setattr(attach, "_LOG_BYTES", log.stat().st_size)
+    catalog.commit([made(store, 2)])
+    assert not log.exists()
+    assert len(catalog.committed("made")) == 2
+
+
+def test_each_gives_all_of_a_kind_in_parts(store: Store, catalog: Catalog, monkeypatch) -> None:
+    monkeypatch.setattr(registry.catalog, "_AT_ONCE", 3)
+    for count in (0, 3, 7):
+        refs = [made(store, number) for number in range(count)]
+        catalog.commit(refs)
+        assert [found["id"] for found in catalog.each("made")] == [ref.id for ref in refs]
+
+
+def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> None:
+    _, first, *_ = registered(store, catalog)
+    code = (
+        "import sys; from pathlib import Path; from registry.catalog import Catalog\n"
+        "from registry.index import adapters; from registry.lineage import lineage\n"
+        "from registry.store import Store; root = Path(sys.argv[1]); catalog = Catalog(root)\n"
+        "adapters(catalog, base='nano'); lineage(catalog, sys.argv[2], down=True)\n"
+        "catalog.move_alias(Store(root), 'x', sys.argv[2]); catalog.find('run', key='k')\n"
+        "catalog.query('SELECT ? FROM rows', [1]); print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(store.root), first.id]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_values_are_written_as_sql() -> None:
+    values: list[Value] = ["it's", "?", "\\", "'); DROP TABLE x; --", 7, None, Path("/a b"), "ü\n"]
+    connection = attach.connect()
+    row = connection.execute(fill("SELECT ?, ?, ?, ?, ?, ?, ?, ?", values)).fetchone()
+    assert row == (*values[:6], "/a b", "ü\n")
+    pairs = fill("FROM (VALUES ?) WHERE col0 IN ?", [[("a", 1), ("b", 2)], ("b", "c")])
+    assert connection.execute(pairs).fetchall() == [("b", 2)]
+    for params in ([], [1, 2]):
+        with pytest.raises(ValueError, match="zip"):
+            fill("SELECT ?", params)
+    with pytest.raises(ValueError, match="NUL"):
+        fill("SELECT ?", ["a\0b"])
 
 
 def test_every_migration_is_applied_to_the_oldest_catalog(
     store: Store, catalog: Catalog, monkeypatch
 ) -> None:
     first = made(store, 1)
-    with monkeypatch.context() as old:
-        oldest = attach.migrations()[:1]
-        old.setattr(attach, "migrations", lambda: oldest)
-        catalog.commit([first])
+    as_the_first_version_did(store, [first])
     newer = [*attach.migrations(), (9_000, "CREATE TABLE catalog.added (x INTEGER)")]
     with monkeypatch.context() as future:
         future.setattr(attach, "migrations", lambda: newer)
