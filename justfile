@@ -78,7 +78,7 @@ bench-evals *args:
 
 # Lists, aliases and lineage with 100,000 adapters (--mlflow-python PATH: beside MLflow's registry).
 bench-registry *args:
-    HF_HUB_OFFLINE=1 python benchmarks/registry.py "$@"
+    HF_HUB_OFFLINE=1 python benchmarks/registry_scale.py "$@"
 
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:
@@ -178,6 +178,10 @@ lm-eval *args:
 # Show where an object came from and what came of it: ./just lineage champion
 lineage *args:
     gapmend lineage -C {{ space }} "$@"
+
+# Write every run as OpenLineage events: ./just openlineage --out FILE
+openlineage *args:
+    gapmend openlineage -C {{ space }} "$@"
 
 # Show what the workspace holds and which adapter is champion.
 status *args:

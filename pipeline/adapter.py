@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.forget import CHAMPION, tuned
+from pipeline.kept import CHAMPION, Kept, adapter_named
 from registry.errors import GateRefusedError, UserError
 from registry.store import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.workspace import Workspace
     from registry.describe import AdapterFacts
 
 _NO_TARGET = "none"
@@ -68,14 +67,14 @@ class Moved:
         return asdict(self)
 
 
-def show(ws: Workspace, name: str) -> AdapterFacts:
+def show(ws: Kept, name: str) -> AdapterFacts:
     """Return all that is known of one adapter, by id, prefix or alias."""
     from registry.describe import describe
 
-    return describe(ws.store, ws.catalog, tuned(ws, name).adapter_id)
+    return describe(ws.store, ws.catalog, adapter_named(ws, name))
 
 
-def diff(ws: Workspace, first: str, second: str) -> AdapterDiff:
+def diff(ws: Kept, first: str, second: str) -> AdapterDiff:
     """Compare two adapters: settings, scores, rows, weights."""
     a, b = show(ws, first), show(ws, second)
     taught = [
@@ -97,7 +96,7 @@ def diff(ws: Workspace, first: str, second: str) -> AdapterDiff:
 
 
 def tag(
-    ws: Workspace,
+    ws: Kept,
     name: str,
     alias: str,
     *,
@@ -108,7 +107,7 @@ def tag(
     """Point an alias at an adapter.
 
     Args:
-        ws: the workspace.
+        ws: what the workspace keeps.
         name: the adapter's id, a prefix or an alias.
         alias: the name that moves. `champion` moves to what promote has let through.
         expect: what it must point at now (id, prefix, alias, or `none`); by default what it is
@@ -123,7 +122,7 @@ def tag(
     """
     from registry.adapters import move_alias
 
-    target = tuned(ws, name).adapter_id
+    target = adapter_named(ws, name)
     now = ws.catalog.alias(alias)
     expected = now if expect is None else _expected(ws, expect)
     if force and not reason.strip():
@@ -138,7 +137,7 @@ def tag(
     return Moved(alias, target, expected, said)
 
 
-def remove(ws: Workspace, name: str, *, reason: str = "") -> str:
+def remove(ws: Kept, name: str, *, reason: str = "") -> str:
     """Set an adapter aside: it is listed and used no more; its record and lineage stay.
 
     Raises:
@@ -161,11 +160,11 @@ def remove(ws: Workspace, name: str, *, reason: str = "") -> str:
     return facts.adapter_id
 
 
-def _expected(ws: Workspace, expect: str) -> str | None:
-    return None if expect == _NO_TARGET else tuned(ws, expect).adapter_id
+def _expected(ws: Kept, expect: str) -> str | None:
+    return None if expect == _NO_TARGET else adapter_named(ws, expect)
 
 
-def _was_promoted(ws: Workspace, adapter_id: str) -> bool:
+def _was_promoted(ws: Kept, adapter_id: str) -> bool:
     return any(
         one["meta"]["promoted"] and one["meta"]["adapter_id"] == adapter_id
         for one in ws.catalog.committed("promotion")
@@ -185,7 +184,7 @@ def _scores(a: AdapterFacts, b: AdapterFacts) -> tuple[Score, ...]:
     return tuple(Score(*key, found[0].get(key), found[1].get(key)) for key in keys)
 
 
-def _weights(ws: Workspace, a: AdapterFacts, b: AdapterFacts) -> dict[str, float]:
+def _weights(ws: Kept, a: AdapterFacts, b: AdapterFacts) -> dict[str, float]:
     from registry.adapters import adapter_path
     from registry.deltas import differences
 

@@ -285,7 +285,7 @@ def promote(
 
 
 for verb in (
-    *(cli_store.sql, cli_store.lineage, cli_store.status),
+    *(cli_store.sql, cli_store.lineage, cli_store.openlineage, cli_store.status),
     *(cli_store.schema, cli_store.fsck, cli_store.rebuild),
 ):
     app.command()(verb)

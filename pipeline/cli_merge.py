@@ -49,11 +49,11 @@ def merge(
     }
 
     def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import forget
         from pipeline import merge as stage
+        from pipeline.kept import CHAMPION, adapter_named
         from pipeline.report_merge import merge_tables
 
-        ids = [forget.tuned(ws, one).adapter_id for one in adapter or (forget.CHAMPION,)]
+        ids = [adapter_named(ws, one) for one in adapter or (CHAMPION,)]
         if len(ids) == 1:
             report = stage.merge(ws, ui, ids[0])
         else:

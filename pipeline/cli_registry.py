@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_workspace
+from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_store, in_workspace
 
 if TYPE_CHECKING:
+    from pipeline.kept import Kept
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -57,6 +58,9 @@ def list_(
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 20,
     base: Annotated[str | None, typer.Option("--base", help="Of this base alone.")] = None,
+    alias: Annotated[
+        str | None, typer.Option("--alias", help="The one that this alias points at.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,14 +69,14 @@ def list_(
     Example: `gapmend adapter ls -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline.report_registry import list_table
         from registry.index import adapters
 
-        page = adapters(ws.catalog, limit=limit, base=base)
+        page = adapters(ws.catalog, limit=limit, base=base, alias=alias)
         return Answer(page.as_json(), [list_table(page.rows, page.total)])
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 @adapter.command()
@@ -84,14 +88,14 @@ def show(
     Example: `gapmend adapter show champion -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline import adapter as verbs
         from pipeline.report_registry import facts_tables
 
         facts = verbs.show(ws, name)
         return Answer(facts.as_json(), facts_tables(facts))
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 @adapter.command()
@@ -107,14 +111,14 @@ def diff(
     Example: `gapmend adapter diff champion 621fcfb6 -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline import adapter as verbs
         from pipeline.report_registry import diff_tables
 
         found = verbs.diff(ws, first, second)
         return Answer(found.as_json(), diff_tables(found))
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 @adapter.command()
@@ -138,14 +142,14 @@ def tag(
     Example: `gapmend adapter tag 621fcfb6 candidate -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline import adapter as verbs
 
         moved = verbs.tag(ws, name, alias, expect=expect, reason=reason, force=force)
         before = f" (it was {moved.previous[:12]})" if moved.previous else ""
         return Answer(moved.as_json(), [f"{alias} is {moved.target[:12]}{before}"])
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 @adapter.command("rm")
@@ -161,13 +165,13 @@ def remove(
     Example: `gapmend adapter rm 621fcfb6 --reason "a failed try" -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline import adapter as verbs
 
         gone = verbs.remove(ws, name, reason=reason)
         return Answer({"removed": gone}, [f"{gone[:12]} is set aside"])
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 @adapter.command("import")
@@ -259,11 +263,11 @@ def reproduce(
     """
 
     def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import forget
         from pipeline import reproduce as stage
+        from pipeline.kept import adapter_named
         from pipeline.report_registry import reproduce_lines
 
-        report = stage.reproduce(ws, ui, forget.tuned(ws, name).adapter_id)
+        report = stage.reproduce(ws, ui, adapter_named(ws, name))
         return Answer(report.as_json(), reproduce_lines(report), code=0 if report.same else 1)
 
     in_workspace(workspace, work, as_json=as_json)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_workspace
+from pipeline.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_store
+from registry.errors import UserError
 
 if TYPE_CHECKING:
+    from pipeline.kept import Kept
     from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
 
 PASS_ON = {
     "allow_extra_args": True,
@@ -45,7 +46,7 @@ def sql(
     Example: `gapmend sql "select name, rows from dataset_versions" -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline.tables import as_csv, query_table, records
 
         result = ws.catalog.sql(query)
@@ -53,30 +54,65 @@ def sql(
             return Answer(records(result), [as_csv(result)])
         return Answer(records(result), [query_table(result)])
 
-    in_workspace(workspace, work, as_json=as_json or form is TableFormat.json)
+    in_store(workspace, work, as_json=as_json or form is TableFormat.json)
 
 
 def lineage(
-    thing: Annotated[str, typer.Argument(help="An id (a prefix will do) or an alias.")],
+    thing: Annotated[
+        str | None, typer.Argument(help="An id (a prefix will do), an alias or a Hub commit.")
+    ] = None,
     *,
-    down: Annotated[bool, typer.Option("--down", help="What came of it, not from it.")] = False,
+    down: Annotated[
+        bool, typer.Option("--down/--up", help="What came of it; or what it came from.")
+    ] = False,
     dot: Annotated[bool, typer.Option("--dot", help="As a Graphviz graph.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid graph.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="Down to the source files.")] = False,
+    row: Annotated[int | None, typer.Option("--row", help="Of one row, by its row_uid.")] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a thing came from, or what came of it.
+    """Show where a thing came from, or what came of it; down to source files, up to every push.
 
-    Example: `gapmend lineage champion -C examples/quickstart`
+    Example: `gapmend lineage champion --files -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
-        from pipeline.tables import lineage_tree
-        from registry import lineage as graph
+    def work(ws: Kept, _: Ui) -> Answer:
+        from pipeline.report_lineage import answer_for
 
-        found = graph.lineage(ws.catalog, ws.catalog.alias(thing) or thing, down=down)
-        return Answer(found.as_json(), [_plain(graph.dot(found)) if dot else lineage_tree(found)])
+        if (thing is None) == (row is None):
+            raise UserError("nothing to trace", expected="an id, an alias, a commit, or --row UID")
+        form = "dot" if dot else "mermaid" if mermaid else "files" if files else "tree"
+        return answer_for(ws.catalog, thing or row or 0, form=form, down=down)
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
+
+
+def openlineage(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file.")] = None,
+    *,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write every run as OpenLineage events, one JSON object a line.
+
+    Example: `gapmend openlineage --out events.jsonl -C examples/quickstart`
+    """
+
+    def work(ws: Kept, _: Ui) -> Answer:
+        import json
+
+        from registry.openlineage import openlineage as events
+
+        lines = [json.dumps(event, ensure_ascii=False) for event in events(ws.catalog)]
+        if out is None:
+            shown = [] if as_json else [_plain("\n".join(lines))]
+            return Answer([json.loads(line) for line in lines], shown)
+        target = workspace / out
+        target.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        return Answer({"file": str(target), "events": len(lines)}, [f"wrote {target}"])
+
+    in_store(workspace, work, as_json=as_json)
 
 
 def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
@@ -85,14 +121,14 @@ def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     Example: `gapmend status -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline.status import status as read
         from pipeline.tables import status_tables
 
         report = read(ws)
         return Answer(report, status_tables(report))
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 def schema(
@@ -128,14 +164,14 @@ def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend fsck -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from pipeline.tables import fsck_tables
         from registry.fsck import fsck as examine
 
         report = examine(ws.store, ws.catalog)
         return Answer(report.as_json(), fsck_tables(report), code=0 if report.clean else 1)
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
@@ -144,13 +180,13 @@ def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -
     Example: `gapmend rebuild -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Kept, _: Ui) -> Answer:
         from registry.rebuild import rebuild as remake
 
         report = remake(ws.store, ws.catalog)
         return Answer(report.as_json(), [f"indexed {report.objects} objects again"])
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 def lm_eval(context: typer.Context) -> None:

@@ -15,6 +15,7 @@ from evals.gap import ClosedFinding, judge_closed
 from evals.results import chance_of, paired
 from pipeline.changes import divergence_of, reprompted
 from pipeline.gap import dev_inputs, gap, scores_of
+from pipeline.kept import adapter_named
 from pipeline.measure import Subject, Tuned, items_of, measure, subjects
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 STAGE = "forget"
 VERSION = 5
-CHAMPION = "champion"
 """The alias of the adapter in force."""
 
 MET_MAX_DROP = 0.03
@@ -166,24 +166,9 @@ def tuned(ws: Workspace, name: str | None) -> Tuned:
     """Return the adapter that an id, a prefix of one or an alias names; by default the newest.
 
     Raises:
-        UserError: there is none of that name, or none at all.
+        UserError: there is none of that name, none at all, or it was set aside.
     """
-    if name is None:
-        gone = {one["identity"]["object"] for one in ws.catalog.committed("removal")}
-        adapters = [one for one in ws.catalog.committed("adapter") if one["id"] not in gone]
-        if not adapters:
-            raise UserError("no adapter is there yet", fix="train one: gapmend train")
-        return Tuned(adapters[-1]["id"])
-    target = ws.catalog.alias(name)
-    if target is None and name == CHAMPION:
-        raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
-    manifest = ws.catalog.manifest(target or name)
-    if manifest["kind"] != "adapter":
-        raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
-    if removal := ws.catalog.find("removal", object=manifest["id"]):
-        why = f": {removal['meta']['reason']}" if removal["meta"]["reason"] else ""
-        raise UserError(f"adapter {manifest['id'][:12]} was set aside{why}", expected="another one")
-    return Tuned(manifest["id"])
+    return Tuned(adapter_named(ws, name))
 
 
 def judge(

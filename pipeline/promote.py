@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from evals.forgetting import Change, GuardFinding
 from evals.gap import ClosedFinding
-from pipeline.forget import CHAMPION, Judged, check_base, forget, judge
+from pipeline.forget import Judged, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.gates import Gate, gates, refusals
+from pipeline.kept import CHAMPION
 from pipeline.measure import Tuned
 from pipeline.stage import StageOutput, run_stage
 from registry.store import Parent

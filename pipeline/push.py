@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.kept import CHAMPION
 from registry.errors import UserError
 from registry.parcel import SIGNATURE
 from registry.store import Parent
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from registry.store import Manifest
 
 _KINDS = ("adapter", "model", "dataset_version")
-CHAMPION = "champion"
 _TOO_COMMON = frozenset({"/", "/root", "/home", "/tmp"})  # noqa: S108 - names, not used as folders
 
 

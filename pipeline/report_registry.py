@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.markdown import Markdown
 from rich.text import Text
 
 from pipeline.tables import in_bytes, table
@@ -117,6 +116,8 @@ def push_tables(report: PushReport) -> list[RenderableType]:
     target = f"{report.repo} ({'private' if report.private else 'public'})"
     if not report.dry:
         return [Text(_pushed(report, target))]
+    from rich.markdown import Markdown
+
     rows = [(f["path"], f["bytes"], f["sha256"]) for f in report.files]
     return [
         table(f"would be pushed to {target}", ("file", "bytes", "sha256"), rows),

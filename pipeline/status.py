@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.workspace import Workspace
+    from pipeline.kept import Kept
 
 _QUESTIONS = {
     "datasets": """
@@ -26,7 +26,7 @@ _QUESTIONS = {
 }
 
 
-def status(ws: Workspace) -> dict[str, list[dict[str, Any]]]:
+def status(ws: Kept) -> dict[str, list[dict[str, Any]]]:
     """Return datasets, verdicts, adapters, aliases and the last runs, as records."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, question in _QUESTIONS.items():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from pipeline.run import Step
     from registry.catalog import QueryResult
     from registry.fsck import FsckReport
-    from registry.lineage import Lineage
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
@@ -108,29 +106,6 @@ def check_tables(report: CheckReport) -> list[RenderableType]:
             f"{len(report.guards)} guards."
         ),
     ]
-
-
-def lineage_tree(graph: Lineage) -> Tree:
-    """Return the lineage as a tree from its root; what was shown above is not unfolded again."""
-    labels = {node.id: f"{node.kind} {node.id[:12]}  {node.label}".rstrip() for node in graph.nodes}
-    down = graph.direction == "down"
-    steps: dict[str, list[tuple[str, str]]] = {}
-    for edge in graph.edges:
-        at, to = (edge.parent, edge.child) if down else (edge.child, edge.parent)
-        steps.setdefault(at, []).append((to, edge.role))
-    seen: set[str] = set()
-
-    def unfold(branch: Tree, node: str) -> None:
-        seen.add(node)
-        for to, role in steps.get(node, []):
-            again = " …" if to in seen and steps.get(to) else ""
-            made = branch.add(Text(f"{role}: {labels[to]}{again}"))
-            if to not in seen:
-                unfold(made, to)
-
-    tree = Tree(Text(labels[graph.root]))
-    unfold(tree, graph.root)
-    return tree
 
 
 def fsck_tables(report: FsckReport) -> list[RenderableType]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from pipeline.kept import Kept
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -81,9 +82,17 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
 
 def in_workspace(root: Path, work: Callable[[Workspace, Ui], Answer], *, as_json: bool) -> None:
     """Open the workspace `root`, run `work` on it and answer."""
-    from pipeline.workspace import STATE_FOLDER, Workspace
+    from pipeline.kept import STATE_FOLDER
+    from pipeline.workspace import Workspace
 
     answer(lambda ui: work(Workspace.open(root), ui), as_json=as_json, state=root / STATE_FOLDER)
+
+
+def in_store(root: Path, work: Callable[[Kept, Ui], Answer], *, as_json: bool) -> None:
+    """Open what the workspace `root` keeps, without its spec, run `work` on it and answer."""
+    from pipeline.kept import STATE_FOLDER, Kept
+
+    answer(lambda ui: work(Kept.open(root), ui), as_json=as_json, state=root / STATE_FOLDER)
 
 
 def run_app(app: typer.Typer) -> None:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from pipeline.kept import SPEC_FILE, STATE_FOLDER, Kept, find
 from registry.catalog import Catalog
-from registry.errors import UserError
 from registry.store import Store
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pipeline.spec import Spec
     from registry.chat import Chat
     from registry.models import BaseIdentity, LoadedModel
-
-SPEC_FILE = "gapmend.yaml"
-STATE_FOLDER = ".gapmend"
 
 
 class Models:
@@ -114,18 +111,15 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Workspace:
+class Workspace(Kept):
     """One workspace, opened: its spec is validated, its store and catalog are at hand."""
 
-    root: Path
     spec: Spec
-    store: Store
-    catalog: Catalog
     models: Models = field(repr=False)
     dry: bool = False  # in a dry workspace a stage that has not run raises WouldRunError
 
     @classmethod
-    def open(cls, root: Path) -> Workspace:
+    def open(cls, root: Path) -> Self:
         """Open the workspace in `root`.
 
         Raises:
@@ -133,20 +127,7 @@ class Workspace:
         """
         from pipeline.spec import load_spec
 
-        root = root.resolve()
-        path = root / SPEC_FILE
-        if not path.is_file():
-            raise UserError(
-                f"no {SPEC_FILE} here",
-                where=str(root),
-                expected="a workspace",
-                fix="name one with --workspace DIR, or make one with: gapmend init DIR",
-            )
-        spec = load_spec(path)
+        root = find(root)
+        spec = load_spec(root / SPEC_FILE)
         state = root / STATE_FOLDER
-        return cls(root, spec, Store(state), Catalog(state), Models(spec, root))
-
-    @property
-    def state(self) -> Path:
-        """Return the folder of store and catalog, `.gapmend`."""
-        return self.root / STATE_FOLDER
+        return cls(root, Store(state), Catalog(state), spec, Models(spec, root))

@@ -102,7 +102,7 @@ def kill_many(tmp_path: Path, *, at_calls: int, at_times: int) -> Counter:
     for number in range(at_times):
         root = tmp_path / f"time-{number}"
         command = [sys.executable, str(WRITER), str(root), str(ROUNDS)]
-        ended = run_killed_at_time(command, mark="start", seconds=draw.uniform(0, 1.0))
+        ended = run_killed_at_time(command, mark="start", seconds=draw.uniform(0, 0.25))
         check_what_is_left(root, ended)
         check_finishes(root)
         hit["time", "killed" if ended.code == -9 else "ended"] += 1

@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "lm_eval", "datasets", "polars", "peft", "scip
 VERBS = (
     *("init", "check", "plan", "run", "ingest", "gap", "select", "train", "forget", "mend"),
     *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce"),
-    *("sql", "lineage", "status", "schema", "fsck", "rebuild"),
+    *("sql", "lineage", "openlineage", "status", "schema", "fsck", "rebuild"),
     "lm-eval",
 )
 

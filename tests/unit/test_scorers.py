@@ -76,8 +76,10 @@ def test_a_pattern_is_filled_with_escaped_columns() -> None:
     assert score("regex", "so: a.b!", "a.b", pattern=r"^so: {output}!$") == 1
     assert score("regex", "so: axb!", "a.b", pattern=r"^so: {output}!$") == 0
     assert score("regex", "aaa", "x", pattern=r"^a{3}$") == 1
-    with pytest.raises(UserError, match="not valid"):
+    with pytest.raises(ValueError, match="not valid"):
         score("regex", "a", "a", pattern="(")
+    with pytest.raises(UserError, match="not valid"):  # only this row makes it so
+        score("regex", "a", "a b", pattern="(?P<{output}>a)")
 
 
 @pytest.mark.parametrize(

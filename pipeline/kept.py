@@ -1,0 +1,82 @@
+"""What a workspace keeps, its spec unread: enough to list, name and trace, and quick to open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - the dataclass's own
+from typing import Self
+
+from registry.catalog import Catalog
+from registry.errors import UserError
+from registry.store import Store
+
+SPEC_FILE = "gapmend.yaml"
+STATE_FOLDER = ".gapmend"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The store and the catalog of a workspace."""
+
+    root: Path
+    store: Store
+    catalog: Catalog
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Open what the workspace in `root` keeps.
+
+        Raises:
+            UserError: `root` has no `gapmend.yaml`.
+        """
+        root = find(root)
+        return cls(root, Store(root / STATE_FOLDER), Catalog(root / STATE_FOLDER))
+
+    @property
+    def state(self) -> Path:
+        """Return the folder of store and catalog, `.gapmend`."""
+        return self.root / STATE_FOLDER
+
+
+def find(root: Path) -> Path:
+    """Return the whole path of a workspace.
+
+    Raises:
+        UserError: `root` has no `gapmend.yaml`.
+    """
+    root = root.resolve()
+    if not (root / SPEC_FILE).is_file():
+        raise UserError(
+            f"no {SPEC_FILE} here",
+            where=str(root),
+            expected="a workspace",
+            fix="name one with --workspace DIR, or make one with: gapmend init DIR",
+        )
+    return root
+
+
+def adapter_named(kept: Kept, name: str | None) -> str:
+    """Return the full id of the adapter that an id, a prefix of one or an alias names.
+
+    Without a name it is the newest.
+
+    Raises:
+        UserError: there is none of that name, or none at all, or it was set aside.
+    """
+    if name is None:
+        gone = {one["identity"]["object"] for one in kept.catalog.committed("removal")}
+        adapters = [one for one in kept.catalog.committed("adapter") if one["id"] not in gone]
+        if not adapters:
+            raise UserError("no adapter is there yet", fix="train one: gapmend train")
+        return str(adapters[-1]["id"])
+    target = kept.catalog.alias(name)
+    if target is None and name == CHAMPION:
+        raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
+    manifest = kept.catalog.manifest(target or name)
+    if manifest["kind"] != "adapter":
+        raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
+    if removal := kept.catalog.find("removal", object=manifest["id"]):
+        why = f": {removal['meta']['reason']}" if removal["meta"]["reason"] else ""
+        raise UserError(f"adapter {manifest['id'][:12]} was set aside{why}", expected="another one")
+    return str(manifest["id"])
