@@ -221,6 +221,10 @@ def forget(
         str | None,
         typer.Option("--against", help="Compare with this adapter (id or alias), not the base."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Not an adapter, but another base: such as a merged model."),
+    ] = None,
     show: Annotated[
         Changed | None, typer.Option("--show", help="Print these items with both answers.")
     ] = None,
@@ -238,7 +242,8 @@ def forget(
         from pipeline.report import changed_table, forget_tables
 
         other = None if against is None else stage.tuned(ws, against)
-        report = stage.forget(ws, ui, stage.tuned(ws, adapter), other)
+        what = stage.tuned(ws, adapter) if base is None else stage.other_base(ws, base)
+        report = stage.forget(ws, ui, what, other)
         if show is None:
             return Answer(report.as_json(), forget_tables(report))
         changed = stage.changed_items(ws, ui, report, show.value)

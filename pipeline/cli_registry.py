@@ -364,3 +364,6 @@ def export(
         return Answer(report.as_json(), export_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
+
+
+adapter.command("export")(export)

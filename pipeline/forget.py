@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 STAGE = "forget"
 VERSION = 5
-"""The alias of the adapter in force."""
 
 MET_MAX_DROP = 0.03
 """The largest drop of a capability that the base met: it is guarded though no guard names it."""
@@ -45,7 +44,8 @@ class ForgetReport:
     """What an adapter lost, kept and closed, on one split.
 
     Attributes:
-        adapter_id: the adapter.
+        adapter_id: the adapter; empty where another base was compared.
+        model: that base's name in the spec, if it was one.
         scale: what its deltas are multiplied by.
         against: the adapter that it is compared with, None for the base.
         split: what was scored.
@@ -59,6 +59,7 @@ class ForgetReport:
     """
 
     adapter_id: str
+    model: str | None
     scale: float
     against: str | None
     split: str
@@ -98,16 +99,20 @@ class Judged:
 
 
 def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
-    """Compare an adapter on dev with its base, or with another adapter."""
+    """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
     from pydantic import TypeAdapter
 
     found = gap(ws, ui)
     for one in (what, against):
-        if one is not None:
+        if one is not None and one.base is None:
             check_base(ws, found.base, one.adapter_id)
     inputs, parents = dev_inputs(ws, ui, found.base)
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
-    parents += [Parent(what.adapter_id, "adapter"), Parent(found.gap_id, "gap")]
+    parents.append(Parent(found.gap_id, "gap"))
+    if what.base is None:
+        parents.append(Parent(what.adapter_id, "adapter"))
+    else:
+        inputs |= {"model": ws.models.identity(what.base).digest}
     if against is not None:
         inputs |= {"against": against.adapter_id}
         parents.append(Parent(against.adapter_id, "against"))
@@ -123,6 +128,7 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
     result = outcome.result
     return ForgetReport(
         adapter_id=what.adapter_id,
+        model=what.base,
         scale=what.scale,
         against=against.adapter_id if against else None,
         split="dev",
@@ -143,7 +149,7 @@ def changed_items(
 
     Reads what `forget` measured; nothing is scored again.
     """
-    base, what = gap(ws, ui).base, Tuned(report.adapter_id, report.scale)
+    base, what = gap(ws, ui).base, Tuned(report.adapter_id, report.scale, report.model)
     earlier = Tuned(report.against) if report.against else None
     sign = -1 if which == "lost" else 1
     found: list[ChangedItem] = []
@@ -171,6 +177,23 @@ def tuned(ws: Workspace, name: str | None) -> Tuned:
     return Tuned(adapter_named(ws, name))
 
 
+def other_base(ws: Workspace, name: str) -> Tuned:
+    """Return a base of the spec, such as a merged model, to be compared with `train.base`.
+
+    Raises:
+        UserError: there is none of that name, or it is `train.base` itself.
+    """
+    others = [one for one in ws.spec.bases if one != ws.spec.train.base]
+    if name not in others:
+        raise UserError(
+            f"'{name}' is no base to compare with '{ws.spec.train.base}'",
+            where="bases",
+            expected=f"one of {', '.join(others)}" if others else "another base in the spec",
+            fix="a merged model is one with {model: merged:ID}",
+        )
+    return Tuned("", base=name)
+
+
 def judge(
     ws: Workspace,
     ui: Ui,
@@ -188,6 +211,7 @@ def judge(
     the adapter switched off; who wants it kept under the adapter names it as a guard. `only`
     limits it to the subjects named.
     """
+    _measure_in_turn(ws, ui, found, what, split)
     guards: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
     changes: dict[str, Change] = {}
@@ -213,6 +237,16 @@ def judge(
     return Judged(tuple(judge_guards(guards)), closed, changes, tuple(evals))
 
 
+def _measure_in_turn(ws: Workspace, ui: Ui, found: GapReport, what: Tuned, split: Split) -> None:
+    """Score all with one base and then all with the other, so that each is loaded once."""
+    if what.base is None:
+        return
+    for which in (None, what):
+        for one, _ in _judged_subjects(ws, found):
+            items = items_of(ws, ui, one, split)
+            measure(ws, ui, one, base=found.base, items=items, split=split, tuned=which)
+
+
 def _judged_subjects(ws: Workspace, found: GapReport) -> Iterator[tuple[Subject, str]]:
     for one in subjects(ws):
         verdict = "guard" if one.role == "guard" else found.verdict(one.name)
@@ -234,7 +268,8 @@ def _work(
         for one, _ in _judged_subjects(ws, found)
     }
     result = {
-        "adapter": what.adapter_id,
+        "adapter": what.adapter_id or None,
+        "model": what.base,
         "scale": what.scale,
         "against": against.adapter_id if against else None,
         "split": "dev",
@@ -261,9 +296,11 @@ def _looked_into(
     """Return a change with its KL, and with what comes back of a guard's lost items."""
     items, base = items_of(ws, ui, one, "dev"), found.base
     before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=against)
-    kl = divergence_of(
-        ws, ui, one, base=base, items=items, before=before, tuned=what, against=against
-    )
+    kl = None  # of two bases: they are never in memory together
+    if what.base is None:
+        kl = divergence_of(
+            ws, ui, one, base=base, items=items, before=before, tuned=what, against=against
+        )
     finding = next((f for f in judged.kept if f.guard == one.name and not f.passes), None)
     again = None
     if finding is not None:

@@ -36,10 +36,17 @@ class Subject:
 
 @dataclass(frozen=True)
 class Tuned:
-    """An adapter to measure with; `scale` multiplies its deltas (1 = as trained)."""
+    """What is measured in the place of a base: an adapter on it, or another base by itself.
+
+    Attributes:
+        adapter_id: the adapter; empty for another base.
+        scale: what its deltas are multiplied by (1 = as trained).
+        base: the other base's name in the spec, such as a model that was merged.
+    """
 
     adapter_id: str
     scale: float = 1.0
+    base: str | None = None
 
 
 def subjects(ws: Workspace) -> tuple[Subject, ...]:
@@ -146,7 +153,9 @@ def measure(
     from registry.adapters import adapter_path
 
     arm = arm or zero_shot(what)
-    model = "base" if tuned is None else f"adapter {tuned.adapter_id[:8]}"
+    if tuned is not None and tuned.base is not None:
+        base, tuned = tuned.base, None
+    model = _called(ws, base) if tuned is None else f"adapter {tuned.adapter_id[:8]}"
     if tuned is not None and tuned.scale != 1.0:
         model += f" at {tuned.scale:g}"
     name = f"{what.name} · {split} · {arm.name} · {model}"
@@ -169,6 +178,10 @@ def measure(
             labels=labels_of_subject(ws, ui, what),
             allow_rejects=_allowed_rejects(ws, what),
         )
+
+
+def _called(ws: Workspace, base: str) -> str:
+    return "base" if base == ws.spec.train.base else base
 
 
 def _allowed_rejects(ws: Workspace, what: Subject) -> float:

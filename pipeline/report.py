@@ -130,7 +130,7 @@ def train_tables(report: TrainReport) -> list[RenderableType]:
 def forget_tables(report: ForgetReport) -> list[RenderableType]:
     """Return what an adapter closed and what it lost, item by item counted."""
     at = "" if report.scale == 1 else f" at scale {report.scale:g}"
-    name = f"adapter {report.adapter_id[:8]}{at}"
+    name = f"base {report.model}" if report.model else f"adapter {report.adapter_id[:8]}{at}"
     after = f"({report.split}, against adapter {report.against[:8]})" if report.against else ""
     where = after or f"({report.split})"
     return [

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import adapter as verbs
-from pipeline.forget import forget, tuned
+from pipeline.forget import changed_items, forget, other_base, tuned
 from pipeline.merge import merge
 from pipeline.push import push
 from pipeline.reproduce import reproduce
@@ -113,6 +113,26 @@ def test_a_diff_says_how_far_apart(ws: Workspace, ui: Ui, adapter: Path) -> None
     assert found.same_base
     assert list(found.weights.values()) == pytest.approx([1.0] * len(found.weights))
     assert len(found.weights) == len(weights) // 2
+
+
+def test_a_merged_model_is_measured_like_the_adapter_in_it(
+    ws: Workspace, ui: Ui, adapter: Path
+) -> None:
+    made = take(ws, ui, str(adapter)).object_id
+    merged = merge(ws, ui, made)
+    spec = ws.root / "gapmend.yaml"
+    base = f"bases:\n  both: {{model: 'merged:{merged.model_id[:10]}'}}\n"
+    spec.write_text(spec.read_text("utf-8").replace("bases:\n", base, 1), "utf-8")
+    again = Workspace.open(ws.root)
+    model = forget(again, ui, other_base(again, "both"))
+    tune = forget(again, ui, tuned(again, made))
+    assert model.model == "both"
+    changes = [
+        (one.changes["routing"].lost, one.changes["routing"].gained) for one in (model, tune)
+    ]
+    assert changes[0] == changes[1] != (0, 0)
+    assert model.closed == tune.closed
+    assert changed_items(again, ui, model, "lost") == changed_items(again, ui, tune, "lost")
 
 
 def test_a_merge_of_several_is_pushed_with_all_their_names(
