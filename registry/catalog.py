@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import derive
 from registry.attach import open_catalog
-from registry.errors import StoreError
+from registry.errors import AliasMovedError, StoreError
 from registry.hashing import canonical_json, digest
 from registry.statement import Value, fill
 from registry.store import ObjectRef, Parent, Store, read_manifest
@@ -192,8 +192,8 @@ class Catalog:
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
             now, moves = derive.alias_state(connection, name)
             if not isinstance(expect, _AnyTarget) and now != expect:
-                message = f"alias {name} points at {now}, not at {expect}: it was moved meanwhile"
-                raise StoreError(message)
+                points = f"alias {name} points at {_short(now)}, not at {_short(expect)}"
+                raise AliasMovedError(f"{points}: it was moved meanwhile")
             ref = store.put(
                 "alias",
                 None,
@@ -255,3 +255,7 @@ def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> No
 def _was_put_before(ref: ObjectRef, manifest: Manifest) -> bool:
     """Whether the manifest is of an earlier put, which named other parents."""
     return ref.wanted is not None and manifest["parents"] != [asdict(p) for p in ref.wanted]
+
+
+def _short(target: str | None) -> str:
+    return target[:12] if target else "nothing"

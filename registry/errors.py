@@ -17,6 +17,12 @@ class StoreError(GapmendError):
     """The store or the catalog is not what its manifests say."""
 
 
+class AliasMovedError(StoreError):
+    """An alias does not point where the caller expected: it was moved by someone else."""
+
+    exit_code = 1
+
+
 def damaged(path: object, error: BaseException) -> StoreError:
     """Return the error for a stored file that can't be read any more."""
     said = next(iter(str(error).splitlines()), type(error).__name__)

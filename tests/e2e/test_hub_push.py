@@ -21,7 +21,7 @@ import pytest
 from registry.card import example_code
 from registry.catalog import Catalog
 from registry.models import nano_folder
-from registry.parcel import ALLOWED, CARD, RECORD
+from registry.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.scan import _lines
 from tests.e2e.conftest import PROGRAM, Called, gapmend
 from tests.loopback_hub import Faults, Hub, serving
@@ -76,10 +76,10 @@ def check_pushed(hub: Hub, workspace: Path, kind: str = "adapter", repo: str = R
         "SELECT object_id, revision FROM pushes WHERE repo = ?", [repo]
     ).rows  # fmt: skip
     folder = workspace / ".gapmend" / "objects" / kind / push[0]
-    assert set(files) - {CARD, RECORD, ".gitattributes"} == {
+    assert set(files) - {CARD, RECORD, SIGNATURE, ".gitattributes"} == {
         path.name for path in folder.iterdir() if path.name in ALLOWED["adapter"] + ALLOWED["model"]
     }
-    for path in set(files) - {CARD, RECORD, ".gitattributes"}:
+    for path in set(files) - {CARD, RECORD, SIGNATURE, ".gitattributes"}:
         assert files[path] == (folder / path).read_bytes(), path
     assert hub.head(repo, push[0]) == hub.head(repo) == push[1]
 
@@ -115,6 +115,9 @@ def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, workspace: Path)
 
 
 def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path) -> None:
+    keys = workspace.parent / "keys"
+    assert gapmend("sign", "--new-key", keys).code == 0
+    answer(hub, workspace, "sign", "champion", "--key", str(keys / "gapmend-signing.key"))
     first = answer(hub, workspace, "push", "--repo", REPO)
     assert hub.repository(REPO).private
     check_pushed(hub, workspace)
@@ -128,7 +131,9 @@ def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path
     other.mkdir()
     shutil.copytree(quickstart / "data", other / "data")
     shutil.copy(quickstart / "gapmend.yaml", other)
-    pulled = answer(hub, other, "pull", REPO)
+    public = ("--key", str(keys / "gapmend-signing.pub"))
+    pulled = answer(hub, other, "pull", REPO, *public)
+    assert pulled["signed_by"] == "gapmend-signing.pub"
     assert (pulled["object_id"], pulled["same"]) == (first["object_id"], True)
     answer(hub, workspace, "push", "intent", "--repo", "me/rows", "--public")
     rows = answer(hub, other, "pull", "datasets/me/rows")
@@ -188,7 +193,8 @@ def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path) -> None
     merged = answer(hub, workspace, "merge", "--adapter", made["object_id"])
     for thing, repo in ((made["object_id"], "me/adapter"), (merged["model_id"], "me/merged")):
         answer(hub, workspace, "push", thing, "--repo", repo)
-        found = run_card(hub, tmp_path / f"cache-{repo[3:]}", hub.files(repo)[CARD].decode())
+        card = hub.files(repo)[CARD].decode()
+        found = run_card(hub, tmp_path / f"cache-{repo[3:]}", card, theirs)
         assert found["difference"] < 1e-4, (repo, found)
         assert found["base"] > 1e-2
 
@@ -208,9 +214,8 @@ print(json.dumps({"difference": float((found - trained).abs().max()),
 """
 
 
-def run_card(hub: Hub, cache: Path, card: str) -> dict[str, float]:
+def run_card(hub: Hub, cache: Path, card: str, theirs: Path) -> dict[str, float]:
     """Run the card's code, then compare its model with base and adapter as they were trained."""
-    theirs = cache.parent / "theirs"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", example_code(card) + COMPARE, nano_folder(), theirs],
         capture_output=True,
@@ -221,6 +226,25 @@ def run_card(hub: Hub, cache: Path, card: str) -> dict[str, float]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.soak
+def test_the_quickstarts_champion_and_its_merge_load_elsewhere(hub: Hub, workspace: Path) -> None:
+    """From the Hub, in new processes with empty caches: the trained adapter's logits."""
+    catalog = Catalog(workspace / ".gapmend")
+    ((adapter_id, model_id),) = catalog.query(
+        "SELECT target, (SELECT child FROM edges JOIN objects ON objects.id = child"
+        " WHERE parent = target AND kind = 'model' LIMIT 1)"
+        " FROM aliases WHERE name = 'champion' AND current"
+    ).rows
+    for thing, repo in ((adapter_id, "me/champion"), (model_id, "me/merged")):
+        answer(hub, workspace, "push", thing, "--repo", repo)
+        # nano is on no Hub: the card says that its folder belongs there.
+        card = hub.files(repo)[CARD].decode().replace('("nano"', f"({str(nano_folder())!r}")
+        trained = workspace / ".gapmend" / "objects" / "adapter" / adapter_id
+        found = run_card(hub, workspace.parent / f"cache-{repo[3:]}", card, trained)
+        assert found["difference"] < 1e-4, (repo, found)
+        print(f"{repo}: {found}")
 
 
 @pytest.mark.soak
