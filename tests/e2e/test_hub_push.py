@@ -272,26 +272,31 @@ def test_killed_at_fifty_instants(tmp_path: Path, quickstart: Path) -> None:
     ready = Path(shutil.copytree(quickstart, tmp_path / "ready"))
     draw = random.Random(5)
     with serving(tmp_path / "hub", tokens={CANARY: "me:write"}) as hub:
-        began = time.monotonic()
         assert call(hub, ready, "push", "--repo", "me/whole").code == 0
-        whole = time.monotonic() - began
-        where: Counter[str] = Counter()
+        whole = len(hub.requests)
+        slow = hub.faults.add("slow", seconds=0.03, count=0)
+        where: Counter[int] = Counter()
         for number in range(50):
             repo = f"me/killed-{number}"
-            asked = len(hub.requests)
+            asked, until = len(hub.requests), draw.randrange(whole + 1)
+            slow.count = 10**6
             running = subprocess.Popen(
                 [PROGRAM, "push", "--repo", repo, "-C", ready],
                 env={**os.environ, **environment(hub, tmp_path / "cache")},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            time.sleep(draw.uniform(0.5, 1.0) * whole)
+            while running.poll() is None and len(hub.requests) - asked < until:
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.05))
             running.kill()
             running.wait()
-            where[f"{len(hub.requests) - asked} requests"] += 1
+            slow.count = 0
+            where[len(hub.requests) - asked] += 1
             assert call(hub, ready, "push", "--repo", repo).code == 0
             check_pushed(hub, ready, repo=repo)
             assert hub.repository(repo).private
             assert len(hub.repository(repo).discussions) == 1
         check_no_canary(hub, ready)
-        print(f"killed after: {dict(where)}")
+        assert len(where) > whole / 2  # everywhere between the first request and the last
+        print(f"killed after so many of {whole} requests: {dict(sorted(where.items()))}")
