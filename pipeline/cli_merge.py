@@ -22,17 +22,17 @@ def merge(
     *,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="cat, linear, svd, ties, dare_ties, dare_linear or slerp."),
+        typer.Option("--method", help="cat, linear, svd, ties, dare_ties, dare_linear, slerp; mergekit:RULE."),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="One an adapter, as 0.7,0.3; or search: found on dev."),
     ] = None,
     density: Annotated[
-        float | None, typer.Option("--density", help="What ties and dare keep of a delta, to 1.")
+        float | None, typer.Option("--density", help="What ties, dare and such keep of a delta.")
     ] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="What svd cuts to.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="What dare draws by.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="What dare and della draw by.")] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:

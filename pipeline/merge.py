@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
-from registry.merge_spec import SEARCH, checked, read_spec
+from registry.merge_spec import MERGEKIT, SEARCH, checked, read_spec
 from registry.parity import BOUNDS
 from registry.store import Parent
 
@@ -99,11 +99,11 @@ def merge(
         ws: the workspace.
         ui: where progress is shown.
         adapter_ids: full ids; of one alone, what follows is of no account.
-        method: how several are put together.
+        method: how several are put together; `mergekit:` and a rule of mergekit is one too.
         weights: of each adapter, in order; `search` finds them by the capabilities' scores on dev.
-        density: the share of every delta that `ties` and `dare_*` keep.
+        density: the share of every delta that `ties`, `dare_*` and their like keep.
         rank: what `svd` cuts to.
-        seed: what `dare_*` draw by.
+        seed: what `dare_*` and their like draw by.
 
     Raises:
         UserError: that base is not in the spec any more, the adapters are of different bases or of
@@ -140,6 +140,10 @@ def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec)
         "bound": BOUNDS[identity.dtype],
         "settings": spec.model_dump(mode="json"),
     }
+    if spec.rule is not None:
+        from registry.merge_mergekit import mergekit_version
+
+        inputs["mergekit"] = mergekit_version()  # another one may merge otherwise
     parents = [Parent(one, "adapter") for one in adapter_ids]
     if spec.weights == SEARCH:
         from pipeline.gap import dev_inputs
@@ -224,7 +228,6 @@ def _several(
     ws: Workspace, ctx: StageContext, base: str, adapter_ids: Sequence[str], spec: MergeSpec
 ) -> StageOutput:
     from registry.adapters import adapter_path
-    from registry.merge_several import merge_adapters
 
     loaded = ws.models.get(base)
     paths = [adapter_path(ws.store, one) for one in adapter_ids]
@@ -237,7 +240,7 @@ def _several(
     parents = [Parent(ctx.run_id, "run"), *(Parent(one, "adapter") for one in adapter_ids)]
     label = f"merge · {spec.method} of {len(paths)} adapters into {base}"
     with ws.store.draft() as draft, ctx.ui.progress(label):
-        made = merge_adapters(loaded, paths, spec, draft, new)
+        made = _merged(loaded, paths, spec, draft, new)
         said = _settings(adapter_ids, made)
         known = {"base": loaded.identity.digest, **said}
         meta = {"base": base, "dtype": made.parity.dtype, **said}
@@ -266,9 +269,26 @@ def _several(
     return StageOutput(result, [*outputs, ("merge", merged)])
 
 
+def _merged(
+    loaded: LoadedModel, paths: Sequence[Path], spec: MergeSpec, draft: Path, new: Path
+) -> Several:
+    if spec.rule is None:
+        from registry.merge_several import merge_adapters
+
+        return merge_adapters(loaded, paths, spec, draft, new)
+    from registry.merge_mergekit import merge_by_mergekit
+
+    return merge_by_mergekit(loaded, paths, spec, draft)
+
+
 def _settings(adapter_ids: Sequence[str], made: Several) -> dict[str, Any]:
     """Return what decides a merge of several, beside their base."""
-    return {
+    by = {}
+    if made.method in MERGEKIT:
+        from registry.merge_mergekit import mergekit_version
+
+        by["mergekit"] = mergekit_version()
+    return by | {
         "adapters": list(adapter_ids),
         "method": made.method,
         "weights": list(made.weights),

@@ -42,10 +42,16 @@ def merge_tables(report: MergeReport) -> list[Table]:
     return made
 
 
-def _settings(report: MergeReport) -> Table:
+def _parts(report: MergeReport) -> tuple[str, str]:
+    if not report.weights:
+        return "adapters, weighed by the rule", ", ".join(one[:8] for one in report.adapter_ids)
     pairs = zip(report.adapter_ids, report.weights, strict=True)
+    return "adapters and weights", ", ".join(f"{one[:8]} · {weight:g}" for one, weight in pairs)
+
+
+def _settings(report: MergeReport) -> Table:
     rows = [
-        ("adapters and weights", ", ".join(f"{one[:8]} · {weight:g}" for one, weight in pairs)),
+        _parts(report),
         *([("density", f"{report.density:g}")] if report.density is not None else []),
         *([("seed", str(report.seed))] if report.seed is not None else []),
     ]

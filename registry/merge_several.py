@@ -113,6 +113,8 @@ def merge_adapters(
         GateRefusedError: the model, or the new adapter, doesn't answer as the reference.
     """
     checked(spec, len(adapters))
+    if spec.rule is not None:
+        raise UserError(f"{spec.method} is merged by registry.merge_mergekit")
     for adapter in adapters:
         refuse_unmergeable(adapter)
     work = _Work(loaded, adapters, spec, out, adapter_out)
