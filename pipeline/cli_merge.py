@@ -22,7 +22,7 @@ def merge(
     *,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="cat, linear, svd, ties, dare_ties, dare_linear, slerp; mergekit:RULE."),
+        typer.Option("--method", help="cat, linear, svd, ties, dare_ties, slerp, mergekit:RULE …"),
     ] = None,
     weights: Annotated[
         str | None,

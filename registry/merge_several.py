@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from registry.errors import GateRefusedError
+from registry.errors import GateRefusedError, UserError
 from registry.merge import Merged, merge_quantised, write_merged
 from registry.merge_as_adapter import as_lora, write_adapter
 from registry.merge_changes import read_changes, refuse_unmergeable
