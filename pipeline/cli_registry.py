@@ -56,7 +56,9 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the hi
 @adapter.command("ls")
 def list_(
     *,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1_000_000, help="The newest so many.")
+    ] = 20,
     base: Annotated[str | None, typer.Option("--base", help="Of this base alone.")] = None,
     alias: Annotated[
         str | None, typer.Option("--alias", help="The one that this alias points at.")

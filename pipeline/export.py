@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.kept import refuse_removed
 from pipeline.stage import environment
 from registry.errors import UserError, damaged
 from registry.store import Parent, sync_folder
@@ -125,6 +126,7 @@ def export(
 
 def _thing(ws: Workspace, name: str) -> Manifest:
     manifest = ws.catalog.manifest(ws.catalog.alias(name) or name)
+    refuse_removed(ws, manifest)
     if manifest["kind"] not in ("model", "adapter"):
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="a merged model or adapter")
     return manifest

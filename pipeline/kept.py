@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - the dataclass's own
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from registry.catalog import Catalog
 from registry.errors import UserError
 from registry.store import Store
+
+if TYPE_CHECKING:
+    from registry.store import Manifest
 
 SPEC_FILE = "gapmend.yaml"
 STATE_FOLDER = ".gapmend"
@@ -76,7 +79,13 @@ def adapter_named(kept: Kept, name: str | None) -> str:
     manifest = kept.catalog.manifest(target or name)
     if manifest["kind"] != "adapter":
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
+    refuse_removed(kept, manifest)
+    return str(manifest["id"])
+
+
+def refuse_removed(kept: Kept, manifest: Manifest) -> None:
+    """Raise UserError where a thing was set aside."""
     if removal := kept.catalog.find("removal", object=manifest["id"]):
         why = f": {removal['meta']['reason']}" if removal["meta"]["reason"] else ""
-        raise UserError(f"adapter {manifest['id'][:12]} was set aside{why}", expected="another one")
-    return str(manifest["id"])
+        what = f"{manifest['kind']} {manifest['id'][:12]}"
+        raise UserError(f"{what} was set aside{why}", expected="another one")

@@ -6,11 +6,12 @@ machine, a licence that holds for the whole, a repository that is as private as 
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.kept import CHAMPION
+from pipeline.kept import CHAMPION, refuse_removed
 from registry.errors import UserError
 from registry.parcel import SIGNATURE
 from registry.store import Parent
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from registry.store import Manifest
 
 _KINDS = ("adapter", "model", "dataset_version")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TOO_COMMON = frozenset({"/", "/root", "/home", "/tmp"})  # noqa: S108 - names, not used as folders
 
 
@@ -94,6 +96,8 @@ def push(
     target = repo or (ws.spec.hub.repo if ws.spec.hub else None)
     if target is None:
         raise UserError("no repository is named", fix="name it with --repo, or as hub.repo")
+    if not _REPO.fullmatch(target) or ".." in target:
+        raise UserError(f"'{target}' is no repository", "--repo", "owner/name")
     if private is None:
         private = ws.spec.hub.private if ws.spec.hub else True
     with ws.store.draft() as scratch:
@@ -141,6 +145,7 @@ def thing_of(ws: Workspace, name: str) -> Manifest:
     if target is None and name == CHAMPION:
         raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = ws.catalog.manifest(target or name)
+    refuse_removed(ws, manifest)
     if manifest["kind"] not in _KINDS:
         raise UserError(
             f"'{name}' is a {manifest['kind']}", expected="an adapter, a merged model or a dataset"
@@ -169,7 +174,8 @@ def _parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parc
         card = adapter_card(facts, to)
     else:
         card = model_card(facts, to, _merge_of(ws, manifest["id"]))
-    return pack(manifest, allowed_files(folder, kind), card, facts.base, _signature(ws, manifest))
+    files = allowed_files(folder, kind)
+    return pack(manifest, files, card, facts.base, to.license, _signature(ws, manifest))
 
 
 def _signature(ws: Workspace, manifest: Manifest) -> Path | None:
@@ -189,7 +195,7 @@ def _dataset_parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path)
     version = ws.store.get("dataset_version", manifest["id"])
     files = write_rows(ws.store, version, scratch)
     card = dataset_card(manifest, repo, license_, sorted(files))
-    return pack(manifest, files, card, None)
+    return pack(manifest, files, card, None, license_)
 
 
 def _merge_of(ws: Workspace, model_id: str) -> Mapping[str, Any]:
@@ -215,7 +221,7 @@ def _publication(ws: Workspace, facts: AdapterFacts, repo: str, tag: str) -> Pub
         license=_license(ws, facts, base),
         dtype=TORCH_DTYPES[ws.models.identity(base).dtype] if base else "auto",
         asked=_asked(ws, facts),
-        datasets=_pushed_datasets(ws),
+        datasets=_pushed_datasets(ws, facts),
     )
 
 
@@ -227,38 +233,52 @@ def _license(ws: Workspace, facts: AdapterFacts, base: str | None) -> str:
     if ws.spec.hub is not None and ws.spec.hub.license is not None:
         return ws.spec.hub.license
     given = license_of_base(base, ws.spec.bases[base], ws.root) if base else None
-    rows = {f"dataset {one.dataset}": one.license for one in facts.taught}
-    return strictest({f"base {base or facts.base}": given, **rows})
+    made_of = {f"base {base or facts.base}": given}
+    made_of |= {f"adapter {one[:12]}": said for one, said in facts.imported.items()}
+    for one in facts.taught:
+        made_of[f"dataset {one.dataset} ({one.version_id[:8]})"] = one.license
+        if (now := ws.spec.datasets.get(one.dataset)) is not None and now.license:
+            made_of[f"dataset {one.dataset}"] = now.license  # as it is known to be today
+    return strictest(made_of)
 
 
 def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, Asked]:
     from pipeline.measure import subjects
     from registry.card import Asked
 
+    measured_on = _measured_on(ws, facts)
     measured = {one.capability for one in facts.closed} | {one.guard for one in facts.kept}
     found = {}
     for what in subjects(ws):
         if what.name in measured:
             data = what.spec.data
-            version = _versions_of(ws, data)[-1]["id"] if data else None
+            version = measured_on.get(what.name)
             task = data or str(getattr(what.spec, "lm_eval", ""))
             answer = what.spec.answer or "lm-eval"
             found[what.name] = Asked(task, version, answer, what.spec.prompts.zero_shot)
     return dict(sorted(found.items(), key=lambda pair: pair[0] not in _tuned(facts)))
 
 
+def _measured_on(ws: Workspace, facts: AdapterFacts) -> dict[str, str]:
+    """Capability or guard -> the dataset version that its figures rest on, as its runs say."""
+    stage = "promote" if facts.split == "test" else "forget"
+    for run in reversed(ws.catalog.committed("run")):
+        meta = run["meta"]
+        if meta["stage"] == stage and meta["inputs"].get("adapter") == facts.adapter_id:
+            described = meta["inputs"]["subjects"].items()
+            return {n: d["dataset_version"] for n, d in described if d["dataset_version"]}
+    return {}
+
+
 def _tuned(facts: AdapterFacts) -> set[str]:
     return {one.capability for one in facts.closed}
 
 
-def _pushed_datasets(ws: Workspace) -> dict[str, str]:
-    """Dataset name -> Hub id, for those of which any version was pushed."""
-    found = ws.catalog.query(
-        "SELECT version.name, pushes.repo FROM pushes"
-        " JOIN dataset_versions AS version ON version.version_id = pushes.object_id"
-        " ORDER BY pushes.created_at"
-    )
-    return dict(found.rows)
+def _pushed_datasets(ws: Workspace, facts: AdapterFacts) -> dict[str, str]:
+    """Dataset name -> Hub id, where the very version that taught it was pushed."""
+    taught = {one.version_id: one.dataset for one in facts.taught}
+    found = ws.catalog.query("SELECT object_id, repo FROM pushes ORDER BY created_at").rows
+    return {taught[version]: repo for version, repo in found if version in taught}
 
 
 def _private(ws: Workspace) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.kept import refuse_removed
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import GateRefusedError, UserError
 from registry.store import Parent
@@ -149,6 +150,7 @@ def _work(ws: Workspace, ctx: StageContext, thing: Manifest, key: Path) -> Stage
 
 def _signable(ws: Workspace, name: str) -> Manifest:
     manifest = ws.catalog.manifest(ws.catalog.alias(name) or name)
+    refuse_removed(ws, manifest)
     if manifest["kind"] not in ("adapter", "model"):
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter or merged model")
     return manifest

@@ -8,24 +8,26 @@ back with the id that it had.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
+from registry.incoming_model import check_templates
+from registry.intake import Record, license_beside, read_record, stage
+from registry.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.store import Parent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipeline.stage import StageContext
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.store import ObjectRef
+    from registry.parcel import Kind
 
 STAGE = "import"
-VERSION = 1
+VERSION = 2
+_OWN = ("config", "weights")  # of an adapter's identity; the base may be another copy
 _REPO = re.compile(r"(datasets/)?[\w.-]+/[\w.-]+")
 
 
@@ -37,11 +39,15 @@ class Source:
         folder: where it is here.
         origin: what it is recorded as: owner/name@commit, or the folder's name.
         record: its gapmend.json, if it has one.
+        license: as it or its card says.
+        is_cache: the folder is the Hub's cache, which is made of links.
     """
 
     folder: Path
     origin: str
-    record: dict[str, Any] | None
+    record: Record | None
+    license: str | None
+    is_cache: bool
 
 
 @dataclass(frozen=True)
@@ -88,26 +94,37 @@ def take(
         UserError: not there, not what it should be, or of a base that the spec hasn't.
         GateRefusedError: the signature doesn't fit.
     """
-    with ui.progress(f"import · {given}"):
+    with ui.progress(f"import · {given}"), ws.store.draft() as copy:
         source = _fetched(ws, given, revision, whole=key is not None)
-        signer = _verified(ws, source, key)
-        kind = source.record["kind"] if source.record else "adapter"
-        work = {"adapter": _adapter, "model": _model, "dataset_version": _dataset}[kind]
-        files = _hashes(source)
-        inputs: dict[str, Any] = {"kind": kind, "files": files, "origin": source.origin}
-        if kind == "adapter":
-            base = _base_of(ws, source, base)
-            inputs["base"] = ws.models.identity(base).digest
-        outcome = run_stage(
-            ws, ui, STAGE, inputs, lambda ctx: work(ws, ctx, source, base), version=VERSION
-        )
+        stage(source.folder, copy, source.record, links=source.is_cache, where=source.origin)
+        signer = _verified(ws, source, copy, key)
+        source = replace(source, folder=copy)  # from here on nothing else of it is seen
+        return _taken(ws, ui, source, base, signer)
+
+
+def _taken(
+    ws: Workspace, ui: Ui, source: Source, base: str | None, signer: str | None
+) -> TakeReport:
+    from registry.hashing import file_digest
+
+    kind: Kind = source.record.kind if source.record else "adapter"
+    work = {"adapter": _adapter, "model": _model, "dataset_version": _dataset}[kind]
+    paths = sorted(path for path in source.folder.rglob("*") if path.is_file())
+    files = {path.relative_to(source.folder).as_posix(): file_digest(path) for path in paths}
+    inputs: dict[str, Any] = {"kind": kind, "files": files, "origin": source.origin}
+    if kind == "adapter":
+        base = _base_of(ws, source, base)
+        inputs["base"] = ws.models.identity(base).digest
+    outcome = run_stage(
+        ws, ui, STAGE, inputs, lambda ctx: work(ws, ctx, source, base), version=VERSION
+    )
     made = outcome.outputs[kind]
     return TakeReport(
         object_id=made,
         kind=kind,
         base=base if kind == "adapter" else None,
         origin=source.origin,
-        same=made == source.record["id"] if source.record else None,
+        same=made == source.record.id if source.record else None,
         signed_by=signer,
         run_id=outcome.run_id,
         cached=outcome.cached,
@@ -115,15 +132,11 @@ def take(
 
 
 def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) -> Source:
-    from registry.parcel import RECORD, read_record
-
     local = (ws.root / Path(given).expanduser()).resolve()
     if local.is_dir():
         if revision is not None:
             raise UserError(f"{given} is a folder and has no revision", fix="leave --revision out")
-        path = local / RECORD
-        record = read_record(path.read_text("utf-8"), str(path)) if path.is_file() else None
-        return Source(local, local.name, record)
+        return _source(local, local.name, is_cache=False)
     if not _REPO.fullmatch(given):
         raise UserError(
             f"no folder {given}", expected="a folder, owner/name or datasets/owner/name"
@@ -131,11 +144,15 @@ def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) ->
     return _from_hub(given, revision, whole=whole)
 
 
+def _source(folder: Path, origin: str, *, is_cache: bool) -> Source:
+    record = read_record(folder, origin)
+    return Source(folder, origin, record, license_beside(folder, record, origin), is_cache)
+
+
 def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from registry.hub import Repository
-    from registry.parcel import ALLOWED, RECORD, read_record
 
     repo = given.removeprefix("datasets/")
     repository = Repository(repo, "dataset" if repo != given else "model")
@@ -150,62 +167,34 @@ def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
         raise UserError(f"{given} has no revision {revision}", expected="a branch, tag or commit")
     patterns = [pattern for patterns in ALLOWED.values() for pattern in patterns]
     # A signature by others covers whatever lies there.
-    folder = repository.download(commit, ["*"] if whole else [*patterns, RECORD])
-    path = folder / RECORD
-    where = f"{given}@{commit[:12]}: {RECORD}"
-    record = read_record(path.read_text("utf-8"), where) if path.is_file() else None
-    return Source(folder, f"{given}@{commit}", record)
+    wanted = ["*"] if whole else [*patterns, RECORD, CARD]
+    return _source(repository.download(commit, wanted), f"{given}@{commit}", is_cache=True)
 
 
-def _verified(ws: Workspace, source: Source, key: Path | None) -> str | None:
+def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> str | None:
     """Check the signature with a public key; returns the key's name.
 
-    Of what gapmend pushed, the signature covers what is taken in, and not the card.
+    Of what gapmend pushed it has to cover the files that are taken in, and not the card; of what
+    others signed, all that lies there.
     """
     if key is None:
         return None
     import shutil
 
-    from registry.signing import SIGNATURE, verify
+    from registry.signing import verify
 
-    with ws.store.draft() as copy:  # the Hub's cache is made of links, which no signature covers
+    signature = source.folder / SIGNATURE
+    if source.record is not None:
+        verify(copy, signature, key)
+        return key.name
+    with ws.store.draft() as everything:  # the Hub's cache is made of links
         for path in sorted(source.folder.rglob("*")):
-            name = path.relative_to(source.folder).as_posix()
-            covered = source.record is None or name in source.record["files"]
-            if path.is_file() and name != SIGNATURE and covered:
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy / name)
-        verify(copy, source.folder / SIGNATURE, key)
+            name = path.relative_to(source.folder)
+            if path.is_file() and name.as_posix() != SIGNATURE:
+                (everything / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, everything / name)
+        verify(everything, signature, key)
     return key.name
-
-
-def _hashes(source: Source) -> dict[str, str]:
-    """Path -> SHA-256 of the files that are taken in.
-
-    Raises:
-        UserError: one is not what the record says, or none is there.
-    """
-    from registry.adapters import CONFIG, WEIGHTS
-    from registry.hashing import file_digest
-    from registry.incoming import check_folder
-
-    if source.record is None:
-        check_folder(source.folder)
-        return {name: file_digest(source.folder / name) for name in (CONFIG, WEIGHTS)}
-    found = {}
-    for path, wanted in sorted(source.record["files"].items()):
-        file = source.folder / _plain(path)
-        found[path] = file_digest(file) if file.is_file() else ""
-        if found[path] != wanted:
-            what = "is not what its record says" if found[path] else "is missing"
-            raise UserError(f"{path} {what}", source.origin, fix="fetch it again")
-    return found
-
-
-def _plain(path: str) -> str:
-    if path.startswith("/") or ".." in Path(path).parts:
-        raise UserError(f"its record names {path}", expected="files in its own folder")
-    return path
 
 
 def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
@@ -218,26 +207,8 @@ def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
     identities = {name: ws.models.identity(name) for name in ws.spec.bases}
     base = base_for(declared, identities, chosen, f"{source.origin}: {CONFIG}")
     check_fits(source.folder, base, ws.spec.bases[base], ws.root)
-    _check_template(source.folder)
+    check_templates(source.folder, source.origin)
     return base
-
-
-def _check_template(folder: Path) -> None:
-    import json
-
-    from registry.template_check import check_template, check_text
-
-    if (folder / "chat_template.jinja").is_file():
-        check_template(folder / "chat_template.jinja")
-    config = folder / "tokenizer_config.json"
-    if config.is_file():
-        try:
-            given = json.loads(config.read_text("utf-8")).get("chat_template")
-        except (ValueError, AttributeError):
-            raise UserError("not a JSON object", str(config)) from None
-        for text in given.values() if isinstance(given, dict) else [given]:
-            if isinstance(text, str):
-                check_text(text, str(config))
 
 
 def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None) -> StageOutput:
@@ -245,88 +216,77 @@ def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None)
 
     name = str(base)
     config = read_adapter_config(source.folder)
+    meta = {
+        "method": "dora" if config.get("use_dora") else "lora",
+        "alpha": config.get("lora_alpha"),
+        "origin": source.origin,
+        "license": source.license,
+    }
     ref = publish(
         ws.store,
         source.folder,
         base=ws.models.identity(name),
         tokenizer=ws.models.chat(name).tokenizer,
-        meta={
-            "method": "dora" if config.get("use_dora") else "lora",
-            "alpha": config.get("lora_alpha"),
-            "origin": source.origin,
-        },
+        meta=meta,
         parents=[Parent(ctx.run_id, "run")],
     )
+    said = source.record.identity if source.record else None
+    made = ws.store.manifest(ref)["identity"]
+    if said is not None and [made[k] for k in _OWN] != [said.get(k) for k in _OWN]:
+        raise UserError("it is not the adapter that its record names", source.origin)
     return StageOutput({"origin": source.origin}, [("adapter", ref)])
 
 
 def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
-    from registry.incoming import check_header
-
-    record: Mapping[str, Any] = source.record or {}
-    for path in sorted(source.folder.glob("*.safetensors")):
-        check_header(path)
-    _refuse_code(source.folder / "config.json", source.origin)
-    _check_template(source.folder)
-    parents = [Parent(ctx.run_id, "run")]
-    adapter_id = str(record["identity"].get("adapter", ""))
-    if adapter_id and _is_here(ws, adapter_id):
-        parents.append(Parent(adapter_id, "adapter"))
-    ref = _put_as_recorded(ws, source, "model", parents)
-    return StageOutput({"origin": source.origin}, [("model", ref)])
-
-
-def _put_as_recorded(ws: Workspace, source: Source, kind: str, parents: list[Parent]) -> ObjectRef:
     import shutil
 
-    record: Mapping[str, Any] = source.record or {}
-    identity = record["identity"]
-    said = identity.get("files", {})
-    if {path: digest for path, digest in record["files"].items() if path in said} != said:
-        raise UserError("its files are not those that its identity names", source.origin)
+    from registry.incoming_model import check_model
+
+    record = _record(source)
+    check_model(source.folder, source.origin)
+    parents = [Parent(ctx.run_id, "run")]
+    adapter_id = str(record.identity.get("adapter", ""))
+    if adapter_id and _is_here(ws, adapter_id):
+        parents.append(Parent(adapter_id, "adapter"))
     with ws.store.draft() as draft:
-        size = 0
-        for path in record["files"]:
-            (draft / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.folder / path, draft / path)
-            size += (draft / path).stat().st_size
+        shutil.copytree(source.folder, draft, dirs_exist_ok=True)
         meta = {
-            "base": record.get("base"),
-            "adapter_id": identity.get("adapter"),
-            "bytes": size,
+            "base": record.base,
+            "adapter_id": record.identity.get("adapter"),
+            "bytes": sum(path.stat().st_size for path in draft.rglob("*") if path.is_file()),
             "origin": source.origin,
+            "license": source.license,
         }
-        return ws.store.put(kind, draft, identity=identity, parents=parents, meta=meta)
+        ref = ws.store.put("model", draft, identity=record.identity, parents=parents, meta=meta)
+    return StageOutput({"origin": source.origin}, [("model", ref)])
 
 
 def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
     from registry.rows_parcel import take_rows
 
-    record: Mapping[str, Any] = source.record or {}
-    name = source.origin.partition("@")[0].rpartition("/")[2]
+    record = _record(source)
+    license_ = record.identity.get("license")
+    if license_ is not None and not isinstance(license_, str):
+        raise UserError("its licence is no text", source.origin)
     *others, version = take_rows(
         ws.store,
         ws.catalog,
         source.folder,
-        name=name,
-        license_=record["identity"].get("license"),
+        # With a slash: no dataset of a spec can have this name.
+        name=f"pulled/{source.origin.partition('@')[0].removeprefix('datasets/')}",
+        license_=license_,
         where=source.origin,
     )
+    if version.id != record.id:
+        raise UserError("its rows are not those that its record names", source.origin)
     ws.catalog.commit([*others, version])
     return StageOutput({"origin": source.origin, "run": ctx.run_id}, [("dataset_version", version)])
 
 
-def _refuse_code(config: Path, origin: str) -> None:
-    import json
-
-    try:
-        given = json.loads(config.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"config.json can't be read ({type(error).__name__})", origin) from None
-    if given.get("auto_map"):
-        raise UserError(
-            "auto_map makes the loader run the code it names", f"{origin}: config.json", "no code"
-        )
+def _record(source: Source) -> Record:
+    if source.record is None:
+        raise UserError("no gapmend.json, which says what it is", source.origin)
+    return source.record
 
 
 def _is_here(ws: Workspace, object_id: str) -> bool:

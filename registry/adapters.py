@@ -46,6 +46,7 @@ _PRIVATE_KEYS = (
     "auto_map",
     "local_files_only",
 )
+_LIKE_AN_ID = re.compile(r"[0-9a-f]{4,64}")
 _ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
 
@@ -158,6 +159,12 @@ def move_alias(
         UserError: the name can't be an alias.
         StoreError: no such adapter, or the alias was moved by someone else meanwhile.
     """
+    taken = {one["meta"].get("name") for one in catalog.each("dataset_version")}
+    if name in taken or name == "none" or _LIKE_AN_ID.fullmatch(name):
+        raise UserError(
+            f"'{name}' can't be an alias: it is a dataset's name, or reads like an id",
+            expected="a name of its own",
+        )
     if not _ALIAS.fullmatch(name):
         raise UserError(
             f"'{name}' can't be an alias",

@@ -58,11 +58,13 @@ class Publication:
 def adapter_card(facts: AdapterFacts, to: Publication) -> str:
     """Return the card of an adapter."""
     rank, alpha = facts.config.get("r"), facts.config.get("lora_alpha")
+    rows = sum(one.rows for one in facts.taught)
+    taught = f"trained on {rows:,} rows that were chosen by what the base lacks"
     head = _head(facts, to, relation="adapter", library="peft", tags=("lora", _LIBRARY))
     return _card(
         head,
-        f"A LoRA adapter (rank {rank}, alpha {alpha}) for {_base(facts)}, trained on "
-        f"{sum(one.rows for one in facts.taught):,} rows that were chosen by what the base lacks.",
+        f"A LoRA adapter (rank {rank}, alpha {alpha}) for {_base(facts)}, "
+        f"{taught if rows else 'trained elsewhere'}.",
         facts,
         to,
         _load_adapter(facts, to),

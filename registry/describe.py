@@ -103,6 +103,7 @@ class AdapterFacts:
         meta: what its manifest says beside: rank, steps, tokens, loss and their like.
         bytes: of its weights.
         promotions: decisions of promote that let it through.
+        imported: those of it and its parts that were trained elsewhere -> their licence, if known.
     """
 
     adapter_id: str
@@ -120,6 +121,7 @@ class AdapterFacts:
     merges: tuple[str, ...]
     pushes: tuple[str, ...]
     promotions: tuple[str, ...]
+    imported: dict[str, str | None]
 
     @property
     def split(self) -> str | None:
@@ -163,6 +165,7 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         closed=ask(_CLOSED, Closed),
         kept=ask(_KEPT, Kept),
         taught=_taught(catalog, [manifest["id"], *_parts(catalog, manifest)]),
+        imported=_imported(catalog, [manifest["id"], *_parts(catalog, manifest)]),
         **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
     )
 
@@ -185,7 +188,18 @@ def describe_merged(store: Store, catalog: Catalog, manifest: Manifest) -> Adapt
     if len(ids) == 1:
         return first
     every = [one for adapter_id in ids for one in (adapter_id, *_parts_of(catalog, adapter_id))]
-    return replace(first, closed=(), kept=(), taught=_taught(catalog, every))
+    return replace(
+        first,
+        closed=(),
+        kept=(),
+        taught=_taught(catalog, every),
+        imported=_imported(catalog, every),
+    )
+
+
+def _imported(catalog: Catalog, adapter_ids: Sequence[str]) -> dict[str, str | None]:
+    metas = {one: catalog.manifest(one)["meta"] for one in adapter_ids}
+    return {one: meta.get("license") for one, meta in metas.items() if meta.get("origin")}
 
 
 def _parts_of(catalog: Catalog, adapter_id: str) -> list[str]:

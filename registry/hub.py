@@ -133,12 +133,14 @@ class Repository:
         A request that was made, though its answer was lost, is found and not made again.
 
         Raises:
-            MovedError: main moved again and again while it was made.
+            UserError: main moved again and again while it was made.
+            GateRefusedError: the Hub does not hold what was sent, or more.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         for _ in range(_LOOKS):
             head = self.commit_of("main")
+            main = self.files("main") if head else {}
             added = [CommitOperationAdd(f.path, _content(f)) for f in files]
             self._ask(
                 lambda added=added: self._api.preupload_lfs_files(  # type: ignore[misc]
@@ -147,8 +149,12 @@ class Repository:
             )
             operations = [*added, *(CommitOperationDelete(path) for path in stale)]
 
-            def make(operations: Sequence[Any] = operations, head: str | None = head) -> int | None:
-                if (made := self.open_request(files, stale)) is not None:
+            def make(
+                operations: Sequence[Any] = operations,
+                head: str | None = head,
+                main: Mapping[str, RemoteFile] = main,
+            ) -> int | None:
+                if (made := self.open_request(files, stale, main)) is not None:
                     return made
                 return self._api.create_commit(
                     self.repo_id,
@@ -164,12 +170,22 @@ class Repository:
             except MovedError:
                 continue
             if made is not None:
+                request = f"refs/pr/{made}"
+                check_exact(files, stale, main, self.files(request), f"{self.repo_id} {request}")
                 return made
         message = f"main of {self.repo_id} moved {_LOOKS} times while the pull request was made"
         raise UserError(message, fix="call again when nobody else is writing to it")
 
-    def open_request(self, files: Sequence[ParcelFile], stale: Sequence[str]) -> int | None:
-        """The number of an open pull request that has exactly these files, if there is one."""
+    def open_request(
+        self,
+        files: Sequence[ParcelFile],
+        stale: Sequence[str],
+        main: Mapping[str, RemoteFile],
+    ) -> int | None:
+        """The number of an open pull request that makes of main just what is wanted.
+
+        Anybody may open one on a public repository: one that changes anything else is not ours.
+        """
         refs = self._ask(
             lambda: self._api.list_repo_refs(
                 self.repo_id, repo_type=self.repo_type, include_pull_requests=True
@@ -177,8 +193,7 @@ class Repository:
         )
         for ref in refs.pull_requests or ():
             number = int(ref.ref.rpartition("/")[2])
-            found = self.files(ref.ref)
-            if is_there(files, found) and not set(stale) & set(found) and self._is_open(number):
+            if unlike(files, stale, main, self.files(ref.ref)) is None and self._is_open(number):
                 return number
         return None
 
@@ -217,6 +232,34 @@ class Repository:
 def is_there(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile]) -> bool:
     """Whether the Hub has all these files, byte for byte, by its own hashes. Pure."""
     return not different(files, remote)
+
+
+def unlike(
+    files: Sequence[ParcelFile],
+    stale: Sequence[str],
+    main: Mapping[str, RemoteFile],
+    found: Mapping[str, RemoteFile],
+) -> str | None:
+    """Return a path at which a tree isn't main with `files` put in and `stale` taken out. Pure."""
+    mine = {file.path for file in files}
+    others = {path: one for path, one in main.items() if path not in mine and path not in stale}
+    if wrong := different(files, found):
+        return wrong[0]
+    rest = {path: one for path, one in found.items() if path not in mine}
+    odd = [path for path in rest.keys() | others.keys() if rest.get(path) != others.get(path)]
+    return min(odd, default=None)
+
+
+def check_exact(
+    files: Sequence[ParcelFile],
+    stale: Sequence[str],
+    main: Mapping[str, RemoteFile],
+    found: Mapping[str, RemoteFile],
+    where: str,
+) -> None:
+    """Raise GateRefusedError unless a pull request holds what was sent, and nothing else."""
+    if (path := unlike(files, stale, main, found)) is not None:
+        raise GateRefusedError(f"{where} does not hold what was sent, or more: {path}")
 
 
 def different(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile]) -> list[str]:

@@ -79,6 +79,7 @@ def pack(
     files: Mapping[str, Path],
     card: str,
     base: str | None,
+    license_: str | None,
     signature: Path | None = None,
 ) -> Parcel:
     """Make the parcel of one object.
@@ -88,6 +89,7 @@ def pack(
         files: path in the repository -> file; those that the kind doesn't allow are refused.
         card: the text of README.md.
         base: the name in the record of the base that it belongs to; None for a dataset.
+        license_: of the whole, for the record.
         signature: of the files, if it was signed; it goes beside them.
 
     Raises:
@@ -108,6 +110,7 @@ def pack(
         "id": manifest["id"],
         "identity": manifest["identity"],
         "base": base,
+        "license": license_,
         "files": {file.path: file.sha256 for file in packed},
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -127,28 +130,6 @@ def allowed_files(folder: Path, kind: Kind) -> dict[str, Path]:
         for name, path in relative.items()
         if any(fnmatch.fnmatchcase(name, one) for one in ALLOWED[kind])
     }
-
-
-def read_record(text: str, where: str) -> dict[str, Any]:
-    """Read a `gapmend.json`.
-
-    Raises:
-        UserError: not one that this version can read.
-    """
-    try:
-        record = json.loads(text)
-        known = record["format"] == _FORMAT and record["kind"] in ALLOWED
-        _ = record["id"], record["identity"], record["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"not a record of gapmend ({error!r})", where) from None
-    if not known:
-        raise UserError(
-            f"a record of format {record['format']!r}, kind {record['kind']!r}",
-            where,
-            expected=f"format {_FORMAT} and one of {', '.join(ALLOWED)}",
-            fix="update gapmend",
-        )
-    return dict(record)
 
 
 def _of_file(path: str, file: Path) -> ParcelFile:

@@ -68,13 +68,14 @@ def take_rows(
     Raises:
         UserError: a row whose content isn't what its hash says, or a file that is no such Parquet.
     """
+    lines = _checked(folder, where)
     known = known_contents(store, catalog)
     found = Collected()
     placed: list[tuple[str, int]] = []
     with ContentWriter(store, catalog, known) as writer:
-        for path, line in sorted(_lines(folder), key=lambda pair: int(pair[1]["position"])):
+        for path, line in lines:
             content, row_hash = _content(line), str(line["row_hash"])
-            if content_hash(content) != row_hash:
+            if content_hash(content) != row_hash or row_hash in found.entries:
                 raise UserError(
                     f"row {line['position']} is not what its hash says", f"{where}/{path}"
                 )
@@ -104,6 +105,29 @@ def _contents(store: Store, version: ObjectRef) -> Iterator[dict[str, Any]]:
                     yield from batch.to_pylist()
 
 
+def _checked(folder: Path, where: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return every line in its order, each with a place that a row may have.
+
+    Raises:
+        UserError: there are none, or one is not so; it names the file.
+    """
+    import json
+
+    lines = list(_lines(folder))
+    for path, line in lines:
+        whole = all(isinstance(line[key], int) for key in ("position", "cluster", "source_line"))
+        try:
+            meta = json.loads(line["meta"])
+        except (TypeError, ValueError, RecursionError):
+            meta = None
+        if not whole or line["split"] not in (*SPLITS, HELD) or not isinstance(meta, dict):
+            raise UserError(f"row {line['position']} has no such place", f"{where}/{path}")
+    lines.sort(key=lambda pair: int(pair[1]["position"]))
+    if [line["position"] for _, line in lines] != list(range(len(lines))) or not lines:
+        raise UserError("its rows are not numbered one after another from 0", where)
+    return lines
+
+
 def _lines(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -111,9 +135,17 @@ def _lines(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted((folder / "data").glob("*.parquet")):
         try:
             with pq.ParquetFile(path) as file:
-                missing = set(_schema().names) - set(file.schema_arrow.names)
-                if missing:
-                    raise UserError(f"no column {min(missing)}", f"data/{path.name}")
+                for field in _schema():
+                    found = (
+                        file.schema_arrow.field(field.name)
+                        if field.name in (file.schema_arrow.names)
+                        else None
+                    )
+                    if found is None or found.type != field.type:
+                        raise UserError(
+                            f"column {field.name} is missing or no {field.type}",
+                            f"data/{path.name}",
+                        )
                 for batch in file.iter_batches(batch_size=_BATCH):
                     yield from ((f"data/{path.name}", line) for line in batch.to_pylist())
         except pa.ArrowException as error:

@@ -185,6 +185,7 @@ def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path) -> None
     base = f"{{model: me/nano, revision: {commit}}}"
     spec.write_text(spec.read_text("utf-8").replace("{model: nano}", base), "utf-8")
     theirs = save_adapter(tmp_path / "theirs", nano_folder())
+    (theirs / "README.md").write_text("---\nlicense: mit\n---\n")
     config = theirs / "adapter_config.json"
     named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "me/nano"}
     config.write_text(json.dumps(named), "utf-8")

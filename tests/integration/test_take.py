@@ -79,8 +79,16 @@ def test_one_trained_elsewhere_is_measured_like_ours(ws: Workspace, ui: Ui, adap
     with pytest.raises(GateRefusedError, match="champion moves to an adapter that promote"):
         verbs.tag(ws, made.object_id, "champion")
     assert take(ws, ui, str(adapter)).cached
+    with pytest.raises(UserError, match=r"the licence of adapter \w+ is not known"):
+        push(ws, ui, made.object_id, repo="me/theirs", dry=True)
+
+
+def test_its_card_says_that_it_was_trained_elsewhere(ws: Workspace, ui: Ui, adapter: Path) -> None:
+    (adapter / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    made = take(ws, ui, str(adapter))
     pushed = push(ws, ui, made.object_id, repo="me/theirs", dry=True)
     assert "Not known: it was trained elsewhere." in pushed.card
+    assert "license: cc-by-nc-4.0" in pushed.card
 
 
 def test_aliases_move_by_compare_and_set(ws: Workspace, ui: Ui, adapter: Path) -> None:
@@ -138,6 +146,7 @@ def test_a_merged_model_is_measured_like_the_adapter_in_it(
 def test_a_merge_of_several_is_pushed_with_all_their_names(
     ws: Workspace, ui: Ui, adapter: Path
 ) -> None:
+    (adapter / "README.md").write_text("---\nlicense: mit\n---\n")
     first = take(ws, ui, str(adapter)).object_id
     weights = load_file(adapter / WEIGHTS)
     save_file({k: v / 2 for k, v in weights.items()}, adapter / WEIGHTS, {"format": "pt"})
@@ -199,7 +208,7 @@ def spoil_record(folder: Path) -> None:
         (spoil_base, "it was trained on someone/else, which is no base of the spec"),
         (spoil_code, "auto_mapping makes the loader run the code it names"),
         (spoil_template, "the chat template is refused: SecurityError"),
-        (spoil_record, r"its record names ../../secret"),
+        (spoil_record, "it names an id that is not that of what it describes"),
     ],
 )
 def test_what_does_not_fit_is_refused(
