@@ -38,7 +38,7 @@ unit *args:
 
 # Tests with the built-in base or tiny models, on real files.
 integration *args:
-    HF_HUB_OFFLINE=1 pytest tests/integration "$@"
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 tests/integration "$@"
 
 # Tests as a user: the command line in its own process.
 e2e *args:

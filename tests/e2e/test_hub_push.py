@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from registry.card import example_code
 from registry.catalog import Catalog
@@ -51,7 +52,6 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
         "HF_TOKEN": CANARY,
         "HF_HOME": str(cache),
         "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
     }
 
 
@@ -162,6 +162,22 @@ def test_a_request_leaves_main_where_it_is(hub: Hub, workspace: Path) -> None:
     assert "adapter_model.safetensors" in hub.files(REPO, "refs/pr/1")
     call(hub, workspace, "push", "--repo", REPO)  # finds it, and merges it
     assert len(hub.repository(REPO).discussions) == 1
+    assert "adapter_model.safetensors" in hub.files(REPO)
+
+
+def test_a_strangers_request_is_not_taken_for_ours(hub: Hub, workspace: Path) -> None:
+    """Anybody may open one on a public repository: with the same files, and one more."""
+    answer(hub, workspace, "push", "--repo", REPO, "--pr", "--public")
+    api = HfApi(endpoint=hub.endpoint, token=CANARY)
+    files = {p: c for p, c in hub.files(REPO, "refs/pr/1").items() if p != ".gitattributes"}
+    files["adapter_model.bin"] = b"a pickle"
+    added = [CommitOperationAdd(path, content) for path, content in files.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        api.create_commit(REPO, added, commit_message="the same", create_pr=True)
+        api.change_discussion_status(REPO, 1, "closed")
+    answer(hub, workspace, "push", "--repo", REPO, "--public")
+    assert "adapter_model.bin" not in hub.files(REPO)
     assert "adapter_model.safetensors" in hub.files(REPO)
 
 
