@@ -185,8 +185,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {CONFIG} here", where=str(folder), expected="a PEFT adapter") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"not JSON: {error}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"not JSON: {said}", where=str(path)) from None
     if not isinstance(config, dict) or "peft_type" not in config:
         raise UserError("no peft_type in it", where=str(path), expected="a PEFT configuration")
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from registry.adapters import WEIGHTS
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     import torch
 
+_ALPHA = 8  # PEFT's, where a configuration has none
+_DOWN = re.compile(r"(.+)\.(lora|lora_embedding)_A(\.weight|)")
 Pairs = dict[str, tuple["torch.Tensor", "torch.Tensor"]]
 
 
@@ -21,8 +24,11 @@ def differences(
 ) -> dict[str, float]:
     """Return module -> |delta_b - delta_a| / |delta_a|, in Frobenius norms.
 
-    Modules that only one of them has, and those whose shapes differ, are left out. The norms come
-    from the small products of the factors, so that no delta is ever made.
+    A delta is that of a module's weight (embeddings too) and of its bias, where LoRA has one. Left
+    out are modules that only one of them has, those whose shapes differ, those with DoRA, whose
+    delta depends on the base, and those whose parameters are targeted one by one
+    (target_parameters), whose factors hold several deltas. The norms come from the small products
+    of the factors, so that no delta is ever made.
     """
     first, second = _pairs(a, a_config), _pairs(b, b_config)
     found = {}
@@ -43,18 +49,41 @@ def _inner(up: torch.Tensor, down: torch.Tensor, up_2: torch.Tensor, down_2: tor
 
 
 def _pairs(folder: Path, config: Mapping[str, Any]) -> Pairs:
-    """Module -> (B scaled, A), in float64."""
+    """Module -> (B scaled, A), in float64; a bias is one more column of B."""
+    import torch
     from safetensors.torch import load_file
 
+    if config.get("use_dora"):
+        return {}
     tensors = load_file(folder / WEIGHTS)
-    rank = float(config.get("r") or 1)
-    scale = float(config.get("lora_alpha") or rank)
-    scale /= math.sqrt(rank) if config.get("use_rslora") else rank
+    inside = tuple(one.rpartition(".")[0] for one in config.get("target_parameters") or ())
     pairs: Pairs = {}
     for name, tensor in tensors.items():
-        if name.endswith(".lora_A.weight"):
-            module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-            up = tensors.get(name.replace(".lora_A.", ".lora_B."))
-            if up is not None:
-                pairs[module] = (up.double() * scale, tensor.double())
+        found = _DOWN.fullmatch(name)
+        if found is None:
+            continue
+        start, kind, end = found.groups()
+        up = tensors.get(f"{start}.{kind}_B{end}")
+        dora = f"{start}.lora_magnitude_vector"
+        if up is None or dora in tensors or f"{dora}.weight" in tensors:
+            continue
+        module = start.removeprefix("base_model.model.")
+        if module.removesuffix(".base_layer").endswith(inside):
+            continue
+        scale = _scale(module, tensor.shape[0], config)
+        up, down = up.double().flatten(1), tensor.double().flatten(1)
+        bias = tensors.get(f"{start}.lora_B.bias")
+        if bias is not None:
+            up = torch.cat([up, bias.double()[:, None]], 1)
+            down = torch.block_diag(down, torch.ones(1, 1, dtype=down.dtype))
+        pairs[module] = (up * scale, down)
     return pairs
+
+
+def _scale(module: str, rank: int, config: Mapping[str, Any]) -> float:
+    """What PEFT multiplies a module's delta by; its rank is its own, whatever r is."""
+    patterns = config.get("alpha_pattern") or {}
+    # The first that fits counts, as in PEFT's get_pattern_key.
+    fitting = (key for key in patterns if re.match(rf"(.*\.)?({key})$", module))
+    alpha = patterns.get(next(fitting, None), config.get("lora_alpha", _ALPHA))
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

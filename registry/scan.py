@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # detect-secrets' patterns of keys that have a form of their own. Its guesses by entropy are left
 # out: every digest and every merge of a tokenizer is a hit.
@@ -23,9 +23,41 @@ _PATTERNS = (
     "PrivateKeyDetector", "PypiTokenDetector", "SendGridDetector", "SlackDetector",
     "SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector", "TwilioKeyDetector",
 )  # fmt: skip
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+# Ours: the forms that those miss. A letter or digit in front makes another word of it, an
+# underscore does not: TOKEN_hf_... is a token.
+_OWN = tuple(
+    (kind, re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})"))
+    for kind, pattern in (
+        ("a Hugging Face token", r"(?:hf|api_org)_[A-Za-z0-9]{16,}"),
+        ("a GitHub token", r"github_pat_[A-Za-z0-9_]{20,}"),
+        ("a GitLab token", r"gl(?:pat|dt|ft|soat|rt|ptt|agent)-[A-Za-z0-9_-]{20,}"),
+        ("a Google key", r"AIza[A-Za-z0-9_-]{35}"),
+        ("an OpenAI or Anthropic key", r"sk-(?:ant|proj|svcacct|admin|or)-[A-Za-z0-9_-]{20,}"),
+        ("an OpenAI key", r"sk-[A-Za-z0-9]{20,}"),
+        ("an OpenAI key", r"sk-(?=[\w-]{0,80}[A-Z])(?=[\w-]{0,80}[0-9])[A-Za-z0-9_-]{32,}"),
+        ("a Groq key", r"gsk_[A-Za-z0-9]{20,}"),
+        ("an xAI key", r"xai-[A-Za-z0-9]{20,}"),
+        ("a Slack token", r"xox[a-z][.-][A-Za-z0-9.%-]{16,}|xapp-[0-9]-[A-Za-z0-9-]{16,}"),
+        ("a Stripe key", r"[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9]{24,}"),
+        ("a SendGrid key", r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{32,}"),
+        ("an npm token", r"npm_[A-Za-z0-9]{36}"),
+        (
+            "an AWS secret key",
+            r"(?i:(?:aws_?)?secret_?(?:access_?)?key)[\"']?\s*[:=]\s*[\"']?[\w/+]{40}(?![\w/+=])",
+        ),
+        (
+            "an authorization header",
+            r"(?i:authorization\W{1,5}(?:bearer|token|basic)\s+)(?=\w{0,99}\d|[A-Za-z0-9]{16})[\w.~+/=-]{16,}",
+        ),
+    )
+)
+# A folder's name is one only at the start of a path: https://huggingface.co/data/x is no folder of
+# a machine, and neither is ../data/x.
 _HOME = re.compile(
-    r"(?:^|[\s\"'=(:,])((?:/home|/Users|/root|/mnt|/media)/[\w.-]+|[A-Za-z]:\\Users\\)"
+    r"(?m:^|[\s\"'`=(:,;\[<>{|]|[^\x00-\x7f…]|file://(?:localhost)?)"
+    r"(?:/(?:home|Users|root|mnt|media|opt|data|tmp|srv|var)/[\w.-]+"
+    r"|[A-Za-z]:[\\/]Users[\\/]"
+    r"|\\\\[A-Za-z0-9][\w.-]+\\[\w$][\w$.-]*)"
 )
 _LONGEST_LINE = 1 << 16  # a longer one is cut into pieces that overlap
 _OVERLAP = 512
@@ -85,8 +117,7 @@ def scan_lines(
 
 
 def _kinds(text: str, private: Sequence[str], plugins: Sequence[Any]) -> Iterator[str]:
-    if _HUB_TOKEN.search(text):
-        yield "a Hugging Face token"
+    yield from dict.fromkeys(kind for kind, pattern in _OWN if pattern.search(text))
     if any(one in text for one in private):
         yield "a path or token of this machine"
     for plugin in plugins:
@@ -102,7 +133,7 @@ def _pieces(line: str) -> Iterator[str]:
 
 def _lines(name: str, content: Path | bytes) -> Iterator[tuple[int, str]]:
     if isinstance(content, Path) and content.suffix == ".safetensors":
-        yield 1, _header(content)
+        yield from ((1, line) for line in _unescaped(_header(content)).splitlines())
     elif isinstance(content, Path) and content.suffix == ".parquet":
         yield from _parquet(content)
     elif isinstance(content, Path) and content.suffix == ".gguf":
@@ -110,17 +141,37 @@ def _lines(name: str, content: Path | bytes) -> Iterator[tuple[int, str]]:
     else:
         data = content.read_bytes() if isinstance(content, Path) else content
         text = data.decode("utf-8", errors="replace")
-        yield from enumerate(_unescaped(name, text).splitlines(), start=1)
+        if name.endswith(".json"):
+            text = _unescaped(text)
+        yield from enumerate(text.splitlines(), start=1)
 
 
-def _unescaped(name: str, text: str) -> str:
-    """Return JSON with its escapes resolved: a slash may be written as backslash and slash."""
-    if not name.endswith(".json"):
-        return text
+def _unescaped(text: str) -> str:
+    """Return JSON as lines of plain text.
+
+    A slash may be written as backslash and slash, and a line's end as backslash and n: whatever
+    follows that would seem to go on a word.
+    """
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, indent=0)
+        return "\n".join(_plain(json.loads(text), ""))
     except (ValueError, RecursionError):
         return text
+
+
+def _plain(value: object, key: str) -> Iterator[str]:
+    """Yield every key with its value, as they read without quotes and escapes."""
+    children: Iterable[tuple[object, object]]
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = ((key, child) for child in value)
+    else:
+        yield f"{key}: {value}" if key else str(value)
+        return
+    if not value:
+        yield key
+    for name, child in children:
+        yield from _plain(child, str(name))
 
 
 def _header(path: Path) -> str:
@@ -138,7 +189,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, str]]:
         for batch in file.iter_batches(batch_size=1_000):
             for record in batch.to_pylist():
                 number += 1
-                yield number, json.dumps(record, ensure_ascii=False, default=str)
+                yield number, "\n".join(_plain(record, ""))
 
 
 def _gguf(path: Path) -> Iterator[tuple[int, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,13 @@ import pytest
 
 from registry.errors import UserError
 from registry.identity import BaseIdentity
-from registry.incoming import MOST_HEADER_BYTES, Declared, base_for, check_folder, check_header
+from registry.incoming import (
+    MOST_HEADER_BYTES,
+    Declared,
+    base_for,
+    check_folder,
+    check_header,
+)
 
 COMMIT = "a" * 40
 
@@ -52,6 +60,33 @@ def test_a_whole_one_says_its_base(tmp_path: Path) -> None:
         ({"modules_to_save": ["/etc/passwd"]}, "modules_to_save is a path"),
         ({"base_model_name_or_path": "../../elsewhere"}, "base_model_name_or_path is a path"),
         ({"megatron_config": "C:\\Users\\me"}, "megatron_config is a path"),
+        ({"lora_alpha": float("nan")}, "'lora_alpha' is nan"),
+        ({"lora_alpha": 1e308}, "'lora_alpha' is 1e\\+308"),
+        ({"r": -1}, "'r' is -1"),
+        ({"r": "4"}, "'r' is '4'"),
+        ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'"),
+        ({"rank_pattern": {"(([a-z]+)+)+X": 3}}, "may never end"),
+        ({"target_modules": "(q_proj"}, "is not valid"),
+        ({"lora_alpha": float("inf")}, "'lora_alpha' is inf"),
+        ({"lora_alpha": 10**400}, "'lora_alpha' is 1000"),
+        ({"lora_alpha": "8"}, "'lora_alpha' is '8'"),
+        ({"lora_alpha": None}, "'lora_alpha' is None"),
+        ({"lora_alpha": True}, "'lora_alpha' is True"),
+        ({"alpha_pattern": {"r": float("nan")}}, "'r' is nan"),
+        ({"alpha_pattern": ["q"]}, "alpha_pattern is no object"),
+        ({"r": 0}, "'r' is 0"),
+        ({"r": 4.0}, "'r' is 4.0"),
+        ({"r": True}, "'r' is True"),
+        ({"r": [4]}, "'r' is .4."),
+        ({"rank_pattern": {"q_proj": -3}}, "'q_proj' is -3"),
+        ({"exclude_modules": "a["}, "exclude_modules: the pattern 'a.' is not valid"),
+        ({"rank_pattern": {"*": 3}}, "rank_pattern: the pattern '.' is not valid"),
+        ({"rank_pattern": {"(?i)q": 3}}, "rank_pattern: the pattern .* is not valid"),
+        ({"alpha_pattern": {"a{2,1}": 3}}, "alpha_pattern: the pattern .* is not valid"),
+        ({"layers_pattern": ["h", "(h"]}, "layers_pattern: the pattern '.h' is not valid"),
+        ({"target_modules": "a{99999999999}"}, "target_modules: the pattern .* is not valid"),
+        ({"padding": json.loads("[" * 50 + "]" * 50)}, "it is nested too deeply"),
+        ({"init_lora_weights": "pissa"}, "pissa changes the base's own weights"),
     ],
 )
 def test_a_configuration_that_reaches_out_is_refused(
@@ -83,6 +118,39 @@ def test_a_configuration_of_megabytes_is_refused(tmp_path: Path) -> None:
         check_folder(adapter(tmp_path, padding="x" * (2 << 20)))
 
 
+def test_json_without_a_bottom_is_refused(tmp_path: Path) -> None:
+    (adapter(tmp_path) / "adapter_config.json").write_text('{"peft_type": ' + "[" * 100_000)
+    with pytest.raises(UserError, match="adapter_config"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("what", ["pipe", "folder", "socket"])
+def test_what_stands_in_the_place_of_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    monkeypatch.chdir(adapter(tmp_path))
+    Path(name).unlink()
+    if what == "pipe":
+        os.mkfifo(name)
+    elif what == "folder":
+        Path(name).mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(name)
+    with pytest.raises(UserError, match=f"{name} is no file"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "I8", "BOOL", "F8_E4M3", "C64", "F4"])
+def test_every_kind_of_number_has_its_size(tmp_path: Path, dtype: str) -> None:
+    size = {"F64": 16, "F32": 8, "BF16": 4, "C64": 16, "F4": 1}.get(dtype, 2)
+    path = tmp_path / "adapter_model.safetensors"
+    header = {"a": {"dtype": dtype, "shape": [2, 1], "data_offsets": [0, size]}}
+    path.write_bytes(safetensors(header, b"\0" * size))
+    check_header(path)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -101,6 +169,26 @@ def test_a_configuration_of_megabytes_is_refused(tmp_path: Path) -> None:
             b"\0" * 4,
         ),
         safetensors({"a": 3}, b""),
+        safetensors({"__metadata__": {"a": 3}}, b""),
+        safetensors({"__metadata__": ["a"]}, b""),
+        *(
+            safetensors({"a": {"dtype": dtype, "shape": shape, "data_offsets": ends}}, b"\0" * 4)
+            for dtype, shape, ends in (
+                ("F32", [-1, -1], [0, 4]),
+                ("F32", [1.0], [0, 4]),
+                ("F32", [True], [0, 4]),
+                ("F32", ["1"], [0, 4]),
+                ("F32", [1 << 40, 1 << 40], [0, 4]),
+                ("F32", [2], [0, 4]),
+                ("F16", [1], [0, 4]),
+                ("F32", [1] * 99, [0, 4]),
+                ("F32", [1], [0, 4.0]),
+                ("F32", [1], [0, 4, 4]),
+                ("what", [1], [0, 4]),
+                (32, [1], [0, 4]),
+            )
+        ),
+        safetensors({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 0]}}, b""),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes) -> None:
