@@ -299,7 +299,7 @@ def sign(
         made = {"private": str(pair.private), "public": str(pair.public)}
         return Answer(made, [f"made {pair.private} (keep it) and {pair.public} (hand it out)"])
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Kept, ui: Ui) -> Answer:
         from pipeline import sign as stage
         from registry.errors import UserError
 
@@ -311,7 +311,7 @@ def sign(
 
     if new_key is not None:
         answer(make, as_json=as_json)
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 def verify(
@@ -330,10 +330,10 @@ def verify(
 
     def work(ui: Ui) -> Answer:
         from pipeline import sign as stage
-        from pipeline.workspace import Workspace
+        from pipeline.kept import Kept
 
         del ui
-        ws = None if Path(target).is_dir() else Workspace.open(workspace)
+        ws = None if Path(target).is_dir() else Kept.open(workspace)
         report = stage.verify(ws, target, key)
         return Answer(report.as_json(), [f"{report.target}: {len(report.files)} files as signed"])
 
@@ -358,14 +358,14 @@ def export(
     Example: `gapmend export MODEL_ID out --form gguf -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Kept, ui: Ui) -> Answer:
         from pipeline import export as stage
         from pipeline.report_registry import export_tables
 
         report = stage.export(ws, ui, thing, out, form=form.value, dtype=dtype.value)
         return Answer(report.as_json(), export_tables(report))
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_store(workspace, work, as_json=as_json)
 
 
 adapter.command("export")(export)

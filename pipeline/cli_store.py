@@ -80,8 +80,12 @@ def lineage(
     def work(ws: Kept, _: Ui) -> Answer:
         from pipeline.report_lineage import answer_for
 
-        if (thing is None) == (row is None):
+        if thing is None and row is None:
             raise UserError("nothing to trace", expected="an id, an alias, a commit, or --row UID")
+        if thing is not None and row is not None:
+            raise UserError(f"two starts: {thing} and row {row}", expected="one of them")
+        if dot + mermaid + files > 1:
+            raise UserError("several forms", expected="one of --dot, --mermaid and --files")
         form = "dot" if dot else "mermaid" if mermaid else "files" if files else "tree"
         return answer_for(ws.catalog, thing or row or 0, form=form, down=down)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.kept import refuse_removed
+from pipeline.kept import weights_named
 from pipeline.stage import environment
 from registry.errors import UserError, damaged
 from registry.store import Parent, sync_folder
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipeline.kept import Kept
     from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
     from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof
     from registry.store import Manifest
@@ -56,7 +56,7 @@ class ExportReport:
 
 
 def export(
-    ws: Workspace,
+    ws: Kept,
     ui: Ui,
     model_id: str,
     out: Path,
@@ -82,7 +82,7 @@ def export(
         GateRefusedError: a GGUF file, read back, doesn't answer as the model does.
         StoreError: the store's files are damaged.
     """
-    thing = _thing(ws, model_id)
+    thing = weights_named(ws, model_id)
     if form == "gguf" and thing["kind"] == "adapter":
         raise UserError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
     source = ws.store.get(thing["kind"], thing["id"]).path
@@ -122,14 +122,6 @@ def export(
         proof=proof,
         export_id=made.id,
     )
-
-
-def _thing(ws: Workspace, name: str) -> Manifest:
-    manifest = ws.catalog.manifest(ws.catalog.alias(name) or name)
-    refuse_removed(ws, manifest)
-    if manifest["kind"] not in ("model", "adapter"):
-        raise UserError(f"'{name}' is a {manifest['kind']}", expected="a merged model or adapter")
-    return manifest
 
 
 def _name(thing: Manifest) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - the dataclass's own
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +25,8 @@ class Kept:
     root: Path
     store: Store
     catalog: Catalog
+    # where it is true, a stage that has not run raises WouldRunError
+    dry: bool = field(default=False, kw_only=True)
 
     @classmethod
     def open(cls, root: Path) -> Self:
@@ -81,6 +83,19 @@ def adapter_named(kept: Kept, name: str | None) -> str:
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
     refuse_removed(kept, manifest)
     return str(manifest["id"])
+
+
+def weights_named(kept: Kept, name: str) -> Manifest:
+    """Return the manifest of the adapter or merged model that an id, a prefix or an alias names.
+
+    Raises:
+        UserError: there is none of that name, it was set aside, or it is something else.
+    """
+    manifest = kept.catalog.manifest(kept.catalog.alias(name) or name)
+    refuse_removed(kept, manifest)
+    if manifest["kind"] not in ("adapter", "model"):
+        raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter or merged model")
+    return manifest
 
 
 def refuse_removed(kept: Kept, manifest: Manifest) -> None:

@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.kept import refuse_removed
+from pipeline.kept import weights_named
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import GateRefusedError, UserError
 from registry.store import Parent
 
 if TYPE_CHECKING:
+    from pipeline.kept import Kept
     from pipeline.stage import StageContext
     from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
     from registry.store import Manifest
 
 STAGE = "sign"
@@ -58,7 +58,7 @@ class VerifyReport:
         return asdict(self)
 
 
-def sign(ws: Workspace, ui: Ui, thing: str, key: Path) -> SignReport:
+def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
     """Sign an adapter or a merged model with a private key; the signature lies beside it.
 
     Args:
@@ -72,7 +72,7 @@ def sign(ws: Workspace, ui: Ui, thing: str, key: Path) -> SignReport:
     """
     from registry.signing import key_id
 
-    manifest = _signable(ws, thing)
+    manifest = weights_named(ws, thing)
     inputs = {"name": manifest["id"], "thing": manifest["id"], "key": key_id(key)}
     outcome = run_stage(
         ws,
@@ -91,7 +91,7 @@ def sign(ws: Workspace, ui: Ui, thing: str, key: Path) -> SignReport:
     )
 
 
-def verify(ws: Workspace | None, target: str, public_key: Path) -> VerifyReport:
+def verify(ws: Kept | None, target: str, public_key: Path) -> VerifyReport:
     """Check a signature by its public key.
 
     Args:
@@ -112,7 +112,7 @@ def verify(ws: Workspace | None, target: str, public_key: Path) -> VerifyReport:
         return VerifyReport(target, found.key, found.files, list(found.ignored))
     if ws is None:
         raise UserError(f"no folder {target}", expected="a folder, or an id in a workspace")
-    thing = _signable(ws, target)
+    thing = weights_named(ws, target)
     wanted = key_id(public_key)
     signature = ws.catalog.find("signature", thing=thing["id"], key=wanted)
     if signature is None:
@@ -122,7 +122,7 @@ def verify(ws: Workspace | None, target: str, public_key: Path) -> VerifyReport:
     return VerifyReport(thing["id"], found.key, found.files, list(found.ignored))
 
 
-def _work(ws: Workspace, ctx: StageContext, thing: Manifest, key: Path) -> StageOutput:
+def _work(ws: Kept, ctx: StageContext, thing: Manifest, key: Path) -> StageOutput:
     from registry.signing import SIGNATURE
     from registry.signing import sign as write
 
@@ -148,15 +148,7 @@ def _work(ws: Workspace, ctx: StageContext, thing: Manifest, key: Path) -> Stage
     return StageOutput(result, [("signature", signature)])
 
 
-def _signable(ws: Workspace, name: str) -> Manifest:
-    manifest = ws.catalog.manifest(ws.catalog.alias(name) or name)
-    refuse_removed(ws, manifest)
-    if manifest["kind"] not in ("adapter", "model"):
-        raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter or merged model")
-    return manifest
-
-
-def _not_signed(ws: Workspace, thing: Manifest) -> UserError | GateRefusedError:
+def _not_signed(ws: Kept, thing: Manifest) -> UserError | GateRefusedError:
     what = f"{thing['kind']} {thing['id'][:12]}"
     if ws.catalog.find("signature", thing=thing["id"]):
         return GateRefusedError(f"{what} is signed with another key")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.kept import Kept
     from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
     from registry.store import ObjectRef, Parent
 
 _NAMED = 3  # changed keys that a reason names
@@ -77,7 +77,7 @@ def stage_key(stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
     return digest({"stage": stage, "version": version, "inputs": dict(inputs)})
 
 
-def find_outcome(ws: Workspace, stage: str, key: str) -> StageOutcome | None:
+def find_outcome(ws: Kept, stage: str, key: str) -> StageOutcome | None:
     """Return the acknowledged run of `stage` under `key`, if there is one."""
     manifest = ws.catalog.find_run(stage, key)
     if manifest is None:
@@ -95,7 +95,7 @@ def find_outcome(ws: Workspace, stage: str, key: str) -> StageOutcome | None:
 
 
 def run_stage(  # noqa: PLR0913 - what a run's record is made of
-    ws: Workspace,
+    ws: Kept,
     ui: Ui,
     stage: str,
     inputs: Mapping[str, Any],
@@ -149,7 +149,7 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
 class _Record:
     """The parts of a run's manifest that are known before it ends."""
 
-    ws: Workspace
+    ws: Kept
     stage: str
     key: str
     version: int
@@ -220,7 +220,7 @@ def _work(
     )
 
 
-def why_not_cached(ws: Workspace, stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
+def why_not_cached(ws: Kept, stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
     """Return what differs from the latest run of this stage about the same thing."""
     name = inputs.get("name")
     runs = [

@@ -199,7 +199,8 @@ def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> st
 
 def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
     from registry.adapters import CONFIG
-    from registry.incoming import base_for, check_fits, check_folder
+    from registry.incoming import base_for, check_folder
+    from registry.incoming_places import check_fits
 
     if chosen is not None and chosen not in ws.spec.bases:
         raise UserError(f"no base is called '{chosen}'", expected=", ".join(ws.spec.bases))

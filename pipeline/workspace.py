@@ -116,7 +116,6 @@ class Workspace(Kept):
 
     spec: Spec
     models: Models = field(repr=False)
-    dry: bool = False  # in a dry workspace a stage that has not run raises WouldRunError
 
     @classmethod
     def open(cls, root: Path) -> Self:

@@ -32,7 +32,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _PRIVATE_KEYS = (
     "name_or_path",
     "tokenizer_file",

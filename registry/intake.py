@@ -62,7 +62,11 @@ def read_record(folder: Path, where: str) -> Record | None:
     if named != record.id:
         raise UserError("it names an id that is not that of what it describes", where)
     for name in record.files:
-        if not any(fnmatch.fnmatchcase(name, one) for one in ALLOWED[record.kind]) or ".." in name:
+        if (
+            not any(fnmatch.fnmatchcase(name, one) for one in ALLOWED[record.kind])
+            or not name.isprintable()
+            or ".." in name
+        ):
             raise UserError(f"{name!r} is no file of a {record.kind}", where)
     _check_files(record, where)
     return record

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from registry import incoming
+from registry import incoming_places
 from registry.errors import UserError
 from registry.identity import BaseSpec
-from registry.incoming import check_fits
+from registry.incoming_places import check_fits
 
 NANO = BaseSpec(model="nano")
 
@@ -29,7 +29,7 @@ def adapter(folder: Path, **config: Any) -> Path:
 
 def test_what_peft_makes_of_it_is_found_in_a_process_of_its_own(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    places = incoming._places(folder, "nano", NANO, tmp_path)
+    places = incoming_places._places(folder, "nano", NANO, tmp_path)
     assert {shape[0] for name, shape in places.items() if "lora_A" in name} == {4}
 
 
@@ -44,7 +44,7 @@ def test_what_peft_refuses_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixt
 def test_a_pattern_that_does_not_end_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incoming, "_SECONDS", 6)  # most of it for importing
+    monkeypatch.setattr(incoming_places, "_SECONDS", 6)  # most of it for importing
     folder = adapter(tmp_path / "a", target_modules="(([a-z_.0-9]+)+)+X", task_type="CAUSAL_LM")
     with pytest.raises(UserError, match="putting it on base nano takes too much time"):
         check_fits(folder, "nano", NANO, tmp_path)
