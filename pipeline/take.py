@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.kept import refuse_removed
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
 from registry.incoming_model import check_templates
@@ -119,6 +120,7 @@ def _taken(
         ws, ui, STAGE, inputs, lambda ctx: work(ws, ctx, source, base), version=VERSION
     )
     made = outcome.outputs[kind]
+    refuse_removed(ws, ws.catalog.manifest(made))
     return TakeReport(
         object_id=made,
         kind=kind,

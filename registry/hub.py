@@ -214,6 +214,13 @@ class Repository:
             )
         )
 
+    def untag(self, name: str) -> None:
+        """Take a name off its commit, if it has one."""
+        if self.commit_of(name) is not None:
+            self._ask(
+                lambda: self._api.delete_tag(self.repo_id, tag=name, repo_type=self.repo_type)
+            )
+
     def url(self, revision: str) -> str:
         """Where people find a revision."""
         kind = "datasets/" if self.repo_type == "dataset" else ""

@@ -69,6 +69,8 @@ def deliver(
         head = repository.commit_of("main")
     check_there(parcel.files, repository.files("main"), f"main of {repository.repo_id}")
     if not tagged:
+        # One that lacks this signature goes first; killed in between, the next call makes it anew.
+        repository.untag(tag)
         repository.tag(tag, head or "main")
     return Delivered(head or "main", already=False)
 
@@ -107,12 +109,17 @@ def _stale(
 
 
 def _is_tagged(repository: Repository, parcel: Parcel) -> bool:
-    """Whether the tag is there; it must hold the object, whose card may have been another."""
+    """Whether the tag is there, with the signature; its card may have been another.
+
+    Raises:
+        GateRefusedError: it names another object.
+    """
     if repository.commit_of(parcel.object_id) is None:
         return False
+    remote = repository.files(parcel.object_id)
     lasting = [file for file in parcel.files if not _may_change(file)]
-    check_there(lasting, repository.files(parcel.object_id), f"tag {parcel.object_id[:12]}")
-    return True
+    check_there(lasting, remote, f"tag {parcel.object_id[:12]}")
+    return is_there([file for file in parcel.files if file.path == SIGNATURE], remote)
 
 
 def _may_change(file: ParcelFile) -> bool:

@@ -1,25 +1,46 @@
-"""Whether a chat template from outside is harmless: rendered once, in a process of its own.
+"""Whether a chat template from outside is harmless: read, and rendered in a process of its own.
 
-transformers renders templates in a sandbox that refuses what reaches for Python's insides. A loop
-without end is no crime there, so the process gets little time and memory.
+transformers renders templates in a sandbox that refuses what reaches for Python's insides, but
+only when it gets there; so all of the template is read for it too, whatever turns would lead
+there. A loop without end is no crime in the sandbox, so the process gets little time and memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from registry.errors import UserError
 
 _SECONDS = 20  # most of it for importing transformers
 _MEMORY = 8 << 30  # bytes of addresses; torch maps several GiB
 _MOST_BYTES = 1 << 20
-_TURNS = [
+_TURNS: list[dict[str, Any]] = [
     {"role": "user", "content": "Hello"},
     {"role": "assistant", "content": "Hi"},
     {"role": "user", "content": "And now?"},
 ]
+_CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}
+_OTHER_TURNS: list[list[dict[str, Any]]] = [
+    [{"role": "system", "content": "Be kind"}, *_TURNS],
+    [
+        _TURNS[0],
+        {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+        {"role": "tool", "name": "look", "content": "seen"},
+        {"role": "assistant", "content": "It is there"},
+    ],
+]
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Looks",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+    },
+}
 
 
 def check_template(path: Path) -> None:
@@ -69,14 +90,49 @@ def _render(template: str) -> str | None:
     from jinja2.exceptions import SecurityError, TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    def rendered(turns: list[dict[str, Any]], *, tools: bool, prompt: bool) -> None:
+        render_jinja_template(
+            [turns],
+            tools=[_TOOL] if tools else None,
+            chat_template=template,
+            add_generation_prompt=prompt,
+        )
+
     try:
-        render_jinja_template([_TURNS], chat_template=template, add_generation_prompt=True)
+        if reached := _reaches(template):
+            return f"it reaches for {reached}"
+        rendered(_TURNS, tools=False, prompt=True)
     except (SecurityError, TemplateSyntaxError) as error:
         return f"{type(error).__name__}: {error}"
     except TemplateError:
-        return None  # `raise_exception` of its own: other turns may suit it
+        pass  # `raise_exception` of its own: other turns may suit it
     except (MemoryError, OverflowError, RecursionError, ValueError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
+    for turns, tools, prompt in itertools.product(_OTHER_TURNS, (False, True), (False, True)):
+        try:
+            rendered(turns, tools=tools, prompt=prompt)
+        except (SecurityError, MemoryError, OverflowError, RecursionError) as error:
+            return f"{type(error).__name__}: {error}"
+        except (TemplateError, ValueError, TypeError, AttributeError, KeyError):
+            pass  # it has no such turns
+    return None
+
+
+def _reaches(template: str) -> str | None:
+    """Return the first of Python's inner names that a template asks for in any of its branches."""
+    from jinja2 import nodes
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    # There is no public way to the environment whose tags (`generation`) templates may use.
+    tree = _compile_jinja_template(template).environment.parse(template)
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Filter)):
+        name = node.attr if isinstance(node, nodes.Getattr) else None
+        if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            name = node.arg.value
+        if isinstance(node, nodes.Filter) and node.name in {"attr", "map"}:
+            name = next((a.value for a in node.args if isinstance(a, nodes.Const)), None)
+        if isinstance(name, str) and name.startswith("__"):
+            return name
     return None
 
 

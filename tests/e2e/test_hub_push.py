@@ -117,8 +117,11 @@ def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, workspace: Path)
 def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path) -> None:
     keys = workspace.parent / "keys"
     assert gapmend("sign", "--new-key", keys).code == 0
-    answer(hub, workspace, "sign", "champion", "--key", str(keys / "gapmend-signing.key"))
     first = answer(hub, workspace, "push", "--repo", REPO)
+    assert SIGNATURE not in hub.files(REPO, first["object_id"])
+    answer(hub, workspace, "sign", "champion", "--key", str(keys / "gapmend-signing.key"))
+    assert not answer(hub, workspace, "push", "--repo", REPO)["already"]
+    assert SIGNATURE in hub.files(REPO, first["object_id"])  # its tag moved on
     assert hub.repository(REPO).private
     check_pushed(hub, workspace)
     commits = len(hub.repository(REPO).commits)

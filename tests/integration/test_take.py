@@ -207,7 +207,7 @@ def spoil_record(folder: Path) -> None:
         (spoil_nan, "has values that are not finite"),
         (spoil_base, "it was trained on someone/else, which is no base of the spec"),
         (spoil_code, "auto_mapping makes the loader run the code it names"),
-        (spoil_template, "the chat template is refused: SecurityError"),
+        (spoil_template, "the chat template is refused: it reaches for __"),
         (spoil_record, "it names an id that is not that of what it describes"),
     ],
 )
@@ -229,6 +229,22 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
         check_text(loops, "here")
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if tools is defined and 0 %}{{ messages.__class__ }}{% endif %}",
+        "{% if messages[0]['content'] == 'magic' %}{{ messages['__class__'] }}{% endif %}",
+        "{% if never %}{{ messages | attr('__class__') }}{% endif %}",
+        "{% if tools %}{{ ''['_' ~ '_class_' ~ '_'].mro() }}{% endif %}",
+        "{% if messages[0].role == 'system' %}{{ ''['_' ~ '_class_' ~ '_'].mro() }}{% endif %}",
+        "{% if not add_generation_prompt %}{{ ''['_' ~ '_class_' ~ '_'].mro() }}{% endif %}",
+    ],
+)
+def test_what_a_template_does_with_other_turns_is_seen(template: str) -> None:
+    with pytest.raises(UserError, match="the chat template is refused"):
+        check_text(template, "here")
+
+
 def test_a_template_that_refuses_turns_is_no_attack() -> None:
     check_text("{{ raise_exception('only one turn') }}", "here")
 
@@ -240,3 +256,10 @@ def test_a_parquet_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert path.stat().st_size < 1 << 20
     with pytest.raises(UserError, match="that unpack to"):
         next(read_records(path))
+
+
+def test_what_was_set_aside_is_not_taken_in_again(ws: Workspace, ui: Ui, adapter: Path) -> None:
+    made = take(ws, ui, str(adapter)).object_id
+    verbs.remove(ws, made, reason="it lost too much")
+    with pytest.raises(UserError, match="was set aside: it lost too much"):
+        take(ws, ui, str(adapter))
