@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.kept import weights_named
 from pipeline.stage import environment
+from registry import changed
+from registry.adapters import is_tuned
 from registry.errors import UserError, damaged
 from registry.store import Parent, sync_folder
 
@@ -28,6 +30,7 @@ Form = Literal["safetensors", "gguf"]
 
 _MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|additional_chat_templates/[\w-]+\.jinja")
+_DRAFT = ".gapmend-export"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -83,7 +86,7 @@ def export(
         StoreError: the store's files are damaged.
     """
     thing = weights_named(ws, model_id)
-    if form == "gguf" and thing["kind"] == "adapter":
+    if form == "gguf" and is_tuned(thing):
         raise UserError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
     source = ws.store.get(thing["kind"], thing["id"]).path
     proof = None
@@ -97,20 +100,21 @@ def export(
             _copy(thing, source, draft)
         files = _digests(draft)
         size = sum((draft / name).stat().st_size for name in files)
-    made = ws.store.put(
-        "export",
-        None,
-        identity={"thing": thing["id"], "form": form, "files": files},
-        parents=[Parent(thing["id"], thing["kind"])],
-        meta={
-            "form": form,
-            "dtype": proof.dtype if proof else None,
-            "bytes": size,
-            "proof": asdict(proof) if proof else None,
-            "environment": environment(),
-        },
-    )
-    ws.catalog.commit([made])
+        made = ws.store.put(
+            "export",
+            None,
+            identity={"thing": thing["id"], "form": form, "files": files},
+            parents=[Parent(thing["id"], thing["kind"])],
+            meta={
+                "form": form,
+                "dtype": proof.dtype if proof else None,
+                "bytes": size,
+                "proof": asdict(proof) if proof else None,
+                "environment": environment(),
+            },
+        )
+        # Before the folder has its name: killed in between, the same call does it all again.
+        ws.catalog.commit([made])
     return ExportReport(
         thing=thing["id"],
         kind=thing["kind"],
@@ -169,6 +173,8 @@ def _is_listed(kind: str, name: str) -> bool:
         return True
     if kind == "adapter":
         return name in (CONFIG, WEIGHTS)
+    if name in (changed.CONFIG, changed.WEIGHTS):
+        return True
     return name in _MODEL_FILES or _SHARD.fullmatch(name) is not None
 
 
@@ -189,8 +195,10 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         raise UserError("there is something already", str(out), "a new or an empty folder")
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
-    draft = parent / f".{out.absolute().name}.{os.getpid()}.gapmend-export"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = parent / f".{out.absolute().name}.{os.getpid()}{_DRAFT}"
+    for left in parent.glob(f".{out.absolute().name}.*{_DRAFT}"):
+        if not _is_running(left.name.removesuffix(_DRAFT).rpartition(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
     draft.mkdir()
     try:
         yield draft
@@ -201,6 +209,16 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         sync_folder(parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:
+        return True  # someone else's
+    return int(pid) != os.getpid()
 
 
 def _sync(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from registry.card import as_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -33,7 +35,7 @@ def dataset_card(
     ]
     counts = "\n".join(f"| {split} | {meta['splits'].get(split, 0):,} |" for split in splits)
     return (
-        f"---\n{data.to_yaml()}\n---\n\n# {meta['name']}\n\n"
+        f"---\n{data.to_yaml()}\n---\n\n# {as_text(meta['name'])}\n\n"
         f"Version `{manifest['id']}`: the same rows in the same splits have this id on any machine."
         f"\n\n| split | rows |\n|---|---|\n{counts}\n\n"
         "Near-duplicates share a `cluster`, and no cluster stands in both a training and a test "

@@ -9,10 +9,12 @@ import fnmatch
 import json
 import shutil
 import stat
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from registry import changed
 from registry.errors import UserError
 from registry.hashing import digest, file_digest
 from registry.parcel import ALLOWED, CARD, RECORD, Kind
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _MOST_RECORD_BYTES = 16 << 20
 _MOST_CARD_BYTES = 4 << 20
+_MOST_HEAD = 256 << 10  # characters of YAML: its parser takes seconds for a megabyte
+_MOST_NAME = 200
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -98,25 +102,41 @@ def stage(folder: Path, copy: Path, record: Record | None, *, links: bool, where
 def license_beside(folder: Path, record: Record | None, where: str) -> str | None:
     """The licence that its record, or else its card, says; None where neither does."""
     if record is not None and record.license:
-        return record.license
+        return _as_name(record.license)
     card = folder / CARD
     if not card.is_file():
         return None
     import yaml
 
-    text = _small(card, _MOST_CARD_BYTES, where)
-    head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
     try:
-        data = yaml.safe_load(head)
-    except (yaml.YAMLError, RecursionError):
-        return None
-    given = data.get("license") if isinstance(data, dict) else None
-    return given if isinstance(given, str) else None
+        data = yaml.safe_load(_front_matter(_small(card, _MOST_CARD_BYTES, where)))
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError):
+        return None  # the last ones are PyYAML's own for values that are none of their type
+    return _as_name(data.get("license")) if isinstance(data, dict) else None
+
+
+def _front_matter(text: str) -> str:
+    """Return the YAML between the card's first line and the next, each of three dashes."""
+    lines = text.split("\n")
+    ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
+    head = "\n".join(lines[1 : ends[1]]) if len(ends) > 1 and ends[0] == 0 else ""
+    return head if len(head) <= _MOST_HEAD else ""
+
+
+def _as_name(given: object) -> str | None:
+    """Return a licence that can stand in a line; None for what can't be the name of one."""
+    fits = isinstance(given, str) and given.isprintable() and len(given) <= _MOST_NAME
+    return str(given).strip() or None if fits else None
 
 
 def _check_files(record: Record, where: str) -> None:
     """The files must be those that the identity names: what is not in an id could be anything."""
     named: Mapping[str, Any] | None = record.identity.get("files")
+    if record.kind == "model" and "changed" in record.identity:
+        told = {changed.WEIGHTS: "changed", changed.CONFIG: "config"}
+        if any(record.files.get(name) != record.identity.get(key) for name, key in told.items()):
+            raise UserError("its files are not those that its identity names", where)
+        return
     if record.kind == "model" and named != record.files:
         raise UserError("its files are not those that its identity names", where)
     if record.kind == "model" and "config.json" not in record.files:
@@ -137,7 +157,8 @@ def _regular(path: Path, name: str, where: str, *, links: bool) -> None:
         mode = (path.stat() if links else path.lstat()).st_mode
     except OSError:
         raise UserError(f"{name} is missing", where, fix="fetch it again") from None
-    if stat.S_ISLNK(mode):
+    folders = path.parents[: len(PurePosixPath(name).parts) - 1]
+    if stat.S_ISLNK(mode) or (not links and any(folder.is_symlink() for folder in folders)):
         raise UserError(f"{name} is a link", where, "the file itself")
     if not stat.S_ISREG(mode):
         raise UserError(f"{name} is no file", where, "a file")

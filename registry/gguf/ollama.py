@@ -7,8 +7,11 @@ forms below is there a TEMPLATE.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from registry.gguf.vocabulary import BYTE, NORMAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,10 +82,28 @@ def modelfile(source: Source, gguf_name: str, license_text: str | None = None) -
         lines += [f"# {form.name}", f'TEMPLATE """{go_template(form)}"""']
         if default:
             lines.append(f'SYSTEM """{default}"""')
-    lines += [f'PARAMETER stop "{token}"' for token in _stops(source)]
-    if license_text and '"""' not in license_text:
+    lines += [f"PARAMETER stop {_quoted(token)}" for token in _stops(source)]
+    if license_text and can_be_said(license_text):
         lines.append(f'LICENSE """{license_text}"""')
+    elif license_text:
+        lines.append("# No LICENSE: its text can't be quoted here.")
     return "\n".join([*lines, ""])
+
+
+def can_be_said(text: str) -> bool:
+    """Whether Ollama reads this text back from between three quotes, and nothing after it.
+
+    Its parser (parser/parser.go) knows no escapes. It ends a value at a line's end after three
+    quotes, and leaves out every character that Go's `strconv.IsPrint` doesn't know: letters, marks,
+    numbers, punctuation, symbols and the space are printed.
+    """
+    return '"""' not in text and all(
+        one in " \t\r\n" or unicodedata.category(one)[0] in "LMNPS" for one in text
+    )
+
+
+def _quoted(text: str) -> str:
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
 def find_form(source: Source) -> tuple[Form, str] | None:
@@ -94,7 +115,7 @@ def find_form(source: Source) -> tuple[Form, str] | None:
     chats = ([user], [user, said, more])
     for form in FORMS:
         default = _default_system(tokenizer, form)
-        if '"""' in default:
+        if not can_be_said(default):
             continue
         own = [_turn("system", default)] if default else []
         plain = all(_rendered(tokenizer, c) == written(form, [*own, *c]) for c in chats)
@@ -169,7 +190,13 @@ def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str | None:
 
 
 def _stops(source: Source) -> list[str]:
-    """Return the tokens that end an answer, as far as a Modelfile can quote them."""
-    tokens = source.vocabulary.tokens
-    found = [tokens[end] for end in source.ends if end < len(tokens)]
-    return [token for token in found if '"' not in token and "\n" not in token]
+    """Return the texts that end an answer, as far as a Modelfile can say them."""
+    found = (_text(source, end) for end in source.ends if end < len(source.vocabulary.tokens))
+    return [text for text in dict.fromkeys(found) if text and can_be_said(text)]
+
+
+def _text(source: Source, token: int) -> str:
+    """Return what a token writes; only added ones stand in the vocabulary as they are."""
+    if source.vocabulary.types[token] in (NORMAL, BYTE):
+        return str(source.tokenizer.decode([token]))
+    return source.vocabulary.tokens[token]

@@ -166,8 +166,13 @@ def _adds(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    template = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
+    given = tokenizer.chat_template
+    template = given.get("default") if isinstance(given, dict) else given
+    try:
+        (template or "").encode()
+    except UnicodeEncodeError:
+        raise UserError("the chat template is no UTF-8", "tokenizer_config.json") from None
+    return template
 
 
 def _check_byte_level(content: Mapping[str, Any]) -> None:
