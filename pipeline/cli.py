@@ -195,19 +195,32 @@ def train(
     selection: Annotated[
         str | None, typer.Option("--selection", help="A selection's id; by default the gap's.")
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", help="Several methods on the same rows: lora,dora,freeze,full."),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", help="Several values: rank=8,16 or base=a,b or dtype=bf16,int4."),
+    ] = None,
     workspace: WorkspaceOption = HERE,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Train an adapter on the selected rows; killed, it goes on from its checkpoint.
 
-    Example: `gapmend train -C examples/quickstart`
+    Example: `gapmend train --compare lora,full -C examples/quickstart`
     """
 
     def work(ws: Workspace, ui: Ui) -> Answer:
         from pipeline import run as stage
         from pipeline.report import train_tables
 
+        if compare is not None or sweep is not None:
+            from pipeline.report_compare import compare_tables
+
+            compared = stage.compare_on(ws, ui, selection, compare, sweep)
+            return Answer(compared.as_json(), compare_tables(compared))
         report = stage.train_selection(ws, ui, selection)
         return Answer(report.as_json(), train_tables(report))
 

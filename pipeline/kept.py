@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - the dataclass's own
 from typing import TYPE_CHECKING, Self
 
+from registry.adapters import is_tuned
 from registry.catalog import Catalog
 from registry.errors import UserError
 from registry.store import Store
@@ -71,15 +72,16 @@ def adapter_named(kept: Kept, name: str | None) -> str:
     """
     if name is None:
         gone = {one["identity"]["object"] for one in kept.catalog.committed("removal")}
-        adapters = [one for one in kept.catalog.committed("adapter") if one["id"] not in gone]
-        if not adapters:
+        every = [*kept.catalog.committed("adapter"), *kept.catalog.committed("model")]
+        tuned = [one for one in every if is_tuned(one) and one["id"] not in gone]
+        if not tuned:
             raise UserError("no adapter is there yet", fix="train one: gapmend train")
-        return str(adapters[-1]["id"])
+        return str(max(tuned, key=lambda one: str(one["meta"]["created_at"]))["id"])
     target = kept.catalog.alias(name)
     if target is None and name == CHAMPION:
         raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = kept.catalog.manifest(target or name)
-    if manifest["kind"] != "adapter":
+    if not is_tuned(manifest):
         raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
     refuse_removed(kept, manifest)
     return str(manifest["id"])

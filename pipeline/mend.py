@@ -231,13 +231,22 @@ def _holds_at(ws: Workspace, ui: Ui, state: _State, scale: float, name: str) -> 
 def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: float) -> Any:
     """Put the adapter at `scale` into the store, so that it is used at scale 1 ever after."""
     from registry.adapters import adapter_path, publish, write_scaled
+    from registry.changed import holds_changed, publish_changed, write_scaled_changed
 
     base = state.found.base
     folder = ctx.workdir / "scaled"
-    write_scaled(adapter_path(ws.store, state.adapter_id), scale, folder)
+    source = adapter_path(ws.store, state.adapter_id)
+    is_changed = holds_changed(source)
+    if is_changed:
+        loaded = ws.models.get(base)
+        loaded.use(None)
+        write_scaled_changed(source, loaded.model, scale, folder)
+    else:
+        write_scaled(source, scale, folder)
     meta = dict(ws.catalog.manifest(state.adapter_id)["meta"])
     meta.pop("created_at", None)
-    return publish(
+    put = publish_changed if is_changed else publish
+    return put(
         ws.store,
         folder,
         base=ws.models.identity(base),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import StageOutput, run_stage
+from registry.adapters import is_tuned
 from registry.errors import UserError
 from registry.merge_spec import MERGEKIT, SEARCH, checked, read_spec
 from registry.parity import BOUNDS
@@ -351,7 +352,7 @@ def _trained_on(ws: Workspace, adapter_id: str) -> str:
         UserError: the id is of something else.
     """
     manifest = ws.catalog.manifest(adapter_id)
-    if manifest["kind"] != "adapter":
+    if not is_tuned(manifest):
         raise UserError(f"{adapter_id[:12]} is a {manifest['kind']}", expected="an adapter")
     return str(manifest["identity"]["base"])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.kept import CHAMPION, refuse_removed
+from registry.adapters import is_tuned
 from registry.errors import UserError
 from registry.parcel import SIGNATURE
 from registry.store import Parent
@@ -158,20 +159,22 @@ def _versions_of(ws: Workspace, name: str) -> list[Manifest]:
 
 
 def _parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:
-    from registry.card import adapter_card, model_card
+    from registry.card import adapter_card, changed_card, model_card
     from registry.describe import describe, describe_merged
     from registry.parcel import allowed_files, pack
 
     kind, folder = manifest["kind"], ws.store.get(manifest["kind"], manifest["id"]).path
     if kind == "dataset_version":
         return _dataset_parcel(ws, manifest, repo, scratch)
-    if kind == "adapter":
+    if is_tuned(manifest):
         facts = describe(ws.store, ws.catalog, manifest["id"])
     else:
         facts = describe_merged(ws.store, ws.catalog, manifest)
     to = _publication(ws, facts, repo, manifest["id"])
     if kind == "adapter":
         card = adapter_card(facts, to)
+    elif is_tuned(manifest):
+        card = changed_card(facts, to)
     else:
         card = model_card(facts, to, _merge_of(ws, manifest["id"]))
     files = allowed_files(folder, kind)
@@ -293,7 +296,7 @@ def _private(ws: Workspace) -> list[str]:
 def _record(
     ws: Workspace, manifest: Manifest, report: PushReport, done: Delivered, url: str
 ) -> str:
-    adapter_id = manifest["id"] if report.kind == "adapter" else manifest["meta"].get("adapter_id")
+    adapter_id = manifest["id"] if is_tuned(manifest) else manifest["meta"].get("adapter_id")
     ref = ws.store.put(
         "push",
         None,

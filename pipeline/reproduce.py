@@ -48,13 +48,15 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
         UserError: it was made elsewhere, or its base is not in the spec as it was.
     """
     from registry.adapters import adapter_path, publish
+    from registry.changed import holds_changed, publish_changed
 
     run = _run_of(ws, adapter_id)
     selection = str(run["meta"]["inputs"]["selection"])
     base = _base_named(ws, str(run["meta"]["inputs"]["base"]))
     with ws.store.draft() as scratch:
         made = _train(ws, ui, run, selection, base, scratch / "work")
-        ref = publish(
+        put = publish_changed if holds_changed(made) else publish
+        ref = put(
             Store(scratch / "store"),
             made,
             base=ws.models.identity(base),
@@ -121,8 +123,11 @@ def _train(ws: Workspace, ui: Ui, run: Manifest, selection: str, base: str, work
 
 def _apart(then: Path, now: Path) -> dict[str, float]:
     from registry.adapters import read_adapter_config
+    from registry.changed import changed_apart, holds_changed
     from registry.deltas import differences
 
+    if holds_changed(then):
+        return changed_apart(then, now)
     found = differences(then, read_adapter_config(then), now, read_adapter_config(now))
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 

@@ -23,6 +23,7 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pipeline.compare import CompareReport
     from pipeline.mend import MendReport
     from pipeline.promote import PromoteReport
     from pipeline.train import TrainReport
@@ -130,14 +131,32 @@ def plan(ws: Workspace, ui: Ui) -> list[Step]:
 
 def train_selection(ws: Workspace, ui: Ui, selection_id: str | None) -> TrainReport:
     """Train on a selection: the one named, or the one that the gap leads to."""
+    return train(ws, ui, _selected(ws, ui, selection_id))
+
+
+def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
     if selection_id is None:
-        selection_id = select(ws, ui).selection_id
+        return select(ws, ui).selection_id
+    manifest = ws.catalog.manifest(selection_id)
+    if manifest["kind"] != "selection":
+        raise UserError(f"'{selection_id}' is a {manifest['kind']}", expected="a selection")
+    return str(manifest["id"])
+
+
+def compare_on(
+    ws: Workspace, ui: Ui, selection_id: str | None, methods: str | None, sweep: str | None
+) -> CompareReport:
+    """Train by several methods, or several values of a setting, on one selection."""
+    from pipeline.compare import by_methods, by_setting, compare
+
+    if methods and sweep:
+        raise UserError("two comparisons", expected="--compare or --sweep")
+    if methods:
+        names = [name.strip() for name in methods.split(",") if name.strip()]
+        variants = by_methods(ws.spec, names)
     else:
-        manifest = ws.catalog.manifest(selection_id)
-        if manifest["kind"] != "selection":
-            raise UserError(f"'{selection_id}' is a {manifest['kind']}", expected="a selection")
-        selection_id = manifest["id"]
-    return train(ws, ui, selection_id)
+        variants = by_setting(ws.spec, sweep or "")
+    return compare(ws, ui, _selected(ws, ui, selection_id), variants)
 
 
 def mend_first(ws: Workspace, ui: Ui) -> MendReport:

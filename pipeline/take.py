@@ -246,6 +246,8 @@ def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> S
     from registry.incoming_model import check_model
 
     record = _record(source)
+    if "changed" in record.identity:
+        return _changed(ws, ctx, source, record)
     check_model(source.folder, source.origin)
     parents = [Parent(ctx.run_id, "run")]
     adapter_id = str(record.identity.get("adapter", ""))
@@ -261,6 +263,35 @@ def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> S
             "license": source.license,
         }
         ref = ws.store.put("model", draft, identity=record.identity, parents=parents, meta=meta)
+    return StageOutput({"origin": source.origin}, [("model", ref)])
+
+
+def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -> StageOutput:
+    """A model that holds changed tensors alone is taken in for the very base it was made of."""
+    from registry.changed import check_changed, publish_changed
+
+    wanted = record.identity.get("base")
+    name = next((one for one in ws.spec.bases if ws.models.identity(one).digest == wanted), None)
+    if name is None:
+        raise UserError(
+            f"it holds what training changed in {record.base}, which is no base of the spec as it "
+            "was",
+            source.origin,
+            expected="the same weights, tokenizer, template and dtype under `bases:`",
+        )
+    check_templates(source.folder, source.origin)
+    method = check_changed(source.folder, ws.models.get(name).model, source.origin)
+    meta = {"method": method, "origin": source.origin, "license": source.license}
+    ref = publish_changed(
+        ws.store,
+        source.folder,
+        base=ws.models.identity(name),
+        tokenizer=ws.models.chat(name).tokenizer,
+        meta=meta,
+        parents=[Parent(ctx.run_id, "run")],
+    )
+    if ref.id != record.id:
+        raise UserError("it is not the model that its record names", source.origin)
     return StageOutput({"origin": source.origin}, [("model", ref)])
 
 

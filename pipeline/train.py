@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from registry.store import ObjectRef
 
 STAGE = "train"
-VERSION = 1
+VERSION = 2
 
 _CURVE_POINTS = 100
 
@@ -59,6 +59,8 @@ class TrainReport:
         resumed_from: the step that the finishing process went on from, or None.
         packed: whether rows shared a forward pass; `note` says why not.
         note: see packed.
+        trainable: how many numbers were trained.
+        memory: bytes of the base's weights and of what training added at its peak.
         run_id: the run.
         cached: whether it had been done before.
         seconds: that the stage took.
@@ -80,6 +82,8 @@ class TrainReport:
     resumed_from: int | None
     packed: bool
     note: str | None
+    trainable: int
+    memory: int
     run_id: str
     cached: bool
     seconds: float
@@ -162,6 +166,8 @@ def _result(fitted: FitResult, base: str, method: str, rows: int) -> dict[str, A
         "resumed_from": fitted.resumed_from,
         "packed": fitted.packed,
         "note": fitted.note,
+        "trainable": fitted.trainable,
+        "memory": fitted.memory,
     }
 
 
@@ -181,17 +187,19 @@ def _publish(
     ws: Workspace, ctx: StageContext, selection_id: str, fitted: FitResult, result: dict[str, Any]
 ) -> ObjectRef:
     from registry.adapters import publish
+    from registry.changed import publish_changed
 
     spec = ws.spec.train
     facts = ("method", "rows", "steps", "tokens", "trained_tokens", "loss")
-    return publish(
+    put = publish if spec.is_lora else publish_changed
+    return put(
         ws.store,
         fitted.adapter_dir,
         base=ws.models.identity(spec.base),
         tokenizer=ws.models.get(spec.base).tokenizer,
         meta={
             **{key: result[key] for key in facts},
-            "alpha": spec.lora_alpha,
+            "alpha": spec.lora_alpha if spec.is_lora else None,
             "seconds": result["train_seconds"],
             "round": ws.catalog.manifest(selection_id)["meta"].get("round", 0),
             "seed": spec.seed,

@@ -117,6 +117,11 @@ class Workspace(Kept):
     spec: Spec
     models: Models = field(repr=False)
 
+    def with_spec(self, spec: Spec) -> Self:
+        """Return the same workspace by another spec, which is written nowhere."""
+        models = Models(spec, self.root)
+        return type(self)(self.root, self.store, self.catalog, spec, models, dry=self.dry)
+
     @classmethod
     def open(cls, root: Path) -> Self:
         """Open the workspace in `root`.

@@ -13,7 +13,8 @@ import shutil
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.changed import holds_changed
+from registry.errors import StoreError, UserError
 from registry.hashing import file_digest
 from registry.identity import TOKENIZER_FILES
 from registry.tensors import canonical_safetensors
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from registry.catalog import Catalog
     from registry.models import BaseIdentity
-    from registry.store import ObjectRef, Parent, Store
+    from registry.store import Manifest, ObjectRef, Parent, Store
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -91,8 +92,33 @@ def publish(
 
 
 def adapter_path(store: Store, adapter_id: str) -> Path:
-    """Return the folder of an adapter, as PEFT loads it (StoreError when absent)."""
-    return store.get("adapter", adapter_id).path
+    """Return the folder of an adapter, as PEFT loads it, or of changed tensors.
+
+    Raises:
+        StoreError: neither has this id.
+    """
+    return tuned_ref(store, adapter_id).path
+
+
+def tuned_ref(store: Store, tuned_id: str) -> ObjectRef:
+    """Return what goes on a base: an adapter, or a model that holds changed tensors alone.
+
+    Raises:
+        StoreError: neither has this id.
+    """
+    try:
+        return store.get("adapter", tuned_id)
+    except StoreError:
+        model = store.get("model", tuned_id)
+        if not holds_changed(model.path):
+            raise
+        return model
+
+
+def is_tuned(manifest: Manifest) -> bool:
+    """Whether it goes on a base: an adapter, or a model that holds changed tensors alone."""
+    is_changed = manifest["kind"] == "model" and "changed" in manifest["identity"]
+    return is_changed or manifest["kind"] == "adapter"
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -109,11 +135,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         kept = {key: value for key, value in config.items() if key not in _PRIVATE_KEYS}
         _refuse_private(kept, path.name)
         _write_json(path, kept)
-
-
-def read_config(store: Store, adapter_id: str) -> dict[str, Any]:
-    """Return the PEFT configuration of a published adapter."""
-    return read_adapter_config(adapter_path(store, adapter_id))
 
 
 def write_scaled(source: Path, scale: float, target: Path) -> None:
@@ -170,7 +191,7 @@ def move_alias(
             f"'{name}' can't be an alias",
             expected="a lower-case letter, then letters, digits, '.', '_' or '-' (63 at most)",
         )
-    target = store.get("adapter", adapter_id).id
+    target = tuned_ref(store, adapter_id).id
     catalog.move_alias(store, name, target, expect=expect, reason=reason)
 
 

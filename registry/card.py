@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -88,9 +91,26 @@ def model_card(facts: AdapterFacts, to: Publication, merge: Mapping[str, Any]) -
     )
 
 
+def changed_card(facts: AdapterFacts, to: Publication) -> str:
+    """Return the card of a model that holds the tensors alone that training changed."""
+    head = _head(
+        facts, to, relation="finetune", library="transformers", tags=("finetune", _LIBRARY)
+    )
+    rows = sum(one.rows for one in facts.taught)
+    return _card(
+        head,
+        f"What training changed in {_base(facts)} ({_inline(str(facts.config.get('method')))}), "
+        f"tensor by tensor: trained on {rows:,} rows that were chosen by what the base lacks. "
+        "The rest is the base's.",
+        facts,
+        to,
+        _load_changed(facts, to),
+    )
+
+
 def example_code(card: str) -> str:
     """Return the Python code in a card that says how to load what it describes."""
-    return card.split("```python\n", 1)[1].split("```", 1)[0]
+    return card.split("```python\n", 1)[1].split("\n```", 1)[0] + "\n"
 
 
 def _card(head: str, what: str, facts: AdapterFacts, to: Publication, code: str) -> str:
@@ -163,11 +183,15 @@ def _gaps(closed: Sequence[Closed], to: Publication) -> str:
     if not closed:
         return ""
     lines = [
-        f"| {one.capability} | {one.goal:.2f} | {one.before:.3f} | {one.score:.3f} "
+        f"| {as_text(one.capability)} | {one.goal:.2f} | {one.before:.3f} | {one.score:.3f} "
         f"| {one.low:.3f} to {one.high:.3f} | {one.items:,} | {one.verdict} |"
         for one in closed
     ]
-    asked = [f"- {n}: `{_inline(to.asked[n].prompt)}`" for n in _names(closed) if n in to.asked]
+    asked = [
+        f"- {as_text(name)}: `{_inline(to.asked[name].prompt)}`"
+        for name in _names(closed)
+        if name in to.asked
+    ]
     return "\n".join(
         [
             f"## What it can do ({closed[0].split})",
@@ -186,7 +210,7 @@ def _losses(kept: Sequence[Kept]) -> str:
     if not kept:
         return "## What it lost\n\nNot measured."
     lines = [
-        f"| {one.guard} | {one.before:.3f} | {one.after:.3f} | {one.lost} | {one.gained} "
+        f"| {as_text(one.guard)} | {one.before:.3f} | {one.after:.3f} | {one.lost} | {one.gained} "
         f"| {one.difference_low:+.3f} | {-one.max_drop:+.3f} | {one.verdict} |"
         for one in kept
     ]
@@ -207,8 +231,9 @@ def _training(facts: AdapterFacts) -> str:
     if not facts.taught:
         return "## What it was trained on\n\nNot known: it was trained elsewhere."
     lines = [
-        f"| {one.dataset} | `{one.version_id[:12]}` | {one.license or 'unknown'} "
-        f"| {one.reason} ({one.capability}) | {one.rows:,} |"
+        f"| {as_text(one.dataset)} | `{one.version_id[:12]}` "
+        f"| {as_text(one.license or 'unknown')} "
+        f"| {as_text(one.reason)} ({as_text(one.capability)}) | {one.rows:,} |"
         for one in facts.taught
     ]
     meta = facts.meta
@@ -227,16 +252,32 @@ def _training(facts: AdapterFacts) -> str:
 
 
 def _load_adapter(facts: AdapterFacts, to: Publication) -> str:
-    more = f', revision="{facts.revision}"' if facts.revision else ""
+    more = f", revision={_literal(facts.revision)}" if facts.revision else ""
     more += f', dtype="{to.dtype}"'
     note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
     return (
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{facts.base}"{more}){note}\n'
+        f"base = AutoModelForCausalLM.from_pretrained({_literal(facts.base)}{more}){note}\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
         f'model = PeftModel.from_pretrained(base, "{to.repo_id}", revision="{to.tag}")\n'
         + _answering(to)
+    )
+
+
+def _load_changed(facts: AdapterFacts, to: Publication) -> str:
+    more = f", revision={_literal(facts.revision)}" if facts.revision else ""
+    note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
+    return (
+        "from huggingface_hub import hf_hub_download\n"
+        "from safetensors.torch import load_file\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"model = AutoModelForCausalLM.from_pretrained("
+        f'{_literal(facts.base)}{more}, dtype="{to.dtype}"){note}\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f'path = hf_hub_download("{to.repo_id}", "changed.safetensors", revision="{to.tag}")\n'
+        "changed = load_file(path)\n"
+        "assert not model.load_state_dict(changed, strict=False).unexpected_keys\n" + _answering(to)
     )
 
 
@@ -263,13 +304,32 @@ def _answering(to: Publication) -> str:
 
 def _base(facts: AdapterFacts) -> str:
     if "/" in facts.base:
-        return f"[{facts.base}](https://huggingface.co/{facts.base})"
-    return f"the base `{facts.base}`, which is not on the Hub"
+        return f"[{as_text(facts.base)}](https://huggingface.co/{quote(facts.base)})"
+    return f"the base `{_inline(facts.base)}`, which is not on the Hub"
 
 
 def _names(closed: Sequence[Closed]) -> list[str]:
     return [one.capability for one in closed]
 
 
+def _literal(text: str) -> str:
+    """Return Python's literal of a text on one line, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def as_text(text: str) -> str:
+    r"""Return a text that Markdown shows as it is, on one line and within a cell of a table.
+
+    A name from elsewhere (a dataset's, a licence) could else begin a link, HTML or a new row.
+    """
+    line = " ".join(_one_line(text).split())
+    line = re.sub(r"([\\`*|<>\[\]&#~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)  # a list, or what makes a heading
+
+
 def _inline(text: str) -> str:
-    return text.replace("`", "'").replace("\n", "\\n")
+    return _one_line(text.replace("\n", "\\n")).replace("`", "'")
+
+
+def _one_line(text: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in text)

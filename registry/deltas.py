@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from registry.adapters import WEIGHTS
+from registry.changed import holds_changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,8 @@ def differences(
     (target_parameters), whose factors hold several deltas. The norms come from the small products
     of the factors, so that no delta is ever made.
     """
+    if holds_changed(a) or holds_changed(b):
+        return {}  # a difference from the base's own values, which aren't here
     first, second = _pairs(a, a_config), _pairs(b, b_config)
     found = {}
     for module in sorted(first.keys() & second.keys()):

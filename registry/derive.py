@@ -104,7 +104,7 @@ def derive(connection: DuckDBPyConnection, added: Sequence[Manifest]) -> None:
     kinds = {manifest["kind"] for manifest in added}
     for statement, which in (
         (_NODES, set(ids) - awaited),
-        (_ADAPTERS, ids if "adapter" in kinds else ()),
+        (_ADAPTERS, ids if kinds & {"adapter", "model"} else ()),
         (_ALIASES, ids if "alias" in kinds else ()),
         (_REMOVALS, ids if "removal" in kinds else ()),
     ):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry.adapters import read_config
+from registry.adapters import is_tuned, read_adapter_config, tuned_ref
+from registry.changed import holds_changed, read_changed_config
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,9 +147,10 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         UserError: no adapter has this id.
     """
     manifest = catalog.manifest(adapter_id)
-    if manifest["kind"] != "adapter":
+    if not is_tuned(manifest):
         raise UserError(f"{adapter_id[:12]} is a {manifest['kind']}", expected="an adapter's id")
-    config = read_config(store, manifest["id"])
+    path = tuned_ref(store, manifest["id"]).path
+    config = read_changed_config(path) if holds_changed(path) else read_adapter_config(path)
 
     def ask(sql: str, made: Callable[..., _Fact]) -> tuple[_Fact, ...]:
         return tuple(made(*row) for row in catalog.query(sql, [manifest["id"]]).rows)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.changed import holds_changed
 from registry.errors import UserError
 from registry.hashing import digest, file_digest
 
@@ -204,6 +205,13 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
             f"{where}.model",
             expected="merged: and the first digits of a model's id",
             fix='gapmend sql "select merge_id, path from merges" lists them',
+        )
+    if holds_changed(found[0]):
+        raise UserError(
+            f"model {found[0].name[:12]} holds the tensors alone that training changed",
+            f"{where}.model",
+            expected="a whole model",
+            fix=f"gapmend merge {found[0].name[:12]}",
         )
     return found[0]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from registry.adapters import CONFIG, WEIGHTS
+from registry.changed import holds_changed, read_changed
 from registry.errors import GateRefusedError, UserError
 from registry.models import adapter_key
 
@@ -117,6 +118,8 @@ def refuse_unmergeable(adapter: Path) -> None:
     Raises:
         UserError: it is one.
     """
+    if holds_changed(adapter):
+        return
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     where = f"{adapter.name[:12]}/{CONFIG}"
     if config.get("peft_type") != "LORA":
@@ -158,6 +161,8 @@ def read_changes(loaded: LoadedModel, adapter: Path, base: Mapping[str, Tensor])
     """
     from safetensors.torch import load_file
 
+    if holds_changed(adapter):
+        return _whole_changes(loaded.model, adapter)
     file = {k.removeprefix(_PREFIX): t for k, t in load_file(adapter / WEIGHTS).items()}
     key = adapter_key(adapter)
     found: Changes = {}
@@ -172,6 +177,14 @@ def read_changes(loaded: LoadedModel, adapter: Path, base: Mapping[str, Tensor])
         if name not in base or change.apply(base[name]).shape != base[name].shape:
             raise UserError(_why_not(name), adapter.name[:12], "an adapter of this base")
     return found
+
+
+def _whole_changes(model: Any, folder: Path) -> Changes:
+    """Tied parameters change under every name they have."""
+    changed = read_changed(folder)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    every = {name: names[id(parameter)] for name, parameter in parameters_of(model).items()}
+    return {name: Replaced(changed[own]) for name, own in every.items() if own in changed}
 
 
 def _adapted(model: Any, key: str) -> Iterator[tuple[str, Any]]:

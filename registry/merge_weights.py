@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.adapters import WEIGHTS, save_tokenizer
+from registry.changed import holds_changed, read_changed
 from registry.errors import UserError
 from registry.merge_changes import parameters_of
 
@@ -226,6 +227,8 @@ def _written(adapter: Path) -> list[str]:
     """Return the parameters of the base that reading an adapter writes over, if they exist."""
     from safetensors import safe_open
 
+    if holds_changed(adapter):
+        return sorted(read_changed(adapter))
     with safe_open(adapter / WEIGHTS, framework="pt") as file:
         keys = [key.removeprefix("base_model.model.") for key in file.keys()]  # noqa: SIM118
     return [key.replace(".base_layer.", ".") for key in keys]

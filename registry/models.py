@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from registry.changed import holds_changed, put_back, put_on
 from registry.chat import Chat, load_tokenizer
 from registry.errors import UserError
 from registry.identity import (
@@ -78,6 +79,15 @@ class _Own:
                 own[name].copy_(value)
 
 
+@dataclass(frozen=True)
+class _Changed:
+    """Changed tensors that are on the base, and what was in their places."""
+
+    folder: Path
+    scale: float
+    before: dict[str, torch.Tensor]
+
+
 @dataclass
 class LoadedModel:
     """A base in memory, in eval mode, with at most one active adapter.
@@ -103,6 +113,7 @@ class LoadedModel:
         default_factory=dict, init=False, repr=False
     )
     _own: _Own | None = field(default=None, init=False, repr=False)
+    _changed: _Changed | None = field(default=None, init=False, repr=False)
 
     @property
     def chat(self) -> Chat:
@@ -113,8 +124,8 @@ class LoadedModel:
         """Make the model the base alone, or the base with one adapter.
 
         Args:
-            adapter: a PEFT adapter folder (safetensors), or None for the base alone, exactly as
-                it was loaded: no adapter module is left in it.
+            adapter: a folder with a PEFT adapter (safetensors) or changed tensors, or None for
+                the base alone, exactly as it was loaded: no adapter module is left in it.
             scale: what the adapter's own scaling is multiplied by, for this use alone.
 
         Raises:
@@ -124,6 +135,11 @@ class LoadedModel:
         if adapter is None:
             self._strip()
             return
+        if holds_changed(adapter):
+            self._put_on(adapter, scale)
+            return
+        if self._changed is not None:
+            self._strip()
         key = adapter_key(adapter)
         if key not in self._scalings:
             if self._own is not None and self._own.is_written:
@@ -143,6 +159,12 @@ class LoadedModel:
     @contextmanager
     def base_alone(self) -> Iterator[None]:
         """The base as it was loaded; after it, the adapter in use is in use again."""
+        if self._changed is not None:
+            on = self._changed
+            self._strip()
+            yield
+            self._put_on(on.folder, on.scale)
+            return
         if self._peft is None:
             yield
             return
@@ -150,6 +172,10 @@ class LoadedModel:
             yield
         # PEFT lets the weights of an adapter that it switches on again be trained.
         self.model.requires_grad_(requires_grad=False)
+
+    def _put_on(self, folder: Path, scale: float) -> None:
+        self._strip()
+        self._changed = _Changed(folder, scale, put_on(self.model, folder, scale))
 
     def _insert(self, adapter: Path, key: str) -> None:
         from safetensors import SafetensorError
@@ -188,6 +214,9 @@ class LoadedModel:
         ]
 
     def _strip(self) -> None:
+        if self._changed is not None:
+            put_back(self.model, self._changed.before)
+            self._changed = None
         if self._peft is None:
             return
         # `unload` puts each original module back where its wrapper is; nothing is merged.

@@ -30,6 +30,7 @@ ALLOWED: Mapping[Kind, tuple[str, ...]] = {
     "model": (
         *("config.json", "generation_config.json", "model.safetensors"),
         *("model-*-of-*.safetensors", "model.safetensors.index.json"),
+        *("changed.json", "changed.safetensors"),
         *_TOKENIZER,
     ),
     "dataset_version": ("data/*.parquet",),

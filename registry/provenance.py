@@ -170,7 +170,8 @@ def _adapters_in(graph: Lineage) -> list[str]:
         if at not in seen and kinds[at] in _ARTIFACTS:
             seen.add(at)
             left += parents.get(at, [])
-    return sorted(one for one in seen if kinds[one] == "adapter")
+    tuned = {"adapter"} if "adapter" in {kinds[one] for one in seen} else {"model"}
+    return sorted(one for one in seen if kinds[one] in tuned)
 
 
 def _itself(graph: Lineage, kind: str) -> list[str]:

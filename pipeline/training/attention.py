@@ -4,93 +4,25 @@ transformers' own masks for packed rows depend on how the model is called and co
 when called otherwise. Here the layout of the batch is handed down explicitly, the attention
 function refuses to run without it, and `packs_cleanly` proves on the model at hand that no row
 sees another before a batch is packed at all.
-
-Rows of similar length are attended together, padded on the right. Under a causal mask no real
-position sees such padding, and what padding sees is dropped, so values and gradients are those of
-the row alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from pipeline.training.layout import Group, Layout, TreeGroup, make_layout, seen_mask
 from registry.errors import GapmendError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+__all__ = ["NAME", "NotPackableError", "make_layout", "packed_attention"]
 
 NAME = "gapmend_packed"
-
-# Up to this width the cost of a call is larger than that of the padding.
-_ALWAYS_TOGETHER = 64
-_SHARE_OF_WIDTH = 0.75
 
 
 class NotPackableError(GapmendError):
     """This model's attention can't be run row by row inside a packed batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Neighbouring rows that are attended in one call, each padded to `width` tokens."""
-
-    rows: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How T tokens of packed rows become P tokens of padded groups (P >= T).
-
-    Attributes:
-        groups: in the order of the rows in the batch.
-        spread: [P] index of the token that each padded place takes; None when nothing is padded.
-        real: [T] the padded place of each token; None when nothing is padded.
-    """
-
-    groups: tuple[Group, ...]
-    spread: torch.Tensor | None
-    real: torch.Tensor | None
-
-
-def make_layout(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-    """Group rows of these lengths (longest first) for attention."""
-    groups: list[Group] = []
-    spread: list[int] = []
-    real: list[int] = []
-    begin = 0
-    for first, count in _runs(lengths):
-        width = lengths[first]
-        groups.append(Group(rows=count, width=width))
-        for length in lengths[first : first + count]:
-            real.extend(range(len(spread), len(spread) + length))
-            spread.extend(range(begin, begin + length))
-            # Padding repeats the row's own last token: a finite value that is this row's alone.
-            spread.extend([begin + length - 1] * (width - length))
-            begin += length
-    if len(spread) == len(real):
-        return Layout(groups=tuple(groups), spread=None, real=None)
-    return Layout(
-        groups=tuple(groups),
-        spread=torch.tensor(spread, device=device),
-        real=torch.tensor(real, device=device),
-    )
-
-
-def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield (first row, rows) of each group."""
-    first = 0
-    for row, length in enumerate(lengths):
-        width = lengths[first]
-        if length < width * _SHARE_OF_WIDTH and width > _ALWAYS_TOGETHER:
-            yield first, row - first
-            first = row
-    if lengths:
-        yield first, len(lengths) - first
 
 
 def packed_attention(
@@ -131,14 +63,17 @@ def packed_attention(
             raise NotPackableError(message)
     window = kwargs.get("sliding_window")
     parts = [_token_major(x, layout) for x in (query, key, value)]
+    sizes = [size for group in layout.groups for size in group.sizes]
+    pieces = zip(*(part.split(sizes) for part in parts), strict=True)
     attended: list[torch.Tensor] = []
-    begin = 0
     for group in layout.groups:
-        end = begin + group.rows * group.width
-        attended.append(
-            _attend_group([part[begin:end] for part in parts], group, dropout, scaling, window)
-        )
-        begin = end
+        if isinstance(group, TreeGroup):
+            prefixes, branches = next(pieces), next(pieces)
+            rows = Group(group.trees, group.prefix)
+            attended.append(_attend_group(prefixes, rows, dropout, scaling, window))
+            attended.append(_attend_branches(branches, prefixes, group, dropout, scaling, window))
+        else:
+            attended.append(_attend_group(next(pieces), group, dropout, scaling, window))
     out = attended[0] if len(attended) == 1 else torch.cat(attended)
     if layout.real is not None:
         out = _collect(out, layout.real)
@@ -193,7 +128,7 @@ def _token_major(x: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def _attend_group(
-    parts: list[torch.Tensor],
+    parts: tuple[torch.Tensor, ...],
     group: Group,
     dropout: float,
     scaling: float | None,
@@ -219,3 +154,40 @@ def _attend_group(
         enable_gqa=key.shape[1] != query.shape[1],
     )
     return out.transpose(1, 2).flatten(0, 1)
+
+
+def _attend_branches(
+    branches: tuple[torch.Tensor, ...],
+    prefixes: tuple[torch.Tensor, ...],
+    group: TreeGroup,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Attend a group's branches of [trees * branches * width, H, D] each; returns the same."""
+    query, *own = (_bundles(part, group) for part in branches)
+    key, value = (
+        torch.cat([_for_bundles(prefix, group), part], dim=1)
+        for prefix, part in zip(prefixes[1:], own, strict=True)
+    )
+    out = scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=group.mask if window is None else seen_mask(group.ages, window),
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=key.shape[2] != query.shape[2],
+    )
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+def _bundles(part: torch.Tensor, group: TreeGroup) -> torch.Tensor:
+    """[trees * branches * width, H, D] to [bundles, bundle * width, H, D]."""
+    return part.reshape(-1, group.bundle * group.width, *part.shape[1:])
+
+
+def _for_bundles(prefix: torch.Tensor, group: TreeGroup) -> torch.Tensor:
+    """[trees * prefix, H, D] to [bundles, prefix, H, D]: a copy for each bundle."""
+    by_tree = prefix.reshape(group.trees, 1, group.prefix, *prefix.shape[1:])
+    return by_tree.expand(-1, group.branches // group.bundle, -1, -1, -1).flatten(0, 1)

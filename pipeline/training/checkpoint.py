@@ -61,6 +61,12 @@ class Training:
     optimizer: torch.optim.Optimizer
     scheduler: Any
 
+    def names(self) -> list[str]:
+        """The parameters' names in the optimizer's own order."""
+        name_of = {id(parameter): name for name, parameter in self.parameters.items()}
+        groups = self.optimizer.param_groups
+        return [name_of[id(parameter)] for group in groups for parameter in group["params"]]
+
 
 def save_checkpoint(
     root: Path, step: int, training: Training, *, fingerprint: str, trainer: str
@@ -98,7 +104,7 @@ def save_checkpoint(
 def _write_parts(
     draft: Path, step: int, training: Training, fingerprint: str, trainer: str
 ) -> None:
-    names = list(training.parameters)
+    names = training.names()
     optimizer = training.optimizer.state_dict()
     moments = {
         f"{names[index]}|{key}": value
@@ -146,6 +152,29 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors to a file, which is whole or as it was.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    draft = path.with_suffix(".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with one_line_when_full(path.parent):
+        write_synced(draft, _bytes(tensors))
+        draft.rename(path)
+
+
+def load_tensors(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Copy the tensors of a file into parameters of the same names."""
+    tensors = load_file(path)
+    if tensors.keys() != parameters.keys():
+        raise StoreError(f"{path} holds other weights than are trained")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
 def last_checkpoint(root: Path, fingerprint: str) -> Checkpoint | None:
     """The newest checkpoint of this run whose files are whole; leftovers are removed.
 
@@ -178,17 +207,12 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
 
 def load_weights(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]) -> None:
     """Copy the checkpoint's trained weights into the model."""
-    tensors = load_file(checkpoint.path / _WEIGHTS)
-    if tensors.keys() != parameters.keys():
-        raise StoreError(f"{checkpoint.path} holds other weights than are trained")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+    load_tensors(checkpoint.path / _WEIGHTS, parameters)
 
 
 def load_training(checkpoint: Checkpoint, training: Training) -> None:
     """Give optimizer and schedule the state they had."""
-    index = {name: i for i, name in enumerate(training.parameters)}
+    index = {name: i for i, name in enumerate(training.names())}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(checkpoint.path / _OPTIMIZER).items():
         name, part = key.rsplit("|", 1)

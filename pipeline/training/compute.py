@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.training.attention import NAME, NotPackableError, make_layout, packed_attention
+from pipeline.training.loss import why_not_shared
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,6 +126,13 @@ def why_not_packed(loaded: LoadedModel) -> str | None:
         if not float((own - packed_logits).abs().max()) <= same * scale:
             return "packed rows give other logits than the model's own attention"
     return None
+
+
+def shares_prompts(loaded: LoadedModel) -> bool:
+    """Whether answers to one prompt can share it on this model, which packs cleanly."""
+    with packed(loaded.model):
+        dtype = next(p.dtype for p in loaded.model.parameters() if p.dtype in _SAME)
+        return why_not_shared(loaded.model, same=_SAME[dtype]) is None
 
 
 def _logits(model: PreTrainedModel, rows: list[torch.Tensor], *, pack: bool) -> torch.Tensor:

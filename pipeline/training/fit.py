@@ -6,19 +6,26 @@ import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.training.encode import Reject, TrainingRow, encode_rows
 from pipeline.training.metrics import MetricsFile, StepMetrics
-from pipeline.training.packing import plan_batches
+from pipeline.training.packing import families, plan_batches
+from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import torch
+
     from pipeline.training.encode import EncodedRow
+    from pipeline.training.packing import Batch
     from pipeline.training.spec import TrainSpec
+    from pipeline.training.trainer import Validation
     from registry.models import LoadedModel
+
+Probe: TypeAlias = "Callable[[torch.nn.Module], float]"
 
 __all__ = ["FitResult", "StepMetrics", "TrainingRow", "fit"]
 
@@ -43,6 +50,12 @@ class FitResult:
         rejects: rows that this base could not be trained on.
         packed: whether rows shared a forward pass.
         note: why not, if they didn't.
+        trainable: how many numbers were trained.
+        memory: bytes of the base's weights and of what training added at its peak; the process
+            that finished alone.
+        pieces: in how many pieces batches went through the model at the end, for want of memory.
+        kept_step: the step whose weights were kept, by validation; None for the last.
+        shared: whether rows of one prompt went through the model with it once.
     """
 
     adapter_dir: Path
@@ -55,6 +68,24 @@ class FitResult:
     rejects: tuple[Reject, ...]
     packed: bool
     note: str | None
+    trainable: int
+    memory: int
+    pieces: int
+    kept_step: int | None
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a run is watched by, beside what the spec says.
+
+    Attributes:
+        rows: that are not trained on.
+        probe: gives the share of a few items that the model, as it is being trained, gets right.
+    """
+
+    rows: Sequence[TrainingRow]
+    probe: Probe | None = None
 
 
 def fit(
@@ -63,9 +94,11 @@ def fit(
     spec: TrainSpec,
     workdir: Path,
     *,
+    watch: Watch | None = None,
     on_step: Callable[[StepMetrics], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> FitResult:
-    """Train LoRA modules on a base, which is left as it was.
+    """Train LoRA modules, or its own weights, on a base, which is left as it was.
 
     Args:
         loaded: the base; an adapter in use is taken off.
@@ -73,18 +106,22 @@ def fit(
         spec: how.
         workdir: a folder that survives kills. The same call in it goes on from the last
             checkpoint, and on CPU ends with the same bytes as an uninterrupted one.
+        watch: what validation looks at, where the spec asks for it.
         on_step: is told of each step that this call makes.
+        log: is told what a person should know.
 
     Raises:
         UserError: rows that can't be trained on, an unknown target, a diverged loss, a full disk.
     """
     encoded = encode_rows(loaded, rows, allow_rejects=spec.allow_rejects)
-    fingerprint = _fingerprint(loaded, encoded.rows, spec)
+    held = encode_rows(loaded, watch.rows, allow_rejects=1.0).rows if watch else ()
+    fingerprint = _fingerprint(loaded, (*encoded.rows, *held), spec)
     workdir.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(workdir / _METRICS)
     done = _read_done(workdir, fingerprint)
     if done is None:
-        done = _train(loaded, encoded.rows, spec, workdir, fingerprint, metrics, on_step)
+        call = _Call(loaded, encoded.rows, held, watch, spec, workdir, fingerprint)
+        done = _train(call, metrics, on_step, log or _silent)
     losses = metrics.read()
     return FitResult(
         adapter_dir=workdir / _ADAPTER,
@@ -97,6 +134,11 @@ def fit(
         rejects=encoded.rejects,
         packed=done.note is None,
         note=done.note,
+        trainable=done.trainable,
+        memory=done.memory,
+        pieces=done.pieces,
+        kept_step=done.kept_step,
+        shared=done.shared,
     )
 
 
@@ -107,6 +149,28 @@ class _Done:
     fingerprint: str
     resumed_from: int | None
     note: str | None
+    trainable: int
+    memory: int
+    pieces: int
+    kept_step: int | None
+    shared: bool
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call of `fit` trains."""
+
+    loaded: LoadedModel
+    rows: Sequence[EncodedRow]
+    held: Sequence[EncodedRow]
+    watch: Watch | None
+    spec: TrainSpec
+    workdir: Path
+    fingerprint: str
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def _read_done(workdir: Path, fingerprint: str) -> _Done | None:
@@ -118,27 +182,24 @@ def _read_done(workdir: Path, fingerprint: str) -> _Done | None:
 
 
 def _train(
-    loaded: LoadedModel,
-    rows: Sequence[EncodedRow],
-    spec: TrainSpec,
-    workdir: Path,
-    fingerprint: str,
+    call: _Call,
     metrics: MetricsFile,
     on_step: Callable[[StepMetrics], None] | None,
+    log: Callable[[str], None],
 ) -> _Done:
     from registry.diskfull import one_line_when_full
     from registry.quiet import quiet_libraries
 
     with quiet_libraries():
-        from pipeline.training import checkpoint, compute, lora, trainer
+        from pipeline.training import checkpoint, compute, lora, memory, methods, trainer
 
+    loaded, spec, workdir = call.loaded, call.spec, call.workdir
     root = workdir / _CHECKPOINTS
-    start = checkpoint.last_checkpoint(root, fingerprint)
-    lengths = [row.tokens for row in rows]
-    plan = plan_batches(lengths, epochs=spec.epochs, seed=spec.seed, budget=spec.batch_tokens)
+    start = checkpoint.last_checkpoint(root, call.fingerprint)
     loaded.use(None)
     with one_line_when_full(workdir), compute.computed_in(loaded, spec.dtype):
         note = compute.why_not_packed(loaded)
+        share = note is None and compute.shares_prompts(loaded)
         metrics.begin(after=start.step if start else 0)
 
         def report(step: StepMetrics) -> None:
@@ -146,19 +207,63 @@ def _train(
             if on_step is not None:
                 on_step(step)
 
-        run = trainer.Run(spec, rows, plan, note is None, root, fingerprint, report)
+        run = trainer.Run(
+            spec=spec,
+            rows=call.rows,
+            plan=_plan(call.rows, spec, epochs=spec.epochs, share=share),
+            packed=note is None,
+            root=root,
+            fingerprint=call.fingerprint,
+            on_step=report,
+            log=log,
+            validation=_validation(call, share=share),
+            history=metrics.read(),
+            share=share,
+        )
         with (
+            memory.measured(loaded.model, loaded.device) as used,
             compute.seeded(spec.seed),
             compute.packing(loaded.model, wanted=note is None),
-            lora.lora_modules(loaded, spec) as model,
+            methods.trained_weights(loaded, spec) as trained,
         ):
-            trainer.train(model, run, start)
-            _publish(lambda draft: lora.save_adapter(model, draft), workdir)
-        done = _Done(fingerprint, start.step if start else None, note)
+            trainable = sum(p.numel() for p in lora.trainable(trained.model).values())
+            ended = trainer.train(trained.model, run, start)
+            _publish(trained.save, workdir)
+        first = start.step if start else None
+        facts = (note, trainable, used.peak, ended.pieces, ended.kept_step, share)
+        done = _Done(call.fingerprint, first, *facts)
         checkpoint.write_synced(workdir / f"{_DONE}.tmp", json.dumps(asdict(done)).encode())
         (workdir / f"{_DONE}.tmp").rename(workdir / _DONE)
     shutil.rmtree(root, ignore_errors=True)
     return done
+
+
+def _plan(
+    rows: Sequence[EncodedRow], spec: TrainSpec, *, epochs: int, share: bool
+) -> tuple[Batch, ...]:
+    return plan_batches(
+        [row.tokens for row in rows],
+        epochs=epochs,
+        seed=spec.seed,
+        budget=spec.batch_tokens,
+        shared=families(rows) if share else (),
+    )
+
+
+def _validation(call: _Call, *, share: bool) -> Validation | None:
+    from pipeline.training.trainer import Validation
+
+    given = call.spec.validation
+    if given is None or call.watch is None:
+        return None
+    if not call.held:
+        raise UserError(
+            "no row is left to validate on",
+            where="train.validation",
+            expected="rows that this base can be trained on",
+        )
+    plan = _plan(call.held, call.spec, epochs=1, share=share)
+    return Validation(call.held, plan, given.every, given.patience, call.watch.probe)
 
 
 def _publish(write: Callable[[Path], None], workdir: Path) -> None:

@@ -83,13 +83,21 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
 
     loaded.use(None)
     model = loaded.model
-    _check_targets(model, spec)
+    layers = _check_targets(model, spec)
+    _refuse_quantised(model, spec)
+    before: dict[str, torch.Tensor] = {}
+    if spec.method == "pissa":
+        # PEFT takes the main part out of these weights; they are put back at the end.
+        before = {name: layer.weight.data.clone() for name, layer in layers.items()}
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.lora_alpha,
         target_modules=spec.targets if isinstance(spec.targets, str) else list(spec.targets),
         bias="none",
         task_type="CAUSAL_LM",
+        use_dora=spec.method == "dora",
+        use_rslora=spec.method == "rslora",
+        init_lora_weights="pissa" if spec.method == "pissa" else True,
     )
     use_cache = getattr(model.config, "use_cache", None)
     with quiet_libraries():
@@ -101,6 +109,8 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
         yield peft_model
     finally:
         peft_model.unload()
+        for name, weight in before.items():
+            model.get_submodule(name).weight.data = weight
         for name in ("peft_config", "_hf_peft_config_loaded"):
             if name in vars(model):
                 delattr(model, name)
@@ -111,8 +121,27 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
         model.eval()
 
 
-def _check_targets(model: Any, spec: TrainSpec) -> None:
-    """Named targets exist, and the rank is below what it is to approximate."""
+def _refuse_quantised(model: Any, spec: TrainSpec) -> None:
+    if getattr(model, "quantization_method", None) is None:
+        return
+    if spec.method == "dora" and getattr(model, "is_loaded_in_8bit", False):
+        # PEFT measures DoRA's magnitudes on the dequantised weights, and bitsandbytes' layer has
+        # lost its scales after that (peft 0.20, bitsandbytes 0.50).
+        raise UserError(
+            "dora can't be trained on an int8 base: PEFT and bitsandbytes don't fit there",
+            where="train.method",
+            expected="dora with `quantize: nf4` or fp4; or lora, rslora or lora+",
+        )
+    if spec.method == "pissa":
+        raise UserError(
+            f"{spec.method} takes its start from the weights, and this base's are quantised",
+            where="train.method",
+            expected="lora, dora, rslora or lora+; or a base without `quantize`",
+        )
+
+
+def _check_targets(model: Any, spec: TrainSpec) -> dict[str, Any]:
+    """Named targets exist, and the rank is below what it is to approximate; returns the layers."""
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
@@ -135,6 +164,7 @@ def _check_targets(model: Any, spec: TrainSpec) -> None:
             where="train.rank",
             expected=f"at most {largest}",
         )
+    return layers
 
 
 def _layers_named(layers: dict[str, Any], target: str, known: list[str]) -> dict[str, Any]:
@@ -202,8 +232,26 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_adapter(peft_model: PeftModel, folder: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors; equal weights give equal bytes."""
+def started_from(peft_model: PeftModel, spec: TrainSpec) -> dict[str, torch.Tensor] | None:
+    """Return the matrices that PiSSA starts from, by name in the file; None for other methods."""
+    if spec.method != "pissa":
+        return None
+    return {name: p.detach().clone() for name, p in _matrices(peft_model).items()}
+
+
+def _matrices(peft_model: PeftModel) -> dict[str, torch.Tensor]:
+    named = peft_model.named_parameters()
+    return {name.replace(f".{ADAPTER}.", "."): p for name, p in named if ".lora_" in name}
+
+
+def save_adapter(
+    peft_model: PeftModel, folder: Path, start: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write adapter_config.json and adapter_model.safetensors; equal weights give equal bytes.
+
+    With a `start` that was taken out of the base's weights (PiSSA; Meng et al., 2024), the same
+    change is written for the base as it is: B A - B0 A0, of twice the rank.
+    """
     with quiet_libraries():
         peft_model.save_pretrained(
             str(folder), safe_serialization=True, save_embedding_layers=False
@@ -213,4 +261,20 @@ def save_adapter(peft_model: PeftModel, folder: Path) -> None:
     config = json.loads(path.read_text("utf-8"))
     # PEFT keeps them in a set, whose order changes from process to process.
     config["target_modules"] = sorted(config["target_modules"])
+    if start is not None:
+        _write_difference(folder / "adapter_model.safetensors", start)
+        config |= {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"]}
+        config["init_lora_weights"] = True
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_difference(path: Path, start: dict[str, torch.Tensor]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    both = {
+        name: torch.cat([tensor, start[name].cpu()])
+        if ".lora_A." in name
+        else torch.cat([tensor, -start[name].cpu()], dim=1)
+        for name, tensor in load_file(path).items()
+    }
+    save_file(both, path, metadata={"format": "pt"})

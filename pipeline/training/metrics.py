@@ -24,6 +24,9 @@ class StepMetrics:
         tokens: of all rows in the step; none is padding.
         trained_tokens: those with a label.
         seconds: that the step took, with the checkpoint before it.
+        validation_loss: mean over the trained tokens of the validation rows, where it was looked at
+            after the step.
+        probe: share of the probe's items that were right, likewise.
     """
 
     step: int
@@ -35,6 +38,8 @@ class StepMetrics:
     tokens: int
     trained_tokens: int
     seconds: float
+    validation_loss: float | None = None
+    probe: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The step as a JSON object."""

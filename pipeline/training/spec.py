@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -11,7 +11,41 @@ _NOT_DECIDING = frozenset(
     ("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects")
 )
 
+# What decides something for some methods alone.
+_ONLY_FOR = {"lora_plus_ratio": ("lora+",), "layers": ("freeze",)}
+_LORA_ALONE = ("rank", "targets")
+
 ComputeDtype = Literal["fp32", "fp16", "bf16"]
+Method = Literal["lora", "dora", "rslora", "pissa", "lora+", "freeze", "full"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+# LoRA's best rate is about ten times that of whole weights, whatever the model and its size
+# (Schulman et al., "LoRA Without Regret", 2025).
+_WHOLE_RATE = 0.1
+_LORA_RATE = 2e-4
+
+
+class ValidationSpec(BaseModel):
+    """What a run is watched by while it goes on: rows that are not trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str | None = Field(
+        default=None, description="dataset whose dev rows are looked at; else selected rows are"
+    )
+    share: float = Field(
+        default=0.05, gt=0, le=0.5, description="share of the selected rows that is held out"
+    )
+    every: int = Field(default=20, ge=1, description="steps between two checks")
+    patience: int = Field(
+        default=3, ge=1, description="checks without a better one, after which training ends"
+    )
+    probe_items: int = Field(
+        default=0,
+        ge=0,
+        le=500,
+        description="dev items of tuned capabilities with choices that each check asks",
+    )
 
 
 class TrainSpec(BaseModel):
@@ -24,7 +58,10 @@ class TrainSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str = Field(min_length=1, description="name of a base under `bases:`")
-    method: Literal["lora"] = Field(default="lora", description="how weights are changed")
+    method: Method = Field(
+        default="lora",
+        description="how weights are changed: LoRA or a kind of it, the last layers, or all",
+    )
     rank: int = Field(default=16, ge=1, le=1024, description="rank r of the LoRA matrices")
     alpha: int | None = Field(
         default=None, ge=1, description="LoRA alpha; the update is scaled by alpha / rank. 2 x rank"
@@ -33,7 +70,18 @@ class TrainSpec(BaseModel):
         default="all-linear",
         description="module names that get LoRA; all-linear is every linear layer but the LM head",
     )
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.05, description="peak rate of AdamW")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.05,
+        description="peak rate of AdamW. 2e-4; 2e-5 for freeze and full",
+    )
+    lora_plus_ratio: float = Field(
+        default=16, ge=1, le=1024, description="lora+: rate of the B matrices / that of the others"
+    )
+    layers: int = Field(
+        default=2, ge=1, description="freeze: how many layers, the last, are trained"
+    )
     epochs: int = Field(default=2, ge=1, le=100, description="passes over the selected rows")
     batch_tokens: int = Field(
         default=4096, ge=64, description="most tokens of whole rows in one packed batch"
@@ -50,6 +98,12 @@ class TrainSpec(BaseModel):
     dtype: ComputeDtype | None = Field(
         default=None, description="dtype of the frozen weights while training; as loaded if null"
     )
+    activation_checkpointing: bool = Field(
+        default=False, description="recompute activations: less memory for a third more time"
+    )
+    validation: ValidationSpec | None = Field(
+        default=None, description="checks on a schedule; the best one's weights are kept"
+    )
     checkpoint_steps: int = Field(default=50, ge=1, description="steps between two checkpoints")
     allow_rejects: float = Field(
         default=0.01, ge=0, le=1, description="share of rows that may be too long for the base"
@@ -65,8 +119,37 @@ class TrainSpec(BaseModel):
 
     def deciding(self) -> dict[str, Any]:
         """What of the spec decides the adapter's weights, given the base and the rows."""
-        kept = self.model_dump(mode="json", exclude=set(_NOT_DECIDING))
-        return kept | {"alpha": self.lora_alpha}
+        kept = self.model_dump(mode="json", exclude=set(_NOT_DECIDING)) | {
+            "learning_rate": self.rate
+        }
+        if self.is_lora:
+            kept["alpha"] = self.lora_alpha
+        else:
+            kept = {key: kept[key] for key in kept if key not in {"alpha", *_LORA_ALONE}}
+        if self.validation is None:
+            del kept["validation"]
+        without = {key for key, methods in _ONLY_FOR.items() if self.method not in methods}
+        return {key: value for key, value in kept.items() if key not in without}
+
+    def by(self, method: Method) -> Self:
+        """The same with another method, at the rate that it wants."""
+        other = self.model_copy(update={"method": method})
+        if self.learning_rate is None or self.is_lora == other.is_lora:
+            return other
+        rate = self.learning_rate * (_WHOLE_RATE if self.is_lora else 1 / _WHOLE_RATE)
+        return other.model_copy(update={"learning_rate": rate})
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether an adapter comes of it; else the base's own weights are changed."""
+        return self.method not in {"freeze", "full"}
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate in force."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return _LORA_RATE if self.is_lora else _LORA_RATE * _WHOLE_RATE
 
     @property
     def lora_alpha(self) -> int:

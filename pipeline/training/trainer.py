@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from pipeline.training import checkpoint as checkpoints
+from pipeline.training.batches import PlannedBatches, is_out_of_memory, packed_pieces
 from pipeline.training.lora import trainable
-from pipeline.training.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
-from pipeline.training.metrics import StepMetrics
+from pipeline.training.loss import packed_loss, row_by_row_loss
+from pipeline.training.methods import rate_groups
+from pipeline.training.tally import StepTally
+from pipeline.training.watch import BEST, Judged, judge, validation_loss
 from registry.errors import StoreError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.training.encode import EncodedRow
+    from pipeline.training.metrics import StepMetrics
     from pipeline.training.packing import Batch
     from pipeline.training.spec import TrainSpec
 
@@ -39,30 +42,23 @@ class DivergedError(UserError):
     """The loss is no longer a number: the step before it is the last good one."""
 
 
-class PlannedBatches(Dataset[dict[str, Any]]):
-    """The plan's batches as the model's inputs."""
+@dataclass(frozen=True)
+class Validation:
+    """What a run is watched by.
 
-    def __init__(self, rows: Sequence[EncodedRow], plan: Sequence[Batch]) -> None:
-        self._rows = rows
-        self._plan = plan
+    Attributes:
+        rows: encoded rows that are not trained on.
+        plan: their batches.
+        every: steps between two checks.
+        patience: checks without a better one, after which the run ends.
+        probe: gives the share of a few items that the model gets right.
+    """
 
-    def __len__(self) -> int:
-        """How many batches the plan has."""
-        return len(self._plan)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The inputs of one batch."""
-        batch = self._plan[index]
-        packed = pack_rows([self._rows[row] for row in batch.rows])
-        # `labels` by its own name is what the Trainer counts trained tokens in.
-        return {
-            "labels": packed.labels,
-            "input_ids": packed.input_ids,
-            "position_ids": packed.position_ids,
-            "lengths": packed.lengths,
-            "uids": packed.uids,
-            "epoch": batch.epoch,
-        }
+    rows: Sequence[EncodedRow]
+    plan: Sequence[Batch]
+    every: int
+    patience: int
+    probe: Callable[[torch.nn.Module], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,10 @@ class Run:
         root: where checkpoints are kept.
         fingerprint: of everything that decides the outcome.
         on_step: is told of each step.
+        log: is told what a person should know.
+        validation: how the run is watched, if it is.
+        history: the steps before the one that it begins with.
+        share: whether rows of one prompt share it.
     """
 
     spec: TrainSpec
@@ -86,6 +86,10 @@ class Run:
     root: Path
     fingerprint: str
     on_step: Callable[[StepMetrics], None]
+    log: Callable[[str], None]
+    validation: Validation | None = None
+    history: Sequence[StepMetrics] = ()
+    share: bool = False
 
     @property
     def steps(self) -> int:
@@ -93,8 +97,24 @@ class Run:
         return math.ceil(len(self.plan) / self.spec.accumulation)
 
 
-def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None) -> None:
-    """Train the model's trainable weights by the run's plan, from its start or a checkpoint."""
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        pieces: in how many pieces batches went through the model at the end, for want of memory.
+        kept_step: the step whose weights the model has now; None where it is the last.
+    """
+
+    pieces: int
+    kept_step: int | None
+
+
+def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None) -> Ended:
+    """Train the model's trainable weights by the run's plan, from its start or a checkpoint.
+
+    Watched by validation, it may end early, and the model has the best check's weights.
+    """
     from transformers.utils import logging
 
     shown = logging.get_verbosity()
@@ -102,7 +122,12 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
         trainer = PackedTrainer(model, run)
         trainer.remove_callback(PrinterCallback)
         model.train()
-        trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+        if not trainer.judged.stop:
+            trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+        kept = trainer.judged.best_step
+        if kept is not None:
+            checkpoints.load_tensors(run.root / BEST, trainable(model))
+        return Ended(trainer.pieces, kept)
     finally:
         logging.set_verbosity(shown)
 
@@ -115,7 +140,10 @@ class PackedTrainer(Trainer):
     def __init__(self, model: torch.nn.Module, run: Run) -> None:
         self._run = run
         self._loss = packed_loss if run.packed else row_by_row_loss
-        self._step = _StepTally()
+        self._step = StepTally()
+        self._history = list(run.history)
+        self._of_step: list[dict[str, Any]] = []
+        self.pieces = 1
         self._grad_norm = math.nan
         super().__init__(model=model, args=_arguments(run, model), callbacks=[_Report(self)])
         self._trained = trainable(model)
@@ -132,8 +160,7 @@ class PackedTrainer(Trainer):
         self.optimizer: torch.optim.Optimizer | None
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(
-                list(trainable(model or self.model).values()),
-                lr=self._run.spec.learning_rate,
+                rate_groups(model or self.model, self._run.spec),
                 weight_decay=0.0,
                 fused=True,
             )
@@ -159,31 +186,59 @@ class PackedTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Forward and backward of one batch; the Trainer's own walks all modules first."""
-        inputs = self._prepare_inputs(inputs)
-        loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        self.accelerator.backward(loss)
-        return loss.detach()
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,  # noqa: FBT001, FBT002  the Trainer's signature
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        """The batch's share of the step's mean loss over trained tokens."""
-        if return_outputs or num_items_in_batch is None:
+        if num_items_in_batch is None:
             raise ValueError("only training steps, which know their trained tokens, are made here")
-        rows = PackedRows(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            labels=inputs["labels"],
-            lengths=inputs["lengths"],
-            uids=inputs["uids"],
+        self._of_step.append(inputs)
+        count, todo = int(num_items_in_batch), [inputs]
+        while True:
+            try:
+                for batch in todo:
+                    loss = self._forward_and_back(model, batch, count)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(error)
+                # A pass that was cut short may have left a part of itself in the gradients.
+                model.zero_grad(set_to_none=True)
+                self._step.forget()
+                todo = self._of_step
+            else:
+                return loss
+
+    def _forward_and_back(
+        self, model: torch.nn.Module, inputs: dict[str, Any], count: int
+    ) -> torch.Tensor:
+        """One batch, in as many passes as memory wants; returns its share of the step's loss."""
+        rows = [self._run.rows[position] for position in inputs["rows"]]
+        total = torch.zeros((), device=self.args.device)
+        for packed in packed_pieces(
+            rows, self.pieces, share=self._run.share, device=self.args.device
+        ):
+            loss = self._loss(model, packed) / count
+            self.accelerator.backward(loss)
+            self._step.add(loss.detach(), packed, count, inputs["epoch"])
+            total += loss.detach()
+        return total
+
+    def _halve(self, error: BaseException) -> None:
+        """Let batches go through the model in twice as many pieces from now on.
+
+        Raises:
+            UserError: every row goes through by itself already.
+        """
+        rows = max(len(batch["rows"]) for batch in self._of_step)
+        if self.pieces >= rows:
+            raise UserError(
+                "memory is used up by a single row of "
+                f"{max(self._run.rows[row].tokens for row in self._of_step[-1]['rows'])} tokens",
+                where="train",
+                fix="activation_checkpointing: true, a quantised base, or shorter rows",
+            ) from error
+        self.pieces *= 2
+        self._run.log(
+            f"out of memory at step {self.state.global_step + 1}: batches go through the model in "
+            f"{self.pieces} pieces from here on, with the same gradients"
         )
-        loss = self._loss(model, rows) / num_items_in_batch
-        self._step.add(loss.detach(), rows, int(num_items_in_batch), inputs["epoch"])
-        return loss
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clip, and stop before a step that would put NaN into the weights."""
@@ -206,14 +261,47 @@ class PackedTrainer(Trainer):
         return DivergedError(
             f"the loss is {self._step.loss} (gradient norm {self._grad_norm}) at step {step}, "
             f"with rows {named}{f' and {more} more' if more > 0 else ''}; {kept}",
-            fix=f"lower train.learning_rate (now {self._run.spec.learning_rate}), "
-            "or look at these rows",
+            fix=f"lower train.learning_rate (now {self._run.spec.rate}), or look at these rows",
         )
 
     def report(self) -> None:
         """Tell the run's listener of the step that was just made; start the next one."""
-        tally, self._step = self._step, _StepTally()
-        self._run.on_step(tally.metrics(self.state.global_step, self._run.steps, self._grad_norm))
+        step = self._step.metrics(self.state.global_step, self._run.steps, self._grad_norm)
+        self._of_step = []
+        watched = self._run.validation
+        if watched is not None and (step.step % watched.every == 0 or step.step == step.steps):
+            step = self._checked(watched, step)
+        self._history.append(step)
+        if step.step == self.judged.best_step:
+            checkpoints.write_tensors(self._run.root / BEST, self._trained)
+        self._run.on_step(step)
+        self._step = StepTally()
+
+    @property
+    def judged(self) -> Judged:
+        """What the checks so far say of the run."""
+        watched = self._run.validation
+        return judge(self._history, watched.patience) if watched else Judged(None, stop=False)
+
+    def _checked(self, watched: Validation, step: StepMetrics) -> StepMetrics:
+        """Validate, in eval mode."""
+        model: torch.nn.Module = self.model
+        model.eval()
+        batches = (
+            packed
+            for batch in watched.plan
+            for packed in packed_pieces(
+                [watched.rows[row] for row in batch.rows],
+                self.pieces,
+                share=self._run.share,
+                device=self.args.device,
+            )
+        )
+        tokens = sum(row.trained_tokens for row in watched.rows)
+        loss = validation_loss(model, batches, self._loss, tokens)
+        probe = watched.probe(model) if watched.probe else None
+        model.train()
+        return replace(step, validation_loss=loss, probe=probe)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: it walks all parameters at every step."""
@@ -256,43 +344,6 @@ def _read(path: str) -> checkpoints.Checkpoint:
     return found
 
 
-class _StepTally:
-    """Adds up the batches of one optimizer step."""
-
-    def __init__(self) -> None:
-        self._losses: list[torch.Tensor] = []
-        self._began = time.perf_counter()
-        self.uids: tuple[int, ...] = ()
-        self.tokens = 0
-        self.trained_tokens = 0
-        self.epoch = 0
-        self.learning_rate = math.nan
-
-    def add(self, loss: torch.Tensor, rows: PackedRows, trained: int, epoch: int) -> None:
-        self._losses.append(loss)
-        self.uids += rows.uids
-        self.tokens += sum(rows.lengths)
-        self.trained_tokens = trained
-        self.epoch = epoch
-
-    @property
-    def loss(self) -> float:
-        return float(sum(loss.item() for loss in self._losses))
-
-    def metrics(self, step: int, steps: int, grad_norm: float) -> StepMetrics:
-        return StepMetrics(
-            step=step,
-            steps=steps,
-            epoch=self.epoch,
-            loss=self.loss,
-            learning_rate=self.learning_rate,
-            grad_norm=grad_norm,
-            tokens=self.tokens,
-            trained_tokens=self.trained_tokens,
-            seconds=time.perf_counter() - self._began,
-        )
-
-
 class _Report(TrainerCallback):
     """Reports each step."""
 
@@ -300,8 +351,10 @@ class _Report(TrainerCallback):
         self._trainer = trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        del args, state, control, kwargs
+        del args, state, kwargs
         self._trainer.report()
+        if self._trainer.judged.stop:
+            control.should_training_stop = True
 
 
 def _share_of_rate(step: int, steps: int) -> float:
@@ -323,7 +376,7 @@ def _arguments(run: Run, model: torch.nn.Module) -> TrainingArguments:
         per_device_train_batch_size=1,
         num_train_epochs=1,
         gradient_accumulation_steps=run.spec.accumulation,
-        learning_rate=run.spec.learning_rate,
+        learning_rate=run.spec.rate,
         max_grad_norm=_MAX_NORM,
         save_strategy="steps",
         save_steps=run.spec.checkpoint_steps,

@@ -1,4 +1,4 @@
--- One line an adapter. Manifest meta: {base, method, rank, alpha, rows, steps, tokens, seconds,
+-- One line an adapter, or a model that holds changed tensors alone (full, freeze). Manifest meta: {base, method, rank, alpha, rows, steps, tokens, seconds,
 -- loss, scale, round}. The run that made it is its parent with role 'run'; selection_id is what that
 -- run trained on. What it was started from or put together from may have had others:
 -- rows_that_taught and adapter_selections have them all.
@@ -36,4 +36,5 @@ SELECT adapter.id AS adapter_id,
 FROM objects AS adapter
 LEFT JOIN trained_on ON trained_on.adapter_id = adapter.id
 WHERE adapter.kind = 'adapter'
+   OR (adapter.kind = 'model' AND (adapter.manifest->>'$.identity.changed') IS NOT NULL)
 ORDER BY adapter.created_at, adapter.id;

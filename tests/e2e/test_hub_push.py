@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
+from pipeline.workspace import Workspace
 from registry.card import example_code
 from registry.catalog import Catalog
+from registry.changed import publish_changed, write_changed
 from registry.models import nano_folder
 from registry.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.scan import _lines
@@ -320,3 +323,51 @@ def test_killed_at_fifty_instants(tmp_path: Path, quickstart: Path) -> None:
         check_no_canary(hub, ready)
         assert len(where) > whole / 2  # everywhere between the first request and the last
         print(f"killed after so many of {whole} requests: {dict(sorted(where.items()))}")
+
+
+@pytest.mark.soak
+def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
+    hub: Hub, tmp_path: Path
+) -> None:
+    """What full training makes: pushed, loaded by its card in a new process, pulled elsewhere."""
+    workspace = tmp_path / "workspace"
+    assert gapmend("init", workspace).code == 0
+    noise = torch.Generator().manual_seed(0)
+    ws = Workspace.open(workspace)
+    loaded = ws.models.get("nano")
+    own = dict(loaded.model.named_parameters())
+    changed = {
+        name: own[name].detach() + 0.1 * torch.randn(own[name].shape, generator=noise)
+        for name in ("model.norm.weight", "model.layers.1.mlp.down_proj.weight")
+    }
+    write_changed(tmp_path / "changed", changed, {"method": "full"})
+    ref = publish_changed(
+        ws.store,
+        tmp_path / "changed",
+        base=loaded.identity,
+        tokenizer=loaded.tokenizer,
+        meta={"method": "full", "license": "mit"},
+        parents=[],
+    )
+    ws.catalog.commit([ref])
+    pushed = answer(hub, workspace, "push", ref.id, "--repo", "me/full")
+    assert {one["path"] for one in pushed["files"]} >= {"changed.safetensors", "changed.json"}
+    card = hub.files("me/full")[CARD].decode()
+    code = example_code(card).replace('"nano"', repr(str(nano_folder())))
+    asked = "\nimport torch; print(float(model(torch.tensor([[5, 6, 7]])).logits.double().sum()))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code + asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(hub, tmp_path / "cache"),
+    )
+    loaded.use(ref.path)
+    with torch.no_grad():
+        expected = float(loaded.model(torch.tensor([[5, 6, 7]])).logits.double().sum())
+    assert float(done.stdout.split()[-1]) == pytest.approx(expected, abs=1e-3)
+
+    other = tmp_path / "other"
+    assert gapmend("init", other).code == 0
+    pulled = answer(hub, other, "pull", "me/full")
+    assert (pulled["object_id"], pulled["same"]) == (ref.id, True)

@@ -297,7 +297,7 @@ def test_accumulation_weighs_by_tokens(base: Callable[[str], LoadedModel], tmp_p
         spec = SPEC.model_copy(update={"accumulation": len(parts)})
         seen: list[Any] = []
         plan = [Batch(rows=part, epoch=0) for part in parts]
-        run = trainer.Run(spec, rows, plan, True, tmp_path / name, name, seen.append)
+        run = trainer.Run(spec, rows, plan, True, tmp_path / name, name, seen.append, seen.append)
         with (
             compute.seeded(1),
             compute.packed(loaded.model),

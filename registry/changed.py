@@ -1,0 +1,184 @@
+"""Changed tensors: what training a base's own weights made of it, without what it left as it was.
+
+They lie in `changed.safetensors`, by the names of the base's parameters and in its dtype, and are
+put on the base like an adapter: the objects of kind `model` that hold them go through the same
+gates, merges and pushes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from registry.identity import BaseIdentity
+    from registry.store import ObjectRef, Parent, Store
+
+WEIGHTS = "changed.safetensors"
+CONFIG = "changed.json"
+
+
+def holds_changed(folder: Path) -> bool:
+    """Whether a folder holds changed tensors of a base."""
+    return (folder / WEIGHTS).is_file()
+
+
+def write_changed(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors by parameter name; equal ones give equal bytes. `facts` say how they came."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_config(folder, facts)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def read_changed(folder: Path) -> dict[str, Tensor]:
+    """Return the changed tensors of a folder, by parameter name.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{WEIGHTS} can't be read: {said}",
+            folder.name[:12],
+            fix="`gapmend fsck` says whether its files are damaged",
+        ) from error
+
+
+def put_on(model: PreTrainedModel, folder: Path, scale: float = 1.0) -> dict[str, Tensor]:
+    """Write a folder's tensors over a base's; returns what was there, by name.
+
+    Args:
+        model: the base.
+        folder: with the changed tensors.
+        scale: how far to go from the base's values to the changed ones, 1 is all the way.
+
+    Raises:
+        UserError: a tensor that the base hasn't, or of another shape; nothing is written.
+    """
+    own = dict(model.named_parameters())
+    changed = read_changed(folder)
+    for name, tensor in changed.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise UserError(f"{name} has no place in this base", folder.name[:12])
+    before: dict[str, Tensor] = {}
+    for name, tensor in changed.items():
+        parameter = own[name]
+        before[name] = parameter.data
+        value = tensor.to(parameter.device)
+        if scale != 1.0:
+            value = _between(parameter.data, value, scale)
+        parameter.data = value.to(parameter.dtype)
+    return before
+
+
+def put_back(model: PreTrainedModel, before: Mapping[str, Tensor]) -> None:
+    """Give a base back what `put_on` took."""
+    own = dict(model.named_parameters())
+    for name, tensor in before.items():
+        own[name].data = tensor
+
+
+def write_scaled_changed(source: Path, model: PreTrainedModel, scale: float, target: Path) -> None:
+    """Write the tensors of `source` to `target`, only `scale` of the way from the base's."""
+    own = dict(model.named_parameters())
+    scaled = {
+        name: _between(own[name].data, tensor.to(own[name].device), scale).to(tensor.dtype)
+        for name, tensor in read_changed(source).items()
+    }
+    write_changed(target, scaled, read_changed_config(source))
+
+
+def check_changed(folder: Path, model: PreTrainedModel, where: str) -> str:
+    """Check tensors from outside against the base they are for; returns the method they name.
+
+    Raises:
+        UserError: no place in the base, another shape or dtype, or values that are not finite.
+    """
+    from registry.incoming import check_header
+
+    check_header(folder / WEIGHTS)
+    own = dict(model.named_parameters())
+    for name, tensor in read_changed(folder).items():
+        fits = name in own and own[name].shape == tensor.shape and own[name].dtype == tensor.dtype
+        if not fits:
+            raise UserError(f"{name:.100} has no place in the base", where)
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{name:.100} has values that are not finite", where)
+    try:
+        method = read_changed_config(folder)["method"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError("it says no method", f"{where}: {CONFIG}", "freeze or full") from None
+    if method not in ("freeze", "full"):
+        raise UserError(f"its method is {method!r:.40}", f"{where}: {CONFIG}", "freeze or full")
+    return str(method)
+
+
+def changed_apart(a: Path, b: Path) -> dict[str, float]:
+    """Return name -> |b - a| / |a| of the tensors in two folders, the furthest apart first."""
+    first, second = read_changed(a), read_changed(b)
+    found = {
+        name: float((second[name].double() - first[name].double()).norm() / first[name].norm())
+        for name in first.keys() & second.keys()
+    }
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def _between(base: Tensor, changed: Tensor, scale: float) -> Tensor:
+    return base.float() + scale * (changed.float() - base.float())
+
+
+def read_changed_config(folder: Path) -> dict[str, Any]:
+    """Return what `changed.json` says: which base, and how they were trained."""
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
+def publish_changed(
+    store: Store,
+    folder: Path,
+    *,
+    base: BaseIdentity,
+    tokenizer: PreTrainedTokenizerBase,
+    meta: Mapping[str, Any],
+    parents: Sequence[Parent],
+) -> ObjectRef:
+    """Put the changed tensors in `folder` into the store as a `model`; the caller commits it."""
+    from registry.adapters import save_tokenizer
+    from registry.hashing import file_digest
+    from registry.tensors import canonical_safetensors
+
+    with store.draft() as draft:
+        (draft / WEIGHTS).write_bytes(canonical_safetensors(folder / WEIGHTS))
+        config = {"base_model_name_or_path": base.public_name, "revision": base.commit}
+        _write_config(draft, read_changed_config(folder) | config)
+        save_tokenizer(tokenizer, draft)
+        identity = {
+            "base": base.digest,
+            "config": file_digest(draft / CONFIG),
+            "changed": file_digest(draft / WEIGHTS),
+        }
+        size = (draft / WEIGHTS).stat().st_size
+        facts = {"base": base.name, "peft_type": None, "rank": None, "bytes": size}
+        return store.put("model", draft, identity=identity, parents=parents, meta=facts | {**meta})
