@@ -76,6 +76,10 @@ bench *args:
 bench-evals *args:
     HF_HUB_OFFLINE=1 python benchmarks/scoring.py "$@"
 
+# Training beside LLaMA-Factory, TRL and transformers' Trainer (--trl-python PATH; --quick --json FILE).
+bench-train *args:
+    HF_HUB_OFFLINE=1 python benchmarks/train.py "$@"
+
 # Lists, aliases and lineage with 100,000 adapters (--mlflow-python PATH: beside MLflow's registry).
 bench-registry *args:
     HF_HUB_OFFLINE=1 python benchmarks/registry_scale.py "$@"

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 _TEMPLATE_TOKENS = 256
 """What a chat template may add to a row; a row that only fits without it is encoded to find out."""
 
-_TRAINABLE = frozenset(("sft", "preference", "text"))
+_TRAINABLE = {
+    "sft": frozenset(("sft", "preference", "text")),
+    "dpo": frozenset(("preference",)),
+    "orpo": frozenset(("preference",)),
+    "kto": frozenset(("feedback",)),
+}
 _EXCERPT = 200
 _SHOWN = 3
 
@@ -122,23 +127,29 @@ class Candidates:
             why = held.refuses(row_hash=row.row_hash, cluster=row.cluster, text=text_of(row))
             if why is not None:
                 self.leaks[why] += 1
-            elif row.kind in _TRAINABLE:
+            elif row.kind in _TRAINABLE[self._ws.spec.train.objective]:
                 usable.append(row)
         return sorted(usable, key=_by_hash)
 
     def _fits(self, row: Row, name: str) -> bool:
         from pipeline.training.encode import label_mask
+        from pipeline.training.pairs import answered
         from pipeline.training.spans import RowRejectedError
 
         base = self._ws.spec.train.base
         lesson = render(self._ws, row, name, labels=self._labels_of(name))
         self._checked.add(row.uid)
-        size = sum(len(str(turn.get("content") or "").encode()) for turn in lesson.messages)
+        lessons = answered(lesson)
+        size = max(
+            sum(len(str(turn.get("content") or "").encode()) for turn in one.messages)
+            for one in lessons
+        )
         short = size + _TEMPLATE_TOKENS <= self._ws.models.identity(base).context
         if short and row.tools is None:
             return True  # a token is at least a byte
         try:
-            label_mask(self._ws.models.get(base), lesson)
+            for one in lessons:
+                label_mask(self._ws.models.get(base), one)
         except RowRejectedError as error:
             self.rejects[row.uid] = _reject(row, base, error.what)
             return False

@@ -211,11 +211,16 @@ def train(
 
     Example: `gapmend train --compare lora,full -C examples/quickstart`
     """
+    from pipeline.training.processes import is_first
 
     def work(ws: Workspace, ui: Ui) -> Answer:
         from pipeline import run as stage
         from pipeline.report import train_tables
+        from pipeline.train import follow
 
+        if not is_first():
+            follow(ws, ui)
+            return Answer(None)
         if compare is not None or sweep is not None:
             from pipeline.report_compare import compare_tables
 
@@ -224,7 +229,7 @@ def train(
         report = stage.train_selection(ws, ui, selection)
         return Answer(report.as_json(), train_tables(report))
 
-    in_workspace(workspace, work, as_json=as_json)
+    in_workspace(workspace, work, as_json=as_json and is_first(), together=True)
 
 
 @app.command()

@@ -103,19 +103,20 @@ def _base_named(ws: Workspace, digest: str) -> str:
 
 
 def _train(ws: Workspace, ui: Ui, run: Manifest, selection: str, base: str, workdir: Path) -> Path:
-    from pipeline.selection import training_rows
     from pipeline.training.fit import fit
     from pipeline.training.spec import TrainSpec
+    from pipeline.validation import lessons
 
     spec = TrainSpec.model_validate({**run["meta"]["config"], "base": base})
-    rows = training_rows(ws, ui, selection)
+    given = lessons(ws.with_spec(ws.spec.model_copy(update={"train": spec})), ui, selection)
     workdir.mkdir()
     with ui.progress(f"reproduce · {base}") as bar:
         fitted = fit(
             ws.models.get(base),
-            rows,
+            given.rows,
             spec,
             workdir,
+            watch=given.watch,
             on_step=lambda step: bar.update(step.step, step.steps),
         )
     return fitted.adapter_dir

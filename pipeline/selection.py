@@ -15,7 +15,7 @@ from registry.hashing import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.training.encode import TrainingRow
+    from pipeline.training.objective import Lesson
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.rows import Message, Row
@@ -102,7 +102,7 @@ def read_selection(store: Store, selection_id: str) -> list[SelectedRow]:
     return sorted((SelectedRow(**line) for line in lines), key=lambda row: row.rank)
 
 
-def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[TrainingRow]:
+def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[Lesson]:
     """Return a selection's rows as conversations to train on, in their order.
 
     A row of a capability's or guard's own dataset is asked by its zero-shot prompt, as it is
@@ -132,8 +132,8 @@ def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[TrainingRow]
 
 def render(
     ws: Workspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
-) -> TrainingRow:
-    """Return `row` as the conversation that teaches the capability or guard `name`.
+) -> Lesson:
+    """Return `row` as what teaches the capability or guard `name`, by the spec's objective.
 
     Args:
         ws: whose spec has the prompts.
@@ -145,16 +145,31 @@ def render(
     from evals.capability import items_from_rows
     from evals.prompts import arms_of, render_messages
     from pipeline.training.encode import TrainingRow
+    from pipeline.training.pairs import FeedbackRow, PreferenceRow
 
     spec = ws.spec.capabilities.get(name) or ws.spec.guards.get(name)
     tools = json.loads(row.tools) if row.tools else None
-    if spec is None or spec.data != row.dataset or row.kind == "text":
-        turns = (*row.messages, *(row.chosen or ()))
-        return TrainingRow(row.uid, tuple(_turn(turn) for turn in turns), tools, name)
+    objective = ws.spec.train.objective
+    question, chosen, rejected = (
+        tuple(_turn(turn) for turn in turns or ())
+        for turns in (row.messages, row.chosen, row.rejected)
+    )
+    if objective == "kto" and row.kind == "feedback":
+        return FeedbackRow(row.uid, question, bool(row.label), tools, name)
+    as_stands = spec is None or spec.data != row.dataset or row.kind == "text"
+    prefers = objective in ("dpo", "orpo") and row.kind == "preference"
+    if as_stands and prefers:
+        return PreferenceRow(row.uid, question, chosen, rejected, tools, name)
+    if spec is None or as_stands:
+        return TrainingRow(row.uid, (*question, *chosen), tools, name)
     item = items_from_rows([row], spec, whole=True)[0]
     asked = render_messages(arms_of(spec.prompts)[0], item, (), labels)
     said = {"role": "assistant", "content": item.expected if answer is None else answer}
-    context = ({**turn, "train": False} if turn["role"] == "assistant" else turn for turn in asked)
+    context = tuple(
+        {**turn, "train": False} if turn["role"] == "assistant" else {**turn} for turn in asked
+    )
+    if prefers:
+        return PreferenceRow(row.uid, context, (said,), rejected, tools, name)
     return TrainingRow(row.uid, (*context, said), tools, name)
 
 

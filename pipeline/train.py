@@ -7,10 +7,11 @@ with the same bytes as one that was not.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.selection import training_rows
 from pipeline.stage import StageOutput, run_stage
+from pipeline.validation import lessons
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class TrainReport:
         note: see packed.
         trainable: how many numbers were trained.
         memory: bytes of the base's weights and of what training added at its peak.
+        pieces: in how many pieces batches went through the model at the end, for want of memory.
+        kept_step: the step whose weights validation kept; None for the last.
+        processes: that trained together.
+        sharded: whether each of them held a part of the weights alone (FSDP).
         run_id: the run.
         cached: whether it had been done before.
         seconds: that the stage took.
@@ -84,6 +89,10 @@ class TrainReport:
     note: str | None
     trainable: int
     memory: int
+    pieces: int
+    kept_step: int | None
+    processes: int
+    sharded: bool
     run_id: str
     cached: bool
     seconds: float
@@ -117,6 +126,8 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
         config=spec.model_dump(mode="json"),
         seed=spec.seed,
     )
+    if outcome.cached:
+        _dismiss()
     result = outcome.result
     return TrainReport(
         adapter_id=outcome.outputs["adapter"],
@@ -129,23 +140,83 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
     )
 
 
-def _work(ws: Workspace, ctx: StageContext, selection_id: str) -> StageOutput:
+def _dismiss() -> None:
+    """Let the other processes of a launch go: there is nothing to do."""
+    from pipeline.training import processes
+
+    if processes.count() > 1:
+        processes.tell(None, on_cpu=_on_cpu())
+
+
+def follow(ws: Workspace, ui: Ui) -> None:
+    """Take part in the run that the first process of a launch records; nothing is written here.
+
+    Raises:
+        UserError: as `train`.
+    """
+    from pipeline.training import processes
     from pipeline.training.fit import fit
 
+    told = processes.tell(None, on_cpu=_on_cpu())
+    if told is None:
+        return  # it had been done before
+    given = lessons(ws, ui, told["selection"])
+    loaded = ws.models.get(ws.spec.train.base)
+    fit(loaded, given.rows, ws.spec.train, Path(told["workdir"]), watch=given.watch)
+
+
+def _on_cpu() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _work(ws: Workspace, ctx: StageContext, selection_id: str) -> StageOutput:
+    from pipeline.run_metrics import measured_steps, put_metrics, step_values
+    from pipeline.training import processes
+    from pipeline.training.fit import fit
+    from pipeline.training.trackers import open_trackers
+
     spec = ws.spec.train
-    rows = training_rows(ws, ctx.ui, selection_id)
+    given = lessons(ws, ctx.ui, selection_id)
     loaded = ws.models.get(spec.base)
-    with ctx.ui.progress(f"train · {spec.base}") as bar:
+    if processes.count() > 1:
+        message = {"selection": selection_id, "workdir": str(ctx.workdir.resolve())}
+        processes.tell(message, on_cpu=_on_cpu())
+    with (
+        ctx.ui.progress(f"train · {spec.base}") as bar,
+        open_trackers(
+            spec.trackers,
+            ws.state / "trackers",
+            f"train-{ctx.run_id[:16]}",
+            spec.model_dump(mode="json") | {"selection": selection_id},
+            say=ctx.ui.log,
+        ) as trackers,
+    ):
 
         def show(step: StepMetrics) -> None:
             bar.update(step.step, step.steps)
-            bar.note(f"loss {step.loss:.3f} · {step.tokens / step.seconds:,.0f} tokens/s")
+            checked = step.validation_loss
+            note = "" if checked is None else f" · validation {checked:.3f}"
+            bar.note(f"loss {step.loss:.3f}{note} · {step.tokens / step.seconds:,.0f} tokens/s")
+            trackers.log(step.step, step_values(step))
 
-        fitted = fit(loaded, rows, spec, ctx.workdir, on_step=show)
+        fitted = fit(
+            loaded,
+            given.rows,
+            spec,
+            ctx.workdir,
+            watch=given.watch,
+            on_start=trackers.begin,
+            on_step=show,
+            log=ctx.ui.log,
+        )
     if fitted.note is not None:
         ctx.ui.log(f"base '{spec.base}' trains one row a pass: {fitted.note}")
-    result = _result(fitted, spec.base, spec.method, len(rows))
-    return StageOutput(result, [("adapter", _publish(ws, ctx, selection_id, fitted, result))])
+    result = _result(fitted, spec.base, spec.method, len(given.rows))
+    adapter = _publish(ws, ctx, selection_id, fitted, result)
+    figures = put_metrics(ws.store, measured_steps(fitted.losses), run_id=ctx.run_id)
+    return StageOutput(result, [("adapter", adapter), ("metrics", figures)])
 
 
 def _result(fitted: FitResult, base: str, method: str, rows: int) -> dict[str, Any]:
@@ -168,6 +239,10 @@ def _result(fitted: FitResult, base: str, method: str, rows: int) -> dict[str, A
         "note": fitted.note,
         "trainable": fitted.trainable,
         "memory": fitted.memory,
+        "pieces": fitted.pieces,
+        "kept_step": fitted.kept_step,
+        "processes": fitted.processes,
+        "sharded": fitted.sharded,
     }
 
 

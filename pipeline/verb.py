@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import traceback
 from contextlib import redirect_stdout
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.errors import GapmendError
+from registry.errors import GapmendError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,12 +81,29 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
         raise typer.Exit(given.code)
 
 
-def in_workspace(root: Path, work: Callable[[Workspace, Ui], Answer], *, as_json: bool) -> None:
-    """Open the workspace `root`, run `work` on it and answer."""
+def in_workspace(
+    root: Path,
+    work: Callable[[Workspace, Ui], Answer],
+    *,
+    as_json: bool,
+    together: bool = False,
+) -> None:
+    """Open the workspace `root`, run `work` on it and answer.
+
+    `together`: the verb knows what to do when a launcher has started it in several processes.
+    """
     from pipeline.kept import STATE_FOLDER
     from pipeline.workspace import Workspace
 
-    answer(lambda ui: work(Workspace.open(root), ui), as_json=as_json, state=root / STATE_FOLDER)
+    def opened(ui: Ui) -> Answer:
+        if not together and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "this verb runs in one process, and a launcher has started several",
+                expected="gapmend train, for several; everything else without a launcher",
+            )
+        return work(Workspace.open(root), ui)
+
+    answer(opened, as_json=as_json, state=root / STATE_FOLDER)
 
 
 def in_store(root: Path, work: Callable[[Kept, Ui], Answer], *, as_json: bool) -> None:

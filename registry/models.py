@@ -8,6 +8,7 @@ off again, so that one base in memory serves every evaluation and every training
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -269,7 +270,9 @@ def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = N
     check_weights(folder, where)
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Of several processes that a launcher starts on a machine, each has a GPU of its own.
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     dtype: torch.dtype = getattr(torch, TORCH_DTYPES[identity.dtype])
     with _only_our_warnings():
         tokenizer = load_tokenizer(folder, spec, where)

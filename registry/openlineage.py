@@ -36,6 +36,7 @@ _TABLES = {
     "dataset_version": "stored_refs",
     "eval": "stored_samples",
     "selection": "stored_picks",
+    "metrics": "stored_metrics",
 }
 _FACTS = """
 SELECT id, kind, manifest->>'$.meta.name', TRY_CAST(manifest->>'$.meta.rows' AS BIGINT),

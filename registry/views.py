@@ -33,6 +33,7 @@ _PARQUET = {
     "stored_samples": (("eval",), "samples.parquet"),
     "stored_picks": (("selection",), "rows.parquet"),
     "stored_bitmaps": (("selection",), "bitmaps.parquet"),
+    "stored_metrics": (("metrics",), "metrics.parquet"),
 }
 # Functions that a SELECT can call and that do more than read.
 _ACTING = re.compile(

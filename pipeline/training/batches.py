@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
-from pipeline.training.loss import PackedRows, pack_rows
+from pipeline.training.loss import PackedRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pipeline.training.encode import EncodedRow
     from pipeline.training.packing import Batch
 
 # How torch's allocators, and the system's, say that there is no more.
@@ -20,40 +19,35 @@ _SAID = ("not enough memory", "can't allocate memory", "out of memory", "bad_all
 
 
 class PlannedBatches(Dataset[dict[str, Any]]):
-    """The plan's batches, as positions of rows."""
+    """The plan's batches, as positions of what an objective is made of."""
 
-    def __init__(self, rows: Sequence[EncodedRow], plan: Sequence[Batch]) -> None:
-        self._rows = rows
+    def __init__(
+        self, plan: Sequence[Batch], weights: Callable[[Sequence[int]], torch.Tensor]
+    ) -> None:
         self._plan = plan
+        self._weights = weights
 
     def __len__(self) -> int:
         """How many batches the plan has."""
         return len(self._plan)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The positions of one batch's rows, and their labels, which the Trainer counts."""
+        """The positions of one batch; the Trainer counts in `labels`, by its own name for it."""
         batch = self._plan[index]
-        labels = [torch.from_numpy(self._rows[row].labels) for row in batch.rows]
-        return {"labels": torch.cat(labels), "rows": batch.rows, "epoch": batch.epoch}
+        return {"labels": self._weights(batch.rows), "rows": batch.rows, "epoch": batch.epoch}
 
 
-def packed_pieces(
-    rows: Sequence[EncodedRow], pieces: int, *, share: bool, device: torch.device
-) -> Iterator[PackedRows]:
-    """Pack a batch's rows in so many pieces of about equal tokens, fewer where it has fewer rows.
+def on_device(packed: PackedRows, device: torch.device) -> PackedRows:
+    """Return the same rows with their tensors on a device."""
+    return PackedRows.from_inputs(moved(packed.as_inputs(), device))
 
-    Args:
-        rows: of the batch, in its order.
-        pieces: 1 or more.
-        share: let rows of one prompt share it.
-        device: where the tensors go.
-    """
-    for cut in cuts([row.tokens for row in rows], pieces):
-        packed = pack_rows(rows[cut], share=share)
-        yield PackedRows.from_inputs({
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in packed.as_inputs().items()
-        })  # fmt: skip
+
+def moved(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return inputs by name with their tensors on a device."""
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
+    }
 
 
 def cuts(lengths: Sequence[int], pieces: int) -> list[slice]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
+from pipeline.training import processes
 from registry.diskfull import one_line_when_full
 from registry.errors import StoreError
 from registry.hashing import file_digest
@@ -83,13 +84,20 @@ def save_checkpoint(
     Raises:
         UserError: the disk is full; checkpoints before this one are as they were.
     """
+    parts = _parts(step, training, fingerprint, trainer)
+    if not processes.is_first():
+        return root
     final = root / f"step-{step:08d}"
     draft = root / f"{final.name}.tmp"
     with one_line_when_full(root):
         try:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            _write_parts(draft, step, training, fingerprint, trainer)
+            for name, data in parts.files.items():
+                write_synced(draft / name, data)
+            hashes = {name: file_digest(draft / name) for name in _FILES}
+            state = {**parts.state, "files": hashes}
+            write_synced(draft / _STATE, json.dumps(state).encode())
             sync_folder(draft)
             shutil.rmtree(final, ignore_errors=True)
             draft.rename(final)
@@ -101,9 +109,16 @@ def save_checkpoint(
     return final
 
 
-def _write_parts(
-    draft: Path, step: int, training: Training, fingerprint: str, trainer: str
-) -> None:
+@dataclass(frozen=True)
+class _Parts:
+    """A checkpoint's files, and what its state says besides their hashes."""
+
+    files: dict[str, bytes]
+    state: dict[str, Any]
+
+
+def _parts(step: int, training: Training, fingerprint: str, trainer: str) -> _Parts:
+    """Gather what is saved; where weights are sharded, every process has to take part."""
     names = training.names()
     optimizer = training.optimizer.state_dict()
     moments = {
@@ -111,10 +126,12 @@ def _write_parts(
         for index, state in optimizer["state"].items()
         for key, value in state.items()
     }
-    write_synced(draft / _WEIGHTS, _bytes(training.parameters))
-    write_synced(draft / _OPTIMIZER, _bytes(moments))
-    write_synced(draft / _RNG, _bytes(_torch_rng()))
-    write_synced(draft / TRAINER, trainer.encode())
+    files = {
+        _WEIGHTS: _bytes(training.parameters),
+        _OPTIMIZER: _bytes(moments),
+        _RNG: _bytes(_torch_rng()),
+        TRAINER: trainer.encode(),
+    }
     state = {
         "format": 1,
         "step": step,
@@ -123,13 +140,13 @@ def _write_parts(
         "groups": optimizer["param_groups"],
         "python_rng": random.getstate(),
         "numpy_rng": _numpy_rng(),
-        "files": {name: file_digest(draft / name) for name in _FILES},
     }
-    write_synced(draft / _STATE, json.dumps(state).encode())
+    return _Parts(files, state)
 
 
 def _bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    return bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+    whole = {name: processes.whole(tensor.detach()) for name, tensor in tensors.items()}
+    return bytes(save({name: tensor.cpu().contiguous() for name, tensor in whole.items()}))
 
 
 def _torch_rng() -> dict[str, torch.Tensor]:
@@ -160,8 +177,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """
     draft = path.with_suffix(".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
+    data = _bytes(tensors)
+    if not processes.is_first():
+        return
     with one_line_when_full(path.parent):
-        write_synced(draft, _bytes(tensors))
+        write_synced(draft, data)
         draft.rename(path)
 
 
@@ -172,7 +192,7 @@ def load_tensors(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> No
         raise StoreError(f"{path} holds other weights than are trained")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(processes.like(parameter, tensors[name]))
 
 
 def last_checkpoint(root: Path, fingerprint: str) -> Checkpoint | None:
@@ -216,7 +236,7 @@ def load_training(checkpoint: Checkpoint, training: Training) -> None:
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(checkpoint.path / _OPTIMIZER).items():
         name, part = key.rsplit("|", 1)
-        state.setdefault(index[name], {})[part] = tensor
+        state.setdefault(index[name], {})[part] = processes.like(training.parameters[name], tensor)
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in checkpoint.state["groups"]

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.training.encode import Reject, TrainingRow, encode_rows
+from pipeline.training import processes
+from pipeline.training.encode import Reject, TrainingRow
 from pipeline.training.metrics import MetricsFile, StepMetrics
-from pipeline.training.packing import families, plan_batches
-from registry.errors import UserError
+from pipeline.training.objective import Lesson, Ways, encode, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import torch
 
     from pipeline.training.encode import EncodedRow
-    from pipeline.training.packing import Batch
+    from pipeline.training.objective import Objective
     from pipeline.training.spec import TrainSpec
-    from pipeline.training.trainer import Validation
+    from pipeline.training.watch import Validation
     from registry.models import LoadedModel
 
 Probe: TypeAlias = "Callable[[torch.nn.Module], float]"
@@ -56,6 +57,8 @@ class FitResult:
         pieces: in how many pieces batches went through the model at the end, for want of memory.
         kept_step: the step whose weights were kept, by validation; None for the last.
         shared: whether rows of one prompt went through the model with it once.
+        processes: that took part in what finished it.
+        sharded: whether each of them held a part of the weights alone.
     """
 
     adapter_dir: Path
@@ -73,6 +76,8 @@ class FitResult:
     pieces: int
     kept_step: int | None
     shared: bool
+    processes: int
+    sharded: bool
 
 
 @dataclass(frozen=True)
@@ -84,19 +89,20 @@ class Watch:
         probe: gives the share of a few items that the model, as it is being trained, gets right.
     """
 
-    rows: Sequence[TrainingRow]
+    rows: Sequence[Lesson]
     probe: Probe | None = None
 
 
 def fit(
     loaded: LoadedModel,
-    rows: Sequence[TrainingRow],
+    rows: Sequence[Lesson],
     spec: TrainSpec,
     workdir: Path,
     *,
     watch: Watch | None = None,
     on_step: Callable[[StepMetrics], None] | None = None,
     log: Callable[[str], None] | None = None,
+    on_start: Callable[[int], None] | None = None,
 ) -> FitResult:
     """Train LoRA modules, or its own weights, on a base, which is left as it was.
 
@@ -109,19 +115,23 @@ def fit(
         watch: what validation looks at, where the spec asks for it.
         on_step: is told of each step that this call makes.
         log: is told what a person should know.
+        on_start: is told, before training, the first step that this call makes.
 
     Raises:
         UserError: rows that can't be trained on, an unknown target, a diverged loss, a full disk.
     """
-    encoded = encode_rows(loaded, rows, allow_rejects=spec.allow_rejects)
-    held = encode_rows(loaded, watch.rows, allow_rejects=1.0).rows if watch else ()
-    fingerprint = _fingerprint(loaded, (*encoded.rows, *held), spec)
+    encoded = encode(loaded, rows, spec, allow_rejects=spec.allow_rejects)
+    held = encode(loaded, watch.rows, spec, allow_rejects=1.0).objective if watch else None
+    parts = [*encoded.objective.parts, *(held.parts if held else ())]
+    fingerprint = _fingerprint(loaded, parts, spec)
     workdir.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(workdir / _METRICS)
+    processes.meet(on_cpu=loaded.device.type == "cpu")
     done = _read_done(workdir, fingerprint)
     if done is None:
-        call = _Call(loaded, encoded.rows, held, watch, spec, workdir, fingerprint)
-        done = _train(call, metrics, on_step, log or _silent)
+        call = _Call(loaded, encoded.objective, held, watch, spec, workdir, fingerprint)
+        done = _train(call, metrics, on_step, log or _silent, on_start)
+    processes.meet(on_cpu=loaded.device.type == "cpu")
     losses = metrics.read()
     return FitResult(
         adapter_dir=workdir / _ADAPTER,
@@ -139,6 +149,8 @@ def fit(
         pieces=done.pieces,
         kept_step=done.kept_step,
         shared=done.shared,
+        processes=done.processes,
+        sharded=done.sharded,
     )
 
 
@@ -154,6 +166,8 @@ class _Done:
     pieces: int
     kept_step: int | None
     shared: bool
+    processes: int
+    sharded: bool
 
 
 @dataclass(frozen=True)
@@ -161,8 +175,8 @@ class _Call:
     """What one call of `fit` trains."""
 
     loaded: LoadedModel
-    rows: Sequence[EncodedRow]
-    held: Sequence[EncodedRow]
+    objective: Objective
+    held: Objective | None
     watch: Watch | None
     spec: TrainSpec
     workdir: Path
@@ -186,6 +200,7 @@ def _train(
     metrics: MetricsFile,
     on_step: Callable[[StepMetrics], None] | None,
     log: Callable[[str], None],
+    on_start: Callable[[int], None] | None,
 ) -> _Done:
     from registry.diskfull import one_line_when_full
     from registry.quiet import quiet_libraries
@@ -200,25 +215,30 @@ def _train(
     with one_line_when_full(workdir), compute.computed_in(loaded, spec.dtype):
         note = compute.why_not_packed(loaded)
         share = note is None and compute.shares_prompts(loaded)
-        metrics.begin(after=start.step if start else 0)
+        if processes.is_first():
+            metrics.begin(after=start.step if start else 0)
+            if on_start is not None:
+                on_start(start.step + 1 if start else 1)
+        processes.meet(on_cpu=loaded.device.type == "cpu")
 
         def report(step: StepMetrics) -> None:
+            if not processes.is_first():
+                return
             metrics.append(step)
             if on_step is not None:
                 on_step(step)
 
         run = trainer.Run(
             spec=spec,
-            rows=call.rows,
-            plan=_plan(call.rows, spec, epochs=spec.epochs, share=share),
-            packed=note is None,
+            objective=call.objective,
+            plan=plan(call.objective, spec, epochs=spec.epochs, share=share),
+            ways=Ways(packed=note is None, share=share),
             root=root,
             fingerprint=call.fingerprint,
             on_step=report,
             log=log,
             validation=_validation(call, share=share),
             history=metrics.read(),
-            share=share,
         )
         with (
             memory.measured(loaded.model, loaded.device) as used,
@@ -227,49 +247,48 @@ def _train(
             methods.trained_weights(loaded, spec) as trained,
         ):
             trainable = sum(p.numel() for p in lora.trainable(trained.model).values())
+            run = replace(run, ways=replace(run.ways, reference=trained.reference))
             ended = trainer.train(trained.model, run, start)
             _publish(trained.save, workdir)
         first = start.step if start else None
-        facts = (note, trainable, used.peak, ended.pieces, ended.kept_step, share)
-        done = _Done(call.fingerprint, first, *facts)
+        done = _Done(
+            fingerprint=call.fingerprint,
+            resumed_from=first,
+            note=note,
+            trainable=trainable,
+            memory=used.peak,
+            pieces=ended.pieces,
+            kept_step=ended.kept_step,
+            shared=share,
+            processes=processes.count(),
+            sharded=ended.sharded,
+        )
+        if not processes.is_first():
+            return done
         checkpoint.write_synced(workdir / f"{_DONE}.tmp", json.dumps(asdict(done)).encode())
         (workdir / f"{_DONE}.tmp").rename(workdir / _DONE)
     shutil.rmtree(root, ignore_errors=True)
     return done
 
 
-def _plan(
-    rows: Sequence[EncodedRow], spec: TrainSpec, *, epochs: int, share: bool
-) -> tuple[Batch, ...]:
-    return plan_batches(
-        [row.tokens for row in rows],
-        epochs=epochs,
-        seed=spec.seed,
-        budget=spec.batch_tokens,
-        shared=families(rows) if share else (),
-    )
-
-
 def _validation(call: _Call, *, share: bool) -> Validation | None:
-    from pipeline.training.trainer import Validation
+    from pipeline.training.watch import Validation
 
     given = call.spec.validation
-    if given is None or call.watch is None:
+    if given is None or call.watch is None or call.held is None:
         return None
-    if not call.held:
-        raise UserError(
-            "no row is left to validate on",
-            where="train.validation",
-            expected="rows that this base can be trained on",
-        )
-    plan = _plan(call.held, call.spec, epochs=1, share=share)
-    return Validation(call.held, plan, given.every, given.patience, call.watch.probe)
+    batches = plan(call.held, call.spec, epochs=1, share=share)
+    return Validation(call.held, batches, given.every, given.patience, call.watch.probe)
 
 
 def _publish(write: Callable[[Path], None], workdir: Path) -> None:
     """Write the adapter beside its place and rename it into it."""
     from registry.store import sync_folder
 
+    if not processes.is_first():
+        with TemporaryDirectory() as scratch:
+            write(Path(scratch))  # sharded weights are gathered by all
+        return
     draft = workdir / f"{_ADAPTER}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(workdir / _ADAPTER, ignore_errors=True)
@@ -279,7 +298,9 @@ def _publish(write: Callable[[Path], None], workdir: Path) -> None:
     sync_folder(workdir)
 
 
-def _fingerprint(loaded: LoadedModel, rows: Sequence[EncodedRow], spec: TrainSpec) -> str:
+def _fingerprint(
+    loaded: LoadedModel, parts: Sequence[Sequence[EncodedRow]], spec: TrainSpec
+) -> str:
     """Digest of everything that decides the adapter: base, rows, spec, torch."""
     import torch
 
@@ -290,7 +311,7 @@ def _fingerprint(loaded: LoadedModel, rows: Sequence[EncodedRow], spec: TrainSpe
         "device": loaded.device.type,
     }
     sha = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode())
-    for row in rows:
+    for row in (row for part in parts for row in part):
         sha.update(len(row.input_ids).to_bytes(8, "little"))
         sha.update(row.input_ids.tobytes())
         sha.update(row.labels.tobytes())

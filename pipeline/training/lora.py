@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from pipeline.training import processes
 from registry.errors import UserError
 from registry.quiet import quiet_libraries
 
@@ -220,6 +221,8 @@ def _fused_forward(module: Any) -> Any:
     a, b = module.lora_A[ADAPTER], module.lora_B[ADAPTER]
 
     def forward(x: torch.Tensor) -> torch.Tensor:
+        if module.disable_adapters:
+            return linear(x, base.weight, base.bias)
         flat = x.reshape(-1, x.shape[-1])
         out = _fused_lora(flat, base.weight, base.bias, a.weight, b.weight, module.scaling[ADAPTER])
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -254,7 +257,10 @@ def save_adapter(
     """
     with quiet_libraries():
         peft_model.save_pretrained(
-            str(folder), safe_serialization=True, save_embedding_layers=False
+            str(folder),
+            safe_serialization=True,
+            save_embedding_layers=False,
+            state_dict={n: processes.whole(p.detach()) for n, p in trainable(peft_model).items()},
         )
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from pipeline.training.preference import Switch
     from pipeline.training.spec import TrainSpec
     from registry.models import LoadedModel
 
@@ -29,10 +30,12 @@ class Trained:
     Attributes:
         model: goes into the trainer.
         save: writes what was trained into a new folder; equal weights give equal bytes.
+        reference: a context in which the model is the base, where the method can switch to it.
     """
 
     model: torch.nn.Module
     save: Callable[[Path], None]
+    reference: Switch | None = None
 
 
 @contextmanager
@@ -47,7 +50,12 @@ def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Trained]:
             if spec.activation_checkpointing:
                 _recompute(loaded.model)
             start = lora.started_from(model, spec)
-            yield Trained(model, lambda folder: lora.save_adapter(model, folder, start))
+            yield Trained(
+                model,
+                lambda folder: lora.save_adapter(model, folder, start),
+                # PiSSA takes its start out of the base, which is another one without the adapter.
+                None if start else model.disable_adapter,
+            )
     else:
         with whole.whole_weights(loaded, spec) as before:
             if spec.activation_checkpointing:

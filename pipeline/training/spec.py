@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.training.trackers import TrackerName
 
 # The base is identified by its content, the rows by theirs; the rest is about the run alone.
 _NOT_DECIDING = frozenset(
-    ("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects")
+    ("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects", "trackers")
 )
 
 # What decides something for some methods alone.
+_WITH_BASE = ("dpo", "kto")
+_NO_REFERENCE = ("pissa", "freeze", "full")
 _ONLY_FOR = {"lora_plus_ratio": ("lora+",), "layers": ("freeze",)}
 _LORA_ALONE = ("rank", "targets")
 
 ComputeDtype = Literal["fp32", "fp16", "bf16"]
 Method = Literal["lora", "dora", "rslora", "pissa", "lora+", "freeze", "full"]
+Objective = Literal["sft", "dpo", "orpo", "kto"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 # LoRA's best rate is about ten times that of whole weights, whatever the model and its size
@@ -62,6 +67,13 @@ class TrainSpec(BaseModel):
         default="lora",
         description="how weights are changed: LoRA or a kind of it, the last layers, or all",
     )
+    objective: Objective = Field(
+        default="sft",
+        description="sft learns answers; dpo and orpo prefer the chosen one; kto heeds feedback",
+    )
+    beta: float = Field(
+        default=0.1, gt=0, le=10, description="dpo, orpo, kto: how strongly; their papers' beta"
+    )
     rank: int = Field(default=16, ge=1, le=1024, description="rank r of the LoRA matrices")
     alpha: int | None = Field(
         default=None, ge=1, description="LoRA alpha; the update is scaled by alpha / rank. 2 x rank"
@@ -104,6 +116,9 @@ class TrainSpec(BaseModel):
     validation: ValidationSpec | None = Field(
         default=None, description="checks on a schedule; the best one's weights are kept"
     )
+    trackers: tuple[TrackerName, ...] = Field(
+        default=(), description="who else is told of each step; see docs/tracking.md"
+    )
     checkpoint_steps: int = Field(default=50, ge=1, description="steps between two checkpoints")
     allow_rejects: float = Field(
         default=0.01, ge=0, le=1, description="share of rows that may be too long for the base"
@@ -117,6 +132,16 @@ class TrainSpec(BaseModel):
             raise ValueError(message)
         return value
 
+    @model_validator(mode="after")
+    def _a_reference(self) -> Self:
+        if self.objective in _WITH_BASE and self.method in _NO_REFERENCE:
+            message = (
+                f"{self.objective} needs the base beside what is trained, and {self.method} has "
+                "changed it; take lora, dora, rslora or lora+, or orpo, which needs none"
+            )
+            raise ValueError(message)
+        return self
+
     def deciding(self) -> dict[str, Any]:
         """What of the spec decides the adapter's weights, given the base and the rows."""
         kept = self.model_dump(mode="json", exclude=set(_NOT_DECIDING)) | {
@@ -126,6 +151,8 @@ class TrainSpec(BaseModel):
             kept["alpha"] = self.lora_alpha
         else:
             kept = {key: kept[key] for key in kept if key not in {"alpha", *_LORA_ALONE}}
+        if self.objective == "sft":
+            del kept["beta"]
         if self.validation is None:
             del kept["validation"]
         without = {key for key, methods in _ONLY_FOR.items() if self.method not in methods}

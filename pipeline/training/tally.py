@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from pipeline.training.metrics import StepMetrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
-    from pipeline.training.loss import PackedRows
+    from pipeline.training.encode import EncodedRow
 
 
 class StepTally:
@@ -26,11 +28,11 @@ class StepTally:
         self.epoch = 0
         self.learning_rate = math.nan
 
-    def add(self, loss: torch.Tensor, rows: PackedRows, trained: int, epoch: int) -> None:
-        """Count one forward pass: `loss` is its share of the step's."""
+    def add(self, loss: torch.Tensor, rows: Sequence[EncodedRow], trained: int, epoch: int) -> None:
+        """Count one batch: `loss` is its share of the step's."""
         self._losses.append(loss)
-        self.uids += rows.uids
-        self.tokens += sum(rows.lengths)
+        self.uids += tuple(row.uid for row in rows)
+        self.tokens += sum(row.tokens for row in rows)
         self.trained_tokens = trained
         self.epoch = epoch
 

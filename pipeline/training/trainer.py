@@ -17,19 +17,19 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from pipeline.training import checkpoint as checkpoints
-from pipeline.training.batches import PlannedBatches, is_out_of_memory, packed_pieces
+from pipeline.training import processes
+from pipeline.training.batches import PlannedBatches, is_out_of_memory
 from pipeline.training.lora import trainable
-from pipeline.training.loss import packed_loss, row_by_row_loss
 from pipeline.training.methods import rate_groups
 from pipeline.training.tally import StepTally
-from pipeline.training.watch import BEST, Judged, judge, validation_loss
+from pipeline.training.watch import BEST, Judged, Validation, judge, validation_loss
 from registry.errors import StoreError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from pipeline.training.encode import EncodedRow
     from pipeline.training.metrics import StepMetrics
+    from pipeline.training.objective import Objective, Ways
     from pipeline.training.packing import Batch
     from pipeline.training.spec import TrainSpec
 
@@ -43,53 +43,32 @@ class DivergedError(UserError):
 
 
 @dataclass(frozen=True)
-class Validation:
-    """What a run is watched by.
-
-    Attributes:
-        rows: encoded rows that are not trained on.
-        plan: their batches.
-        every: steps between two checks.
-        patience: checks without a better one, after which the run ends.
-        probe: gives the share of a few items that the model gets right.
-    """
-
-    rows: Sequence[EncodedRow]
-    plan: Sequence[Batch]
-    every: int
-    patience: int
-    probe: Callable[[torch.nn.Module], float] | None = None
-
-
-@dataclass(frozen=True)
 class Run:
     """What one training run is made of, beside the model.
 
     Attributes:
         spec: how to train.
-        rows: encoded rows.
+        objective: what is learnt, with its encoded rows.
         plan: their batches.
-        packed: whether rows of a batch go through the model in one pass.
+        ways: how rows go through the model.
         root: where checkpoints are kept.
         fingerprint: of everything that decides the outcome.
         on_step: is told of each step.
         log: is told what a person should know.
         validation: how the run is watched, if it is.
         history: the steps before the one that it begins with.
-        share: whether rows of one prompt share it.
     """
 
     spec: TrainSpec
-    rows: Sequence[EncodedRow]
+    objective: Objective
     plan: Sequence[Batch]
-    packed: bool
+    ways: Ways
     root: Path
     fingerprint: str
     on_step: Callable[[StepMetrics], None]
     log: Callable[[str], None]
     validation: Validation | None = None
     history: Sequence[StepMetrics] = ()
-    share: bool = False
 
     @property
     def steps(self) -> int:
@@ -104,10 +83,12 @@ class Ended:
     Attributes:
         pieces: in how many pieces batches went through the model at the end, for want of memory.
         kept_step: the step whose weights the model has now; None where it is the last.
+        sharded: whether each process held a part of the weights (FSDP).
     """
 
     pieces: int
     kept_step: int | None
+    sharded: bool
 
 
 def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None) -> Ended:
@@ -127,7 +108,8 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
         kept = trainer.judged.best_step
         if kept is not None:
             checkpoints.load_tensors(run.root / BEST, trainable(model))
-        return Ended(trainer.pieces, kept)
+        sharded = any(hasattr(weight, "device_mesh") for weight in trainable(model).values())
+        return Ended(trainer.pieces, kept, sharded)
     finally:
         logging.set_verbosity(shown)
 
@@ -139,20 +121,18 @@ class PackedTrainer(Trainer):
 
     def __init__(self, model: torch.nn.Module, run: Run) -> None:
         self._run = run
-        self._loss = packed_loss if run.packed else row_by_row_loss
         self._step = StepTally()
         self._history = list(run.history)
         self._of_step: list[dict[str, Any]] = []
         self.pieces = 1
         self._grad_norm = math.nan
         super().__init__(model=model, args=_arguments(run, model), callbacks=[_Report(self)])
-        self._trained = trainable(model)
         # Without it the Trainer would not count the trained tokens of a whole step.
         self.model_accepts_loss_kwargs = True
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches in the plan's order: all shuffling was done there."""
-        data = PlannedBatches(self._run.rows, self._run.plan)
+        data = PlannedBatches(self._run.plan, self._run.objective.weights)
         return DataLoader(data, batch_size=1, collate_fn=_only_item)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -178,6 +158,18 @@ class PackedTrainer(Trainer):
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """The batches of a step, of all of which an objective may have to know something."""
+        found: tuple[list[Any], torch.Tensor | int | None] = super().get_batch_samples(
+            epoch_iterator, num_batches, device
+        )
+        rows = [position for batch in found[0] for position in batch["rows"]]
+        if rows:
+            self._run.objective.prepare(self.model_wrapped, rows, self._run.ways)
+        return found
 
     def training_step(
         self,
@@ -209,15 +201,22 @@ class PackedTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], count: int
     ) -> torch.Tensor:
         """One batch, in as many passes as memory wants; returns its share of the step's loss."""
-        rows = [self._run.rows[position] for position in inputs["rows"]]
+        mine = processes.part(inputs["rows"])
+        # One without a row of its own goes along with another's, which counts nothing.
+        weight = 1.0 if mine else 0.0
         total = torch.zeros((), device=self.args.device)
-        for packed in packed_pieces(
-            rows, self.pieces, share=self._run.share, device=self.args.device
-        ):
-            loss = self._loss(model, packed) / count
-            self.accelerator.backward(loss)
-            self._step.add(loss.detach(), packed, count, inputs["epoch"])
+        parts = self._run.objective.losses(
+            model, mine or inputs["rows"][:1], self.pieces, self._run.ways
+        )
+        for summed in parts:
+            loss = summed * (weight / count)
+            # Gradients are averaged over the processes, of which each has a part of the sum.
+            self.accelerator.backward(loss * processes.count())
             total += loss.detach()
+        total = self.accelerator.reduce(total, "sum")
+        every = self._run.objective.parts
+        rows = [row for position in inputs["rows"] for row in every[position]]
+        self._step.add(total, rows, count, inputs["epoch"])
         return total
 
     def _halve(self, error: BaseException) -> None:
@@ -226,11 +225,17 @@ class PackedTrainer(Trainer):
         Raises:
             UserError: every row goes through by itself already.
         """
+        if processes.count() > 1:
+            raise UserError(
+                f"memory is used up in process {processes.rank()} of {processes.count()}",
+                where="train.batch_tokens",
+                fix="lower it, or activation_checkpointing: true; a single process halves batches",
+            ) from error
         rows = max(len(batch["rows"]) for batch in self._of_step)
         if self.pieces >= rows:
             raise UserError(
                 "memory is used up by a single row of "
-                f"{max(self._run.rows[row].tokens for row in self._of_step[-1]['rows'])} tokens",
+                f"{max(map(self._run.objective.tokens, self._of_step[-1]['rows']))} tokens",
                 where="train",
                 fix="activation_checkpointing: true, a quantised base, or shorter rows",
             ) from error
@@ -244,7 +249,7 @@ class PackedTrainer(Trainer):
         """Clip, and stop before a step that would put NaN into the weights."""
         del model  # whose other parameters have no gradient and need not be walked
         norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), _MAX_NORM)
-        self._grad_norm = float(norm)
+        self._grad_norm = float(processes.whole(norm))
         if not (math.isfinite(self._grad_norm) and math.isfinite(self._step.loss)):
             raise self._diverged()
         self._step.learning_rate = self._get_learning_rate()
@@ -287,18 +292,7 @@ class PackedTrainer(Trainer):
         """Validate, in eval mode."""
         model: torch.nn.Module = self.model
         model.eval()
-        batches = (
-            packed
-            for batch in watched.plan
-            for packed in packed_pieces(
-                [watched.rows[row] for row in batch.rows],
-                self.pieces,
-                share=self._run.share,
-                device=self.args.device,
-            )
-        )
-        tokens = sum(row.trained_tokens for row in watched.rows)
-        loss = validation_loss(model, batches, self._loss, tokens)
+        loss = validation_loss(model, watched, self.pieces, self._run.ways)
         probe = watched.probe(model) if watched.probe else None
         model.train()
         return replace(step, validation_loss=loss, probe=probe)
@@ -307,6 +301,11 @@ class PackedTrainer(Trainer):
         """Not counted: it walks all parameters at every step."""
         del inputs
         return 0
+
+    @property
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        """By name; asked for anew, since sharding puts others in their places."""
+        return trainable(self.model)
 
     def _training(self) -> checkpoints.Training:
         optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's
@@ -385,6 +384,7 @@ def _arguments(run: Run, model: torch.nn.Module) -> TrainingArguments:
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,
+        average_tokens_across_devices=False,  # each process counts the tokens of all of them
         dataloader_pin_memory=False,
         use_cpu=device.type == "cpu",
         seed=run.spec.seed,

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+from pipeline.training.encode import IGNORED
 
-    from pipeline.training.loss import PackedRows
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pipeline.training.metrics import StepMetrics
+    from pipeline.training.objective import Objective, Ways
+    from pipeline.training.packing import Batch
 
 BEST = "best.safetensors"
 
@@ -46,12 +49,34 @@ def _rank(check: StepMetrics) -> tuple[float, float]:
     return (-(check.probe or 0.0), loss if loss is not None else float("inf"))
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a run is watched by.
+
+    Attributes:
+        objective: the run's, with rows that are not trained on.
+        plan: their batches.
+        every: steps between two checks.
+        patience: checks without a better one, after which the run ends.
+        probe: gives the share of a few items that the model gets right.
+    """
+
+    objective: Objective
+    plan: Sequence[Batch]
+    every: int
+    patience: int
+    probe: Callable[[torch.nn.Module], float] | None = None
+
+
 @torch.no_grad()
-def validation_loss(
-    model: torch.nn.Module,
-    batches: Iterable[PackedRows],
-    summed: Callable[[torch.nn.Module, PackedRows], torch.Tensor],
-    trained_tokens: int,
-) -> float:
-    """Mean loss of the trained tokens of rows that are not trained on; the model in eval mode."""
-    return sum(float(summed(model, batch)) for batch in batches) / trained_tokens
+def validation_loss(model: torch.nn.Module, watched: Validation, pieces: int, ways: Ways) -> float:
+    """Mean loss of rows that are not trained on, as a step's is; the model in eval mode."""
+    objective = watched.objective
+    rows = [position for batch in watched.plan for position in batch.rows]
+    objective.prepare(model, rows, ways)
+    total = sum(
+        float(loss)
+        for batch in watched.plan
+        for loss in objective.losses(model, batch.rows, pieces, ways)
+    )
+    return total / int((objective.weights(rows) != IGNORED).sum())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pipeline.training import processes
 from registry.changed import write_changed
 from registry.errors import UserError
 
@@ -106,7 +107,7 @@ def save_changed(
 ) -> None:
     """Write the trained weights that are not as they were; call it inside `whole_weights`."""
     own = dict(loaded.model.named_parameters())
-    trained = {name: own[name].detach().to(loaded.dtype) for name in before}
+    trained = {name: processes.whole(own[name].detach()).to(loaded.dtype) for name in before}
     trained = {
         name: tensor
         for name, tensor in trained.items()

@@ -83,3 +83,13 @@ CREATE TABLE parquet.stored_bitmaps_columns (
     chunk     BIGINT,
     bitmap    BLOB          -- 8,192 bytes
 );
+
+-- objects/metrics/<id>/metrics.parquet: what a run measured on its way, one line a figure. The run
+-- is the object's parent with the role 'run'.
+CREATE TABLE parquet.stored_metrics_columns (
+    object_id VARCHAR,
+    step      BIGINT,       -- the optimizer step that it was measured after, from 1
+    "name"    VARCHAR,      -- loss | learning_rate | grad_norm | tokens | trained_tokens | ...
+    "value"   DOUBLE,
+    seconds   DOUBLE        -- since the start of the run, interruptions left out
+);

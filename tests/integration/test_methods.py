@@ -208,6 +208,6 @@ def test_what_a_quantised_base_is_not_for(
 ) -> None:
     given = BaseSpec(model=str(folder), dtype="fp32", quantize=quantize)
     loaded = load_model("tiny", given, folder)
-    with pytest.raises(UserError, match="quantised|int8 base") as raised:
+    with pytest.raises(UserError, match=r"quantised|int8 base") as raised:
         fit(loaded, conversations(), by(method), tmp_path / "run")
     assert "train.method" in str(raised.value)

@@ -288,7 +288,7 @@ def test_a_batch_split_in_any_way_gives_the_same_gradient(
 
 def test_accumulation_weighs_by_tokens(base: Callable[[str], LoadedModel], tmp_path: Path) -> None:
     """One step over three unequal batches is the step over all their rows at once."""
-    from pipeline.training import trainer
+    from pipeline.training import objective, trainer
 
     loaded = base("llama")
     rows = encoded(90, 40, 30, 8, 3)
@@ -297,7 +297,10 @@ def test_accumulation_weighs_by_tokens(base: Callable[[str], LoadedModel], tmp_p
         spec = SPEC.model_copy(update={"accumulation": len(parts)})
         seen: list[Any] = []
         plan = [Batch(rows=part, epoch=0) for part in parts]
-        run = trainer.Run(spec, rows, plan, True, tmp_path / name, name, seen.append, seen.append)
+        learnt = objective.Answers(rows, loaded.device)
+        ways = objective.Ways(packed=True, share=False)
+        where = tmp_path / name
+        run = trainer.Run(spec, learnt, plan, ways, where, name, seen.append, seen.append)
         with (
             compute.seeded(1),
             compute.packed(loaded.model),

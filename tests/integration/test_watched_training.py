@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.training import batches, trainer
+from pipeline.training import batches, objective
 from pipeline.training.fit import FitResult, Watch, fit
 from pipeline.training.loss import packed_loss
 from pipeline.training.metrics import StepMetrics
@@ -132,7 +132,7 @@ class Short:
         self.rows = rows
         self.raised = 0
         self._own = packed_loss
-        monkeypatch.setattr(trainer, "packed_loss", self)
+        monkeypatch.setattr(objective, "packed_loss", self)
 
     def __call__(self, model: torch.nn.Module, rows: Any) -> torch.Tensor:
         loss = self._own(model, rows)
@@ -182,7 +182,7 @@ from pipeline.training.fit import fit
 from pipeline.training.spec import TrainSpec
 from registry.models import BaseSpec, load_model
 from tests.integration.test_training import conversations
-import torch, pipeline.training.trainer, pipeline.training.methods
+import torch
 torch.set_num_threads(1)
 root, work = Path(sys.argv[1]), Path(sys.argv[2])
 loaded = load_model("tiny", BaseSpec(model=str(root), dtype="fp32"), root)
@@ -223,7 +223,7 @@ def test_other_errors_are_not_taken_for_it(
     def broken(*_: Any) -> torch.Tensor:
         raise RuntimeError("shapes don't match")
 
-    monkeypatch.setattr(trainer, "packed_loss", broken)
+    monkeypatch.setattr(objective, "packed_loss", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         fit(base, conversations(), SPEC, tmp_path / "run")
     assert not batches.is_out_of_memory(RuntimeError("shapes don't match"))

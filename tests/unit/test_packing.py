@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.training.packing import epoch_order, plan_batches
+from pipeline.training.encode import IGNORED, EncodedRow
+from pipeline.training.packing import Family, epoch_order, families, plan_batches
 from pipeline.training.spec import TrainSpec
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
@@ -53,6 +55,84 @@ def test_seed_and_epoch_change_the_order() -> None:
 def test_a_row_over_the_budget_is_a_batch_of_its_own() -> None:
     plan = plan_batches([10, 900, 10], epochs=1, seed=0, budget=100)
     assert (1,) in [batch.rows for batch in plan]
+
+
+def row(prompt: list[int], answer: list[int]) -> EncodedRow:
+    ids = np.array(prompt + answer, dtype=np.int32)
+    labels = np.array([IGNORED] * len(prompt) + answer, dtype=np.int32)
+    return EncodedRow(0, ids, labels)
+
+
+def test_rows_of_one_prompt_are_a_family() -> None:
+    prompt, other, short = list(range(50)), list(range(1, 51)), [1, 2, 3]
+    rows = [
+        row(prompt, [7]),
+        row(other, [8, 9]),
+        row(short, [1]),
+        row(prompt, [8]),
+        row(short, [2]),  # too little to be worth sharing
+        row(other, [8, 7]),  # shares the answer's first token as well
+        row([*prompt, 7], [8]),  # another prompt, though it begins with one
+    ]
+    assert families(rows) == (Family((0, 3), 50), Family((1, 5), 51))
+    assert families([row(prompt, [7, 8])] * 3) == (Family((0, 1, 2), 51),)
+
+
+@given(data=st.data(), epochs=st.integers(1, 2), budget=st.integers(64, 500))
+@settings(max_examples=80)
+def test_families_stay_together_within_the_budget(
+    data: st.DataObject, epochs: int, budget: int
+) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=20))
+    lengths: list[int] = []
+    shared: list[Family] = []
+    for size in sizes:
+        prefix = data.draw(st.integers(16, 100))
+        rows = tuple(range(len(lengths), len(lengths) + size))
+        lengths += [prefix + data.draw(st.integers(1, 60)) for _ in rows]
+        if size > 1:
+            shared.append(Family(rows, prefix))
+    prefix_of = {row: family.prefix for family in shared for row in family.rows}
+    family_of = {row: family for family in shared for row in family.rows}
+
+    def tokens(rows: tuple[int, ...]) -> int:
+        own = sum(lengths[row] - prefix_of.get(row, 0) for row in rows)
+        return own + sum(family.prefix for family in {family_of[r] for r in rows if r in family_of})
+
+    plan = plan_batches(lengths, epochs=epochs, seed=2, budget=budget, shared=shared)
+    assert plan == plan_batches(lengths, epochs=epochs, seed=2, budget=budget, shared=shared)
+    for epoch in range(epochs):
+        batches = [batch.rows for batch in plan if batch.epoch == epoch]
+        assert Counter(r for rows in batches for r in rows) == Counter(range(len(lengths)))
+        for family in shared:
+            if tokens(family.rows) <= budget:
+                assert any(set(family.rows) <= set(rows) for rows in batches)
+    for batch in plan:
+        assert len(batch.rows) == 1 or tokens(batch.rows) <= budget
+
+
+def test_a_family_over_the_budget_is_parted() -> None:
+    lengths = [60] * 6
+    plan = plan_batches(
+        lengths, epochs=1, seed=0, budget=90, shared=[Family((0, 1, 2, 3, 4, 5), 40)]
+    )
+    assert [len(batch.rows) for batch in plan] == [2, 2, 2]  # 40 + 2 * 20 each
+
+
+def test_shared_tokens_count_once() -> None:
+    lengths = [200] * 8
+    apart = plan_batches(lengths, epochs=1, seed=0, budget=400)
+    shared = [Family((0, 1, 2, 3), 160), Family((4, 5, 6, 7), 160)]
+    together = plan_batches(lengths, epochs=1, seed=0, budget=400, shared=shared)
+    assert (len(apart), len(together)) == (4, 2)
+
+
+def test_the_plan_with_families_is_fixed_for_ever() -> None:
+    lengths = [40 + n % 50 for n in range(200)]
+    shared = [Family((n, n + 1, n + 2), 30) for n in range(0, 150, 5)]
+    plan = plan_batches(lengths, epochs=2, seed=1, budget=512, shared=shared)
+    shown = repr([(batch.epoch, batch.rows) for batch in plan])
+    assert hashlib.sha256(shown.encode()).hexdigest()[:16] == "9f874f63fac5502b"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Our side of the training benchmark: one process that trains in turns through `fit()`.
+
+python benchmarks/_train_ours.py SETTINGS       as train.py starts it
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parent / "train_peers"))
+
+from _turns import rows, start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.training.metrics import StepMetrics
+
+
+def main() -> None:
+    """Train until told to end."""
+    turns, given = start()
+    from _train_cases import training_rows
+
+    from pipeline.training.fit import fit
+    from pipeline.training.spec import TrainSpec
+    from registry.identity import BaseSpec
+    from registry.models import load_model
+
+    base = BaseSpec(model=given["folder"], dtype=given["dtype"])
+    loaded = load_model("bench", base, Path.cwd())
+    data = training_rows([(row["user"], row["assistant"]) for row in rows(given)])
+    spec = TrainSpec(base="bench", rank=16, alpha=32, learning_rate=2e-4, **given["trainer"])
+
+    def on_step(step: StepMetrics) -> None:
+        turns.batch_done(step.tokens, step.trained_tokens)
+        turns.between()
+
+    turns.loaded()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(loaded, data, spec, Path(folder), on_step=on_step)
+    raise SystemExit("the rows were trained to their end before the last turn")
+
+
+def mean_loss(folder: Path, batch: Sequence[dict[str, Any]]) -> float:
+    """Return our loss of these rows, per trained token, on the untrained model in fp32."""
+    import numpy as np
+    import torch
+
+    from pipeline.training.compute import packed
+    from pipeline.training.encode import EncodedRow
+    from pipeline.training.loss import pack_rows, packed_loss
+    from registry.identity import BaseSpec
+    from registry.models import load_model
+
+    loaded = load_model("bench", BaseSpec(model=str(folder), dtype="fp32"), Path.cwd())
+    encoded = [
+        EncodedRow(0, np.array(row["input_ids"], np.int32), np.array(row["labels"], np.int32))
+        for row in sorted(batch, key=lambda row: -len(row["input_ids"]))
+    ]
+    with torch.no_grad(), packed(loaded.model):
+        total = float(packed_loss(loaded.model, pack_rows(encoded)))
+    return total / sum(row.trained_tokens for row in encoded)
+
+
+if __name__ == "__main__":
+    main()

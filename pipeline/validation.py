@@ -1,0 +1,161 @@
+"""What a training run is watched by: rows held out of it, and a few questions asked on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from evals.capability import Item
+    from pipeline.measure import Subject
+    from pipeline.training.encode import TrainingRow
+    from pipeline.training.fit import Watch
+    from pipeline.training.objective import Lesson
+    from pipeline.training.spec import ValidationSpec
+    from pipeline.ui import Ui
+    from pipeline.workspace import Workspace
+
+_MOST_ROWS = 512  # of a dataset's dev split; a check should be short beside the steps between two
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Rows to train on, and what the run is watched by, if it is."""
+
+    rows: tuple[Lesson, ...]
+    watch: Watch | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item of a capability with choices: a row for each choice, and which is right."""
+
+    choices: tuple[TrainingRow, ...]
+    right: int
+
+
+def lessons(ws: Workspace, ui: Ui, selection_id: str) -> Lessons:
+    """Return a selection's rows, without those that the run is watched by.
+
+    Raises:
+        UserError: no such dataset, rows in it that are trained on too, or too few to hold any out.
+    """
+    from pipeline.selection import read_selection, training_rows
+    from pipeline.training.fit import Watch
+
+    rows = training_rows(ws, ui, selection_id)
+    given = ws.spec.train.validation
+    if given is None:
+        return Lessons(tuple(rows), None)
+    hashes = [row.row_hash for row in read_selection(ws.store, selection_id)]
+    if given.data is None:
+        held = held_out(hashes, share=given.share, seed=ws.spec.train.seed)
+        watched = [row for row, one in zip(rows, hashes, strict=True) if one in held]
+        rows = [row for row, one in zip(rows, hashes, strict=True) if one not in held]
+        if not rows or not watched:
+            raise UserError(
+                f"{len(hashes)} rows are too few to hold out {given.share:.0%} of them",
+                where="train.validation.share",
+                expected="more rows, or train.validation.data: a dataset",
+            )
+    else:
+        watched = _of_dataset(ws, ui, given.data, set(hashes))
+    return Lessons(tuple(rows), Watch(watched, _probe(ws, ui, given)))
+
+
+def held_out(hashes: Sequence[str], *, share: float, seed: int) -> set[str]:
+    """Return the contents that are held out: equal rows go together, the same for every order."""
+
+    def rank(content: str) -> bytes:
+        return hashlib.blake2b(f"validation:{seed}:{content}".encode(), digest_size=16).digest()
+
+    every = sorted(set(hashes), key=rank)
+    return set(every[: min(len(every) - 1, math.ceil(share * len(every)))])
+
+
+def _of_dataset(ws: Workspace, ui: Ui, name: str, trained: set[str]) -> list[Lesson]:
+    from pipeline.ingest import version_of
+    from pipeline.measure import labels_of_subject, subjects
+    from pipeline.selection import render
+    from registry.datasets import load_rows
+
+    where = "train.validation.data"
+    if name not in ws.spec.datasets:
+        raise UserError(f"no dataset '{name}'", where, ", ".join(ws.spec.datasets))
+    rows = list(load_rows(ws.store, version_of(ws, ui, name), splits={"dev"}))
+    both = [row for row in rows if row.row_hash in trained]
+    if both:
+        first = both[0]
+        raise UserError(
+            f"{len(both)} rows of '{name}' are trained on too, the first is "
+            f"{first.source_file}:{first.source_line}",
+            where,
+            expected="rows that the run doesn't see",
+        )
+    if not rows:
+        raise UserError(f"'{name}' has no dev rows", where, "a dataset with a dev split")
+    about = next((what for what in subjects(ws) if what.spec.data == name), None)
+    labels = labels_of_subject(ws, ui, about) if about else ()
+    shown = about.name if about else name
+    return [render(ws, row, shown, labels=labels) for row in rows[:_MOST_ROWS]]
+
+
+def _probe(
+    ws: Workspace, ui: Ui, given: ValidationSpec
+) -> Callable[[torch.nn.Module], float] | None:
+    if not given.probe_items:
+        return None
+    found = questions(ws, ui, given.probe_items)
+    if not found:
+        raise UserError(
+            "no tuned capability is a choice between answers",
+            where="train.validation.probe_items",
+            expected="0, or a capability with `answer: choice`",
+        )
+    loaded = ws.models.get(ws.spec.train.base)
+
+    def ask(model: torch.nn.Module) -> float:
+        from pipeline.training.probe import share_right
+
+        return share_right(model, loaded, found)
+
+    return ask
+
+
+def questions(ws: Workspace, ui: Ui, count: int) -> list[Question]:
+    """Return dev items of the tuned capabilities with choices, as many of each as of the others."""
+    from pipeline.gap import gap
+    from pipeline.measure import items_of, labels_of_subject, subject
+
+    tuned = [subject(ws, name) for name in sorted(gap(ws, ui).gaps())]
+    tuned = [what for what in tuned if what.spec.data and what.spec.answer == "choice"]
+    each = math.ceil(count / max(1, len(tuned)))
+    found: list[Question] = []
+    for what in tuned:
+        labels = labels_of_subject(ws, ui, what)
+        for item in items_of(ws, ui, what, "dev")[:each]:
+            choices = item.labels or labels
+            if item.expected in choices:
+                rows = tuple(_answered(what, item, one, labels) for one in choices)
+                found.append(Question(rows, choices.index(item.expected)))
+    return found
+
+
+def _answered(what: Subject, item: Item, answer: str, labels: Sequence[str]) -> TrainingRow:
+    from evals.prompts import arms_of, render_messages
+    from pipeline.training.encode import TrainingRow
+
+    asked = render_messages(arms_of(what.spec.prompts)[0], item, (), labels)
+    context: list[dict[str, Any]] = [
+        {**turn, "train": False} if turn["role"] == "assistant" else {**turn} for turn in asked
+    ]
+    said = {"role": "assistant", "content": answer}
+    return TrainingRow(item.uid, (*context, said), None, what.name)

@@ -1,0 +1,129 @@
+"""Two processes on one run, as accelerate and torchrun start them, over gloo on CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from pipeline.select import select
+from pipeline.ui import Ui
+from pipeline.workspace import Workspace
+from tests.integration.test_select_to_merge import make_workspace
+
+pytestmark = pytest.mark.slow
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = str(free.getsockname()[1])
+BIN = Path(sys.executable).parent
+SPEC = {
+    "rank: 4": "rank: 4, seed: 3",
+    "epochs: 1, batch_tokens: 1024": "epochs: 1, batch_tokens: 512",
+}
+TORCHRUN = [BIN / "torchrun", "--nproc-per-node", "2", "--standalone", BIN / "gapmend"]
+MACHINE = [
+    *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+    *("--dynamo_backend", "no", "--main_process_port", PORT),
+]
+ACCELERATE = [BIN / "accelerate", "launch", "--cpu", *MACHINE]
+FSDP = [
+    *(BIN / "accelerate", "launch", "--use_fsdp", *MACHINE, "--fsdp_version", "2"),
+    *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
+    *("--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer"),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with its selection, nothing trained."""
+    folder = tmp_path_factory.mktemp("launched") / "ws"
+    folder.mkdir()
+    ws = make_workspace(folder)
+    text = (folder / "gapmend.yaml").read_text("utf-8")
+    for before, after in SPEC.items():
+        assert before in text
+        text = text.replace(before, after)
+    (folder / "gapmend.yaml").write_text(text, "utf-8")
+    select(Workspace.open(ws.root), Ui())
+    return folder
+
+
+def trained(command: list[Any], root: Path, copy: Path) -> tuple[dict[str, Any], Path]:
+    """Run `train` in a copy of the workspace; returns its report and the copy."""
+    shutil.copytree(root, copy)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [*map(str, command), "train", "--json", "-C", str(copy)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == 1, done.stdout  # the first process alone answers
+    return json.loads(lines[0]), copy
+
+
+@pytest.fixture(scope="module")
+def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    return trained([BIN / "gapmend"], root, tmp_path_factory.mktemp("alone") / "ws")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "sharded"),
+    [
+        pytest.param(TORCHRUN, False, id="torchrun"),
+        pytest.param([*ACCELERATE, BIN / "gapmend"], False, id="accelerate"),
+        pytest.param([*FSDP, BIN / "gapmend"], True, id="fsdp2"),
+    ],
+)
+def test_two_processes_do_what_one_does(
+    root: Path,
+    alone: tuple[dict[str, Any], Path],
+    tmp_path: Path,
+    launcher: list[Any],
+    *,
+    sharded: bool,
+) -> None:
+    single, single_root = alone
+    report, copy = trained(launcher, root, tmp_path / "ws")
+    assert (report["steps"], report["tokens"]) == (single["steps"], single["tokens"])
+    assert (report["processes"], report["sharded"]) == (2, sharded)
+    assert report["trained_tokens"] == single["trained_tokens"]
+    for one, other in zip(report["curve"], single["curve"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    ws = Workspace.open(copy)
+    runs = [one for one in ws.catalog.committed("run") if one["meta"]["stage"] == "train"]
+    assert len(runs) == 1
+    (adapter,) = ws.catalog.committed("adapter")
+    expected = load_file(
+        single_root
+        / ".gapmend/objects/adapter"
+        / single["adapter_id"]
+        / "adapter_model.safetensors"
+    )
+    found = load_file(
+        copy / ".gapmend/objects/adapter" / adapter["id"] / "adapter_model.safetensors"
+    )
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert float((tensor - expected[name]).abs().max()) < 1e-4, name

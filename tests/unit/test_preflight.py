@@ -1,0 +1,307 @@
+"""What is warned of before a training, what is free for it, and how a dry run is printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from pipeline.report_train import MarkedRow, dry_run_tables
+from pipeline.training.dry_run import DryRun, Piece, ShownRow
+from pipeline.training.encode import EncodedRow, Reject
+from pipeline.training.estimate import Estimate, Load, flattened, loads
+from pipeline.training.free_memory import Free, free_memory
+from pipeline.training.packing import Batch, Family
+from pipeline.training.preflight import (
+    budget_warnings,
+    memory_warnings,
+    rank_warnings,
+    rate_warnings,
+    usual_rate,
+)
+from pipeline.training.spec import TrainSpec
+from registry.errors import UserError
+
+CPU = torch.device("cpu")
+MB = 10**6
+
+
+def spec(**given: Any) -> TrainSpec:
+    return TrainSpec(base="b", **given)
+
+
+ESTIMATE = Estimate(
+    weights=100 * MB,
+    copies=0,
+    trained=10 * MB,
+    activations=80 * MB,
+    logits=10 * MB,
+    least=20 * MB,
+    trainable=655_360,
+    tokens=12_345,
+    trained_tokens=678,
+    steps=9,
+    seconds=123.4,
+)
+
+
+# ------------------------------------------------------------------------------- rates and ranks
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "lora+", "freeze", "full"])
+def test_the_default_rate_is_a_usual_one_for_bases_of_billions(method: Any) -> None:
+    for hidden in (896, 2048, 4096, 8192):
+        assert not list(rate_warnings(spec(method=method), hidden))
+
+
+def test_whole_weights_take_a_tenth_of_loras_rate() -> None:
+    for hidden in (192, 4096):
+        usual = usual_rate(spec(), hidden)
+        assert usual_rate(spec(method="full"), hidden) == pytest.approx(usual / 10)
+    # What the quickstart says for `nano`, 192 wide, is not far from it.
+    assert usual_rate(spec(), 192) == pytest.approx(2e-3, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "hidden", "said"),
+    [
+        ({"learning_rate": 2e-2}, 4096, "0.02 is 100 times above what lora"),
+        ({"learning_rate": 2e-6}, 4096, "2e-06 is 100 times below what lora"),
+        ({"learning_rate": 1e-3, "method": "full"}, 4096, "50 times above what full"),
+        ({"learning_rate": 2e-3}, 192, None),
+        ({"learning_rate": 2e-3, "method": "full"}, 192, "times above what full"),
+        ({"learning_rate": 2e-5}, 48, "times below what lora"),
+    ],
+)
+def test_rates_far_from_the_usual(given: dict[str, Any], hidden: int, said: str | None) -> None:
+    warnings = list(rate_warnings(spec(**given), hidden))
+    assert len(warnings) == (said is not None)
+    assert not said or said in warnings[0]
+
+
+def test_a_rank_above_what_some_layers_have() -> None:
+    layers = {"0.k_proj": nn.Linear(64, 8), "1.k_proj": nn.Linear(64, 8), "0.up": nn.Linear(64, 99)}
+    assert not list(rank_warnings(spec(rank=8), layers))
+    (warning,) = rank_warnings(spec(rank=16), layers)
+    assert "train.rank 16 is above the smaller side of 2 of 3 layers (k_proj)" in warning
+
+
+@pytest.mark.parametrize(
+    ("alpha", "warned"), [(None, False), (4, False), (3, True), (128, False), (129, True)]
+)
+def test_alpha_far_from_the_rank(alpha: int | None, warned: bool) -> None:
+    warnings = list(rank_warnings(spec(rank=16, alpha=alpha), {"0.up": nn.Linear(64, 64)}))
+    assert len(warnings) == warned
+    assert not warned or f"train.alpha {alpha} is" in warnings[0]
+
+
+def row(length: int, trained: int, uid: int = 0) -> EncodedRow:
+    ids = np.arange(length, dtype=np.int32)
+    return EncodedRow(uid, ids, np.where(ids >= length - trained, ids, -100).astype(np.int32))
+
+
+def test_rows_over_the_batch_budget() -> None:
+    rows = [row(10, 2), row(65, 2), row(90, 2)]
+    assert not list(budget_warnings(rows, spec(batch_tokens=90)))
+    (warning,) = budget_warnings(rows, spec(batch_tokens=64))
+    assert "(64): 2," in warning
+    assert "90 tokens" in warning
+
+
+def test_the_load_of_a_batch_counts_shared_tokens_once() -> None:
+    rows = [row(10, 2), row(8, 3), row(5, 1)]
+    alone = loads(rows, [Batch((0, 1, 2), 0), Batch((2,), 1)])
+    assert alone == [Load(23, 55 + 36 + 15, 6), Load(5, 15, 1)]
+    shared = loads(rows, [Batch((0, 1, 2), 0)], [Family((0, 1), prefix=4)])
+    assert shared == [Load(19, 55 + 36 + 15 - 10, 6)]
+
+
+def test_a_plan_of_pairs_is_one_of_their_rows() -> None:
+    rows = [row(4 + uid, 2, uid) for uid in range(5)]
+    plan = [Batch((2, 0), 0), Batch((1,), 0)]
+    flat, batches = flattened([rows[:2], rows[2:3], rows[3:]], plan)
+    assert [one.uid for one in flat] == [0, 1, 2, 3, 4]
+    assert batches == (Batch((3, 4, 0, 1), 0), Batch((2,), 0))
+
+
+# ---------------------------------------------------------------------------------------- memory
+
+
+def test_memory_is_compared_with_what_is_free() -> None:
+    def warnings(free: int, *, raises: bool = False) -> list[str]:
+        return list(memory_warnings(ESTIMATE, Free(free * MB, "x", raises), spec()))
+
+    assert not warnings(101)
+    (line,) = warnings(99)
+    assert "add 100 MB to the base's 100 MB, and 99 MB are free of x" in line
+    assert "lower train.batch_tokens (4096) or set train.activation_checkpointing" in line
+    assert len(warnings(67)) == 1
+    with pytest.raises(UserError, match=r"66 MB are free.*batch_tokens"):
+        warnings(66)
+    # Where memory that isn't there is an error, and no kill, the batch is halved until it fits.
+    assert len(warnings(14, raises=True)) == 1
+    with pytest.raises(UserError, match="13 MB are free"):
+        warnings(13, raises=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [({"method": "full"}, "Train by lora"), ({"rank": 512}, r"Lower train.rank \(512\)")],
+)
+def test_what_to_do_names_what_takes_the_memory(given: dict[str, Any], fix: str) -> None:
+    heavy = replace(ESTIMATE, trained=900 * MB)
+    with pytest.raises(UserError, match=fix):
+        list(memory_warnings(heavy, Free(MB, "x", raises=False), spec(**given)))
+
+
+def machine(root: Path, group: str) -> Path:
+    proc = root / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n", "ascii")
+    (proc / "self" / "cgroup").write_text(group, "ascii")
+    return proc
+
+
+def write_group(folder: Path, limit: str, values: tuple[object, object, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {
+        "max": ("memory.max", "memory.current", "inactive_file"),
+        "limit_in_bytes": (
+            *("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            "total_inactive_file",
+        ),
+    }[limit]
+    (folder / names[0]).write_text(f"{values[0]}\n", "ascii")
+    (folder / names[1]).write_text(f"{values[1]}\n", "ascii")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {values[2]}\n", "ascii")
+
+
+def test_free_of_the_machine(tmp_path: Path) -> None:
+    proc = machine(tmp_path, "0::/\n")
+    free = free_memory(CPU, proc=proc, cgroups=tmp_path / "none")
+    assert free == Free(8000 * 1024, "the machine's memory", raises=False)
+    assert free_memory(CPU, proc=tmp_path / "none", cgroups=tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("group", "limit", "inside"),
+    [
+        ("0::/user/job\n", "max", ""),
+        ("12:cpu:/a\n5:memory:/user/job\n0::/\n", "limit_in_bytes", "memory"),
+    ],
+    ids=["v2", "v1"],
+)
+def test_free_of_a_control_group(tmp_path: Path, group: str, limit: str, inside: str) -> None:
+    proc, root = machine(tmp_path, group), tmp_path / "cgroup"
+    job = root / inside / "user" / "job"
+    write_group(job, limit, ("max" if limit == "max" else 2**62, 100, 0))
+    write_group(job.parent, limit, (1000, 900, 300))
+    free = free_memory(CPU, proc=proc, cgroups=root)
+    assert free == Free(400, "the memory limit of its control group", raises=False)
+    write_group(job, limit, (300, 900, 0))  # over its limit: nothing is free
+    assert free_memory(CPU, proc=proc, cgroups=root) == replace(free, bytes=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux's procfs")
+def test_free_of_the_address_space() -> None:
+    status = Path("/proc/self/status").read_text("ascii").splitlines()
+    used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize:"))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 64 * MB, before[1]))
+    try:
+        free = free_memory(CPU)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert free is not None
+    assert free.raises
+    assert 0 < free.bytes <= 64 * MB
+
+
+# --------------------------------------------------------------------------------------- dry run
+
+
+def printed(*shown: Any, color: bool = False, **options: Any) -> str:
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=100,
+        force_terminal=color,
+        color_system="truecolor" if color else None,
+        _environ={},
+        **options,
+    )
+    for one in shown:
+        console.print(one)
+    return out.getvalue()
+
+
+PIECES = (Piece("<|user|>[red]hi\x1b[2J<|end|>", trained=False), Piece("a b<|end|>", trained=True))
+
+
+def test_what_is_trained_is_in_colour() -> None:
+    shown = printed(MarkedRow(PIECES), color=True)
+    assert "\x1b[1;32ma b<|end|>\x1b[0m" in shown
+    assert "«" not in shown
+
+
+@pytest.mark.parametrize("options", [{}, {"color": True, "no_color": True}], ids=["file", "wish"])
+def test_without_colour_it_stands_in_guillemets(options: dict[str, Any]) -> None:
+    shown = printed(MarkedRow(PIECES), **options)
+    assert "«a b<|end|>»" in shown
+    assert shown.startswith("<|user|>[red]hi\N{REPLACEMENT CHARACTER}[2J")  # and does nothing
+
+
+def test_the_middle_of_a_long_piece_is_left_out() -> None:
+    shown = printed(MarkedRow((Piece("a" * 1000 + "bc", trained=True),)))
+    shown = shown.replace("\n", "")
+    assert "[… 402 characters …]" in shown
+    assert shown.startswith("«" + "a" * 300 + " ")
+    assert shown.endswith("a" * 298 + "bc»")
+
+
+REPORT = DryRun(
+    base="tiny",
+    method="lora",
+    rows=3,
+    rejects=tuple(Reject(uid, "tiny", "an answer is empty") for uid in range(5)),
+    batches=18,
+    shown=(ShownRow("shortest", 7, 12, 4, PIECES),),
+    estimate=ESTIMATE,
+    free=Free(8_000_000_000, "GPU memory", raises=True),
+    warnings=("train.rank 512 is much",),
+)
+
+
+def test_a_dry_run_is_printed_with_its_facts() -> None:
+    shown = printed(*dry_run_tables(REPORT))
+    for said in (
+        "shortest row (7): 12 tokens, 4 trained",
+        "«a b<|end|>»",
+        "3 (5 rejected)",
+        "12,345 (678 trained)",
+        "18, 9",
+        "8.0 GB of GPU memory",
+        "about 2.1 min",
+        "row 2 is left out: an answer is empty",
+        "and 2 more rows are left out",
+        "warning: train.rank 512 is much",
+    ):
+        assert said in shown
+    assert "row 3 is left out" not in shown
+
+
+def test_a_dry_run_as_json() -> None:
+    value = json.loads(json.dumps(REPORT.as_json()))
+    assert value["shown"][0]["pieces"][1] == {"text": "a b<|end|>", "trained": True}
+    assert value["estimate"]["growth"] == 100 * MB
+    assert value["free"]["bytes"] == 8_000_000_000
+    assert replace(REPORT, free=None).as_json()["free"] is None
