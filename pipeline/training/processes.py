@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
 
@@ -60,6 +60,25 @@ def tell(message: Mapping[str, Any] | None, *, on_cpu: bool) -> dict[str, Any] |
 def part(rows: Sequence[int]) -> list[int]:
     """This process's rows of a batch: they are sorted by length, so every n-th is a fair part."""
     return list(rows[rank() :: count()])
+
+
+def shards() -> bool:
+    """Whether the launcher asks that each process hold a part of the weights alone (FSDP)."""
+    return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def shard(model: torch.nn.Module, layers: Iterable[torch.nn.Module]) -> None:
+    """Shard a model over the processes, layer by layer, with torch's own FSDP2.
+
+    accelerate shards on GPUs alone; done here, it is the same on CPUs, where it is tested.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(next(model.parameters()).device.type, (count(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 def _state(*, on_cpu: bool) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from pipeline.training.lora import trainable
 from pipeline.training.methods import rate_groups
 from pipeline.training.tally import StepTally
 from pipeline.training.watch import BEST, Judged, Validation, judge, validation_loss
+from pipeline.training.whole import decoder_layers
 from registry.errors import StoreError, UserError
 
 if TYPE_CHECKING:
@@ -100,7 +102,13 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
 
     shown = logging.get_verbosity()
     try:
+        sharded = processes.shards()
+        if sharded:
+            processes.shard(model, decoder_layers(model)[1])
+            os.environ.pop("ACCELERATE_USE_FSDP")  # it is done
         trainer = PackedTrainer(model, run)
+        if sharded:
+            trainer.accelerator.prepare_model = _as_it_is  # not as one copy of many
         trainer.remove_callback(PrinterCallback)
         model.train()
         if not trainer.judged.stop:
@@ -108,7 +116,6 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
         kept = trainer.judged.best_step
         if kept is not None:
             checkpoints.load_tensors(run.root / BEST, trainable(model))
-        sharded = any(hasattr(weight, "device_mesh") for weight in trainable(model).values())
         return Ended(trainer.pieces, kept, sharded)
     finally:
         logging.set_verbosity(shown)
@@ -334,6 +341,10 @@ class PackedTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             checkpoints.load_rng(_read(checkpoint))
+
+
+def _as_it_is(model: torch.nn.Module, **_: Any) -> torch.nn.Module:
+    return model
 
 
 def _read(path: str) -> checkpoints.Checkpoint:
