@@ -228,7 +228,7 @@ def ours(steps: Steps, *, checkpointing: bool) -> None:
     """Train with our trainer: below `fit()`, which would want a tokenizer."""
     import numpy as np
 
-    from pipeline.training import compute, methods, trainer
+    from pipeline.training import compute, methods, objective, trainer
     from pipeline.training.encode import EncodedRow
     from pipeline.training.packing import plan_batches
     from pipeline.training.spec import TrainSpec
@@ -268,9 +268,9 @@ def ours(steps: Steps, *, checkpointing: bool) -> None:
     ):
         run = trainer.Run(
             spec=spec,
-            rows=made,
+            objective=objective.Answers(made, steps.device),
             plan=plan,
-            packed=why_not is None,
+            ways=objective.Ways(packed=why_not is None, share=False),
             root=Path(folder),
             fingerprint="bench",
             on_step=on_step,

@@ -205,6 +205,9 @@ def train(
     ] = None,
     workspace: WorkspaceOption = HERE,
     *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show three rows and what it would take.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train an adapter on the selected rows; killed, it goes on from its checkpoint.
@@ -221,6 +224,11 @@ def train(
         if not is_first():
             follow(ws, ui)
             return Answer(None)
+        if dry_run:
+            from pipeline.report_train import dry_run_tables
+
+            looked = stage.train_dry(ws, ui, selection)
+            return Answer(looked.as_json(), dry_run_tables(looked))
         if compare is not None or sweep is not None:
             from pipeline.report_compare import compare_tables
 

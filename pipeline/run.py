@@ -17,7 +17,7 @@ from pipeline.merge import merge
 from pipeline.promote import promote
 from pipeline.select import select
 from pipeline.stage import WouldRunError
-from pipeline.train import train
+from pipeline.train import dry, train
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.mend import MendReport
     from pipeline.promote import PromoteReport
     from pipeline.train import TrainReport
+    from pipeline.training.dry_run import DryRun
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -132,6 +133,11 @@ def plan(ws: Workspace, ui: Ui) -> list[Step]:
 def train_selection(ws: Workspace, ui: Ui, selection_id: str | None) -> TrainReport:
     """Train on a selection: the one named, or the one that the gap leads to."""
     return train(ws, ui, _selected(ws, ui, selection_id))
+
+
+def train_dry(ws: Workspace, ui: Ui, selection_id: str | None) -> DryRun:
+    """Look at a training before its first step; see `train.dry`."""
+    return dry(ws, ui, _selected(ws, ui, selection_id))
 
 
 def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:

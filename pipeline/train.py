@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.stage import StageContext
+    from pipeline.training.dry_run import DryRun
     from pipeline.training.fit import FitResult
     from pipeline.training.metrics import StepMetrics
     from pipeline.ui import Ui
@@ -146,6 +147,18 @@ def _dismiss() -> None:
 
     if processes.count() > 1:
         processes.tell(None, on_cpu=_on_cpu())
+
+
+def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
+    """Return what a training would be: three of its rows, its size, and what it would take.
+
+    Raises:
+        UserError: what would stop it before its first step.
+    """
+    from pipeline.training.look import look
+
+    spec = ws.spec.train
+    return look(ws.models.get(spec.base), lessons(ws, ui, selection_id).rows, spec)
 
 
 def follow(ws: Workspace, ui: Ui) -> None:

@@ -35,7 +35,7 @@ def packed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend each packed row to itself, causally, in fp32.
+    """Attend each packed row to itself, causally.
 
     Args:
         module: the attention layer.
@@ -120,8 +120,10 @@ _collect: Any = _Collect.apply
 
 
 def _token_major(x: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """[1, H, T, D] to fp32 [P, H, D]."""
-    flat = x.squeeze(0).transpose(0, 1).float()
+    """[1, H, T, D] to [P, H, D]: on a CPU in fp32, on a GPU in the dtype that its kernels want."""
+    flat = x.squeeze(0).transpose(0, 1)
+    if flat.device.type == "cpu":
+        flat = flat.float()
     if layout.spread is None:
         return flat
     return _spread(flat, layout.spread, layout.real)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.training.spec import ComputeDtype
     from registry.models import LoadedModel
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Shapes of the two packed calls are equal, so a row that sees nothing else is equal to the bit.
 # The little that is allowed is for experts, whose groups change with their neighbours.
 _LEAK = 1e-5
@@ -57,7 +57,7 @@ def computed_in(loaded: LoadedModel, dtype: ComputeDtype | None) -> Iterator[Non
     Raises:
         UserError: the base is quantised, so its weights have no dtype to change.
     """
-    wanted = _DTYPES[dtype] if dtype else loaded.dtype
+    wanted = DTYPES[dtype] if dtype else loaded.dtype
     if wanted == loaded.dtype:
         yield
         return

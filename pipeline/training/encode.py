@@ -213,7 +213,7 @@ def _label(
         ended = ended or has_end
         if len(answer) <= has_end or not _answer_text(text.text[span.start : span.end], ends):
             return RowRejectedError("an answer is empty")
-        if not _same_text(_decode(loaded, answer), text.text[span.start : span.end]):
+        if not same_text(_decode(loaded, answer), text.text[span.start : span.end]):
             return RowRejectedError("the tokenizer does not give an answer back as it was")
     # Nothing comes before the first token that could predict it.
     labels[:1] = IGNORED
@@ -248,8 +248,8 @@ def _answer_text(text: str, ends: EndTokens) -> str:
     return text.strip()
 
 
-def _same_text(decoded: str, text: str) -> bool:
-    """Equal up to Unicode composition and spaces, which some tokenizers change by design."""
+def same_text(decoded: str, text: str) -> bool:
+    """Whether they are equal up to Unicode composition and spaces, which some tokenizers change."""
 
     def plain(value: str) -> str:
         return "".join(unicodedata.normalize("NFKC", value).split())

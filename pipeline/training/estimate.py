@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.training.compute import _DTYPES as DTYPES
-from pipeline.training.lora import _check_targets as target_layers
+from pipeline.training.compute import DTYPES
+from pipeline.training.lora import target_layers
 from pipeline.training.packing import Batch
-from pipeline.training.whole import _chosen as chosen_weights
-from pipeline.training.whole import decoder_layers
+from pipeline.training.whole import chosen_weights, decoder_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

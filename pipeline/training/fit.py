@@ -129,7 +129,7 @@ def fit(
     processes.meet(on_cpu=loaded.device.type == "cpu")
     done = _read_done(workdir, fingerprint)
     if done is None:
-        call = _Call(loaded, encoded.objective, held, watch, spec, workdir, fingerprint)
+        call = _Call(loaded, rows, encoded.objective, held, watch, spec, workdir, fingerprint)
         done = _train(call, metrics, on_step, log or _silent, on_start)
     processes.meet(on_cpu=loaded.device.type == "cpu")
     losses = metrics.read()
@@ -175,6 +175,7 @@ class _Call:
     """What one call of `fit` trains."""
 
     loaded: LoadedModel
+    rows: Sequence[Lesson]
     objective: Objective
     held: Objective | None
     watch: Watch | None
@@ -207,6 +208,7 @@ def _train(
 
     with quiet_libraries():
         from pipeline.training import checkpoint, compute, lora, memory, methods, trainer
+        from pipeline.training.look import checked
 
     loaded, spec, workdir = call.loaded, call.spec, call.workdir
     root = workdir / _CHECKPOINTS
@@ -215,6 +217,11 @@ def _train(
     with one_line_when_full(workdir), compute.computed_in(loaded, spec.dtype):
         note = compute.why_not_packed(loaded)
         share = note is None and compute.shares_prompts(loaded)
+        laid = plan(call.objective, spec, epochs=spec.epochs, share=share)
+        if start is None and processes.count() == 1:
+            found = checked(loaded, call.rows, call.objective, laid, spec, share=share)
+            for line in found.warnings:
+                log(f"warning: {line}")
         if processes.is_first():
             metrics.begin(after=start.step if start else 0)
             if on_start is not None:
@@ -231,7 +238,7 @@ def _train(
         run = trainer.Run(
             spec=spec,
             objective=call.objective,
-            plan=plan(call.objective, spec, epochs=spec.epochs, share=share),
+            plan=laid,
             ways=Ways(packed=note is None, share=share),
             root=root,
             fingerprint=call.fingerprint,

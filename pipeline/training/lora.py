@@ -84,7 +84,7 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
 
     loaded.use(None)
     model = loaded.model
-    layers = _check_targets(model, spec)
+    layers = target_layers(model, spec)
     _refuse_quantised(model, spec)
     before: dict[str, torch.Tensor] = {}
     if spec.method == "pissa":
@@ -141,8 +141,12 @@ def _refuse_quantised(model: Any, spec: TrainSpec) -> None:
         )
 
 
-def _check_targets(model: Any, spec: TrainSpec) -> dict[str, Any]:
-    """Named targets exist, and the rank is below what it is to approximate; returns the layers."""
+def target_layers(model: Any, spec: TrainSpec) -> dict[str, Any]:
+    """Return the layers that get LoRA, by name, once the spec is seen to fit them.
+
+    Raises:
+        UserError: a target that the base doesn't have, or a rank above every layer's size.
+    """
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()

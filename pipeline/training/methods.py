@@ -64,11 +64,14 @@ def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Trained]:
                 loaded.model, lambda folder: whole.save_changed(loaded, spec, before, folder)
             )
     if spec.activation_checkpointing:
-        loaded.model.activation_checkpointing_disable()
+        older = loaded.model.gradient_checkpointing_disable
+        getattr(loaded.model, "activation_checkpointing_disable", older)()
 
 
 def _recompute(model: Any) -> None:
-    model.activation_checkpointing_enable()
+    # Transformers 5.17 and earlier call it by another name.
+    older = model.gradient_checkpointing_enable
+    getattr(model, "activation_checkpointing_enable", older)()
 
 
 def rate_groups(model: torch.nn.Module, spec: TrainSpec) -> list[dict[str, Any]]:

@@ -12,11 +12,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.training.encode import IGNORED
-from pipeline.training.encode import _same_text as same_text
+from pipeline.training.encode import IGNORED, same_text
 from pipeline.training.estimate import Estimate, estimate, layer_sides
 from pipeline.training.free_memory import Free, free_memory
-from pipeline.training.lora import _check_targets as target_layers
+from pipeline.training.lora import target_layers
 from pipeline.training.spans import end_tokens, render_row
 from pipeline.training.spec import TrainSpec
 from registry.errors import UserError

@@ -43,7 +43,7 @@ def whole_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Mapping[str,
             where="train.method",
             expected="lora or a kind of it; or a base without `quantize`",
         )
-    chosen = _chosen(model, spec)
+    chosen = chosen_weights(model, spec)
     before = {name: parameter.data for name, parameter in chosen.items()}
     use_cache = getattr(model.config, "use_cache", None)
     computed = next(p.dtype for p in model.parameters() if p.is_floating_point())
@@ -65,7 +65,12 @@ def whole_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Mapping[str,
         model.eval()
 
 
-def _chosen(model: nn.Module, spec: TrainSpec) -> dict[str, nn.Parameter]:
+def chosen_weights(model: nn.Module, spec: TrainSpec) -> dict[str, nn.Parameter]:
+    """Return the base's own parameters that `full` or `freeze` trains, by name.
+
+    Raises:
+        UserError: more layers to be trained than there are.
+    """
     every = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     if spec.method == "full":
         return every
