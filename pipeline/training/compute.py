@@ -91,9 +91,13 @@ def packed(model: PreTrainedModel) -> Iterator[None]:
     if not model._can_set_attn_implementation():  # noqa: SLF001
         raise NotPackableError(f"{type(model).__name__} does not take another attention function")
     model.set_attn_implementation(NAME)
+    # cuDNN makes a plan for every new shape, and packed rows have new ones in every batch.
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     try:
         yield
     finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled=cudnn)
         model.set_attn_implementation(before)
 
 

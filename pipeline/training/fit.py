@@ -249,6 +249,7 @@ def _train(
         )
         with (
             memory.measured(loaded.model, loaded.device) as used,
+            memory.kept_pages(),
             compute.seeded(spec.seed),
             compute.packing(loaded.model, wanted=note is None),
             methods.trained_weights(loaded, spec) as trained,

@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pipeline.training.encode import IGNORED, EncodedRow
+from pipeline.training.head import head_losses
 from pipeline.training.layout import Layout, Tree, make_layout
 from pipeline.training.packing import families
 
@@ -183,22 +184,20 @@ def token_losses(model: torch.nn.Module, rows: PackedRows, **kwargs: Any) -> tor
     # A row's first token has no label, so no row is predicted from the one before it.
     trained = (rows.labels[0] != IGNORED).nonzero().squeeze(1)
     places = trained - 1 if rows.sources is None else rows.sources[0, trained]
-    if takes_places(model):
-        kwargs["logits_to_keep"] = places
-    logits = model(
-        input_ids=rows.input_ids,
-        position_ids=rows.position_ids,
-        attention_mask=None,
-        use_cache=False,
-        **kwargs,
-    ).logits[0]
-    if "logits_to_keep" not in kwargs:
-        logits = logits[places]
-    return cross_entropy(logits.float(), rows.labels[0, trained], reduction="none")
+    targets = rows.labels[0, trained]
+    kwargs |= {"attention_mask": None, "use_cache": False}
+    kwargs |= {"input_ids": rows.input_ids, "position_ids": rows.position_ids}
+    if not takes_places(model):
+        logits = model(**kwargs).logits[0][places]
+        return cross_entropy(logits.float(), targets, reduction="none")
+    with head_losses(model, targets) as are_losses:
+        found: torch.Tensor = model(**kwargs, logits_to_keep=places).logits[0]
+    return found if are_losses else cross_entropy(found.float(), targets, reduction="none")
 
 
 def takes_places(model: Any) -> bool:
     """Whether the model computes its head only at the places asked for."""
+    model = getattr(model, "module", model)  # of a copy among several
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
 

@@ -74,15 +74,15 @@ def test_it_learns_and_is_put_on_and_the_base_is_left_as_it_was(
     trained: list[torch.Tensor] = []
     own = methods.Trained.__init__
 
-    def seen(self: methods.Trained, model: torch.nn.Module, save: Callable[[Path], None]) -> None:
+    def seen(
+        self: methods.Trained, model: torch.nn.Module, save: Callable[[Path], None], *more: Any
+    ) -> None:
         def saved(where: Path) -> None:
             model.eval()
-            trained.append(
-                logits(base, packed_layout=make_layout([_PROBE.shape[1]]))
-            )  # with what is being saved still in it
-            save(where)
+            trained.append(logits(base, packed_layout=make_layout([_PROBE.shape[1]])))
+            save(where)  # what was looked at is what is saved
 
-        own(self, model, saved)
+        own(self, model, saved, *more)
 
     monkeypatch.setattr(methods.Trained, "__init__", seen)
     before, plain = weights(base), logits(base)
