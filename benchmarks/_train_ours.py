@@ -32,17 +32,53 @@ def main() -> None:
 
     base = BaseSpec(model=given["folder"], dtype=given["dtype"])
     loaded = load_model("bench", base, Path.cwd())
-    data = training_rows([(row["user"], row["assistant"]) for row in rows(given)])
     spec = TrainSpec(base="bench", rank=16, alpha=32, learning_rate=2e-4, **given["trainer"])
+    asked = rows(given)
+    data: list[Any]
+    each = 1.0  # trained tokens in what a step counts: tokens, or pairs
+    if spec.objective == "dpo":
+        data = pairs_of(asked)
+        each = trained_in_a_pair(loaded, data)
+    else:
+        data = training_rows([(row["user"], row["assistant"]) for row in asked])
 
     def on_step(step: StepMetrics) -> None:
-        turns.batch_done(step.tokens, step.trained_tokens)
+        turns.batch_done(step.tokens, round(step.trained_tokens * each))
         turns.between()
 
     turns.loaded()
     with tempfile.TemporaryDirectory() as folder:
         fit(loaded, data, spec, Path(folder), on_step=on_step)
     raise SystemExit("the rows were trained to their end before the last turn")
+
+
+def pairs_of(asked: Sequence[dict[str, Any]]) -> list[Any]:
+    """Return the pairs as preference rows."""
+    from pipeline.training.pairs import PreferenceRow
+
+    def said(role: str, text: str) -> tuple[dict[str, Any], ...]:
+        return ({"role": role, "content": text},)
+
+    return [
+        PreferenceRow(
+            uid,
+            said("user", row["user"]),
+            said("assistant", row["chosen"]),
+            said("assistant", row["rejected"]),
+            None,
+            "bench",
+        )
+        for uid, row in enumerate(asked)
+    ]
+
+
+def trained_in_a_pair(loaded: Any, data: Sequence[Any]) -> float:
+    """Return the mean number of trained tokens of a pair's two answers."""
+    from pipeline.training.pairs import encode_pairs
+
+    pairs, _ = encode_pairs(loaded, data, allow_rejects=0)
+    trained = [one.chosen.trained_tokens + one.rejected.trained_tokens for one in pairs]
+    return sum(trained) / len(trained)
 
 
 def mean_loss(folder: Path, batch: Sequence[dict[str, Any]]) -> float:

@@ -209,7 +209,9 @@ def started(side: Side, case: Case, threads: int, logs: Path) -> Iterator[Racer]
                 process.kill()
 
 
-def ours(dtype: str, *, batch_tokens: int, accumulation: int, name: str = "") -> Side:
+def ours(
+    dtype: str, *, batch_tokens: int, accumulation: int, name: str = "", objective: str = "sft"
+) -> Side:
     """Return our side; the model in this dtype, the adapter's weights in fp32."""
     return Side(
         name or f"ours {dtype}",
@@ -222,5 +224,6 @@ def ours(dtype: str, *, batch_tokens: int, accumulation: int, name: str = "") ->
             "accumulation": accumulation,
             "epochs": EPOCHS,
             "checkpoint_steps": 10**6,
+            "objective": objective,
         },
     )

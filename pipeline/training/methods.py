@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.training import head, lora, whole
+from pipeline.training import fused, head, lora, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,12 @@ def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Trained]:
         UserError: the method can't be used on this base.
     """
     if spec.is_lora:
-        with head.fused_head(loaded.model), lora.lora_modules(loaded, spec) as model:
+        computed = next(p.dtype for p in loaded.model.parameters() if p.is_floating_point())
+        with (
+            head.fused_head(loaded.model),
+            fused.fused_modules(loaded.model, computed),
+            lora.lora_modules(loaded, spec) as model,
+        ):
             if spec.activation_checkpointing:
                 _recompute(loaded.model)
             start = lora.started_from(model, spec)

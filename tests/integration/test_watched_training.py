@@ -153,6 +153,7 @@ def test_in_pieces_the_gradients_are_the_same(
     told: list[str] = []
     pieces = fit(base, conversations(), spec, tmp_path / "pieces", log=told.append)
     assert pieces.pieces in {2, 4}
+    told = [line for line in told if not line.startswith("warning")]
     assert short.raised == len(told) == {2: 1, 4: 2}[pieces.pieces]  # once per size
     assert "in 2 pieces" in told[0]
     for one, other in zip(whole.losses, pieces.losses, strict=True):
