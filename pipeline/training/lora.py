@@ -102,8 +102,14 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
         init_lora_weights="pissa" if spec.method == "pissa" else True,
     )
     use_cache = getattr(model.config, "use_cache", None)
-    with quiet_libraries():
-        peft_model = get_peft_model(model, config, adapter_name=ADAPTER)
+    try:
+        with quiet_libraries():
+            peft_model = get_peft_model(model, config, adapter_name=ADAPTER)
+    except ValueError as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise UserError(
+            f"PEFT can't put LoRA on this base: {said}", "train.targets", "names of other layers"
+        ) from error
     # PEFT writes where the base was loaded from, which is a folder of this machine.
     config.base_model_name_or_path = loaded.identity.name
     try:
