@@ -115,7 +115,10 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
             trainer.train(resume_from_checkpoint=str(start.path) if start else None)
         kept = trainer.judged.best_step
         if kept is not None:
+            on_cpu = trainer.args.device.type == "cpu"
+            processes.meet(on_cpu=on_cpu)  # the first has written it
             checkpoints.load_tensors(run.root / BEST, trainable(model))
+            processes.meet(on_cpu=on_cpu)  # all have read it
         return Ended(trainer.pieces, kept, sharded)
     finally:
         logging.set_verbosity(shown)

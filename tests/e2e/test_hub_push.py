@@ -75,8 +75,8 @@ def answer(hub: Hub, workspace: Path, *arguments: str) -> Any:
 def check_pushed(hub: Hub, workspace: Path, kind: str = "adapter", repo: str = REPO) -> None:
     """What main holds are the object's files, byte for byte, a card and a record."""
     files = hub.files(repo)
-    (push,) = Catalog(workspace / ".gapmend").query(
-        "SELECT object_id, revision FROM pushes WHERE repo = ?", [repo]
+    push, *_ = Catalog(workspace / ".gapmend").query(
+        "SELECT object_id, revision FROM pushes WHERE repo = ? ORDER BY created_at DESC", [repo]
     ).rows  # fmt: skip
     folder = workspace / ".gapmend" / "objects" / kind / push[0]
     assert set(files) - {CARD, RECORD, SIGNATURE, ".gitattributes"} == {

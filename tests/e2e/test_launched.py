@@ -34,7 +34,8 @@ MACHINE = [
     *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
     *("--dynamo_backend", "no", "--main_process_port", PORT),
 ]
-ACCELERATE = [BIN / "accelerate", "launch", "--cpu", *MACHINE]
+# For its `--cpu` several processes need MPI; so its other launcher, told to use CPUs below.
+ACCELERATE = [BIN / "accelerate", "launch", "--multi_gpu", *MACHINE]
 FSDP = [
     *(BIN / "accelerate", "launch", "--use_fsdp", *MACHINE, "--fsdp_version", "2"),
     *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
@@ -92,7 +93,9 @@ def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     ("launcher", "sharded"),
     [
         pytest.param(TORCHRUN, False, id="torchrun"),
-        pytest.param([*ACCELERATE, BIN / "gapmend"], False, id="accelerate"),
+        pytest.param(
+            [*ACCELERATE, BIN / "gapmend"], False, id="accelerate", marks=pytest.mark.soak
+        ),
         pytest.param([*FSDP, BIN / "gapmend"], True, id="fsdp2"),
     ],
 )
