@@ -117,13 +117,17 @@ def by_methods(spec: Spec, names: Sequence[str]) -> tuple[Variant, ...]:
     """Return a variant for each method.
 
     Raises:
-        UserError: there is no such method.
+        UserError: there is no such method, or the spec's objective is not for it.
     """
     found = []
     for name in names:
         if name not in METHODS:
             raise UserError(f"no method '{name}'", "--compare", ", ".join(METHODS))
-        train_spec = spec.train.by(name)
+        try:
+            train_spec = TrainSpec.model_validate(spec.train.by(name).model_dump())
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"{name}: {said}", "--compare") from None
         found.append(Variant(name, spec.model_copy(update={"train": train_spec})))
     return tuple(found)
 

@@ -174,6 +174,13 @@ def test_what_is_no_method(ws: Workspace) -> None:
         by_methods(ws.spec, ["lore"])
 
 
+def test_a_method_that_the_objective_is_not_for(ws: Workspace) -> None:
+    train_spec = ws.spec.train.model_copy(update={"objective": "dpo"})
+    spec = ws.spec.model_copy(update={"train": train_spec})
+    with pytest.raises(UserError, match="full: dpo needs the base beside what is trained"):
+        by_methods(spec, ["lora", "full"])
+
+
 def test_a_sweep_of_bases(ws: Workspace) -> None:
     spec = ws.spec.model_copy(update={"bases": {**ws.spec.bases, "nano": BaseSpec(model="nano")}})
     names = [one.spec.train.base for one in by_setting(spec, "base=tiny,nano")]
