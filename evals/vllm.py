@@ -20,11 +20,12 @@ from evals.answering import Answering
 from evals.layout import refuse_empty
 from evals.limits import NotFiniteError, Overlong, OverlongError
 from evals.vllm_adapter import check_vllm_adapter, lora_rank
+from registry.adapter_folder import adapter_key
 from registry.adapters import write_scaled
 from registry.chat import load_chat
 from registry.errors import UserError
 from registry.identity import check_weights, locate
-from registry.models import TORCH_DTYPES, adapter_key
+from registry.models import TORCH_DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

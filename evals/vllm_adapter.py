@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from registry.adapter_folder import check_adapter
 from registry.errors import UserError
-from registry.models import check_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path

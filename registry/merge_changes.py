@@ -11,10 +11,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from registry.adapter_folder import adapter_key
 from registry.adapters import CONFIG, WEIGHTS
 from registry.changed import holds_changed, read_changed
 from registry.errors import GateRefusedError, UserError
-from registry.models import adapter_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
