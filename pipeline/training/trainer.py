@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training import processes
+from pipeline.training.arguments import MAX_NORM, arguments, share_of_rate
 from pipeline.training.batches import PlannedBatches, is_out_of_memory
 from pipeline.training.lora import trainable
 from pipeline.training.methods import rate_groups
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from pipeline.training.packing import Batch
     from pipeline.training.spec import TrainSpec
 
-_WARMUP = 0.05
-_MAX_NORM = 1.0
 _NAMED_ROWS = 8
 
 
@@ -136,7 +135,7 @@ class PackedTrainer(Trainer):
         self._of_step: list[dict[str, Any]] = []
         self.pieces = 1
         self._grad_norm = math.nan
-        super().__init__(model=model, args=_arguments(run, model), callbacks=[_Report(self)])
+        super().__init__(model=model, args=arguments(run, model), callbacks=[_Report(self)])
         # Without it the Trainer would not count the trained tokens of a whole step.
         self.model_accepts_loss_kwargs = True
 
@@ -164,7 +163,7 @@ class PackedTrainer(Trainer):
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.create_optimizer(),
-                lambda step: _share_of_rate(step, num_training_steps),
+                lambda step: share_of_rate(step, num_training_steps),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -258,7 +257,7 @@ class PackedTrainer(Trainer):
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clip, and stop before a step that would put NaN into the weights."""
         del model  # whose other parameters have no gradient and need not be walked
-        norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), _MAX_NORM)
+        norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), MAX_NORM)
         self._grad_norm = float(processes.whole(norm))
         if not (math.isfinite(self._grad_norm) and math.isfinite(self._step.loss)):
             raise self._diverged()
@@ -370,36 +369,5 @@ class _Report(TrainerCallback):
             control.should_training_stop = True
 
 
-def _share_of_rate(step: int, steps: int) -> float:
-    """Share of the peak rate at a step (from 0) of a run: above 0 from the first to the last."""
-    warmup = int(steps * _WARMUP)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
-
-
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
     return items[0]
-
-
-def _arguments(run: Run, model: torch.nn.Module) -> TrainingArguments:
-    device = next(model.parameters()).device
-    return TrainingArguments(
-        output_dir=str(run.root),
-        per_device_train_batch_size=1,
-        num_train_epochs=1,
-        gradient_accumulation_steps=run.spec.accumulation,
-        learning_rate=run.spec.rate,
-        max_grad_norm=_MAX_NORM,
-        save_strategy="steps",
-        save_steps=run.spec.checkpoint_steps,
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        average_tokens_across_devices=False,  # each process counts the tokens of all of them
-        dataloader_pin_memory=False,
-        use_cpu=device.type == "cpu",
-        seed=run.spec.seed,
-    )
