@@ -90,6 +90,12 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
             f"{where}.quantize",
             fix=f"leave quantize out, or set {_OURS}",
         )
+    if spec.new_tokens:
+        raise UserError(
+            "vLLM reads the base's own vocabulary, without new tokens",
+            f"{where}.new_tokens",
+            fix=f"leave them out, or set {_OURS}",
+        )
     if identity.dtype == "fp32":
         raise UserError(
             "vLLM takes adapters in 16 bits only, and this base is computed in fp32",

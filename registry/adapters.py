@@ -47,6 +47,7 @@ _PRIVATE_KEYS = (
     "auto_map",
     "local_files_only",
 )
+_ROWS = ".token_adapter.trainable_tokens_delta"
 _LIKE_AN_ID = re.compile(r"[0-9a-f]{4,64}")
 _ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
@@ -141,7 +142,8 @@ def write_scaled(source: Path, scale: float, target: Path) -> None:
     """Write the LoRA adapter in `source` to `target` with its deltas multiplied by `scale`.
 
     The B matrices (and LoRA biases) are multiplied, in their own dtype, so that whoever loads
-    the result with PEFT at its ordinary scale gets `scale` times the delta.
+    the result with PEFT at its ordinary scale gets `scale` times the delta. Trained rows of tokens
+    stay as they are, as they do in `LoadedModel.use`: a new token has no other row to go from.
 
     Raises:
         UserError: the adapter holds tensors that no scale applies to (modules_to_save).
@@ -149,7 +151,7 @@ def write_scaled(source: Path, scale: float, target: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(source / WEIGHTS)
-    foreign = sorted(name for name in tensors if ".lora_" not in name)
+    foreign = sorted(one for one in tensors if ".lora_" not in one and not one.endswith(_ROWS))
     if foreign:
         raise UserError(
             f"an adapter with whole modules can't be scaled ({foreign[0]})",

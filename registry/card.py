@@ -260,6 +260,7 @@ def _load_adapter(facts: AdapterFacts, to: Publication) -> str:
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({_literal(facts.base)}{more}){note}\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f"{_grown('base') if facts.config.get('trainable_token_indices') else ''}"
         f'model = PeftModel.from_pretrained(base, "{to.repo_id}", revision="{to.tag}")\n'
         + _answering(to)
     )
@@ -275,9 +276,18 @@ def _load_changed(facts: AdapterFacts, to: Publication) -> str:
         f"model = AutoModelForCausalLM.from_pretrained("
         f'{_literal(facts.base)}{more}, dtype="{to.dtype}"){note}\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f"{_grown('model') if facts.config.get('new_tokens') else ''}"
         f'path = hf_hub_download("{to.repo_id}", "changed.safetensors", revision="{to.tag}")\n'
         "changed = load_file(path)\n"
         "assert not model.load_state_dict(changed, strict=False).unexpected_keys\n" + _answering(to)
+    )
+
+
+def _grown(model: str) -> str:
+    """A line of code that gives new tokens rows, where the base has none to spare for them."""
+    return (
+        f"rows = max(len(tokenizer), {model}.get_input_embeddings().num_embeddings)\n"
+        f"{model}.resize_token_embeddings(rows, mean_resizing=False)  # for new tokens\n"
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from registry.errors import UserError
 from registry.identity import BaseIdentity, BaseSpec, identify, locate
+from registry.new_tokens import add_tokens
 from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -136,10 +137,10 @@ def load_chat(name: str, spec: BaseSpec, root: Path) -> Chat:
 
 
 def load_tokenizer(folder: Path, spec: BaseSpec, where: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a base's folder.
+    """The tokenizer in a base's folder, with the tokens that the spec adds to it.
 
     Raises:
-        UserError: there is none that can be loaded.
+        UserError: there is none that can be loaded, or it has one of those tokens already.
     """
     from transformers import AutoTokenizer
 
@@ -149,6 +150,7 @@ def load_tokenizer(folder: Path, spec: BaseSpec, where: str) -> PreTrainedTokeni
         raise UserError(f"no tokenizer can be loaded: {error}", where) from error
     # What is too long is refused with its row; the library's own warning names none.
     made.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    add_tokens(made, spec.new_tokens, where)
     return made
 
 

@@ -15,9 +15,9 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from registry.changed import holds_changed
 from registry.errors import UserError
@@ -25,6 +25,8 @@ from registry.hashing import digest, file_digest
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp4", "int8"]
+# Blanks at its ends would be lost wherever texts are trimmed.
+NewToken = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$")]
 
 NANO = "nano"
 MERGED = "merged:"
@@ -38,7 +40,6 @@ REMEMBER_FROM_BYTES = 64 * 2**20
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -67,7 +68,8 @@ class BaseSpec(BaseModel):
 
     `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
     that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
-    in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA.
+    in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
+    are added to its vocabulary, with rows that training teaches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +80,16 @@ class BaseSpec(BaseModel):
     quantize: Quantization | None = None
     trust_remote_code: bool = False
     license: str | None = None
+    new_tokens: tuple[NewToken, ...] = ()
+
+    @field_validator("new_tokens", mode="after")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        again = next((token for token in value if value.count(token) > 1), None)
+        if again is not None:
+            message = f"'{again}' is there twice"
+            raise ValueError(message)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +156,22 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
     files = weight_files(folder.path)
     if not files and folder.hub is None:
         raise _without_weights(folder.path, where)
-    parameters = _parameters(files) if files else _hub_parameters(folder, where)
+    if files:
+        parameters = _parameters(files)
+    else:
+        from registry.hub_snapshot import stored_parameters
+
+        parameters = stored_parameters(str(folder.hub), where)
     dtype = spec.dtype or _default_dtype(config, parameters)
-    identity = {
+    identity: dict[str, Any] = {
         "format": 1,
         "weights": folder.hub or {file.name: _file_hash(file, root) for file in files},
         "files": None if folder.hub else _identity_files(folder.path, spec),
         "dtype": dtype,
         "quantize": spec.quantize,
     }
+    if spec.new_tokens:
+        identity["new_tokens"] = list(spec.new_tokens)
     return BaseIdentity(
         name=name,
         source=NANO if spec.model == NANO else folder.hub or str(folder.path.name),
@@ -264,64 +283,14 @@ def _without_weights(folder: Path, where: str) -> UserError:
 
 
 def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from registry.hub_snapshot import fetch_snapshot
 
     patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
     patterns += ["*.py"] if spec.trust_remote_code else []
-    try:
-        path = Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=patterns))
-    except LocalEntryNotFoundError:
-        raise UserError(
-            f"{spec.model} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
-            f"{where}.model",
-            fix="give an existing folder, or fetch it once with a connection",
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"{spec.model} has no revision {spec.revision} on the Hub",
-            f"{where}.revision",
-            "a branch, a tag or a commit of it",
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"{spec.model} is neither a folder nor a model on the Hub that you may read",
-            f"{where}.model",
-            "a folder, a Hub id or 'nano'",
-            "check the spelling; for a private or gated model, log in with `hf auth login`",
-        ) from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{spec.model} can't be fetched: {reason}", f"{where}.model") from None
-    if not _COMMIT.fullmatch(path.name):
-        raise UserError(f"{spec.model}: no commit is known for {path}", f"{where}.revision")
+    path = fetch_snapshot(spec.model, spec.revision, patterns, where)
     if weights:
         check_weights(path, where)
     return BaseFolder(path, f"{spec.model}@{path.name}")
-
-
-def _hub_parameters(folder: BaseFolder, where: str) -> int:
-    """Weights of a Hub model whose files aren't here yet, from the headers the Hub serves."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
-
-    repo, _, commit = (folder.hub or "").partition("@")
-    try:
-        found = HfApi().get_safetensors_metadata(repo, revision=commit)
-    except NotASafetensorsRepoError:
-        raise UserError(
-            f"{repo} has no safetensors",
-            f"{where}.model",
-            "*.safetensors: a pickle can run code when it is loaded",
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"weights of {repo} aren't in the cache: {error}", where) from None
-    return sum(found.parameter_count.values())
 
 
 def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:

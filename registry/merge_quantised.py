@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from registry.identity import weight_files
 from registry.merge_changes import parameters_of
 from registry.merge_weights import no_bars
+from registry.new_tokens import begin_rows
 from registry.parity import BOUNDS, distance, logits_of
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def into_original(
             folder, dtype=loaded.dtype, use_safetensors=True
         )
     original = original.to(loaded.device).eval()
+    if loaded.new_tokens:
+        begin_rows(original, loaded.tokenizer, loaded.new_tokens)
     own = parameters_of(original)
     weights = {name: targets.on(name, own[name]).to(own[name].dtype) for name in targets.names}
     return logits_of(original, tokens, weights)

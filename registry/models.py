@@ -29,6 +29,7 @@ from registry.identity import (
     locate,
     nano_folder,
 )
+from registry.new_tokens import begin_rows, ids_of
 from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class LoadedModel:
         device: where it is computed.
         dtype: what it is computed in.
         context: the longest sequence it takes, in tokens.
+        new_tokens: that the spec adds to its vocabulary.
     """
 
     model: PreTrainedModel
@@ -114,6 +116,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     context: int
+    new_tokens: tuple[str, ...] = ()
     _peft: Any = field(default=None, init=False, repr=False)
     _scalings: dict[str, list[tuple[dict[str, float], float]]] = field(
         default_factory=dict, init=False, repr=False
@@ -125,6 +128,11 @@ class LoadedModel:
     def chat(self) -> Chat:
         """How it is spoken to: what of it needs no weights."""
         return Chat(self.tokenizer, self.identity)
+
+    @property
+    def new_rows(self) -> list[int]:
+        """The rows of the embeddings that the new tokens have."""
+        return ids_of(self.tokenizer, self.new_tokens)
 
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Make the model the base alone, or the base with one adapter.
@@ -282,9 +290,12 @@ def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = N
     with _only_our_warnings():
         tokenizer = load_tokenizer(folder, spec, where)
         model = _weights(folder, spec, where, device, dtype)
+        if spec.new_tokens:
+            begin_rows(model, tokenizer, spec.new_tokens)
     model.requires_grad_(requires_grad=False)
     model.eval()
-    return LoadedModel(model, tokenizer, identity, device, dtype, identity.context)
+    context = identity.context
+    return LoadedModel(model, tokenizer, identity, device, dtype, context, spec.new_tokens)
 
 
 def _weights(

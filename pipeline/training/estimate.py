@@ -16,6 +16,7 @@ import torch
 
 from pipeline.training.compute import DTYPES
 from pipeline.training.lora import target_layers
+from pipeline.training.new_rows import new_rows
 from pipeline.training.packing import Batch
 from pipeline.training.rates import Rates, measured_rates
 from pipeline.training.whole import chosen_weights, decoder_layers
@@ -320,7 +321,9 @@ def _trained(loaded: LoadedModel, spec: TrainSpec) -> tuple[int, int]:
         # A magnitude for each output; PEFT's forward keeps both products and their sum.
         trained += sum(o for _, o in sides)
         kept += 3 * sum(o for _, o in sides)
-    return trained, kept
+    rows = sum(len(ids) for ids in new_rows(loaded).values())
+    width = loaded.model.get_input_embeddings().weight.shape[1]
+    return trained + rows * width, kept
 
 
 def layer_sides(layer: Any) -> tuple[int, int]:

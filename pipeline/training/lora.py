@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from pipeline.training import processes
+from pipeline.training.new_rows import keep_masters, new_rows
 from registry.errors import UserError
 from registry.quiet import quiet_libraries
 
@@ -100,6 +101,7 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
         use_dora=spec.method == "dora",
         use_rslora=spec.method == "rslora",
         init_lora_weights="pissa" if spec.method == "pissa" else True,
+        trainable_token_indices=new_rows(loaded) or None,
     )
     use_cache = getattr(model.config, "use_cache", None)
     try:
@@ -114,6 +116,7 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
     config.base_model_name_or_path = loaded.identity.name
     try:
         fuse_lora(model)
+        keep_masters(model)
         yield peft_model
     finally:
         peft_model.unload()
@@ -288,10 +291,11 @@ def save_adapter(
 def _write_difference(path: Path, start: dict[str, torch.Tensor]) -> None:
     from safetensors.torch import load_file, save_file
 
+    trained = load_file(path)
     both = {
-        name: torch.cat([tensor, start[name].cpu()])
+        name: torch.cat([trained[name], begun.cpu()])
         if ".lora_A." in name
-        else torch.cat([tensor, -start[name].cpu()], dim=1)
-        for name, tensor in load_file(path).items()
+        else torch.cat([trained[name], -begun.cpu()], dim=1)
+        for name, begun in start.items()
     }
-    save_file(both, path, metadata={"format": "pt"})
+    save_file(trained | both, path, metadata={"format": "pt"})

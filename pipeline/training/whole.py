@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pipeline.training import processes
+from pipeline.training.new_rows import refuse_untrained
 from registry.changed import write_changed
 from registry.errors import UserError
 
@@ -43,6 +44,7 @@ def whole_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Mapping[str,
             where="train.method",
             expected="lora or a kind of it; or a base without `quantize`",
         )
+    refuse_untrained(loaded, spec)
     chosen = chosen_weights(model, spec)
     before = {name: parameter.data for name, parameter in chosen.items()}
     use_cache = getattr(model.config, "use_cache", None)
@@ -121,4 +123,6 @@ def save_changed(
     facts: dict[str, Any] = {"base": loaded.identity.name, "method": spec.method}
     if spec.method == "freeze":
         facts["layers"] = spec.layers
+    if loaded.new_tokens:
+        facts["new_tokens"] = list(loaded.new_tokens)
     write_changed(folder, trained, facts)

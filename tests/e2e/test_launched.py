@@ -26,6 +26,7 @@ with socket.socket() as free:
     PORT = str(free.getsockname()[1])
 BIN = Path(sys.executable).parent
 SPEC = {
+    "{model: base}": "{model: base, new_tokens: [positive]}",
     "rank: 4": "rank: 4, seed: 3",
     "epochs: 1, batch_tokens: 1024": "epochs: 1, batch_tokens: 512",
 }

@@ -1,0 +1,90 @@
+"""A base on the Hub: its files at a commit, and what is known of it before they are fetched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], where: str) -> Path:
+    """Return the folder in the Hub's cache with a repository's files; its name is the commit.
+
+    Args:
+        repo: its id.
+        revision: a branch, a tag or a commit.
+        patterns: the files that are wanted.
+        where: the base in the spec, for the message.
+
+    Raises:
+        UserError: there is none that may be read, no such revision, or the Hub isn't reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns]))
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
+            f"{where}.model",
+            fix="give an existing folder, or fetch it once with a connection",
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(
+            f"{repo} has no revision {revision} on the Hub",
+            f"{where}.revision",
+            "a branch, a tag or a commit of it",
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{repo} is neither a folder nor a model on the Hub that you may read",
+            f"{where}.model",
+            "a folder, a Hub id or 'nano'",
+            "check the spelling; for a private or gated model, log in with `hf auth login`",
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{repo} can't be fetched: {reason}", f"{where}.model") from None
+    if not _COMMIT.fullmatch(path.name):
+        raise UserError(f"{repo}: no commit is known for {path}", f"{where}.revision")
+    return path
+
+
+def stored_parameters(pinned: str, where: str) -> int:
+    """Count the weights of a model whose files aren't here yet, by the headers the Hub serves.
+
+    Args:
+        pinned: 'owner/repo@commit'.
+        where: for the message.
+
+    Raises:
+        UserError: it has no safetensors, or the Hub isn't reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+
+    repo, _, commit = pinned.partition("@")
+    try:
+        found = HfApi().get_safetensors_metadata(repo, revision=commit)
+    except NotASafetensorsRepoError:
+        raise UserError(
+            f"{repo} has no safetensors",
+            f"{where}.model",
+            "*.safetensors: a pickle can run code when it is loaded",
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"weights of {repo} aren't in the cache: {error}", where) from None
+    return sum(found.parameter_count.values())
