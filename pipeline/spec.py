@@ -162,7 +162,7 @@ def _settled(spec: Spec, root: Folder, problems: list[Problem]) -> Spec:
         at = ("datasets", name, "path")
         if isinstance(dataset.path, str):
             _expanded(dataset.path, at, problems)  # kept as written: so it is recorded
-        else:
+        elif dataset.path is not None:
             for split, text in dataset.path.items():
                 _expanded(text, (*at, split), problems)
     capabilities = {

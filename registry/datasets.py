@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.errors import UserError, damaged
-from registry.formats import SHAPES, Format, FormatName, detect
-from registry.llamafactory import read_entry
-from registry.paths import resolve
-from registry.readers import columns_of, read_records
+from registry.formats import FormatName
 from registry.rows import HELD, SPLITS, Row, row_from
+from registry.shapes import CONVERSATIONAL, SHAPES
+from registry.sources import SourceFile, Sources, source_files, sources
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from registry.store import ObjectRef, Store
 
-_SAMPLE = 100  # records that may be unreadable before the format is given up on
+__all__ = [
+    "DatasetSpec",
+    "SourceFile",
+    "Sources",
+    "SplitSpec",
+    "TurnSpec",
+    "load_rows",
+    "source_files",
+    "sources",
+]
+
+_Split = Literal["train", "dev", "test"]
+_Roles = Literal["system", "user", "assistant", "tool", "function_call"]
 
 Size = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
@@ -46,17 +55,46 @@ class SplitSpec(BaseModel):
         return self
 
 
+class TurnSpec(BaseModel):
+    """Under which keys a conversation's turns have what, as in {role: from, content: value}."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: str = Field("role", description="Who speaks.")
+    content: str = Field("content", description="What is said.")
+    train: str | None = Field(
+        None,
+        description="Whether an assistant's turn is trained, true or false; weight without it.",
+    )
+
+
 class DatasetSpec(BaseModel):
     """Rows: where they are, which columns hold what, and which of them are kept for measuring."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str | dict[Literal["train", "dev", "test"], str] = Field(
+    path: str | dict[_Split, str] | None = Field(
+        None,
         description=(
-            "A file (.csv .tsv .json .jsonl .ndjson .parquet .txt), or a file for each of train, "
-            "dev and test; relative to the workspace; ${NAME} is an environment variable. For "
-            "llamafactory: the folder with dataset_info.json."
-        )
+            "A file (.csv .tsv .json .jsonl .ndjson .txt, also with .gz or .zst, .parquet .arrow "
+            ".feather), a folder of them or a glob, or one for each of train, dev and test; "
+            "relative to the workspace; ${NAME} is an environment variable. For llamafactory: the "
+            "folder with dataset_info.json."
+        ),
+    )
+    hub: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="A dataset on the Hub, as owner/name; instead of path.",
+    )
+    revision: str | None = Field(None, description="Of hub: a branch, a tag or, best, a commit.")
+    subset: str | None = Field(None, description="Of hub: one of its subsets (configs).")
+    splits: dict[_Split, str] | None = Field(
+        None, description="Of hub: which of its splits each is; its train by default."
+    )
+    sql: str | dict[_Split, str] | None = Field(
+        None,
+        description="A SELECT over the workspace's files, run by DuckDB; instead of path.",
     )
     format: FormatName | None = Field(
         None, description="How a record becomes a row; found out from the first record if left out."
@@ -65,6 +103,12 @@ class DatasetSpec(BaseModel):
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="Which column holds which part, as in {input: text, output: category}.",
+    )
+    turns: TurnSpec | None = Field(
+        None, description="Under which keys turns have what, as in {role: from, content: value}."
+    )
+    roles: dict[_Roles, list[str]] | None = Field(
+        None, description="What its words for roles mean, as in {user: [human], assistant: [bot]}."
     )
     license: str | None = Field(None, description="The licence of the rows, for the record.")
     split: SplitSpec = Field(
@@ -77,91 +121,62 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.path:
-            message = "path names no file"
+        places = [key for key in ("path", "hub", "sql") if getattr(self, key) is not None]
+        if len(places) != 1:
+            named = f"; this one names {' and '.join(places)}" if places else ""
+            message = f"it needs one of path, hub and sql, where its rows are{named}"
             raise ValueError(message)
+        if not getattr(self, places[0]):
+            message = f"{places[0]} names no file"
+            raise ValueError(message)
+        of_hub = [k for k in ("revision", "subset", "splits") if getattr(self, k) is not None]
+        if of_hub and self.hub is None:
+            message = f"{of_hub[0]} is for hub alone"
+            raise ValueError(message)
+        if self.splits is not None and not self.splits:
+            message = "splits names no split"
+            raise ValueError(message)
+        self._check_format()
+        return self
+
+    def _check_format(self) -> None:
         if self.format == "llamafactory":
             self._check_llamafactory()
-        elif self.name is not None:
+            return
+        if self.name is not None:
             message = "name is for format: llamafactory alone"
             raise ValueError(message)
-        elif self.format is not None and (wrong := _unknown_part(self.columns, self.format)):
+        written = "turns" if self.turns else "roles" if self.roles else None
+        if written and self.format is not None and self.format not in CONVERSATIONAL:
+            message = f"{written} is for the formats {', '.join(CONVERSATIONAL)}"
+            raise ValueError(message)
+        if self.format is not None and (wrong := unknown_part(self.columns, self.format)):
             raise ValueError(wrong)
-        return self
 
     def _check_llamafactory(self) -> None:
         if self.name is None:
             message = "format: llamafactory needs name, an entry of dataset_info.json"
             raise ValueError(message)
-        if self.columns or not isinstance(self.path, str):
+        if self.columns or self.turns or self.roles or not isinstance(self.path, str):
             message = "format: llamafactory takes one folder as path, and columns from its entry"
             raise ValueError(message)
 
     @property
+    def places(self) -> Mapping[str, str]:
+        """For each split that is given: its path, its query, or the Hub's split."""
+        if self.hub is not None:
+            return {str(k): v for k, v in (self.splits or {"train": "train"}).items()}
+        given = self.path if self.path is not None else self.sql
+        if isinstance(given, dict):
+            return {str(split): place for split, place in given.items()}
+        return {"train": given or ""}
+
+    @property
     def carved(self) -> tuple[Literal["dev", "test"], ...]:
         """The splits that no file is given for and that are carved out of train."""
-        given = {"train"} if isinstance(self.path, str) else set(self.path)
-        if "train" not in given:
+        if "train" not in self.places:
             return ()
-        return tuple(split for split in ("dev", "test") if split not in given)
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a dataset; `label` is how it is recorded, without this machine's folders."""
-
-    path: Path
-    label: str
-    split: str
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The files of a dataset and how to read them; at most `num_samples` rows of them."""
-
-    files: tuple[SourceFile, ...]
-    format: Format
-    num_samples: int | None = None
-
-
-def source_files(spec: DatasetSpec, root: Path) -> tuple[SourceFile, ...]:
-    """Return the files that a dataset names, whether they are there or not.
-
-    Raises:
-        UserError: a path with an unset variable; a LLaMA-Factory folder or entry at fault.
-    """
-    if spec.format == "llamafactory":
-        folder = str(spec.path)
-        files = read_entry(resolve(folder, root), str(spec.name)).files
-        return tuple(SourceFile(path, f"{folder}/{path.name}", "train") for path in files)
-    path = spec.path
-    given = {"train": path} if isinstance(path, str) else {str(k): v for k, v in path.items()}
-    return tuple(
-        SourceFile(resolve(given[split], root), _label(given[split], root), split)
-        for split in SPLITS
-        if split in given
-    )
-
-
-def sources(spec: DatasetSpec, root: Path) -> Sources:
-    """Return the files of a dataset with their format, and check the columns they declare.
-
-    Raises:
-        UserError: as `source_files`; a file that is missing, that no format fits, or that lacks
-            a column.
-    """
-    files = source_files(spec, root)
-    if spec.format == "llamafactory":
-        entry = read_entry(resolve(str(spec.path), root), str(spec.name))
-        form, samples = entry.format, entry.num_samples
-    else:
-        name = spec.format or _detected(files[0], spec)
-        if wrong := _unknown_part(spec.columns, name):
-            raise UserError(wrong, where=files[0].label)
-        form, samples = Format(SHAPES[name], spec.columns), None
-    for file in files:
-        _check_columns(file, form)
-    return Sources(files, form, samples)
+        return tuple(split for split in ("dev", "test") if split not in self.places)
 
 
 def load_rows(store: Store, version_id: str, *, splits: Collection[str] | None = None) -> list[Row]:
@@ -211,17 +226,6 @@ def _read(ref: ObjectRef, name: str) -> Any:
         raise damaged(ref.path / name, error) from error
 
 
-def _unknown_part(columns: Mapping[str, str], name: FormatName) -> str | None:
-    """Return what is wrong with the parts that the spec maps, if anything."""
-    parts = SHAPES[name].parts
-    for part in columns:
-        if part not in parts:
-            near = get_close_matches(part, parts, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            return f"columns: no part '{part}' in format {name}, which has {', '.join(parts)}{hint}"
-    return None
-
-
 def _is_in(column: Any, values: Sequence[int] | Sequence[str]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -233,44 +237,12 @@ def _uid(ref: dict[str, Any]) -> int:
     return int(ref["row_uid"])
 
 
-def _label(text: str, root: Path) -> str:
-    """Return a path as it is recorded: as written, or relative to the workspace."""
-    path = Path(text)
-    if path.is_absolute():
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    return path.as_posix()
-
-
-def _detected(file: SourceFile, spec: DatasetSpec) -> FormatName:
-    """Return the format that the file's first readable record looks like."""
-    first = None
-    for count, record in enumerate(read_records(file.path)):
-        if record.value is not None or count >= _SAMPLE:
-            first = record.value
-            break
-    found = detect(first or {}, spec.columns)
-    if found is None:
-        columns = ", ".join(map(str, first)) if first else "none"
-        raise UserError(
-            f"no format fits this file, whose first record has the columns: {columns}",
-            where=file.label,
-            fix="name its format, or map its columns, as {input: question, output: answer}",
-        )
-    return found
-
-
-def _check_columns(file: SourceFile, form: Format) -> None:
-    """Refuse a file whose header lacks a column that is needed or that the spec maps."""
-    declared = columns_of(file.path)
-    if declared is None:
-        return
-    mapped = () if form.strict else form.columns.values()
-    for column in dict.fromkeys((*form.required_columns, *mapped)):
-        if column not in declared:
-            near = get_close_matches(column, declared, n=1)
-            raise UserError(
-                f"no column '{column}'",
-                where=f"{file.label}:1",
-                expected=f"one of its columns {', '.join(declared)}",
-                fix=f"did you mean '{near[0]}'?" if near else "map it under columns:",
-            )
+def unknown_part(columns: Mapping[str, str], name: FormatName) -> str | None:
+    """Return what is wrong with the parts that the spec maps, if anything."""
+    parts = SHAPES[name].parts
+    for part in columns:
+        if part not in parts:
+            near = get_close_matches(part, parts, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            return f"columns: no part '{part}' in format {name}, which has {', '.join(parts)}{hint}"
+    return None

@@ -8,12 +8,16 @@ absent and not its default; a source on the Hub goes before a script, and a scri
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from registry.data_files import files_in, refuse_unknown
 from registry.errors import UserError
-from registry.formats import Format, alpaca_shape, turns_shape
+from registry.formats import Format
+from registry.hub_data import HubSource
+from registry.shapes import TEXT, alpaca_shape, strict_shape
 from registry.turns import Dialect
 
 if TYPE_CHECKING:
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INFO = "dataset_info.json"
-_HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url")
+_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")  # the oldest datasets have no owner
+_OTHER_HUBS = ("ms_hub_url", "om_hub_url")
 _MEDIA = ("images", "videos", "audios")
 _ALPACA = {
     "prompt": "instruction",
@@ -53,19 +58,29 @@ _MEANS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of `dataset_info.json`, resolved: its files, their format, how many rows."""
+    """One entry of `dataset_info.json`, resolved: where its rows are, their format, how many.
 
-    files: tuple[Path, ...]
+    Attributes:
+        files: each file with its name in the folder; none where `hub` says where the rows are.
+        format: how a record becomes a row.
+        num_samples: take at most so many rows.
+        hub: the dataset on the Hub that the entry names.
+        why: what the format was read from, for people.
+    """
+
+    files: tuple[tuple[Path, str], ...]
     format: Format
     num_samples: int | None = None
+    hub: HubSource | None = None
+    why: str = ""
 
 
 def read_entry(folder: Path, name: str) -> Entry:
     """Return the entry `name` of the folder's `dataset_info.json`.
 
     Raises:
-        UserError: no such folder, file or entry; an entry whose file is missing, which is on a
-            hub, is a script, or needs pictures or sound.
+        UserError: no such folder, file or entry; an entry whose file is missing, which is on
+            another hub, is a script, or needs pictures or sound.
     """
     info = _info(folder)
     where = f"{folder / INFO}: entry '{name}'"
@@ -80,8 +95,11 @@ def read_entry(folder: Path, name: str) -> Entry:
     entry = info[name]
     if not isinstance(entry, dict):
         raise UserError("not an object", where=where)
-    files = _files(folder, entry, where)
-    return Entry(files, _format(entry, where), _count(entry, where))
+    hub = _hub(entry, where)
+    files = () if hub is not None else _files(folder, entry, where)
+    form = _format(entry, where)
+    why = f"entry '{name}' of {INFO}, {entry.get('formatting', 'alpaca')}"
+    return Entry(files, form, _count(entry, where), hub, why)
 
 
 def _info(folder: Path) -> Mapping[str, Any]:
@@ -101,28 +119,59 @@ def _info(folder: Path) -> Mapping[str, Any]:
     return info
 
 
-def _files(folder: Path, entry: Mapping[str, Any], where: str) -> tuple[Path, ...]:
-    for key in (*_HUBS, "script_url"):
+def _hub(entry: Mapping[str, Any], where: str) -> HubSource | None:
+    """Return the Hub's dataset that the entry names, which goes before a script and a file."""
+    repo = entry.get("hf_hub_url")
+    if not repo:
+        return None
+    if not isinstance(repo, str) or not _REPO.fullmatch(repo):
+        raise UserError(f"hf_hub_url is {repo!r}", where=where, expected="owner/name")
+    texts = {key: _text(entry, key, where) for key in ("revision", "subset", "folder", "split")}
+    split = texts["split"] or "train"
+    if not split.replace("_", "").replace("-", "").isalnum():
+        raise UserError(f"split is '{split}'", where=where, expected="the name of one split")
+    return HubSource(
+        repo, texts["revision"], texts["subset"], texts["folder"], splits={"train": split}
+    )
+
+
+def _files(folder: Path, entry: Mapping[str, Any], where: str) -> tuple[tuple[Path, str], ...]:
+    for key in (*_OTHER_HUBS, "script_url"):
         if entry.get(key):
+            told = (
+                "a dataset's script is never run" if key == "script_url" else "that hub isn't asked"
+            )
             raise UserError(
-                f"its rows are at {key} {entry[key]}, and a LLaMA-Factory entry is read here from "
-                "local files alone",
+                f"its rows are at {key} {entry[key]}, and {told}",
                 where=where,
-                fix="download it and give the entry a file_name",
+                fix="download it and give the entry a file_name alone",
             )
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise UserError("no file_name", where=where, expected="a file or folder beside it")
+    if (split := _text(entry, "split", where)) not in (None, "train"):
+        raise UserError(
+            f"split is '{split}', and files beside it are train alone",
+            where=where,
+            fix="give the split a file and an entry of its own",
+        )
     path = folder / name
-    if path.is_dir():
-        files = tuple(sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != "."))
-    else:
-        files = (path,) if path.is_file() else ()
-    if not files:
+    names = files_in(path) if path.is_dir() else ()
+    if path.is_file():
+        return ((path, name),)
+    if not names:
         raise UserError(
             f"its file {name} is missing", where=where, fix=f"put it in {folder}, or drop the entry"
         )
-    return files
+    refuse_unknown(list(names), where)
+    return tuple((path / inner, f"{name.rstrip('/')}/{inner}") for inner in names)
+
+
+def _text(entry: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = entry.get(key)
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise UserError(f"{key} is {value!r}", where=where, expected="a text")
 
 
 def _format(entry: Mapping[str, Any], where: str) -> Format:
@@ -136,16 +185,21 @@ def _format(entry: Mapping[str, Any], where: str) -> Format:
     extra = _extra(entry, columns or {}, where)
     if kind == "alpaca":
         given = _ALPACA_DEFAULTS if columns is None else _renamed(columns, _ALPACA)
+        if set(given) == {"instruction"} and not extra:  # as its pre-training sets have it
+            return Format(TEXT, {"text": given["instruction"]}, strict=True)
         shape = alpaca_shape(tuple(extra))
+        needed: tuple[str, ...] = ("prompt", "query")
     elif kind in ("sharegpt", "openai"):
         given = {"messages": "conversations"} if columns is None else _renamed(columns, _TURNS)
-        shape = turns_shape(_dialect(entry, where), strict=True, extra=tuple(extra))
+        results = kind == "openai"
+        shape = strict_shape(_dialect(entry, where), extra=tuple(extra), several_results=results)
+        needed = ("messages",)
     else:
-        raise UserError(f"unknown formatting '{kind}'", where=where, expected="alpaca or sharegpt")
-    needed = "instruction" if kind == "alpaca" else "messages"
-    if needed not in given:
-        key = "prompt" if kind == "alpaca" else "messages"
-        raise UserError(f"its columns name no {key}", where=where)
+        expected = "alpaca, sharegpt or openai"
+        raise UserError(f"unknown formatting '{kind}'", where=where, expected=expected)
+    names = _ALPACA if kind == "alpaca" else _TURNS
+    if not any(names[key] in given for key in needed):
+        raise UserError(f"its columns name no {' or '.join(needed)}", where=where)
     return Format(shape, {**given, **extra}, strict=True)
 
 

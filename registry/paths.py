@@ -8,6 +8,9 @@ from pathlib import Path
 
 from registry.errors import UserError
 
+CACHE = Path(".gapmend") / "cache"
+"""What can be made or fetched again, in a workspace: no part of its store."""
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 

@@ -27,12 +27,18 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one source writes turns: the keys of role and text, and what its roles mean."""
+    """How one source writes turns: the keys of role and text, and what its roles mean.
+
+    `train_key` holds whether an assistant's turn is trained; None: OpenAI's `weight`, 0 or 1.
+    """
 
     role_key: str
     content_key: str
     roles: Mapping[str, str]  # its word -> system, user, assistant, call or tool
+    train_key: str | None = None
 
+
+_READ = ("tool_calls", "function_call", "tool_call_id", "name", "weight")  # beside its own keys
 
 SHAREGPT = Dialect(
     "from",
@@ -58,7 +64,9 @@ OPENAI = Dialect(
         "system": "system",
         "developer": "system",
         "user": "user",
+        "human": "user",
         "assistant": "assistant",
+        "gpt": "assistant",
         "tool": "tool",
         "function": "tool",
     },
@@ -84,6 +92,8 @@ def turns_of(value: object, dialect: Dialect) -> Turns:
     if not isinstance(value, list) or not value:
         raise UnusableError("no turns")
     messages = [turn_of(turn, dialect) for turn in value]
+    if any(message.role == "tool" for message in messages):
+        messages = _results_in_order(value, messages)
     if messages[0].role == "system":
         return Turns(messages[0].content, tuple(messages[1:]))
     return Turns(None, tuple(messages))
@@ -111,16 +121,34 @@ def turn_of(turn: object, dialect: Dialect) -> Message:
         "" if content is None and calls is not None else _text(content),
         tool_calls=calls,
         name=name if isinstance(name, str) and name else None,
-        train=_trained(turn),
+        train=_trained(turn, dialect.train_key) if role == "assistant" else None,
     )
 
 
-def strictly_alternating(messages: Sequence[Message]) -> None:
+def keys_left_out(turn: object, dialect: Dialect) -> frozenset[str]:
+    """Return the keys of a turn that say something and have no place in a row."""
+    if not isinstance(turn, dict):
+        return frozenset()
+    read = {dialect.role_key, dialect.content_key, dialect.train_key, *_READ}
+    return frozenset(str(key) for key, value in turn.items() if key not in read and value)
+
+
+def strictly_alternating(messages: Sequence[Message], *, several_results: bool) -> None:
     """Check LLaMA-Factory's order: user or tool, then assistant, and again.
+
+    Args:
+        messages: the turns, without a leading system text.
+        several_results: results of tools that follow each other count as one turn.
 
     Raises:
         UnusableError: a turn is out of order.
     """
+    if several_results:
+        messages = [
+            message
+            for before, message in zip((None, *messages), messages, strict=False)
+            if before is None or not before.role == message.role == "tool"
+        ]
     for index, message in enumerate(messages):
         expected = ("user", "tool") if index % 2 == 0 else ("assistant",)
         if message.role not in expected:
@@ -249,7 +277,38 @@ def _part(part: object) -> str:
     raise UnusableError("a part of a turn is not text", f"{kind}")
 
 
-def _trained(turn: Mapping[str, Any]) -> bool | None:
-    """Read OpenAI's `weight`: 0 keeps an assistant's turn out of the loss."""
-    weight = turn.get("weight")
-    return None if weight is None else bool(weight)
+def _trained(turn: Mapping[str, Any], key: str | None) -> bool | None:
+    """Read whether an assistant's turn is in the loss: OpenAI's `weight`, or the key named."""
+    said = turn.get(key or "weight")
+    if said is None:
+        return None
+    if said not in (0, 1):  # true and false are 1 and 0 to Python
+        raise UnusableError(f"{key or 'weight'} is not 0 or 1", f"{said!r}")
+    return bool(said)
+
+
+def _results_in_order(turns: Sequence[Any], messages: Sequence[Message]) -> list[Message]:
+    """Put the results of several calls in the order of the calls that their ids name.
+
+    Ids are not kept, so that the order alone says which result is whose.
+    """
+    ordered = list(messages)
+    at = 0
+    while at < len(messages):
+        end = at + 1
+        while end < len(messages) and messages[end].role == "tool":
+            end += 1
+        asked = _ids_of_calls(turns[at])
+        told = [turn.get("tool_call_id") for turn in turns[at + 1 : end]]
+        if all(one in asked for one in told):
+            places = sorted(range(len(told)), key=lambda place: asked.index(told[place]))
+            ordered[at + 1 : end] = [messages[at + 1 + place] for place in places]
+        at = end
+    return ordered
+
+
+def _ids_of_calls(turn: Mapping[str, Any]) -> list[Any]:
+    calls = turn.get("tool_calls")
+    if not isinstance(calls, list):
+        return []
+    return [call["id"] for call in calls if isinstance(call, dict) and call.get("id") is not None]

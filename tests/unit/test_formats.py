@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.formats import SHAPES, Format, detect
+from registry.formats import SHAPES, Format
 from registry.rows import Content, Message
 from registry.turns import UnusableError
 
@@ -158,27 +158,6 @@ def test_text_is_one_message_of_its_own_role() -> None:
         "text", (Message("text", "Es war einmal"),)
     )
     assert reason("text", {"text": " "}) == "empty text"
-
-
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        ("instruction input output", "alpaca"),
-        ("conversations tools", "sharegpt"),
-        ("messages", "messages"),
-        ("prompt completion", "prompt_completion"),
-        ("prompt chosen rejected", "preference"),
-        ("input output lang", "columns"),
-        ("text", "text"),
-        ("foo bar", None),
-    ],
-)
-def test_the_format_is_found_from_the_columns(keys: str, expected: str | None) -> None:
-    assert detect(dict.fromkeys(keys.split()), {}) == expected
-
-
-def test_mapped_columns_decide_the_format_first() -> None:
-    assert detect({"text": 1, "messages": 1}, {"input": "text", "output": "y"}) == "columns"
 
 
 def test_bytes_and_odd_cells_are_unusable_and_not_an_error() -> None:

@@ -84,7 +84,7 @@ def test_a_folder_is_read_file_by_file_and_samples_are_counted(tmp_path: Path) -
     for name in ("b.jsonl", "a.jsonl", ".hidden"):
         (tmp_path / "many" / name).write_text("")
     found = entry(tmp_path, file_name="many", num_samples=5)
-    assert [path.name for path in found.files] == ["a.jsonl", "b.jsonl"]
+    assert [name for _, name in found.files] == ["many/a.jsonl", "many/b.jsonl"]
     assert found.num_samples == 5
 
 
@@ -92,7 +92,9 @@ def test_a_folder_is_read_file_by_file_and_samples_are_counted(tmp_path: Path) -
     ("described", "message"),
     [
         ({"file_name": "gone.json"}, r"entry 'entry': its file gone\.json is missing"),
-        ({"hf_hub_url": "me/rows"}, "its rows are at hf_hub_url me/rows"),
+        ({"hf_hub_url": "a/b/c"}, "hf_hub_url is 'a/b/c'; expected owner/name"),
+        ({"hf_hub_url": "me/rows", "split": "train[:9]"}, r"split is 'train\[:9\]'"),
+        ({"ms_hub_url": "me/rows"}, "its rows are at ms_hub_url me/rows, and that hub isn't asked"),
         ({"script_url": "me.py"}, r"its rows are at script_url me\.py"),
         ({"columns": {"messages": "m", "images": "i"}}, "it needs images; only text is read"),
         ({"formatting": "parquet"}, "unknown formatting 'parquet'"),

@@ -147,17 +147,16 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
             "path: rows.csv\n    format: alpca",
             (
                 'gapmend.yaml:5: datasets.rows.format: given "alpca"; expected columns, alpaca, '
-                "sharegpt, messages, prompt_completion, text, preference, llamafactory; did you "
-                "mean 'alpaca'?"
+                "sharegpt, messages, prompt_completion, text, preference, feedback, llamafactory; "
+                "did you mean 'alpaca'?"
             ),
         ),
         (
             "    path: rows.csv\n",
             "",
             (
-                "gapmend.yaml:3: datasets.rows.path: this key is missing; expected a file (.csv "
-                ".tsv "
-                ".json .jsonl .ndjson .parquet .txt), or a file for each of train, dev and test"
+                "gapmend.yaml:3: datasets.rows: it needs one of path, hub and sql, where its rows "
+                "are"
             ),
         ),
         (

@@ -1,0 +1,19 @@
+"""One record of a data file, as every reader gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file: its columns, or why it can't be read.
+
+    `line` is the physical line where it begins (of a compressed file, the line of its text), for
+    JSON arrays the element's number and for Parquet and Arrow the row's number, all from 1.
+    """
+
+    line: int
+    value: dict[str, Any] | None
+    error: str | None = None
