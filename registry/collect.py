@@ -5,89 +5,141 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from registry.chunks import Reject, first_usable, read_chunks
 from registry.errors import UserError
-from registry.readers import read_records
-from registry.rows import Row, answer, content_hash, user_text
-from registry.splits import strongest
-from registry.turns import UnusableError
+from registry.hash_index import HashIndex, as_texts, hashes_of
+from registry.rows import Row
+from registry.splits import CODED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Sequence
 
-    from registry.datasets import SourceFile, Sources
-    from registry.readers import Record
-    from registry.rows import Content
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from registry.contents import ContentWriter
+    from registry.datasets import Sources
+    from registry.splits import Codes, Numbers
+    from registry.spool import Spool
 
 _COMMONEST = 3  # reasons named when ingest stops
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
-    """Where a row stands: file as recorded, line from 1, and the split of that file."""
+@dataclass(frozen=True)
+class Occurrences:
+    """Where contents stand, by column, in the order in which they were read.
 
-    file: str
-    line: int
-    split: str
+    Attributes:
+        rows: the place of the content.
+        files: the number of the file among the sources.
+        lines: in it, from 1.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A record that was not taken; equal `reason`s are counted together."""
-
-    file: str
-    line: int
-    reason: str
-    detail: str = ""
-
-    @property
-    def text(self) -> str:
-        """The reason with what tells this record apart."""
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+    rows: Numbers
+    files: NDArray[np.int32]
+    lines: Numbers
 
 
-@dataclass(slots=True)
-class Entry:
-    """One content, wherever it occurs; `meta` is of its first occurrence."""
-
-    row_hash: str
-    text: str
-    meta: str
-    sources: list[Occurrence]
-
-    @property
-    def given(self) -> str:
-        """The strongest split among its files."""
-        return strongest(source.split for source in self.sources)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Collected:
-    """All of a dataset's files, read."""
+    """All of a dataset's files, read.
 
-    entries: dict[str, Entry] = field(default_factory=dict)  # by row_hash, in source order
-    rejects: list[Reject] = field(default_factory=list)
-    records: int = 0
+    Attributes:
+        index: the hash of each content, in the order in which they came.
+        files: label and split of each file.
+        occurrences: of the contents.
+        uids: of each content.
+        rejects: records that were not taken.
+        records: how many there were.
+    """
+
+    index: HashIndex
+    files: tuple[tuple[str, str], ...]
+    occurrences: Occurrences
+    uids: Numbers
+    rejects: tuple[Reject, ...]
+    records: int
+
+    def __len__(self) -> int:
+        """How many contents there are."""
+        return len(self.index)
+
+    @property
+    def given(self) -> Codes:
+        """The strongest split among the files of each content."""
+        found = np.zeros(len(self), np.uint8)
+        np.maximum.at(found, self.occurrences.rows, self._splits)
+        return found
 
     @property
     def leaked(self) -> int:
         """How many contents stand in files of more than one split."""
-        return sum(len({s.split for s in e.sources}) > 1 for e in self.entries.values())
+        seen = np.zeros(len(self), np.uint8)
+        np.bitwise_or.at(seen, self.occurrences.rows, np.left_shift(1, self._splits, dtype="u1"))
+        return int(np.count_nonzero(seen & (seen - np.uint8(1))))
+
+    @property
+    def _splits(self) -> Codes:
+        codes = np.array([CODED.index(split) for _, split in self.files], np.uint8)
+        return codes[self.occurrences.files]
 
 
-@dataclass(frozen=True, slots=True)
-class _Usable:
-    content: Content
-    row_hash: str
-    meta: str
+class Collector:
+    """Takes rows as they are read, and keeps of each what a version says of it."""
+
+    def __init__(self, writer: ContentWriter, spool: Spool) -> None:
+        """Contents go to `writer`; `meta` and `text` of each to `spool`, in the same order."""
+        self._writer = writer
+        self._spool = spool
+        self._index = HashIndex()
+        self._uids: list[Numbers] = []
+        self._found: list[tuple[Numbers, NDArray[np.int32], Numbers]] = []
+        self._rejects: list[Reject] = []
+        self._records = 0
+
+    def add(
+        self, table: pa.Table, files: int | NDArray[np.int32], lines: Sequence[int] | Numbers
+    ) -> None:
+        """Take rows, as `Chunk.table` has them: of one file, or each with the number of its own."""
+        hashes = hashes_of(table["row_hash"].combine_chunks())
+        rows, first = self._index.place(hashes)
+        numbers = np.broadcast_to(np.asarray(files, np.int32), len(rows))
+        self._found.append((rows, numbers, np.asarray(lines, np.int64)))
+        if not first.all():
+            table, hashes = table.filter(first), hashes[first]
+        self._spool.write(table)
+        self._uids.append(self._writer.take(hashes, table.drop_columns(["meta", "text"])))
+
+    def reject(self, rejects: Sequence[Reject], records: int) -> None:
+        """Count records, and keep those that were not taken."""
+        self._rejects += rejects
+        self._records += records
+
+    def collected(self, files: Sequence[tuple[str, str]]) -> Collected:
+        """Return all that was taken; `files` are labels and splits."""
+        empty = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+        rows, numbers, lines = (
+            np.concatenate(parts) for parts in zip(empty, *self._found, strict=True)
+        )
+        return Collected(
+            index=self._index,
+            files=tuple(files),
+            occurrences=Occurrences(rows, numbers, lines),
+            uids=np.concatenate([empty[0], *self._uids]),
+            rejects=tuple(self._rejects),
+            records=self._records,
+        )
 
 
 def collect(
     sources: Sources,
     labels: Collection[str] | None,
-    take: Callable[[str, Content], None],
+    collector: Collector,
     advance: Callable[[int], None],
 ) -> Collected:
     """Read every record of every file.
@@ -95,26 +147,23 @@ def collect(
     Args:
         sources: the files and their format.
         labels: the answers that are allowed; None allows any.
-        take: called once for each content, with its hash.
+        collector: takes them.
         advance: told the number of records read since the last call.
 
     Raises:
         UserError: a file that can't be read as a whole.
     """
-    found = Collected()
     sample = _sample(sources, labels)
-    for file in sources.files:
-        for record in read_records(file.path):
-            found.records += 1
-            advance(1)
-            try:
-                usable = _usable(record, sources, labels)
-            except UnusableError as error:
-                found.rejects.append(Reject(file.label, record.line, error.reason, error.detail))
-                continue
-            if sample is None or usable.row_hash in sample:
-                _add(found, usable, file, record.line, take)
-    return found
+    for number, file in enumerate(sources.files):
+        for chunk in read_chunks(file, sources.format, labels):
+            collector.reject(chunk.rejects, chunk.records)
+            table, lines = chunk.table, np.asarray(chunk.lines, np.int64)
+            if sample is not None:
+                wanted = np.array([one in sample for one in table["row_hash"].to_pylist()], bool)
+                table, lines = table.filter(wanted), lines[wanted]
+            collector.add(table, number, lines)
+            advance(chunk.records)
+    return collector.collected([(file.label, file.split) for file in sources.files])
 
 
 def first_row(sources: Sources, dataset: str) -> Row | None:
@@ -123,32 +172,29 @@ def first_row(sources: Sources, dataset: str) -> Row | None:
     Raises:
         UserError: a file that can't be read as a whole.
     """
-    for file in sources.files:
-        for record in read_records(file.path):
-            try:
-                usable = _usable(record, sources, None)
-            except UnusableError:
-                continue
-            content = usable.content
-            return Row(
-                uid=0,
-                row_hash=usable.row_hash,
-                kind=content.kind,
-                messages=content.messages,
-                chosen=content.chosen,
-                rejected=content.rejected,
-                label=content.label,
-                tools=content.tools,
-                split=file.split,
-                cluster=0,
-                dataset=dataset,
-                source_file=file.label,
-                source_line=record.line,
-                license="",
-                tags=(),
-                meta=usable.meta,
-            )
-    return None
+    found = first_usable(sources)
+    if found is None:
+        return None
+    file, line, usable = found
+    content = usable.content
+    return Row(
+        uid=0,
+        row_hash=usable.row_hash,
+        kind=content.kind,
+        messages=content.messages,
+        chosen=content.chosen,
+        rejected=content.rejected,
+        label=content.label,
+        tools=content.tools,
+        split=file.split,
+        cluster=0,
+        dataset=dataset,
+        source_file=file.label,
+        source_line=line,
+        license="",
+        tags=(),
+        meta=usable.meta,
+    )
 
 
 def check_rejects(found: Collected, allowed: float, name: str) -> None:
@@ -179,58 +225,17 @@ def _rounded_up(share: float) -> float:
     return min(1.0, (int(share * 100) + 1) / 100)
 
 
-def _usable(record: Record, sources: Sources, labels: Collection[str] | None) -> _Usable:
-    """Turn a record into content, hash and meta, all of which UTF-8 can say."""
-    if record.value is None:
-        reason, _, detail = (record.error or "").partition(": ")
-        raise UnusableError(reason, detail)
-    content = sources.format.content(record.value)
-    meta = sources.format.meta(record.value)
-    try:
-        meta.encode()
-        digest = content_hash(content)
-    except UnicodeEncodeError as error:
-        raise UnusableError(
-            "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
-        ) from error
-    if labels is not None and content.kind == "sft" and answer(content) not in labels:
-        raise UnusableError("label not in the label set", repr(answer(content))[:80])
-    return _Usable(content, digest, meta)
-
-
-def _add(
-    found: Collected,
-    usable: _Usable,
-    file: SourceFile,
-    line: int,
-    take: Callable[[str, Content], None],
-) -> None:
-    occurrence = Occurrence(file.label, line, file.split)
-    entry = found.entries.get(usable.row_hash)
-    if entry is not None:
-        entry.sources.append(occurrence)
-        return
-    text = user_text(usable.content)
-    found.entries[usable.row_hash] = Entry(usable.row_hash, text, usable.meta, [occurrence])
-    take(usable.row_hash, usable.content)
-
-
 def _sample(sources: Sources, labels: Collection[str] | None) -> frozenset[str] | None:
     """Return the hashes of `num_samples` rows, chosen by hash; None takes all."""
     if sources.num_samples is None:
         return None
-    hashes = {usable.row_hash for usable in _all_usable(sources, labels)}
-    return frozenset(heapq.nsmallest(sources.num_samples, hashes, key=_sample_order))
+    index = HashIndex()
+    for file in sources.files:
+        for chunk in read_chunks(file, sources.format, labels):
+            index.place(hashes_of(chunk.table["row_hash"].combine_chunks()))
+    texts = as_texts(index.hashes).to_pylist()
+    return frozenset(heapq.nsmallest(sources.num_samples, texts, key=_sample_order))
 
 
 def _sample_order(row_hash: str) -> bytes:
     return hashlib.sha256(f"sample:{row_hash}".encode()).digest()
-
-
-def _all_usable(sources: Sources, labels: Collection[str] | None) -> Iterator[_Usable]:
-    for file in sources.files:
-        for record in read_records(file.path):
-            try:
-                yield _usable(record, sources, labels)
-            except UnusableError:
-                continue  # counted by the reading that follows

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.collect import Collected, Entry, Occurrence
+import numpy as np
+
+from registry.chunks import Usable, table_of
+from registry.collect import Collector
+from registry.contents import ContentWriter
 from registry.datasets import DatasetSpec
-from registry.rows import HELD, SPLITS, user_text
+from registry.erased import erased_rows
+from registry.errors import UserError
+from registry.rows import HELD, SPLITS
 from registry.rows_incoming import PLACES, parcel_schema, read_rows
-from registry.splits import Assignment
-from registry.versions import ContentWriter, known_contents, write_version
+from registry.splits import CODED, Assignment
+from registry.spool import Spool
+from registry.versions import write_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,22 +73,33 @@ def take_rows(
         UserError: a row that isn't what it says, or a file that is no such Parquet.
     """
     rows = read_rows(folder, where)
-    known = known_contents(store, catalog)
-    found = Collected()
-    with ContentWriter(store, catalog, known) as writer:
-        for line, content in rows:
-            row_hash = str(line["row_hash"])
-            at = Occurrence(line["source_file"], line["source_line"], line["split"])
-            entry = Entry(row_hash, user_text(content), line["meta"], [at])
-            found.entries[row_hash] = entry
-            writer.take(row_hash, content)
+    if gone := sum(erased_rows(store, catalog).among(str(line["row_hash"]) for line, _ in rows)):
+        raise UserError(f"{gone} of its rows were erased from this store on purpose", where)
+    with (
+        store.draft() as scratch,
+        Spool(scratch / "beside.arrow", ("meta", "text")) as spool,
+        ContentWriter(store, catalog) as writer,
+    ):
+        collector = Collector(writer, spool)
+        files: dict[tuple[str, str], int] = {}
+        for begin in range(0, len(rows), _BATCH):
+            some = rows[begin : begin + _BATCH]
+            table = table_of([Usable(c, str(line["row_hash"]), line["meta"]) for line, c in some])
+            at = [(str(line["source_file"]), str(line["split"])) for line, _ in some]
+            numbers = np.array([files.setdefault(one, len(files)) for one in at], np.int32)
+            collector.add(table, numbers, [line["source_line"] for line, _ in some])
+        collector.reject((), len(rows))
         writer.put()
-        found.records = len(rows)
+        found = collector.collected(list(files))
         assignment = Assignment(
-            tuple(line["split"] for line, _ in rows), tuple(line["cluster"] for line, _ in rows), ()
+            np.array([CODED.index(line["split"]) for line, _ in rows], np.uint8),
+            np.array([line["cluster"] for line, _ in rows], np.int64),
+            (),
         )
         spec = DatasetSpec(path=where, license=license_)
-        return write_version(store, name, spec, found, assignment, known).objects
+        metas = spool.read()["meta"]
+        made = write_version(store, name, spec, found, metas, assignment, writer.known)
+    return made.objects
 
 
 def _contents(store: Store, version: ObjectRef) -> Iterator[dict[str, Any]]:

@@ -4,41 +4,59 @@ Rows whose questions are near-duplicates form a cluster, and a cluster never str
 and test. What was committed stays: a later row that would put a committed row's cluster in two
 splits is `held`, kept out of both training and measuring, and listed. All of it is decided by
 hashes and committed placements alone, never by the order of rows or files.
+
+Rows are columns here, a number each, so that ten million of them take a second and little memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from registry.rows import HELD, SPLITS
+import numpy as np
+
+from registry.hash_index import as_texts
+from registry.rows import HELD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from registry.hash_index import Hashes
+
+    Codes = NDArray[np.uint8]
+    Numbers = NDArray[np.int64]
+
+CODED = ("train", "dev", "test", HELD)
+"""Splits by code, the weaker first: of a row in several files, and of a cluster."""
+TRAIN, DEV, TEST, HELD_CODE = range(4)
+NOWHERE = 255
+"""The code of a row that was not committed before."""
 
 _HELD_OUT_DEFAULT = 1000  # rows of a split that nobody sized, and at most
 _HELD_OUT_SHARE = 0.1  # this share of the dataset
-_STRENGTH = {"test": 2, "dev": 1, "train": 0}  # of a row in several files, and of a cluster
 _CLUSTER_DIGITS = 15  # 60 bits of a hash: fits a BIGINT, no collision in 10 M clusters
+_AT_ONCE = 100_000  # hashes that are texts at a time
+_FAR = np.iinfo(np.int64).max
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a row was committed: a split never moves, and the cluster's number is kept."""
+@dataclass(frozen=True)
+class Candidates:
+    """Rows to place, each content once, by column.
 
-    split: str
-    cluster: int
+    Attributes:
+        hashes: uint64 [n, 4].
+        given: code of the strongest split among the files that a row is in.
+        committed: code of the split where it was committed, or NOWHERE.
+        clusters: the number of its committed cluster; of no account where there is none.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A row to place: its hash, the split that its file stands for, what was committed of it."""
-
-    row_hash: str
-    given: str
-    committed: Placement | None = None
+    hashes: Hashes
+    given: Codes
+    committed: Codes
+    clusters: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +78,11 @@ class Leak:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Split and cluster of each row, in the order given, and the rows held for a leak."""
+    """Code of the split and number of the cluster of each row, and the rows held for a leak."""
 
-    splits: tuple[str, ...]
-    clusters: tuple[int, ...]
+    splits: Codes
+    clusters: Numbers
     leaks: tuple[Leak, ...]
-
-
-def strongest(splits: Iterable[str]) -> str:
-    """Return the split of a row that stands in several files: test before dev before train."""
-    return max(splits, key=_STRENGTH.__getitem__)
 
 
 def target_rows(size: float | None, total: int) -> int:
@@ -84,89 +97,104 @@ def cluster_number(row_hash: str) -> int:
     return int(row_hash[:_CLUSTER_DIGITS], 16)
 
 
-def assign(
-    rows: Sequence[Candidate], groups: Sequence[int], targets: Sequence[Target]
-) -> Assignment:
+def assign(rows: Candidates, groups: Numbers, targets: Sequence[Target]) -> Assignment:
     """Place every row.
 
     Args:
-        rows: the rows of the new version, each content once.
+        rows: the rows of the new version.
         groups: for each row, the number of its group of near-duplicates.
         targets: the splits to carve out of rows given as train.
     """
-    members: dict[int, list[int]] = defaultdict(list)
-    for position, group in enumerate(groups):
-        members[group].append(position)
-    splits, clusters = [""] * len(rows), [0] * len(rows)
-    leaks: list[Leak] = []
-    free: dict[str, list[int]] = {}
-    for positions in members.values():
-        placed = _place(rows, positions)
-        leaks += placed.leaks
-        for position, split, cluster in zip(positions, placed.splits, placed.clusters, strict=True):
-            splits[position], clusters[position] = split, cluster
-        if placed.free:
-            free[min(rows[position].row_hash for position in positions)] = positions
-    for position, split in _carve(free, _still_wanted(targets, splits)).items():
-        splits[position] = split
-    return Assignment(tuple(splits), tuple(clusters), tuple(sorted(leaks, key=_by_position)))
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """One group's outcome; `free`: it is all new and all train, so it may be carved."""
-
-    splits: list[str]
-    clusters: list[int]
-    leaks: list[Leak]
-    free: bool = False
-
-
-def _place(rows: Sequence[Candidate], positions: Sequence[int]) -> _Placed:
-    group = [rows[position] for position in positions]
-    committed = {row.committed.split for row in group if row.committed} - {HELD}
-    home = committed or {strongest(row.given for row in group)}
-    cluster = min(
-        [row.committed.cluster for row in group if row.committed]
-        or [cluster_number(row.row_hash) for row in group]
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    count, known = len(first), rows.committed != NOWHERE
+    homes = _homes(rows, group, count)
+    bridged = (homes & (homes - np.uint8(1))) != 0  # more than one bit
+    own = _clusters(rows, group, count)
+    splits = np.where(known, rows.committed, rows.given)
+    clusters = np.where(known & bridged[group], rows.clusters, own[group])
+    elsewhere = (homes[group] >> rows.given) & 1 == 0
+    held = ~known & (bridged[group] | elsewhere)
+    splits[held] = HELD_CODE
+    strongest = np.array([0, *(number.bit_length() - 1 for number in range(1, 8))], np.uint8)
+    leaks = tuple(
+        Leak(place, CODED[rows.given[place]], CODED[strongest[homes[group[place]]]])
+        for place in np.flatnonzero(held).tolist()
     )
-    against = strongest(home)
-    splits, clusters, leaks = [], [], []
-    for position, row in zip(positions, group, strict=True):
-        bridged = len(home) > 1
-        keeps = row.committed is not None
-        splits.append(row.committed.split if row.committed else row.given)
-        clusters.append(row.committed.cluster if row.committed and bridged else cluster)
-        if not keeps and (bridged or row.given not in home):
-            splits[-1] = HELD
-            leaks.append(Leak(position, row.given, against))
-    free = not any(row.committed for row in group) and home == {"train"}
-    return _Placed(splits, clusters, leaks, free)
+    wanted = _still_wanted(targets, splits)
+    if wanted:
+        free = homes == 1 << TRAIN
+        free[group[known]] = False
+        _carve(rows.hashes, group, free, wanted, splits)
+    return Assignment(splits, clusters, leaks)
 
 
-def _still_wanted(targets: Sequence[Target], splits: Sequence[str]) -> dict[str, int]:
+def _homes(rows: Candidates, group: Numbers, count: int) -> Codes:
+    """Return for each group the splits it is at home in, a bit each.
+
+    Where rows of it were committed (and not held), theirs; else the strongest that was given.
+    """
+    homes = np.zeros(count, np.uint8)
+    fixed = rows.committed < HELD_CODE
+    np.bitwise_or.at(homes, group[fixed], np.left_shift(1, rows.committed[fixed], dtype=np.uint8))
+    strongest = np.zeros(count, np.uint8)
+    np.maximum.at(strongest, group, rows.given)
+    return np.where(homes == 0, np.left_shift(1, strongest, dtype=np.uint8), homes)
+
+
+def _clusters(rows: Candidates, group: Numbers, count: int) -> Numbers:
+    """Return the number of each group: the smallest committed one, else that of its hashes."""
+    known = rows.committed != NOWHERE
+    old, new = np.full(count, _FAR), np.full(count, _FAR)
+    np.minimum.at(old, group[known], rows.clusters[known])
+    digits = np.uint64(64 - 4 * _CLUSTER_DIGITS)
+    np.minimum.at(new, group, (rows.hashes[:, 0] >> digits).astype(np.int64))
+    return np.where(old < _FAR, old, new)
+
+
+def _still_wanted(targets: Sequence[Target], splits: Codes) -> dict[int, int]:
     """Return what is left to carve, test first, after what was committed or given."""
-    wanted: dict[str, int] = {t.split: t.rows - splits.count(t.split) for t in targets}
-    return {split: wanted[split] for split in reversed(SPLITS) if wanted.get(split, 0) > 0}
+    counts = np.bincount(splits, minlength=len(CODED))
+    wanted = {CODED.index(t.split): t.rows - int(counts[CODED.index(t.split)]) for t in targets}
+    return {code: wanted[code] for code in (TEST, DEV) if wanted.get(code, 0) > 0}
 
 
-def _carve(free: Mapping[str, Sequence[int]], wanted: Mapping[str, int]) -> dict[int, str]:
-    """Fill each wanted split with whole groups, in the order of their salted hashes.
+def _carve(
+    hashes: Hashes,
+    group: Numbers,
+    free: NDArray[np.bool_],
+    wanted: dict[int, int],
+    splits: Codes,
+) -> None:
+    """Fill each wanted split with whole groups, in the order of their salted smallest hashes.
 
     The salt keeps the choice apart from every other choice that is made by the plain hash. A
     group that is larger than what is left is passed over.
     """
-    order = sorted(free, key=lambda key: hashlib.sha256(f"split:{key}".encode()).digest())
-    chosen: dict[int, str] = {}
-    for split, rows in wanted.items():
-        left = rows
-        for key in order:
-            positions = free[key]
-            if len(positions) <= left and positions[0] not in chosen:
-                chosen.update(dict.fromkeys(positions, split))
-                left -= len(positions)
-    return chosen
+    rows = np.flatnonzero(free[group])
+    rows = rows[np.lexsort((*hashes[rows].T[::-1], group[rows]))]
+    starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
+    sizes = np.diff(starts, append=len(rows))
+    smallest = hashes[rows[starts]]
+    order = np.lexsort((*smallest.T[::-1], _salted(smallest))).tolist()
+    for code, most in wanted.items():
+        left, passed = most, []
+        for place, number in enumerate(order):
+            if left == 0:
+                passed += order[place:]
+                break
+            if sizes[number] > left:
+                passed.append(number)
+                continue
+            splits[rows[starts[number] : starts[number] + sizes[number]]] = code
+            left -= int(sizes[number])
+        order = passed
 
 
-def _by_position(leak: Leak) -> int:
-    return leak.position
+def _salted(hashes: Hashes) -> NDArray[np.uint64]:
+    """Return the first 64 bits of each hash's own salted hash."""
+    found = np.empty(len(hashes), ">u8")
+    for begin in range(0, len(hashes), _AT_ONCE):
+        texts = as_texts(hashes[begin : begin + _AT_ONCE]).to_pylist()
+        digests = [hashlib.sha256(f"split:{text}".encode()).digest()[:8] for text in texts]
+        found[begin : begin + len(texts)] = np.frombuffer(b"".join(digests), ">u8")
+    return found.astype(np.uint64)

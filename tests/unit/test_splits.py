@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.hash_index import hashes_of
 from registry.rows import HELD
 from registry.splits import (
-    Assignment,
-    Candidate,
-    Placement,
+    CODED,
+    NOWHERE,
+    Candidates,
+    Leak,
     Target,
     assign,
     cluster_number,
@@ -37,20 +42,42 @@ ROWS = st.lists(
 )
 
 
-def run(
-    rows: list[tuple[int, int, str]], committed: dict[str, Placement] | None = None
-) -> Assignment:
-    known = committed or {}
-    candidates = [Candidate(name(n), given, known.get(name(n))) for n, _, given in rows]
-    return assign(candidates, [group for _, group, _ in rows], TARGETS)
+@dataclass(frozen=True)
+class Placement:
+    """Where a row was committed."""
+
+    split: str
+    cluster: int
 
 
-def placements(rows: list[tuple[int, int, str]], placed: Assignment) -> dict[str, Placement]:
+@dataclass(frozen=True)
+class Placed:
+    """An assignment by name."""
+
+    splits: tuple[str, ...]
+    clusters: tuple[int, ...]
+    leaks: tuple[Leak, ...]
+
+
+def run(rows: list[tuple[int, int, str]], committed: dict[str, Placement] | None = None) -> Placed:
+    known = [(committed or {}).get(name(n)) for n, _, _ in rows]
+    candidates = Candidates(
+        hashes_of(pa.array([name(n) for n, _, _ in rows], pa.string())),
+        np.array([CODED.index(given) for _, _, given in rows], np.uint8),
+        np.array([CODED.index(one.split) if one else NOWHERE for one in known], np.uint8),
+        np.array([one.cluster if one else -1 for one in known], np.int64),
+    )
+    placed = assign(candidates, np.array([group for _, group, _ in rows], np.int64), TARGETS)
+    splits = tuple(CODED[code] for code in placed.splits.tolist())
+    return Placed(splits, tuple(placed.clusters.tolist()), placed.leaks)
+
+
+def placements(rows: list[tuple[int, int, str]], placed: Placed) -> dict[str, Placement]:
     triples = zip(rows, placed.splits, placed.clusters, strict=True)
     return {name(row[0]): Placement(split, cluster) for row, split, cluster in triples}
 
 
-def straddling(placed: Assignment) -> dict[int, set[str]]:
+def straddling(placed: Placed) -> dict[int, set[str]]:
     found = defaultdict(set)
     for split, cluster in zip(placed.splits, placed.clusters, strict=True):
         if split != HELD:

@@ -1,0 +1,184 @@
+"""Records of a file as columns: what of them is usable and what is not, thousands at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from registry.readers import read_records
+from registry.rows import Content, Message, answer, content_hash, content_schema, user_text
+from registry.turns import UnusableError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import pyarrow as pa
+
+    from registry.datasets import SourceFile, Sources
+    from registry.formats import Format
+    from registry.record import Record
+
+AT_ONCE = 20_000  # records
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that was not taken; equal `reason`s are counted together."""
+
+    file: str
+    line: int
+    reason: str
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """The reason with what tells this record apart."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """A record that becomes a row: what it says, its hash, and its other columns as JSON."""
+
+    content: Content
+    row_hash: str
+    meta: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring records of one file.
+
+    Attributes:
+        table: those that are usable, by column: what `rows.parquet` has but the uid, and `meta`
+            and `text`, in which near-duplicates are looked for.
+        lines: of each of them, from 1.
+        rejects: the others.
+        records: how many there were of both.
+    """
+
+    table: pa.Table
+    lines: Sequence[int]
+    rejects: tuple[Reject, ...]
+    records: int
+
+
+@dataclass
+class _Gathered:
+    """What is read until it makes a chunk."""
+
+    rows: list[Usable] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def records(self) -> int:
+        return len(self.rows) + len(self.rejects)
+
+    def chunk(self) -> Chunk:
+        return Chunk(table_of(self.rows), self.lines, tuple(self.rejects), self.records)
+
+
+def read_chunks(file: SourceFile, form: Format, labels: Collection[str] | None) -> Iterator[Chunk]:
+    """Yield the records of a file, in their order.
+
+    Raises:
+        UserError: it can't be read as a whole.
+    """
+    gathered = _Gathered()
+    for record in read_records(file.path):
+        try:
+            row = usable(record, form, labels)
+        except UnusableError as error:
+            reject = Reject(file.label, record.line, error.reason, error.detail)
+            gathered.rejects.append(reject)
+        else:
+            gathered.rows.append(row)
+            gathered.lines.append(record.line)
+        if gathered.records >= AT_ONCE:
+            yield gathered.chunk()
+            gathered = _Gathered()
+    if gathered.records:
+        yield gathered.chunk()
+
+
+def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usable:
+    """Turn a record into content, hash and meta, all of which UTF-8 can say.
+
+    Raises:
+        UnusableError: it can't become a row, or its answer is none of the labels.
+    """
+    if record.value is None:
+        reason, _, detail = (record.error or "").partition(": ")
+        raise UnusableError(reason, detail)
+    content = form.content(record.value)
+    meta = form.meta(record.value)
+    try:
+        meta.encode()
+        digest = content_hash(content)
+    except UnicodeEncodeError as error:
+        raise UnusableError(
+            "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
+        ) from error
+    if labels is not None and content.kind == "sft" and answer(content) not in labels:
+        raise UnusableError("label not in the label set", repr(answer(content))[:80])
+    return Usable(content, digest, meta)
+
+
+def first_usable(sources: Sources) -> tuple[SourceFile, int, Usable] | None:
+    """Return the first record that can be used, with its file and line; None if there is none.
+
+    Raises:
+        UserError: a file can't be read as a whole.
+    """
+    for file in sources.files:
+        for record in read_records(file.path):
+            try:
+                return file, record.line, usable(record, sources.format, None)
+            except UnusableError:
+                continue
+    return None
+
+
+def table_of(rows: Sequence[Usable]) -> pa.Table:
+    """Return rows by column; see `Chunk.table`."""
+    import pyarrow as pa
+
+    said = [row.content for row in rows]
+    schema = content_schema()
+    turns = schema.field("messages").type
+    columns = {
+        "row_hash": pa.array([row.row_hash for row in rows], pa.string()),
+        "kind": pa.array([one.kind for one in said], pa.string()),
+        "messages": _turns([one.messages for one in said], turns),
+        "chosen": _turns([one.chosen for one in said], turns),
+        "rejected": _turns([one.rejected for one in said], turns),
+        "label": pa.array([one.label for one in said], pa.bool_()),
+        "tools": pa.array([one.tools for one in said], pa.string()),
+        "meta": pa.array([row.meta for row in rows], pa.string()),
+        "text": pa.array([user_text(one) for one in said], pa.string()),
+    }
+    return pa.table(columns)
+
+
+def _turns(lists: Sequence[tuple[Message, ...] | None], kind: Any) -> pa.Array:
+    """Return lists of turns as Arrow's, without a dictionary for each turn."""
+    import pyarrow as pa
+
+    if all(one is None for one in lists):
+        return pa.nulls(len(lists), kind)
+    flat = [turn for one in lists for turn in one or ()]
+    names = [kind.value_type.field(number).name for number in range(kind.value_type.num_fields)]
+    fields = [
+        pa.array([getattr(turn, name) for turn in flat], kind.value_type.field(name).type)
+        for name in names
+    ]
+    ends = [0]
+    for one in lists:
+        ends.append(ends[-1] + len(one or ()))
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()),
+        pa.StructArray.from_arrays(fields, fields=list(kind.value_type)),
+        type=kind,
+        mask=pa.array([one is None for one in lists]),
+    )

@@ -1,0 +1,156 @@
+"""Contents in the store: each once, in `rows` objects that the versions of all datasets share."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from registry.hash_index import HashIndex, as_texts, hashes_of
+from registry.rows import content_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    import pyarrow as pa
+
+    from registry.catalog import Catalog
+    from registry.hash_index import Hashes
+    from registry.splits import Numbers
+    from registry.store import ObjectRef, Store
+
+SCHEMA = 1
+"""Of rows and refs; part of every version's id."""
+
+_GROUP = 100_000  # rows of a Parquet row group, and read at a time
+
+
+class Known:
+    """The contents of a store: the uid of each, and the `rows` object that it is in."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._index = HashIndex()
+        self._uids: list[Numbers] = [np.empty(0, np.int64)]
+        self._objects: list[Numbers] = [np.empty(0, np.int64)]
+        self._ids: list[str] = []
+
+    def find(self, hashes: Hashes) -> tuple[Numbers, Numbers]:
+        """Return place and uid of each content; the place is -1 where there is none."""
+        places = self._index.find(hashes)
+        self._uids = [np.concatenate(self._uids)]
+        uids = np.full(len(hashes), -1, np.int64)
+        uids[places >= 0] = self._uids[0][places[places >= 0]]
+        return places, uids
+
+    def add(self, rows_id: str, hashes: Hashes, uids: Numbers) -> None:
+        """Remember contents of one object; one that is there already keeps its place."""
+        if not self._ids or self._ids[-1] != rows_id:
+            self._ids.append(rows_id)
+        _, first = self._index.place(hashes)
+        self._uids.append(uids[first])
+        self._objects.append(np.full(int(first.sum()), len(self._ids) - 1, np.int64))
+
+    def objects_of(self, hashes: Hashes) -> list[str]:
+        """Return the `rows` objects that hold these contents, in the order of their first use."""
+        self._objects = [np.concatenate(self._objects)]
+        numbers, first = np.unique(self._objects[0][self._index.find(hashes)], return_index=True)
+        return [self._ids[number] for number in numbers[np.argsort(first)].tolist()]
+
+
+def known_contents(store: Store, catalog: Catalog) -> Known:
+    """Return where each content is, over every committed `rows` object."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = Known()
+    for manifest in catalog.committed("rows"):
+        path = store.get("rows", manifest["id"]).path / "rows.parquet"
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_GROUP, columns=["row_hash", "row_uid"]):
+                table = pa.table(batch)
+                hashes = hashes_of(table["row_hash"].combine_chunks())
+                known.add(manifest["id"], hashes, table["row_uid"].to_numpy())
+    return known
+
+
+class ContentWriter:
+    """Writes new contents to a draft's `rows.parquet`; used as a context manager."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        """Find out what is known; nothing is made until a content is new."""
+        self._store = store
+        self._catalog = catalog
+        self.known = known_contents(store, catalog)
+        self._pending: list[pa.Table] = []
+        self._new: list[tuple[Hashes, Numbers]] = []
+        self._hashes = hashlib.sha256()
+        self._stack = ExitStack()
+        self._draft: Path | None = None
+        self._file: Any = None
+
+    def __enter__(self) -> Self:
+        """Nothing to open yet."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drop a draft that was not put."""
+        if self._file is not None:
+            self._file.close()
+        self._stack.__exit__(kind, error, trace)
+
+    def take(self, hashes: Hashes, table: pa.Table) -> Numbers:
+        """Write the contents that the store hasn't; returns the uid of each.
+
+        Args:
+            hashes: of the contents, none of them twice, and none that was taken before.
+            table: what `rows.parquet` says of them, but for the uid.
+        """
+        places, uids = self.known.find(hashes)
+        new = places < 0
+        if new.any():
+            count = int(new.sum())
+            first = self._catalog.reserve_uids(count)
+            uids[new] = np.arange(first, first + count)
+            self._new.append((hashes[new], uids[new]))
+            self._hashes.update(as_texts(hashes[new]).buffers()[2])
+            self._write(uids[new], table if new.all() else table.filter(new))
+        return uids
+
+    def put(self) -> ObjectRef | None:
+        """Put what was new into the store, uncommitted; None when nothing was."""
+        if self._draft is None:
+            return None
+        self._file.close()
+        # The uids are in the identity: a draft that was put but never acknowledged has other uids
+        # than a second attempt reserves, and must not be taken for it.
+        first, last = self._new[0][1][0], self._new[-1][1][-1]
+        identity = {
+            "schema": SCHEMA,
+            "rows": self._hashes.hexdigest(),
+            "uids": [int(first), int(last)],
+        }
+        meta = {"rows": sum(len(uids) for _, uids in self._new)}
+        ref = self._store.put("rows", self._draft, identity=identity, meta=meta)
+        for hashes, uids in self._new:
+            self.known.add(ref.id, hashes, uids)
+        return ref
+
+    def _write(self, uids: Numbers, table: pa.Table) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._draft is None:
+            self._draft = self._stack.enter_context(self._store.draft())
+            path = self._draft / "rows.parquet"
+            self._file = pq.ParquetWriter(path, content_schema(), compression="zstd")
+        table = table.add_column(0, "row_uid", pa.array(uids))
+        self._file.write_table(table.select(content_schema().names).cast(content_schema()))

@@ -1,0 +1,103 @@
+"""Near-duplicates: what the bands propose and exact similarity decides is what all pairs give."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.duplicates import THRESHOLD, clusters, jaccard, near_pairs, shingles
+
+_WORDS = [
+    "the",
+    "card",
+    "was",
+    "late",
+    "and",
+    "my",
+    "new",
+    "film",
+    "is",
+    "not",
+    "a",
+    "good",
+    "one",
+    "but",
+    "warm",
+    "as",
+    "it",
+    "can",
+    "be",
+    "today",
+]
+
+
+def texts(count: int, seed: int) -> list[str]:
+    """Texts of which many are another one with a word more, less or changed."""
+    rng = random.Random(seed)
+    made: list[str] = []
+    for _ in range(count):
+        words = rng.choices(_WORDS, k=rng.randint(1, 40))
+        if made and rng.random() < 0.6:
+            words = rng.choice(made).split()
+            at = rng.randrange(len(words))
+            words[at : at + rng.randint(0, 1)] = rng.choices(_WORDS, k=rng.randint(0, 1))
+        made.append(" ".join(words) or "empty")
+    return made
+
+
+def all_pairs(given_texts: list[str]) -> list[int]:
+    """Return the clusters by comparing every text with every other one."""
+    sets = [shingles(text) for text in given_texts]
+    number = list(range(len(sets)))
+    for left in range(len(sets)):
+        for right in range(left):
+            if jaccard(sets[left], sets[right]) >= THRESHOLD and number[left] != number[right]:
+                low, high = sorted((number[left], number[right]))
+                number = [low if one == high else one for one in number]
+    return number
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_clusters_are_those_of_all_pairs(seed: int) -> None:
+    made = texts(150, seed)
+    found = clusters(made)
+    assert found == all_pairs(made)
+    assert len(set(found)) < 140  # some were near
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pairs_are_those_of_all_pairs(seed: int) -> None:
+    made = texts(160, seed)
+    left, right = made[:60], made[60:]
+    wanted = {
+        (a, b)
+        for a, one in enumerate(left)
+        for b, other in enumerate(right)
+        if jaccard(shingles(one), shingles(other)) >= THRESHOLD
+    }
+    pairs = near_pairs(left, right)
+    assert {(pair.left, pair.right) for pair in pairs} == wanted
+    assert wanted
+    assert [(p.left, p.right) for p in pairs] == sorted((p.left, p.right) for p in pairs)
+
+
+def test_many_of_one_text_are_one_cluster() -> None:
+    made = [
+        f"{i}" if i % 2 else "where is my card, I wait for it since Monday" for i in range(4000)
+    ]
+    found = clusters(made)
+    assert set(found[::2]) == {0}
+    assert len(set(found)) == 2001
+
+
+@given(st.lists(st.text(max_size=30), max_size=12))
+def test_any_text_has_a_cluster_whose_first_it_is_or_is_near(given_texts: list[str]) -> None:
+    assert clusters(given_texts) == all_pairs(given_texts)
+
+
+def test_nothing_is_near_nothing() -> None:
+    assert clusters([]) == []
+    assert near_pairs([], ["a"]) == near_pairs(["a"], []) == []
