@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.datasets import Sources
+    from registry.hash_index import Hashes
     from registry.splits import Assignment
     from registry.versions import Written
 
@@ -111,14 +112,17 @@ def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
     """Return what decides a version: what the spec says, the allowed labels, the files' hashes.
 
     What was committed before is left out on purpose, though it fixes splits: a version must be
-    found again by the files that made it.
+    found again by the files that made it. What was erased from the dataset's versions is in it:
+    the next version is one without those rows.
     """
     from registry.datasets import source_files
+    from registry.erased import erased_of_dataset
 
     spec = ws.spec.datasets[name]
     labels = _labels(ws, name)
     files = source_files(spec, ws.root)
-    return {
+    erased = erased_of_dataset(ws.catalog, name)
+    return ({"erased": erased} if erased else {}) | {
         "name": name,
         "spec": spec.model_dump(mode="json"),
         "labels": None if labels is None else sorted(labels),
@@ -171,28 +175,36 @@ def _alone(ws: Workspace) -> Iterator[None]:
 def _work(ws: Workspace, context: StageContext, name: str) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
     from registry.collect import check_rejects, collect
+    from registry.contents import ContentWriter
     from registry.datasets import sources
-    from registry.versions import (
-        ContentWriter,
-        committed_placements,
-        known_contents,
-        place,
-        write_version,
-    )
+    from registry.spool import Spool
+    from registry.versions import committed_placements, place, write_version
+    from registry.withhold import WithholdingCollector
 
     spec = ws.spec.datasets[name]
     files = sources(spec, ws.root)
-    known = known_contents(ws.store, ws.catalog)
-    with ContentWriter(ws.store, ws.catalog, known) as writer:
+    with (
+        ws.store.draft() as scratch,
+        Spool(scratch / "beside.arrow", ("meta", "text")) as spool,
+        ContentWriter(ws.store, ws.catalog) as writer,
+    ):
         with context.ui.progress(f"ingest · {name}") as bar:
-            found = collect(files, _labels(ws, name), writer.take, bar.advance)
+            collector = WithholdingCollector(ws.store, ws.catalog, writer, spool)
+            found = collect(files, _labels(ws, name), collector, bar.advance)
         check_rejects(found, spec.allow_rejects, name)
-        if not found.entries:
+        if not len(found):
             raise UserError(f"dataset '{name}' has no rows", where=_labels_of_files(files))
         writer.put()
-    placed = place(found, spec, committed_placements(ws.store, _earlier(ws, name)))
-    written = write_version(ws.store, name, spec, found, placed, known)
-    _tell_leaks(context.ui, name, list(found.entries), placed)
+        beside = spool.read()
+        placed = place(
+            found, beside["text"], spec, committed_placements(ws.store, _earlier(ws, name))
+        )
+        written = write_version(ws.store, name, spec, found, beside["meta"], placed, writer.known)
+        _tell_leaks(context.ui, name, found.index.hashes, placed)
+    if collector.withheld:
+        rows = "1 row" if collector.withheld == 1 else f"{collector.withheld:,} rows"
+        context.ui.log(f"{name}: {rows} were erased on purpose and are not taken in again")
+        written.facts["erased"] = collector.withheld
     return StageOutput(written.facts, _outputs(written))
 
 
@@ -214,13 +226,17 @@ def _outputs(written: Written) -> list[tuple[str, Any]]:
     return [*rows, ("version", version)]
 
 
-def _tell_leaks(ui: Ui, name: str, hashes: Sequence[str], placed: Assignment) -> None:
+def _tell_leaks(ui: Ui, name: str, hashes: Hashes, placed: Assignment) -> None:
     """Say which rows were kept out because they are near rows of another split."""
     if not placed.leaks:
         return
+    from registry.hash_index import as_texts
+
+    shown = placed.leaks[:_SHOWN_LEAKS]
+    names = as_texts(hashes[[leak.position for leak in shown]]).to_pylist()
     first = ", ".join(
-        f"{hashes[leak.position][:12]} ({leak.wanted}, near {leak.against})"
-        for leak in placed.leaks[:_SHOWN_LEAKS]
+        f"{row_hash[:12]} ({leak.wanted}, near {leak.against})"
+        for row_hash, leak in zip(names, shown, strict=True)
     )
     ui.log(
         f"{name}: {len(placed.leaks)} rows are near-duplicates of rows in another split and are "

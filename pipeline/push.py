@@ -194,6 +194,12 @@ def _dataset_parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path)
     from registry.rows_parcel import write_rows
 
     name = manifest["meta"]["name"]
+    if manifest.get("redacted"):  # its id is of all rows, and nobody could take it in as that
+        raise UserError(
+            f"rows were erased from version {manifest['id'][:12]} of '{name}'",
+            expected="a version that was made since",
+            fix="make one: gapmend ingest",
+        )
     license_ = strictest({f"dataset {name}": manifest["meta"].get("license")})
     version = ws.store.get("dataset_version", manifest["id"])
     files = write_rows(ws.store, version, scratch)

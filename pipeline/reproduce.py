@@ -45,13 +45,17 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     """Train again from the record of the run that made an adapter.
 
     Raises:
-        UserError: it was made elsewhere, or its base is not in the spec as it was.
+        UserError: it was made elsewhere, rows that it was trained on were erased, or its base is
+            not in the spec as it was.
     """
     from registry.adapters import adapter_path, publish
     from registry.changed import holds_changed, publish_changed
+    from registry.erased import why_not_reproducible
 
     run = _run_of(ws, adapter_id)
     selection = str(run["meta"]["inputs"]["selection"])
+    if why := why_not_reproducible(ws.catalog, selection):
+        raise UserError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
     base = _base_named(ws, str(run["meta"]["inputs"]["base"]))
     with ws.store.draft() as scratch:
         made = _train(ws, ui, run, selection, base, scratch / "work")

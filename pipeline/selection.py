@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from registry.errors import UserError
 from registry.hashing import digest
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[Lesson]:
         for row in load_rows(ws.store, version_of(ws, ui, name), splits={"train"}):
             if row.uid in wanted:
                 by_uid[row.uid] = row
+    if gone := sorted(wanted - by_uid.keys()):
+        raise UserError(
+            f"{len(gone)} of the selected rows are not there any more, row {gone[0]} first",
+            fix="choose rows again: gapmend select",
+        )
     labels = {
         what.name: labels_of_subject(ws, ui, what)
         for what in subjects(ws)

@@ -97,6 +97,10 @@ def _attached(
 ) -> Iterator[None]:
     with catalog_lock(root, wait_s), one_line_when_full(root):
         path, mark = root / CATALOG_NAME, root / MARK_NAME
+        if (root / "erasing").exists():  # an erasure that was decided, and killed before its end
+            from registry.pending import finish
+
+            finish(root, wait_s=wait_s)
         if not path.exists():
             # A store without a mark is new: what is in it waits for its commit. With the mark, the
             # catalog was lost, and the manifests say what was in it.
@@ -170,7 +174,7 @@ def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
     connection = connect(threads=1)
     try:
         connection.execute(f"ATTACH {literal(new)} AS catalog (TYPE duckdb, {_GROUP})")
-        _migrate(connection, 0)
+        migrate(connection, 0)
         connection.execute("BEGIN")
         add(connection, manifests)
         derive_all(connection)
@@ -207,6 +211,22 @@ def refuse_when_open_elsewhere(path: Path, *, wait_s: float) -> None:
         _attach(connection, path, wait_s=wait_s, write=True)
     except StoreError:
         return  # Damaged: that is what a rebuild is for.
+    finally:
+        connection.close()
+
+
+def committed_manifests(root: Path, *, wait_s: float) -> dict[str, str]:
+    """Return id -> manifest, as JSON text, of all that the catalog has; nobody else has it open.
+
+    The caller holds the lock.
+
+    Raises:
+        UserError, StoreError: as `open_catalog`.
+    """
+    connection = connect(threads=1)
+    try:
+        _attach(connection, root / CATALOG_NAME, wait_s=wait_s, write=True)
+        return dict(connection.execute("SELECT id, manifest FROM catalog.objects").fetchall())
     finally:
         connection.close()
 
@@ -291,12 +311,12 @@ def _reattach_and_migrate(
 ) -> None:
     connection.execute("DETACH catalog")
     _attach(connection, path, wait_s=wait_s, write=True)
-    _migrate(connection, _schema_number(connection))
+    migrate(connection, _schema_number(connection))
     connection.execute("DETACH catalog")
     _attach(connection, path, wait_s=wait_s, write=write)
 
 
-def _migrate(connection: DuckDBPyConnection, have: int) -> None:
+def migrate(connection: DuckDBPyConnection, have: int) -> None:
     """Apply what is newer than `have`, each migration in a transaction of its own."""
     connection.execute("CREATE TABLE IF NOT EXISTS catalog.migrations (number INTEGER PRIMARY KEY)")
     for number, statements in migrations():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry.attach import CATALOG_NAME, open_catalog
 from registry.errors import StoreError
 from registry.hashing import file_digest
-from registry.store import MANIFEST, read_manifest
+from registry.index_check import differing, tables_of
+from registry.store import MANIFEST, manifest_text, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ Problem = Literal[
     "extra",  # a file that no manifest names
     "manifest",  # a manifest that cannot be read, or is not what was committed
     "dangling",  # an edge to an object that is not there
+    "index",  # a table of the catalog that is not what the manifests say
     "orphan",  # a whole object that was never committed: `gapmend rebuild` takes it in
     "leftover",  # a draft of a killed process: the next write removes it
 ]
@@ -79,6 +81,7 @@ def fsck(store: Store, catalog: Catalog) -> FsckReport:
         if parent not in known:
             detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
             findings.append(Finding("dangling", CATALOG_NAME, detail))
+    findings += _check_index(catalog)
     for path in store.leftovers():
         findings.append(
             Finding("leftover", _relative(path, store), "a draft of a process that was killed")
@@ -109,6 +112,9 @@ def _check_folders(store: Store, committed: dict[str, Manifest]) -> Iterator[Fin
             yield Finding("orphan", place, "complete, but never committed")
         elif committed[folder.name] != manifest:
             yield Finding("manifest", place, "differs from what was committed")
+            continue
+        if not _as_written(folder / MANIFEST, manifest):
+            yield Finding("manifest", place, "its bytes are not those that were written")
 
 
 def _check_files(store: Store, folder: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -131,6 +137,21 @@ def _check_absent(store: Store, committed: dict[str, Manifest]) -> list[Finding]
         if not folder.is_dir():
             found.append(Finding("missing", _relative(folder, store), "committed, but not there"))
     return found
+
+
+def _as_written(path: Path, manifest: Manifest) -> bool:
+    """Whether a manifest's file is the text of what it says: a flipped bit may leave the values."""
+    return path.read_bytes() == manifest_text(manifest).encode()
+
+
+def _check_index(catalog: Catalog) -> list[Finding]:
+    """Compare the catalog's other tables with what they are derived from, its manifests."""
+    with catalog.reading() as connection:
+        tables = tables_of(connection)
+    return [
+        Finding("index", CATALOG_NAME, f"table {table}: {extra} lines too many, {missing} missing")
+        for table, extra, missing in differing(tables)
+    ]
 
 
 def _relative(path: Path, store: Store) -> str:

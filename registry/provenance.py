@@ -138,15 +138,15 @@ def row_lineage(catalog: Catalog, row_uid: int) -> RowLineage:
     Reads the references of every dataset version and the picks of every selection.
 
     Raises:
-        UserError: no version has such a row.
+        UserError: no version has such a row, and no selection had it.
     """
     places = catalog.query(_PLACES, [row_uid]).rows
-    if not places:
+    picks = catalog.query(_PICKS, [row_uid]).rows
+    if not places and not picks:  # an erased row is in no version, and what chose it is known
         raise UserError(
             f"no dataset version has a row {row_uid}",
             fix='list some with `gapmend sql "select row_uid, dataset from rows limit 9"`',
         )
-    picks = catalog.query(_PICKS, [row_uid]).rows
     saw = tuple(row[0] for row in catalog.query(_SAW, [row_uid]).rows)
     made = catalog.query(_LED_TO, [("", *saw), _ARTIFACTS]).rows if saw else []
     return RowLineage(

@@ -9,6 +9,7 @@ from registry.attach import CATALOG_NAME, create_catalog, refuse_when_open_elsew
 from registry.diskfull import one_line_when_full
 from registry.errors import StoreError
 from registry.lock import catalog_lock
+from registry.pending import PENDING, drop, put_in_place
 from registry.store import read_manifest
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def rebuild(store: Store, catalog: Catalog) -> Rebuilt:
     root, wait_s = catalog.root, catalog.wait_s
     with catalog_lock(root, wait_s), one_line_when_full(root):
         refuse_when_open_elsewhere(root / CATALOG_NAME, wait_s=wait_s)
+        pending = (root / PENDING).exists()
+        if pending:  # an erasure that was decided, and killed before its end
+            put_in_place(root)
         manifests: list[Manifest] = []
         unreadable: list[str] = []
         for folder in store.folders():
@@ -48,5 +52,7 @@ def rebuild(store: Store, catalog: Catalog) -> Rebuilt:
             except StoreError as error:
                 unreadable.append(str(error))
         create_catalog(root, manifests)
+        if pending:
+            drop(store)
         store.sweep()
     return Rebuilt(len(manifests), tuple(unreadable))

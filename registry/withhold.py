@@ -1,0 +1,44 @@
+"""Rows that were erased on purpose don't come in again, whatever file they stand in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.collect import Collector
+from registry.erased import erased_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from registry.catalog import Catalog
+    from registry.contents import ContentWriter
+    from registry.splits import Numbers
+    from registry.spool import Spool
+    from registry.store import Store
+
+
+class WithholdingCollector(Collector):
+    """A collector that passes over erased rows and counts how often it met one."""
+
+    def __init__(self, store: Store, catalog: Catalog, writer: ContentWriter, spool: Spool) -> None:
+        """Read which rows were erased; the rest is as in `Collector`."""
+        super().__init__(writer, spool)
+        self._erased = erased_rows(store, catalog)
+        self.withheld = 0
+
+    def add(
+        self, table: pa.Table, files: int | NDArray[np.int32], lines: Sequence[int] | Numbers
+    ) -> None:
+        """Take rows as `Collector.add` does, but for those that were erased."""
+        if self._erased:
+            kept = ~np.array(self._erased.among(table["row_hash"].to_pylist()), bool)
+            if not kept.all():
+                self.withheld += int(np.count_nonzero(~kept))
+                table, lines = table.filter(kept), np.asarray(lines, np.int64)[kept]
+                files = files if isinstance(files, int) else files[kept]
+        super().add(table, files, lines)
