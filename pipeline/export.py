@@ -91,14 +91,14 @@ def export(
     source = ws.store.get(thing["kind"], thing["id"]).path
     proof = None
     with (
-        _whole_folder(out) as draft,
+        whole_folder(out) as draft,
         ui.progress(f"export · {thing['kind']} {thing['id'][:8]} as {form}"),
     ):
         if form == "gguf":
             proof = _write_gguf(source, draft, dtype, _name(thing), license_text)
         else:
             _copy(thing, source, draft)
-        files = _digests(draft)
+        files = digests(draft)
         size = sum((draft / name).stat().st_size for name in files)
         made = ws.store.put(
             "export",
@@ -178,7 +178,8 @@ def _is_listed(kind: str, name: str) -> bool:
     return name in _MODEL_FILES or _SHARD.fullmatch(name) is not None
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 of every file below a folder."""
     from registry.hashing import file_digest
 
     return {
@@ -189,8 +190,12 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out` that takes its name at the end, once all is on the disk."""
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that takes its name at the end, once all is on the disk.
+
+    Raises:
+        UserError: there is something at `out` already.
+    """
     if out.is_symlink() or out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError("there is something already", str(out), "a new or an empty folder")
     parent = out.absolute().parent

@@ -179,8 +179,25 @@ def move_alias(
     """Point the alias `name` at a published adapter, if it still points at `expect`.
 
     Raises:
-        UserError: the name can't be an alias.
+        UserError: the name can't be an alias, or is the tag of a dataset version.
         StoreError: no such adapter, or the alias was moved by someone else meanwhile.
+    """
+    check_alias_name(catalog, name)
+    now = catalog.alias(name)
+    if now is not None and catalog.manifest(now)["kind"] == "dataset_version":
+        raise UserError(
+            f"'{name}' can't be an alias: it is the tag of a dataset version",
+            expected="a name of its own",
+        )
+    target = tuned_ref(store, adapter_id).id
+    catalog.move_alias(store, name, target, expect=expect, reason=reason)
+
+
+def check_alias_name(catalog: Catalog, name: str) -> None:
+    """Check that `name` can be an alias: of an adapter, or (a tag) of a dataset version.
+
+    Raises:
+        UserError: it is a dataset's name, reads like an id, or has other characters.
     """
     taken = {one["meta"].get("name") for one in catalog.each("dataset_version")}
     if name in taken or name == "none" or _LIKE_AN_ID.fullmatch(name):
@@ -193,8 +210,6 @@ def move_alias(
             f"'{name}' can't be an alias",
             expected="a lower-case letter, then letters, digits, '.', '_' or '-' (63 at most)",
         )
-    target = tuned_ref(store, adapter_id).id
-    catalog.move_alias(store, name, target, expect=expect, reason=reason)
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
