@@ -42,7 +42,8 @@ integration *args:
 
 # Tests as a user: the command line in its own process.
 e2e *args:
-    HF_HUB_OFFLINE=1 pytest tests/e2e "$@"
+    HF_HUB_OFFLINE=1 pytest tests/e2e/test_help.py
+    HF_HUB_OFFLINE=1 pytest -n 2 --dist loadgroup --ignore tests/e2e/test_help.py tests/e2e "$@"
 
 # Push and pull against a Hub of our own, with 30% of requests failing, and killed 50 times.
 e2e-hub *args:
@@ -84,6 +85,10 @@ bench-train *args:
 bench-registry *args:
     HF_HUB_OFFLINE=1 python benchmarks/registry_scale.py "$@"
 
+# Row lineage at 10 M rows and 1,000 selections (--folder DIR --json FILE).
+bench-data *args:
+    HF_HUB_OFFLINE=1 python benchmarks/rows_scale.py "$@"
+
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:
     HF_HUB_OFFLINE=1 pytest -k docs tests
@@ -119,6 +124,10 @@ ingest *args:
 gap *args:
     gapmend gap -C {{ space }} "$@"
 
+# List what is trained on and measured by at once; a selection or adapter: ./just leaks champion
+leaks *args:
+    gapmend leaks -C {{ space }} "$@"
+
 # Choose the rows to train on from the gaps.
 select *args:
     gapmend select -C {{ space }} "$@"
@@ -146,6 +155,10 @@ merge *args:
 # List, show, compare, name, import and set aside adapters: ./just adapter ls
 adapter *args:
     @verb=${1-}; [ $# -eq 0 ] || shift; gapmend adapter "$verb" -C {{ space }} "$@"
+
+# List, show, compare, name and write out versions of datasets: ./just dataset ls
+dataset *args:
+    @verb=${1-}; [ $# -eq 0 ] || shift; gapmend dataset "$verb" -C {{ space }} "$@"
 
 # Push the champion, or anything by id or name, to the Hub: ./just push --repo me/it --dry-run
 push *args:
@@ -202,3 +215,15 @@ fsck *args:
 # Make the catalog again from the objects.
 rebuild *args:
     gapmend rebuild -C {{ space }} "$@"
+
+# Erase rows for good, after showing what saw them: ./just erase --where "source_line = 17"
+erase *args:
+    gapmend erase -C {{ space }} "$@"
+
+# Remove what nothing refers to, after showing it: ./just gc --yes
+gc *args:
+    gapmend gc -C {{ space }} "$@"
+
+# Copy the catalog with its views for other DuckDB programs: ./just snapshot FILE
+snapshot *args:
+    gapmend snapshot -C {{ space }} "$@"

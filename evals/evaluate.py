@@ -27,6 +27,7 @@ from evals.results import (
 from registry.diskfull import one_line_when_full
 from registry.errors import StoreError, UserError
 from registry.hashing import digest
+from registry.rejects import commonest
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -200,10 +201,18 @@ def _asked(store: Store, engine: Backend, plan: Plan, identity: dict[str, Any]) 
 def _check_rejects(result: EvalResult, allowed: float) -> None:
     rejected, asked = len(result.rejects), result.n + len(result.rejects)
     if rejected > allowed * asked or not result.n:
+        told = commonest((reject.reason, _place(reject)) for reject in result.rejects)
         first = result.rejects[0]
         raise TooLongError(
-            f"{result.subject}: {rejected} of {asked} items can't be scored, as {first.reason}",
-            where=f"{first.source_file}:{first.source_line}" if first.source_file else None,
-            expected=f"at most {allowed:.0%}",
+            f"{result.subject}: {rejected} of {asked} items can't be scored: {told}",
+            where=_place(first) if first.source_file else None,
+            expected=f"at most {allowed:.1%}",
             fix="use fewer examples, a longer context, or raise allow_rejects of the dataset",
         )
+
+
+def _place(reject: Reject) -> str:
+    """Return file and line, or the number of an lm-eval task's document."""
+    if reject.source_file:
+        return f"{reject.source_file}:{reject.source_line}"
+    return f"item {reject.row_uid}"

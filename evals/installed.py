@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from reprlib import repr as shortened
@@ -33,6 +33,48 @@ if TYPE_CHECKING:
 
     from evals.backend import Backend
     from evals.plan import Plan
+
+
+_LEAST_WORDS = 5  # of a document's field that may be what it asks
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What one document of a task says, and what it asks: as it is rendered, and by its fields."""
+
+    position: int
+    text: str
+    questions: tuple[str, ...]
+
+
+def documents(named: str, root: Path) -> list[Document]:
+    """Return what the documents of a task say, for comparing it with what is trained on.
+
+    Raises:
+        UserError: as `installed_items`.
+    """
+    task = _task(named, root)
+    return [_document(task, position, doc) for position, doc in enumerate(task.eval_docs)]
+
+
+def _document(task: Task, position: int, doc: Any) -> Document:
+    fields = _texts(doc)
+    asked = [task.doc_to_text(doc)]  # a number where a task asks by its choices
+    if task.should_decontaminate():
+        asked.append(task.doc_to_decontamination_query(doc))
+    questions = [text for text in asked if isinstance(text, str) and text.strip()]
+    questions += [text for text in fields if len(text.split()) >= _LEAST_WORDS]
+    text = "\n".join(dict.fromkeys([*questions, *fields]))
+    return Document(position, text, tuple(dict.fromkeys(questions)))
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in a document, those in its lists and objects too."""
+    if isinstance(value, dict):
+        return [text for one in value.values() for text in _texts(one)]
+    if isinstance(value, list | tuple):
+        return [text for one in value for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
 
 
 def installed_items(named: str, root: Path, split: str, limit: int | None = None) -> list[Item]:

@@ -146,6 +146,7 @@ class Assembly:
             by_label = shared and dataset == own
             chosen += self._turns(rows, failures, name, left, by_label=by_label)
         if not chosen and wanted:
+            candidates.check()  # where all were refused, why says more
             raise UserError(
                 f"no row of the pool can teach '{name}'",
                 where="train.pool",

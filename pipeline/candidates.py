@@ -1,7 +1,8 @@
 """What may be trained on: train rows that leak nothing and fit the base.
 
-Nothing that dev or test asks may be among them: by hash, by cluster, by 13 words in a row, or as a
-near-duplicate (which a dataset's own splits rule out, but not those of another dataset).
+Nothing that dev or test of any dataset asks, or an lm-eval task of a guard, may be among them: not
+the same, not 13 words in a row of it, nor a near-duplicate (which a dataset's own splits rule out,
+but not those of another dataset).
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pipeline.choose import HeldOutRow, held_out
+from pipeline.held_out import held_items
 from pipeline.measure import labels_of_subject, subjects
 from pipeline.selection import SelectReject, render
 from registry.errors import UserError
+from registry.overlap import HeldOut, Said
+from registry.rejects import commonest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.choose import HeldOut
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.rows import Row
@@ -33,7 +35,6 @@ _TRAINABLE = {
     "kto": frozenset(("feedback",)),
 }
 _EXCERPT = 200
-_SHOWN = 3
 
 
 def text_of(row: Row) -> str:
@@ -80,9 +81,9 @@ class Candidates:
         self.leaks: Counter[str] = Counter()
         self.rejects: dict[int, SelectReject] = {}
         self._checked: set[int] = set()
-        held = held_out(_held_out_rows(ws, ui))
+        held = HeldOut(held_items(ws, ui))
         kept = {name: self._read(name, held)[:cut] for name, cut in most.items()}
-        near = _near([question_of(row) for rows in kept.values() for row in rows], held.questions)
+        near = held.near([question_of(row) for rows in kept.values() for row in rows])
         self.leaks["near-duplicate"] += len(near)
         places = iter(range(sum(map(len, kept.values()))))
         self._rows = {
@@ -102,17 +103,14 @@ class Candidates:
         """Stop if more rows are too long for the base than the spec allows.
 
         Raises:
-            UserError: they are; names the first.
+            UserError: they are; names the commonest reasons.
         """
         allowed, found = self._ws.spec.train.allow_rejects, list(self.rejects.values())
         if len(found) > allowed * len(self._checked):
-            shown = "; ".join(
-                f"{reject.source_file}:{reject.source_line}: {reject.reason}"
-                for reject in found[:_SHOWN]
-            )
+            told = commonest((one.reason, f"{one.source_file}:{one.source_line}") for one in found)
             raise UserError(
                 f"{len(found)} of {len(self._checked)} rows can't be trained on with base "
-                f"'{self._ws.spec.train.base}' ({shown})",
+                f"'{self._ws.spec.train.base}': {told}",
                 expected=f"at most {allowed:.1%}",
                 fix="shorten or drop them, or raise train.allow_rejects",
             )
@@ -124,7 +122,7 @@ class Candidates:
         version = version_of(self._ws, self._ui, dataset)
         usable = []
         for row in load_rows(self._ws.store, version, splits={"train"}):
-            why = held.refuses(row_hash=row.row_hash, cluster=row.cluster, text=text_of(row))
+            why = held.refuses(Said(row.row_hash, text_of(row), question_of(row)))
             if why is not None:
                 self.leaks[why] += 1
             elif row.kind in _TRAINABLE[self._ws.spec.train.objective]:
@@ -161,25 +159,6 @@ class Candidates:
             found = labels_of_subject(self._ws, self._ui, what) if what else ()
             self._labels[name] = found
         return self._labels[name]
-
-
-def _held_out_rows(ws: Workspace, ui: Ui) -> list[HeldOutRow]:
-    from pipeline.ingest import version_of
-    from registry.datasets import load_rows
-
-    names = dict.fromkeys(what.spec.data for what in subjects(ws) if what.spec.data)
-    return [
-        HeldOutRow(row.row_hash, row.cluster, text_of(row), question_of(row))
-        for name in names
-        for row in load_rows(ws.store, version_of(ws, ui, name), splits={"dev", "test"})
-    ]
-
-
-def _near(texts: list[str], held: Sequence[str]) -> set[int]:
-    """Return the positions in `texts` that are near-duplicates of a held-out question."""
-    from registry.duplicates import near_pairs
-
-    return {pair.left for pair in near_pairs(texts, held)} if texts and held else set()
 
 
 def _by_hash(row: Row) -> str:

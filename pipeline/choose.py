@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
 NEAR_DUPLICATE = 0.95
 """Cosine above which a row says what a chosen row says already."""
-
-_GRAM = 13
-_WORDING = 10
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -153,61 +148,6 @@ def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
         return (moved / np.maximum(length, 1e-12)).astype(np.float32)
 
     return unit(pool), unit(failures)
-
-
-@dataclass(frozen=True)
-class HeldOutRow:
-    """A row of dev or test: hash, cluster of near-duplicates, all its words, what it asks."""
-
-    row_hash: str
-    cluster: int
-    text: str
-    question: str = ""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What no training row may equal, share 13 words in a row with, or be a near-duplicate of."""
-
-    hashes: frozenset[str]
-    clusters: frozenset[int]
-    grams: frozenset[str]
-    questions: tuple[str, ...]
-
-    def refuses(self, *, row_hash: str, cluster: int, text: str) -> str | None:
-        """Return why a row may not be trained on (`hash`, `cluster`, `13-gram`), or None."""
-        if row_hash in self.hashes:
-            return "hash"
-        if cluster in self.clusters:
-            return "cluster"
-        return "13-gram" if not self.grams.isdisjoint(grams(text)) else None
-
-
-def held_out(rows: Iterable[HeldOutRow]) -> HeldOut:
-    """Gather what the dev and test rows of every capability and guard forbid.
-
-    Runs of 13 words that more than 10 of them share are the task's wording and forbid nothing.
-    """
-    seen: Counter[str] = Counter()
-    questions: dict[str, None] = {}
-    hashes: set[str] = set()
-    clusters: set[int] = set()
-    for row in rows:
-        if row.row_hash in hashes:
-            continue
-        hashes.add(row.row_hash)
-        clusters.add(row.cluster)
-        seen.update(set(grams(row.text)))
-        questions[row.question] = None
-    own = frozenset(gram for gram, count in seen.items() if count <= _WORDING)
-    return HeldOut(frozenset(hashes), frozenset(clusters), own, tuple(filter(None, questions)))
-
-
-def grams(text: str) -> Iterator[str]:
-    """Yield each run of 13 words of `text`, lower-cased; none if it has fewer."""
-    words = _WORD.findall(text.lower())
-    for start in range(len(words) - _GRAM + 1):
-        yield " ".join(words[start : start + _GRAM])
 
 
 def interleave(gap: Sequence[Any], replay: Sequence[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import cli_merge, cli_registry, cli_store
+from pipeline import cli_care, cli_dataset, cli_leaks, cli_merge, cli_registry, cli_store
 from pipeline.verb import (
     HERE,
     Answer,
@@ -125,14 +125,23 @@ def ingest(
     datasets: Annotated[list[str] | None, typer.Argument(help="Names; by default all.")] = None,
     workspace: WorkspaceOption = HERE,
     *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show formats, rejects and three rows, no more.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn the datasets of the spec into versions: Parquet, hashed, split, with rejects.
 
-    Example: `gapmend ingest -C examples/quickstart`
+    Example: `gapmend ingest --dry-run -C examples/quickstart`
     """
 
     def work(ws: Workspace, ui: Ui) -> Answer:
+        if dry_run:
+            from pipeline.ingest_look import look
+            from pipeline.report_look import look_tables
+
+            looks = look(ws, ui, datasets or None)
+            return Answer([one.as_json() for one in looks], look_tables(looks))
         from pipeline import ingest as stage
         from pipeline.report import ingest_table
 
@@ -318,8 +327,10 @@ def promote(
 for verb in (
     *(cli_store.sql, cli_store.lineage, cli_store.openlineage, cli_store.status),
     *(cli_store.schema, cli_store.fsck, cli_store.rebuild),
+    *(cli_care.erase, cli_care.gc, cli_care.snapshot),
 ):
     app.command()(verb)
+app.command()(cli_leaks.leaks)
 app.command()(cli_merge.merge)
 app.command()(cli_registry.push)
 app.command()(cli_registry.pull)
@@ -328,6 +339,7 @@ app.command()(cli_registry.sign)
 app.command()(cli_registry.verify)
 app.command()(cli_registry.export)
 app.add_typer(cli_registry.adapter, name="adapter")
+app.add_typer(cli_dataset.dataset, name="dataset")
 app.command("lm-eval", context_settings=cli_store.PASS_ON)(cli_store.lm_eval)
 
 

@@ -2,7 +2,8 @@
 
 The budget is divided over the capabilities whose verdict is `tune`, by the root of their gaps.
 Inside one, rows nearest to its failed dev items are taken in turns. Replay rows are spread evenly
-among them. Nothing of dev or test can be chosen. How a selection is put together is in `assemble`.
+among them. Nothing of dev or test can be chosen, whatever dataset or lm-eval task it is of. How a
+selection is put together is in `assemble`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.assemble import Assembly, Change, Part
 from pipeline.candidates import pool_of
 from pipeline.gap import dev_inputs, gap
+from pipeline.held_out import lm_eval_tasks
+from pipeline.measure import subjects
 from pipeline.stage import run_stage
 from registry.errors import GateRefusedError
 from registry.store import Parent
@@ -103,6 +106,8 @@ def _inputs(
         "allow_rejects": train.allow_rejects,
         "change": asdict(change) if change else None,
     }
+    if held := _also_held_out(ws, ui):
+        inputs["held_out"] = held
     known = {parent.id for parent in parents}
     parents += [Parent(found.gap_id, "gap")]
     parents += [Parent(version, "dataset") for version in pool.values() if version not in known]
@@ -110,3 +115,13 @@ def _inputs(
         parents.append(Parent(change.after.adapter_id, "adapter"))
         parents.append(Parent(change.selection, "selection"))
     return inputs, parents
+
+
+def _also_held_out(ws: Workspace, ui: Ui) -> dict[str, str]:
+    """Return what is held out beside the subjects' own datasets, where there is anything."""
+    from pipeline.ingest import version_of
+
+    measured = {what.spec.data for what in subjects(ws)}
+    others = [name for name in ws.spec.datasets if name not in measured]
+    found = {name: version_of(ws, ui, name) for name in others}
+    return found | {name: f"lm_eval:{task}" for name, task in lm_eval_tasks(ws).items()}

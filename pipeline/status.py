@@ -20,6 +20,8 @@ _QUESTIONS = {
     "aliases": """
         select name, left(target, 12) as target, reason, moved_at
         from aliases where current""",
+    "looks": """
+        select subject, dataset, looks, last_at from looks order by subject""",
     "runs": """
         select stage, status, round(seconds, 1) as seconds, started_at
         from runs order by started_at desc limit 12""",
@@ -27,7 +29,7 @@ _QUESTIONS = {
 
 
 def status(ws: Kept) -> dict[str, list[dict[str, Any]]]:
-    """Return datasets, verdicts, adapters, aliases and the last runs, as records."""
+    """Return datasets, verdicts, adapters, aliases, looks and the last runs, as records."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, question in _QUESTIONS.items():
         result = ws.catalog.query(question)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.held_out import refuse_leaks
 from pipeline.stage import StageOutput, run_stage
 from pipeline.validation import lessons
 from registry.store import Parent
@@ -107,7 +108,8 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
     """Train an adapter on a selection.
 
     Raises:
-        UserError: rows that can't be trained on, a target the base doesn't have, a diverged loss.
+        UserError: rows that can't be trained on or are in a dev or test set, a target the base
+            doesn't have, a diverged loss.
     """
     spec = ws.spec.train
     identity = ws.models.identity(spec.base)
@@ -158,6 +160,7 @@ def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
     from pipeline.training.look import look
 
     spec = ws.spec.train
+    refuse_leaks(ws, ui, selection_id)
     return look(ws.models.get(spec.base), lessons(ws, ui, selection_id).rows, spec)
 
 
@@ -191,6 +194,7 @@ def _work(ws: Workspace, ctx: StageContext, selection_id: str) -> StageOutput:
     from pipeline.training.trackers import open_trackers
 
     spec = ws.spec.train
+    refuse_leaks(ws, ctx.ui, selection_id)
     given = lessons(ws, ctx.ui, selection_id)
     loaded = ws.models.get(spec.base)
     if processes.count() > 1:

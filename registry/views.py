@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
 
+    from duckdb import DuckDBPyConnection
+
 _FOLDER = Path(__file__).parent / "views"
 # View name -> object kinds and file. Their columns are the tables of views/parquet.sql.
 _PARQUET = {
@@ -35,6 +37,8 @@ _PARQUET = {
     "stored_bitmaps": (("selection",), "bitmaps.parquet"),
     "stored_metrics": (("metrics",), "metrics.parquet"),
 }
+# Every file has exactly the columns of its table: nothing has to be read to know them.
+_ALIKE = frozenset(("stored_bitmaps",))
 # Functions that a SELECT can call and that do more than read.
 _ACTING = re.compile(
     r'\b"?(enable_logging|disable_logging|truncate_duckdb_logs|write_log|checkpoint|'
@@ -149,37 +153,56 @@ class SqlSession:
 
     def _make_views(self, sql: str) -> None:
         spill = Store(self._root).scratch_path()
-        self._connection.execute(f"SET temp_directory = {literal(spill)}; CREATE SCHEMA parquet")
-        for name in _needed(sql):
-            self._make(name)
-
-    def _make(self, name: str) -> None:
-        if name in _PARQUET:
-            self._make_stored(name)
-        else:
-            self._connection.execute(_definition(name))
-
-    def _make_stored(self, name: str) -> None:
-        """Make a view of every committed object's file of one kind, typed also when there is none.
-
-        The files are listed by the catalog and not globbed: what a killed process left is not
-        read, and a damaged orphan disturbs nobody.
-        """
-        kinds, file = _PARQUET[name]
-        listing = (
-            "SELECT kind || '/' || id || '/' || ? FROM objects"
-            " WHERE kind IN ? AND ((manifest->'files')->?) IS NOT NULL"
-            " ORDER BY created_at, id"
+        # A session reads each file once: a copy in memory is of no use. And DuckDB would show
+        # progress on stdout where it takes Python for a notebook, as in `python -c`.
+        self._connection.execute(
+            f"SET temp_directory = {literal(spill)}; SET enable_external_file_cache = false;"
+            " SET enable_progress_bar = false; CREATE SCHEMA parquet"
         )
-        rows = self._connection.execute(fill(listing, [file, kinds, file])).fetchall()
-        self._connection.execute(_columns(name))
-        view = f"FROM parquet.{name}_columns"
-        if rows:
-            paths = ", ".join(literal(self._root / "objects" / row[0]) for row in rows)
-            read = f"read_parquet([{paths}], union_by_name = true, filename = true)"
-            found = "SELECT * EXCLUDE (filename), string_split(filename, '/')[-2] AS object_id"
-            view += f" UNION ALL BY NAME {found} FROM {read}"
-        self._connection.execute(f"CREATE VIEW parquet.{name} AS {view}")
+        make_views(self._connection, self._root, _needed(sql))
+
+
+def make_all_views(connection: DuckDBPyConnection, root: Path) -> None:
+    """Make every view and macro where the tables `objects` and `edges` are; see `SqlSession`."""
+    connection.execute("CREATE SCHEMA parquet")
+    make_views(connection, root, _needed(""))
+
+
+def make_views(connection: DuckDBPyConnection, root: Path, names: Sequence[str]) -> None:
+    """Make these views, in an order that can be made, over the objects under `root`."""
+    objects = literal(f"{root}/objects/")
+    path = f"{objects} || kind || '/' || id || '/' || file"
+    connection.execute(f"CREATE MACRO parquet.path_of(kind, id, file) AS {path}")
+    for name in names:
+        if name in _PARQUET:
+            _make_stored(connection, root, name)
+        else:
+            connection.execute(_definition(name))
+
+
+def _make_stored(connection: DuckDBPyConnection, root: Path, name: str) -> None:
+    """Make a view of every committed object's file of one kind, typed also when there is none.
+
+    The files are listed by the catalog and not globbed: what a killed process left is not
+    read, and a damaged orphan disturbs nobody. A join by `filename`, with parquet.path_of, opens
+    the files that match alone; one by `object_id` opens all.
+    """
+    kinds, file = _PARQUET[name]
+    listing = (
+        "SELECT kind || '/' || id || '/' || ? FROM objects"
+        " WHERE kind IN ? AND ((manifest->'files')->?) IS NOT NULL"
+        " ORDER BY created_at, id"
+    )
+    rows = connection.execute(fill(listing, [file, kinds, file])).fetchall()
+    connection.execute(_columns(name))
+    view = f"SELECT *, NULL::VARCHAR AS filename FROM parquet.{name}_columns"  # noqa: S608 - ours
+    if rows:
+        paths = ", ".join(literal(root / "objects" / row[0]) for row in rows)
+        union = "" if name in _ALIKE else ", union_by_name = true"
+        read = f"read_parquet([{paths}], filename = true{union})"
+        found = "SELECT *, string_split(filename, '/')[-2] AS object_id"
+        view += f" UNION ALL BY NAME {found} FROM {read}"
+    connection.execute(f"CREATE VIEW parquet.{name} AS {view}")
 
 
 def view_names() -> list[str]:

@@ -2,7 +2,7 @@
 -- the adapters that it was started from or put together from (roles 'start' and 'part').
 CREATE VIEW adapter_selections AS
 WITH RECURSIVE made_from AS (
-    SELECT id AS adapter_id, id AS ancestor FROM objects WHERE kind = 'adapter'
+    SELECT id AS adapter_id, id AS ancestor FROM objects WHERE kind IN ('adapter', 'model')
     UNION
     SELECT made_from.adapter_id, edges.parent
     FROM made_from

@@ -1,5 +1,6 @@
--- adapters_that_saw(row_uid): every adapter whose training selected that row. Down from the few
--- selections that have it, and not up from every adapter, as the view adapter_selections goes.
+-- adapters_that_saw(row_uid): every adapter (or model of changed tensors) whose training selected that
+-- row, itself or through what it was started from or put together from. Down from the few selections
+-- that have it, and not up from every adapter, as the view adapter_selections goes.
 CREATE MACRO adapters_that_saw(uid) AS TABLE
 WITH RECURSIVE saw AS (
     SELECT object_id AS selection_id FROM parquet.stored_bitmaps
@@ -17,4 +18,4 @@ WITH RECURSIVE saw AS (
 )
 SELECT taught.id AS adapter_id, taught.selection_id
 FROM taught
-JOIN objects ON objects.id = taught.id AND objects.kind = 'adapter';
+JOIN objects ON objects.id = taught.id AND objects.kind IN ('adapter', 'model');

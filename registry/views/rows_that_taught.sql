@@ -3,7 +3,7 @@
 CREATE MACRO rows_that_taught(adapter) AS TABLE
 WITH RECURSIVE made_from AS (
     SELECT id AS adapter_id, id AS ancestor FROM objects
-    WHERE kind = 'adapter' AND starts_with(id, adapter)
+    WHERE kind IN ('adapter', 'model') AND starts_with(id, adapter)
     UNION
     SELECT made_from.adapter_id, edges.parent
     FROM made_from

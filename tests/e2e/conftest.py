@@ -40,6 +40,14 @@ def gapmend(*arguments: str | Path, timeout: float = 120, **environment: str) ->
     return Called(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.hookimpl(tryfirst=True)  # before what hands tests to processes reads it
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process what runs in the quickstart's workspace or copies it."""
+    for item in items:
+        if "quickstart" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("quickstart"))
+
+
 @pytest.fixture(scope="session")
 def quickstart(project_root: Path) -> Path:
     """The quickstart's workspace after `gapmend run`: found up to date after `./just demo`."""

@@ -10,13 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.budget import FLOOR, LABEL_FLOOR, budget, first_budget, label_quota, whole_numbers
-from pipeline.choose import (
-    HeldOutRow,
-    centred,
-    choose_nearest,
-    held_out,
-    interleave,
-)
+from pipeline.choose import centred, choose_nearest, interleave
 
 NAMES = st.text("abcdef", min_size=1, max_size=4)
 GAPS = st.dictionaries(NAMES, st.floats(0, 1), max_size=8)
@@ -133,27 +127,6 @@ def test_labels_that_never_fail_still_get_their_floor() -> None:
     picks = choose_nearest(pool, failures, 100, labels=labels, wanted=["yes"] * 50)
     share = sum(labels[pick.position] == "no" for pick in picks.chosen) / 100
     assert share >= LABEL_FLOOR / 2 - 0.01
-
-
-def test_dev_and_test_are_refused_by_hash_cluster_and_wording() -> None:
-    question = "one two three four five six seven eight nine ten eleven twelve thirteen"
-    held = held_out([HeldOutRow("h1", 7, question)])
-
-    def why(row_hash="h2", cluster=8, text="something else") -> str | None:
-        return held.refuses(row_hash=row_hash, cluster=cluster, text=text)
-
-    assert why() is None
-    assert why(row_hash="h1") == "hash"
-    assert why(cluster=7) == "cluster"
-    assert why(text=f"and {question.upper()}, they said") == "13-gram"
-    assert why(text=question.replace("seven", "7")) is None
-
-
-def test_a_wording_that_many_items_share_forbids_nothing() -> None:
-    wording = "what is the sum of the two numbers that i give you here now"
-    rows = [HeldOutRow(f"h{i}", i, f"{wording} {i}") for i in range(11)]
-    assert held_out(rows).refuses(row_hash="x", cluster=99, text=wording) is None
-    assert held_out(rows[:10]).refuses(row_hash="x", cluster=99, text=wording) == "13-gram"
 
 
 @given(st.integers(0, 40), st.integers(0, 40))

@@ -15,7 +15,11 @@ from registry.catalog import Catalog
 from registry.store import ObjectRef, Parent, Store
 from registry.views import view_names
 
-MACROS = {"adapters_that_saw": "adapters_that_saw(1)", "rows_that_taught": "rows_that_taught('')"}
+MACROS = {
+    "adapters_that_saw": "adapters_that_saw(1)",
+    "rows_of": "rows_of('')",
+    "rows_that_taught": "rows_that_taught('')",
+}
 
 
 def put(
