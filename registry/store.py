@@ -248,7 +248,6 @@ def _seal_files(draft: Path) -> dict[str, dict[str, Any]]:
 def manifest_text(manifest: Manifest) -> str:
     """Return the only text that this manifest has in a file."""
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return f"{text}\n"
 
 
