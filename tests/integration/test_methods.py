@@ -24,6 +24,11 @@ from tests.integration.test_training import conversations
 SPEC = TrainSpec(
     base="tiny", rank=4, learning_rate=1e-2, epochs=3, batch_tokens=128, checkpoint_steps=2, seed=5
 )
+# The others in `./just soak`: each goes through the same code as one of these.
+FEW = [
+    pytest.param(one, marks=() if one in {"lora", "pissa", "full"} else (pytest.mark.soak,))
+    for one in METHODS
+]
 _PROBE = torch.arange(7, 40)[None]
 
 
@@ -102,7 +107,7 @@ def test_it_learns_and_is_put_on_and_the_base_is_left_as_it_was(
     assert torch.equal(logits(base), plain)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FEW)
 def test_stopped_anywhere_it_ends_with_the_same_bytes(
     base: LoadedModel, tmp_path: Path, method: Method
 ) -> None:
@@ -177,10 +182,9 @@ def test_with_recomputed_activations_the_outcome_is_the_same(
     assert not base.model.is_gradient_checkpointing
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", ["bf16"])
-def test_in_half_precision(base: LoadedModel, tmp_path: Path, method: Method, dtype: Any) -> None:
-    result = fit(base, conversations(), by(method, dtype=dtype), tmp_path / "run")
+@pytest.mark.parametrize("method", FEW)
+def test_in_half_precision(base: LoadedModel, tmp_path: Path, method: Method) -> None:
+    result = fit(base, conversations(), by(method, dtype="bf16"), tmp_path / "run")
     assert result.losses[-1].loss < 0.8 * result.losses[0].loss
     assert next(base.model.parameters()).dtype == torch.float32
 

@@ -116,10 +116,19 @@ def test_each_is_one_token_and_begins_at_the_mean_of_its_pieces(folder: Path) ->
     assert torch.equal(after, again.model.get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "lora+"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        *((kind, "lora") for kind in KINDS),
+        ("untied", "dora"),
+        ("tied", "pissa"),
+        ("spare", "lora+"),
+    ],
+)
 def test_their_rows_are_trained_and_go_with_the_adapter(
-    folder: Path, tmp_path: Path, method: Method
+    folders: dict[str, Path], tmp_path: Path, kind: str, method: Method
 ) -> None:
+    folder = folders[kind]
     loaded = loaded_from(folder)
     plain = logits(loaded.model, loaded.tokenizer)
     spec = SPEC.by(method)

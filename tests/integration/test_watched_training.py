@@ -199,6 +199,7 @@ print("pieces", done.pieces, "loss", done.losses[-1].loss)
 """
 
 
+@pytest.mark.soak  # three quarters of a minute
 def test_under_a_limit_of_the_system(tmp_path: Path) -> None:
     tiny_models.save(tmp_path / "base", "llama")
     found = []
