@@ -119,7 +119,7 @@ def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
     from registry.erased import erased_of_dataset
 
     spec = ws.spec.datasets[name]
-    labels = _labels(ws, name)
+    labels = allowed_labels(ws, name)
     files = source_files(spec, ws.root)
     erased = erased_of_dataset(ws.catalog, name)
     return ({"erased": erased} if erased else {}) | {
@@ -130,7 +130,7 @@ def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
     }
 
 
-def _labels(ws: Workspace, name: str) -> frozenset[str] | None:
+def allowed_labels(ws: Workspace, name: str) -> frozenset[str] | None:
     """Return the answers that the capabilities and guards on this dataset allow; None allows all.
 
     Only labels that the spec lists count: where it leaves them out, the data decide.
@@ -190,7 +190,7 @@ def _work(ws: Workspace, context: StageContext, name: str) -> StageOutput:
     ):
         with context.ui.progress(f"ingest · {name}") as bar:
             collector = WithholdingCollector(ws.store, ws.catalog, writer, spool)
-            found = collect(files, _labels(ws, name), collector, bar.advance)
+            found = collect(files, allowed_labels(ws, name), collector, bar.advance)
         check_rejects(found, spec.allow_rejects, name)
         if not len(found):
             raise UserError(f"dataset '{name}' has no rows", where=_labels_of_files(files))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.seen_rows import BaseAtHand, SeenRow
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.chunks import Usable
     from registry.rows import Row
     from registry.sources import SourceFile, Sources
 
@@ -91,11 +90,11 @@ def look(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> tuple[Dat
 
 
 def _read(ws: Workspace, name: str) -> tuple[Sources, _Sample]:
-    from pipeline.ingest import _labels
+    from pipeline.ingest import allowed_labels
     from registry.datasets import sources
 
     found = sources(ws.spec.datasets[name], ws.root)
-    return found, _sample(found, name, _labels(ws, name))
+    return found, _sample(found, name, allowed_labels(ws, name))
 
 
 def _look(ws: Workspace, name: str, found: Sources, seen: _Sample, base: BaseAtHand) -> DatasetLook:
@@ -125,7 +124,7 @@ class _Sample:
 
 
 def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample:
-    from registry.chunks import usable
+    from registry.chunks import row_of, usable
     from registry.formats import left_out
     from registry.turns import UnusableError
 
@@ -136,34 +135,9 @@ def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample
         except UnusableError as error:
             seen.rejects.append(Refused(error.reason, 1, file.label, record.line, error.detail))
         else:
-            seen.rows.append(_row(made, name, file, record.line))
+            seen.rows.append(row_of(made, name, file, record.line))
             seen.left_out.update(left_out(found.format, record.value or {}))
     return seen
-
-
-def _row(usable: Usable, dataset: str, file: SourceFile, line: int) -> Row:
-    """Return the row that a record would be, but for its place in a version."""
-    from registry.rows import Row
-
-    content = usable.content
-    return Row(
-        uid=0,
-        row_hash=usable.row_hash,
-        kind=content.kind,
-        messages=content.messages,
-        chosen=content.chosen,
-        rejected=content.rejected,
-        label=content.label,
-        tools=content.tools,
-        split=file.split,
-        cluster=0,
-        dataset=dataset,
-        source_file=file.label,
-        source_line=line,
-        license="",
-        tags=(),
-        meta=usable.meta,
-    )
 
 
 def _first_records(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, Any]]:

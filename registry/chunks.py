@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.readers import read_records
-from registry.rows import Content, Message, answer, content_hash, content_schema, user_text
+from registry.rows import (
+    Content,
+    Message,
+    Row,
+    answer,
+    content_hash,
+    content_schema,
+    user_text,
+)
 from registry.turns import UnusableError
 
 if TYPE_CHECKING:
@@ -138,6 +146,29 @@ def first_usable(sources: Sources) -> tuple[SourceFile, int, Usable] | None:
             except UnusableError:
                 continue
     return None
+
+
+def row_of(usable: Usable, dataset: str, file: SourceFile, line: int) -> Row:
+    """Return the row that a record would be, but for its place in a version."""
+    content = usable.content
+    return Row(
+        uid=0,
+        row_hash=usable.row_hash,
+        kind=content.kind,
+        messages=content.messages,
+        chosen=content.chosen,
+        rejected=content.rejected,
+        label=content.label,
+        tools=content.tools,
+        split=file.split,
+        cluster=0,
+        dataset=dataset,
+        source_file=file.label,
+        source_line=line,
+        license="",
+        tags=(),
+        meta=usable.meta,
+    )
 
 
 def table_of(rows: Sequence[Usable]) -> pa.Table:

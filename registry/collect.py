@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.chunks import Reject, first_usable, read_chunks
+from registry.chunks import Reject, first_usable, read_chunks, row_of
 from registry.errors import UserError
 from registry.hash_index import HashIndex, as_texts, hashes_of
-from registry.rows import Row
 from registry.splits import CODED
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from registry.contents import ContentWriter
     from registry.datasets import Sources
+    from registry.rows import Row
     from registry.splits import Codes, Numbers
     from registry.spool import Spool
 
@@ -176,25 +176,7 @@ def first_row(sources: Sources, dataset: str) -> Row | None:
     if found is None:
         return None
     file, line, usable = found
-    content = usable.content
-    return Row(
-        uid=0,
-        row_hash=usable.row_hash,
-        kind=content.kind,
-        messages=content.messages,
-        chosen=content.chosen,
-        rejected=content.rejected,
-        label=content.label,
-        tools=content.tools,
-        split=file.split,
-        cluster=0,
-        dataset=dataset,
-        source_file=file.label,
-        source_line=line,
-        license="",
-        tags=(),
-        meta=usable.meta,
-    )
+    return row_of(usable, dataset, file, line)
 
 
 def check_rejects(found: Collected, allowed: float, name: str) -> None:

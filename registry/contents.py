@@ -85,7 +85,6 @@ class ContentWriter:
         self._store = store
         self._catalog = catalog
         self.known = known_contents(store, catalog)
-        self._pending: list[pa.Table] = []
         self._new: list[tuple[Hashes, Numbers]] = []
         self._hashes = hashlib.sha256()
         self._stack = ExitStack()

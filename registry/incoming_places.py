@@ -119,7 +119,7 @@ def _shapes(folder: str, model: str, *, trust_remote_code: bool) -> dict[str, li
             put = get_peft_model(empty, settings)
         state = get_peft_model_state_dict(put, save_embedding_layers=False)
     # What PEFT raises for a configuration that doesn't suit the base; anything else is a fault.
-    except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
         sys.exit(_first_line(error))
     return {name: list(tensor.shape) for name, tensor in state.items()}
 

@@ -41,29 +41,14 @@ from registry.rebuild import rebuild
 from registry.store import Parent
 from tests import tiny_models
 from tests.decode import find
+from tests.integration.test_select_to_merge import BAD, GOOD
+from tests.integration.test_select_to_merge import SPEC as WORKSPACE
 
 pytestmark = pytest.mark.slow
 
 CANARY = "Zyzzyvarius"
 WHERE = f"messages::VARCHAR LIKE '%{CANARY}%' OR meta::VARCHAR LIKE '%{CANARY}%'"
-SPEC = """
-bases: {tiny: {model: base}}
-datasets:
-  mood:
-    path: {train: mood-train.jsonl, dev: mood-dev.jsonl, test: mood-test.jsonl}
-    columns: {input: text, output: label}
-  colour:
-    path: {train: colour-train.jsonl, dev: colour-dev.jsonl, test: colour-test.jsonl}
-    columns: {input: text, output: label}
-capabilities:
-  mood: {data: mood, answer: choice, goal: 0.95, prompts: {zero_shot: "Mood? {input}"}}
-guards:
-  colour: {data: colour, answer: choice, max_drop: 0.01, prompts: {zero_shot: "Colour? {input}"}}
-train:
-  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, pool: [mood],
-   budget_rows: 40, replay: 0.2}
-"""
-GOOD, BAD = ("warm", "funny", "wonderful", "lovely"), ("dull", "boring", "awful", "flat")
+SPEC = WORKSPACE.replace("budget_rows: 60", "budget_rows: 40")
 THINGS = ("film", "book", "play", "song", "meal", "story", "trip", "game")
 
 
