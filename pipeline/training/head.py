@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from pipeline.training.attention import NAME
 from pipeline.training.layout import make_layout
+from pipeline.training.rounding import round_trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,9 @@ class _HeadLoss(torch.autograd.Function):
         for begin in range(0, len(hidden), size):
             cut = slice(begin, begin + size)
             places = targets[cut, None]
-            logits = linear(hidden[cut], weight).float()
+            part = round_trained(hidden[cut], size)
+            count = len(hidden[cut])
+            logits = linear(part, weight)[:count].float()
             top = logits.amax(1, keepdim=True)
             right = logits.gather(1, places)
             shares = logits.sub_(top).exp_()
@@ -49,7 +52,8 @@ class _HeadLoss(torch.autograd.Function):
             losses[cut] = (total.log() + top - right).squeeze(1)
             if gradient is not None:
                 shares.div_(total).scatter_add_(1, places, torch.full_like(right, -1.0))
-                gradient[cut] = shares.to(hidden.dtype) @ weight
+                shares = round_trained(shares.to(hidden.dtype), size)
+                gradient[cut] = (shares @ weight)[:count]
         ctx.save_for_backward(gradient)
         return losses
 

@@ -19,6 +19,7 @@ from pipeline.training.encode import IGNORED, EncodedRow
 from pipeline.training.head import head_losses
 from pipeline.training.layout import Layout, Tree, make_layout
 from pipeline.training.packing import families
+from pipeline.training.rounding import round_tokens, wants_whole_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -143,7 +144,7 @@ def packed_loss(model: torch.nn.Module, rows: PackedRows) -> torch.Tensor:
     A trained token that rows share counts once for each of them, as if they were apart.
     Only for a model whose attention is `attention.NAME`.
     """
-    return token_losses(model, rows, packed_layout=rows.layout()).sum()
+    return token_losses(model, rows, packed=True).sum()
 
 
 def row_by_row_loss(model: torch.nn.Module, rows: PackedRows) -> torch.Tensor:
@@ -179,14 +180,24 @@ def single_rows(rows: PackedRows) -> Iterator[PackedRows]:
         begin += length
 
 
-def token_losses(model: torch.nn.Module, rows: PackedRows, **kwargs: Any) -> torch.Tensor:
-    """-log p of each trained token, row after row: fp32, one for each label."""
+def token_losses(model: torch.nn.Module, rows: PackedRows, *, packed: bool = False) -> torch.Tensor:
+    """-log p of each trained token, row after row: fp32, one for each label.
+
+    Without `packed` it is one row, which the model attends to as it does by itself.
+    """
     # A row's first token has no label, so no row is predicted from the one before it.
     trained = (rows.labels[0] != IGNORED).nonzero().squeeze(1)
     places = trained - 1 if rows.sources is None else rows.sources[0, trained]
     targets = rows.labels[0, trained]
-    kwargs |= {"attention_mask": None, "use_cache": False}
-    kwargs |= {"input_ids": rows.input_ids, "position_ids": rows.position_ids}
+    kwargs: dict[str, Any] = {"attention_mask": None, "use_cache": False}
+    ids, positions = rows.input_ids, rows.position_ids
+    if packed:
+        kwargs["packed_layout"] = rows.layout()
+        if wants_whole_steps(model):
+            ids, positions, kwargs["packed_layout"] = round_tokens(
+                ids, positions, kwargs["packed_layout"]
+            )
+    kwargs |= {"input_ids": ids, "position_ids": positions}
     if not takes_places(model):
         logits = model(**kwargs).logits[0][places]
         return cross_entropy(logits.float(), targets, reduction="none")
@@ -211,7 +222,7 @@ def why_not_shared(model: Any, *, same: float) -> str | None:
     first, second, other = (_counted_row(model, start, length) for start, length in _ANSWERS)
     with torch.no_grad():
         alone, shared, beside_other = (
-            token_losses(model, rows, packed_layout=rows.layout())
+            token_losses(model, rows, packed=True)
             for rows in (
                 pack_rows([first, second]),
                 pack_rows([first, second], share=True),

@@ -219,7 +219,7 @@ def log_probs(model: torch.nn.Module, rows: PackedRows, *, packed: bool) -> torc
     `packed` is only for a model whose attention is `attention.NAME`.
     """
     if packed:
-        return -token_losses(model, rows, packed_layout=rows.layout())
+        return -token_losses(model, rows, packed=True)
     return -torch.cat([token_losses(model, row) for row in single_rows(rows)])
 
 
