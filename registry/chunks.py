@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from registry.readers import read_records
+import numpy as np
+
+from registry.plain_turns import PlainTurns
+from registry.readers import read_lines, read_records
+from registry.readers_text import json_line
 from registry.rows import (
     Content,
     Message,
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
 
     from registry.datasets import SourceFile, Sources
     from registry.formats import Format
+    from registry.line_blocks import Block
     from registry.record import Record
+    from registry.splits import Numbers
 
 AT_ONCE = 20_000  # records
 
@@ -66,7 +72,7 @@ class Chunk:
     """
 
     table: pa.Table
-    lines: Sequence[int]
+    lines: Numbers
     rejects: tuple[Reject, ...]
     records: int
 
@@ -83,8 +89,20 @@ class _Gathered:
     def records(self) -> int:
         return len(self.rows) + len(self.rejects)
 
+    def take(
+        self, record: Record, label: str, form: Format, labels: Collection[str] | None
+    ) -> None:
+        try:
+            row = usable(record, form, labels)
+        except UnusableError as error:
+            self.rejects.append(Reject(label, record.line, error.reason, error.detail))
+        else:
+            self.rows.append(row)
+            self.lines.append(record.line)
+
     def chunk(self) -> Chunk:
-        return Chunk(table_of(self.rows), self.lines, tuple(self.rejects), self.records)
+        lines = np.array(self.lines, np.int64)
+        return Chunk(table_of(self.rows), lines, tuple(self.rejects), self.records)
 
 
 def read_chunks(file: SourceFile, form: Format, labels: Collection[str] | None) -> Iterator[Chunk]:
@@ -93,21 +111,42 @@ def read_chunks(file: SourceFile, form: Format, labels: Collection[str] | None) 
     Raises:
         UserError: it can't be read as a whole.
     """
+    plain = PlainTurns.of(form)
+    blocks = read_lines(file.path) if plain is not None else None
+    if plain is not None and blocks is not None:
+        for block in blocks:
+            yield _chunk_of_lines(block, plain, file.label, labels)
+        return
     gathered = _Gathered()
     for record in read_records(file.path):
-        try:
-            row = usable(record, form, labels)
-        except UnusableError as error:
-            reject = Reject(file.label, record.line, error.reason, error.detail)
-            gathered.rejects.append(reject)
-        else:
-            gathered.rows.append(row)
-            gathered.lines.append(record.line)
+        gathered.take(record, file.label, form, labels)
         if gathered.records >= AT_ONCE:
             yield gathered.chunk()
             gathered = _Gathered()
     if gathered.records:
         yield gathered.chunk()
+
+
+def _chunk_of_lines(
+    block: Block, plain: PlainTurns, label: str, labels: Collection[str] | None
+) -> Chunk:
+    """Read lines: the plain ones together, each of the others by itself."""
+    import pyarrow as pa
+
+    table, numbers = plain.read(block, labels)
+    others = np.ones(len(block.ends), np.bool_)
+    others[numbers] = False
+    gathered = _Gathered()
+    for number in np.flatnonzero(others).tolist():
+        record = json_line(block.first + number, block.line(number))
+        if record is not None:
+            gathered.take(record, label, plain.form, labels)
+    lines = np.concatenate((numbers + block.first, np.array(gathered.lines, np.int64)))
+    if gathered.rows:
+        order = np.argsort(lines)
+        both = pa.concat_tables([table, table_of(gathered.rows)])
+        table, lines = both.take(pa.array(order)), lines[order]
+    return Chunk(table, lines, tuple(gathered.rejects), len(numbers) + gathered.records)
 
 
 def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usable:

@@ -157,7 +157,7 @@ def collect(
     for number, file in enumerate(sources.files):
         for chunk in read_chunks(file, sources.format, labels):
             collector.reject(chunk.rejects, chunk.records)
-            table, lines = chunk.table, np.asarray(chunk.lines, np.int64)
+            table, lines = chunk.table, chunk.lines
             if sample is not None:
                 wanted = np.array([one in sample for one in table["row_hash"].to_pylist()], bool)
                 table, lines = table.filter(wanted), lines[wanted]

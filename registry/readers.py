@@ -6,11 +6,13 @@ read at all is the user's mistake: one `UserError` naming file and, where known,
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.compressed import PACKED
 from registry.errors import UserError
+from registry.line_blocks import read_blocks
 from registry.readers_arrow import arrow_columns, read_arrow
 from registry.readers_parquet import parquet_columns, read_parquet
 from registry.readers_text import csv_columns, read_csv, read_json, read_jsonl, read_txt
@@ -19,7 +21,9 @@ from registry.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["KNOWN", "Record", "columns_of", "file_type", "read_records"]
+    from registry.line_blocks import Block
+
+__all__ = ["KNOWN", "Record", "columns_of", "file_type", "read_lines", "read_records"]
 
 _NAMED = 6  # files that are named as what is there instead
 _TEXT: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -56,10 +60,22 @@ def read_records(path: Path) -> Iterator[Record]:
             whole (a JSON array that does not parse, a quote that is never closed).
     """
     reader = _READERS[_checked(path)]
-    try:
+    with _told(path):
         yield from reader(path)
-    except OSError as error:
-        raise UserError(f"can't be read: {error.strerror or error}", where=str(path)) from error
+
+
+def read_lines(path: Path) -> Iterator[Block] | None:
+    """Yield the lines of a file of JSON lines in blocks; None for a file of another kind.
+
+    Raises:
+        UserError: as `read_records`.
+    """
+    return _blocks(path) if _READERS[_checked(path)] is read_jsonl else None
+
+
+def _blocks(path: Path) -> Iterator[Block]:
+    with _told(path):
+        yield from read_blocks(path)
 
 
 def columns_of(path: Path) -> tuple[str, ...] | None:
@@ -69,8 +85,15 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
         UserError: as `read_records`, or a header that is missing or names a column twice.
     """
     declared = _COLUMNS.get(_checked(path))
-    try:
+    with _told(path):
         return declared(path) if declared else None
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say which file it is that the system can't read."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror or error}", where=str(path)) from error
 

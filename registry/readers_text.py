@@ -118,12 +118,16 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     """Yield a record a line; a line that isn't a JSON object is one with its error."""
     with open_bytes(path) as file:
         for line, raw in enumerate(file, 1):
-            data = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
-            if data.strip():
-                yield _json_line(line, data)
+            record = json_line(line, raw)
+            if record is not None:
+                yield record
 
 
-def _json_line(line: int, data: bytes) -> Record:
+def json_line(line: int, raw: bytes) -> Record | None:
+    """Return the record of a line; None where it is blank."""
+    data = (raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw).removesuffix(b"\n")
+    if not data.strip():
+        return None
     try:
         value = _DECODER.decode(data.decode())
     except UnicodeDecodeError as error:
