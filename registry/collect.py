@@ -122,6 +122,7 @@ class Collector:
 
     def collected(self, files: Sequence[tuple[str, str]]) -> Collected:
         """Return all that was taken; `files` are labels and splits."""
+        self._writer.flush()
         empty = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
         rows, numbers, lines = (
             np.concatenate(parts) for parts in zip(empty, *self._found, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from registry.catalog import Catalog
     from registry.hash_index import Hashes
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Of rows and refs; part of every version's id."""
 
-_GROUP = 100_000  # rows of a Parquet row group, and read at a time
+_GROUP = 100_000  # rows read at a time
+_AT_ONCE = 1 << 26  # bytes of contents that are written at a time, as one row group
+_REPEATED = (
+    "kind",
+    *(f"{turns}.list.element.role" for turns in ("messages", "chosen", "rejected")),
+)
 
 
 class Known:
@@ -41,7 +48,8 @@ class Known:
     def find(self, hashes: Hashes) -> tuple[Numbers, Numbers]:
         """Return place and uid of each content; the place is -1 where there is none."""
         places = self._index.find(hashes)
-        self._uids = [np.concatenate(self._uids)]
+        if len(self._uids) > 1:
+            self._uids = [np.concatenate(self._uids)]
         uids = np.full(len(hashes), -1, np.int64)
         uids[places >= 0] = self._uids[0][places[places >= 0]]
         return places, uids
@@ -55,10 +63,17 @@ class Known:
         self._objects.append(np.full(int(first.sum()), len(self._ids) - 1, np.int64))
 
     def objects_of(self, hashes: Hashes) -> list[str]:
-        """Return the `rows` objects that hold these contents, in the order of their first use."""
-        self._objects = [np.concatenate(self._objects)]
-        numbers, first = np.unique(self._objects[0][self._index.find(hashes)], return_index=True)
+        """Return the `rows` objects that hold these contents, in the order of their first use.
+
+        What is not known otherwise is in the newest one, which `add_newest` named.
+        """
+        objects = np.concatenate([*self._objects, [len(self._ids) - 1]])  # that of place -1
+        numbers, first = np.unique(objects[self._index.find(hashes)], return_index=True)
         return [self._ids[number] for number in numbers[np.argsort(first)].tolist()]
+
+    def add_newest(self, rows_id: str) -> None:
+        """Remember an object that holds what is not known yet; nothing is added after it."""
+        self._ids.append(rows_id)
 
 
 def known_contents(store: Store, catalog: Catalog) -> Known:
@@ -77,6 +92,16 @@ def known_contents(store: Store, catalog: Catalog) -> Known:
     return known
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """New contents that are not written yet: `new` says which of `uids` are theirs."""
+
+    hashes: Hashes
+    table: pa.Table
+    uids: Numbers
+    new: NDArray[np.bool_]
+
+
 class ContentWriter:
     """Writes new contents to a draft's `rows.parquet`; used as a context manager."""
 
@@ -85,7 +110,10 @@ class ContentWriter:
         self._store = store
         self._catalog = catalog
         self.known = known_contents(store, catalog)
-        self._new: list[tuple[Hashes, Numbers]] = []
+        self._first = self._last = -1  # uids
+        self._rows = 0
+        self._waiting: list[_Waiting] = []
+        self._bytes = 0
         self._hashes = hashlib.sha256()
         self._stack = ExitStack()
         self._draft: Path | None = None
@@ -107,7 +135,10 @@ class ContentWriter:
         self._stack.__exit__(kind, error, trace)
 
     def take(self, hashes: Hashes, table: pa.Table) -> Numbers:
-        """Write the contents that the store hasn't; returns the uid of each.
+        """Take contents, of which those are written that the store hasn't.
+
+        Returns:
+            The uid of each. New ones have theirs once `flush` was called, in this same array.
 
         Args:
             hashes: of the contents, none of them twice, and none that was taken before.
@@ -116,31 +147,48 @@ class ContentWriter:
         places, uids = self.known.find(hashes)
         new = places < 0
         if new.any():
-            count = int(new.sum())
-            first = self._catalog.reserve_uids(count)
-            uids[new] = np.arange(first, first + count)
-            self._new.append((hashes[new], uids[new]))
-            self._hashes.update(as_texts(hashes[new]).buffers()[2])
-            self._write(uids[new], table if new.all() else table.filter(new))
+            table = table if new.all() else table.filter(new)
+            self._waiting.append(_Waiting(hashes[new], table, uids, new))
+            self._bytes += table.nbytes
+            if self._bytes >= _AT_ONCE:
+                self.flush()
         return uids
+
+    def flush(self) -> None:
+        """Give uids to what was new, and write it: many rows in one reservation and row group."""
+        import pyarrow as pa
+
+        if not self._waiting:
+            return
+        hashes = np.concatenate([part.hashes for part in self._waiting])
+        first = self._catalog.reserve_uids(len(hashes))
+        uids = np.arange(first, first + len(hashes))
+        for part in self._waiting:
+            part.uids[part.new] = np.arange(first, first + len(part.hashes))
+            first += len(part.hashes)
+        self._first = self._first if self._rows else int(uids[0])
+        self._last, self._rows = int(uids[-1]), self._rows + len(uids)
+        self._hashes.update(as_texts(hashes).buffers()[2])
+        self._write(uids, pa.concat_tables([part.table for part in self._waiting]))
+        self._waiting, self._bytes = [], 0
 
     def put(self) -> ObjectRef | None:
         """Put what was new into the store, uncommitted; None when nothing was."""
+        self.flush()
         if self._draft is None:
             return None
         self._file.close()
         # The uids are in the identity: a draft that was put but never acknowledged has other uids
         # than a second attempt reserves, and must not be taken for it.
-        first, last = self._new[0][1][0], self._new[-1][1][-1]
+        first, last = self._first, self._last
         identity = {
             "schema": SCHEMA,
             "rows": self._hashes.hexdigest(),
-            "uids": [int(first), int(last)],
+            "uids": [first, last],
         }
-        meta = {"rows": sum(len(uids) for _, uids in self._new)}
+        meta = {"rows": self._rows}
         ref = self._store.put("rows", self._draft, identity=identity, meta=meta)
-        for hashes, uids in self._new:
-            self.known.add(ref.id, hashes, uids)
+        self.known.add_newest(ref.id)
         return ref
 
     def _write(self, uids: Numbers, table: pa.Table) -> None:
@@ -150,6 +198,8 @@ class ContentWriter:
         if self._draft is None:
             self._draft = self._stack.enter_context(self._store.draft())
             path = self._draft / "rows.parquet"
-            self._file = pq.ParquetWriter(path, content_schema(), compression="zstd")
+            self._file = pq.ParquetWriter(
+                path, content_schema(), compression="zstd", use_dictionary=list(_REPEATED)
+            )
         table = table.add_column(0, "row_uid", pa.array(uids))
         self._file.write_table(table.select(content_schema().names).cast(content_schema()))

@@ -49,13 +49,24 @@ def hashes_of(texts: pa.Array) -> Hashes:
 
 def as_texts(hashes: Hashes) -> pa.Array:
     """Return hashes as 64 hex digits each."""
+    return digests_as_texts(np.ascontiguousarray(hashes).astype(">u8").tobytes())
+
+
+def digests_as_texts(digests: bytes) -> pa.Array:
+    """Return digests of 32 bytes, one behind the other, as 64 hex digits each."""
     import pyarrow as pa
 
-    data = np.ascontiguousarray(hashes).astype(">u8").tobytes().hex().encode()
+    data = digests.hex().encode()
     starts = np.arange(0, len(data) + 1, _DIGITS, dtype=np.int64)
     return pa.LargeStringArray.from_buffers(
-        len(hashes), pa.py_buffer(starts.tobytes()), pa.py_buffer(data)
+        len(starts) - 1, pa.py_buffer(starts.tobytes()), pa.py_buffer(data)
     ).cast(pa.string())
+
+
+def _begin_apart(hashes: Hashes) -> bool:
+    """Whether no two hashes have the same first number, so that all are different."""
+    ordered = np.sort(hashes[:, 0])
+    return not bool((ordered[1:] == ordered[:-1]).any())
 
 
 class HashIndex:
@@ -79,6 +90,8 @@ class HashIndex:
     def find(self, hashes: Hashes) -> Places:
         """Return the place of each hash, -1 for one that isn't there."""
         places = np.full(len(hashes), -1, np.int64)
+        if not self._runs:
+            return places
         order = np.argsort(hashes[:, 0], kind="stable")  # near ones are looked for together
         for keys, where in self._runs:
             left = order[places[order] < 0]
@@ -113,6 +126,11 @@ class HashIndex:
         new = np.flatnonzero(places < 0)
         if not len(new):
             return places, np.zeros(len(hashes), np.bool_)
+        if _begin_apart(hashes[new]):
+            places[new] = self.add(hashes[new])
+            first = np.zeros(len(hashes), np.bool_)
+            first[new] = True
+            return places, first
         _, firsts, numbers = np.unique(
             hashes[new].view([("", np.uint64)] * 4).ravel(), return_index=True, return_inverse=True
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from registry.hash_index import digests_as_texts
 from registry.json_strings import BACKSLASH, QUOTE, bytes_of, escapes_of, read_strings
 from registry.readers_text import json_line
 from registry.rows import content_schema
@@ -39,6 +40,7 @@ _SYSTEM, _USER, _ASSISTANT = range(len(_ROLES))
 _LOOKED_AT = 1 << 16  # bytes of a block that show how it is written
 _LARGEST = 1 << 30  # bytes of a block whose texts have offsets of 32 bits
 _CLOSE = b'"}]'
+_WORD = 8
 _QUOTES = 8  # bare quotes of a turn: four between its two values, four between it and the next
 # First bytes of texts that may be blank: ASCII's space, and of what Unicode calls one.
 _PERHAPS_BLANK = np.isin(np.arange(256), [*range(33), 0xC2, 0xE1, 0xE2, 0xE3])
@@ -221,7 +223,7 @@ class _Turns:
         kept = np.repeat(wanted, self.counts)
         return _Turns(self.counts[wanted], self.roles[kept], self.said.filter(kept))
 
-    def hashes(self) -> list[str]:
+    def hashes(self) -> pa.Array:
         """Return the hash of each row, as `rows.row_hash` makes it."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -234,7 +236,8 @@ class _Turns:
         )
         starts, letters = bytes_of(texts)
         data, sha256 = memoryview(letters.data), hashlib.sha256
-        return [sha256(data[a:b]).hexdigest() for a, b in pairwise(starts.tolist())]
+        digests = [sha256(data[a:b]).digest() for a, b in pairwise(starts.tolist())]
+        return digests_as_texts(b"".join(digests))
 
     def asked(self) -> pa.Array:
         """Return what the user says in all turns of each row, as `rows.user_text` does."""
@@ -294,8 +297,14 @@ def _bare_quotes(letters: NDArray[np.uint8]) -> Numbers:
 def _stands(letters: NDArray[np.uint8], places: Numbers, text: bytes) -> Flags:
     """Return at which places a text stands."""
     found = places <= len(letters) - len(text)
-    for number, letter in enumerate(text):
-        found[found] = letters[places[found] + number] == letter
+    if len(letters) < len(text):
+        return found
+    # In words of eight bytes, the last of which may overlap the one before it; or byte by byte.
+    size = _WORD if len(text) >= _WORD else 1
+    words = np.ndarray(len(letters) - size + 1, f"<u{size}", letters.data, strides=(1,))
+    for begin in {*range(0, len(text) - size, size), len(text) - size}:
+        wanted = int.from_bytes(text[begin : begin + size], "little")
+        found[found] = words[places[found] + begin] == wanted
     return found
 
 
@@ -342,7 +351,7 @@ def _none() -> pa.Table:
     return pa.schema([*fields, *beside]).empty_table()
 
 
-def _table(hashes: list[str], metas: list[str] | None, turns: _Turns) -> pa.Table:
+def _table(hashes: pa.Array, metas: list[str] | None, turns: _Turns) -> pa.Table:
     import pyarrow as pa
 
     count, schema = len(turns.counts), content_schema()
@@ -354,7 +363,7 @@ def _table(hashes: list[str], metas: list[str] | None, turns: _Turns) -> pa.Tabl
         *(pa.nulls(size, kind.value_type.field(number).type) for number in (2, 3, 4)),
     ]
     columns = {
-        "row_hash": pa.array(hashes, pa.string()),
+        "row_hash": hashes,
         "kind": pa.repeat("sft", count),
         "messages": pa.ListArray.from_arrays(
             pa.array(turns.starts, pa.int32()),

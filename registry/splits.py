@@ -171,11 +171,11 @@ def _carve(
     group that is larger than what is left is passed over.
     """
     rows = np.flatnonzero(free[group])
-    rows = rows[np.lexsort((*hashes[rows].T[::-1], group[rows]))]
+    rows = rows[np.argsort(group[rows], kind="stable")]
     starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
     sizes = np.diff(starts, append=len(rows))
-    smallest = hashes[rows[starts]]
-    order = np.lexsort((*smallest.T[::-1], _salted(smallest))).tolist()
+    smallest = _smallest(hashes[rows], starts, sizes)
+    order = _in_order(np.column_stack((_salted(smallest), smallest))).tolist()
     for code, most in wanted.items():
         left, passed = most, []
         for place, number in enumerate(order):
@@ -188,6 +188,28 @@ def _carve(
             splits[rows[starts[number] : starts[number] + sizes[number]]] = code
             left -= int(sizes[number])
         order = passed
+
+
+def _smallest(hashes: Hashes, starts: Numbers, sizes: Numbers) -> Hashes:
+    """Return the smallest hash of each group; `starts` and `sizes` say where groups are."""
+    if not len(starts) or len(starts) == len(hashes):
+        return hashes
+    least = np.repeat(np.minimum.reduceat(hashes[:, 0], starts), sizes)
+    among = np.flatnonzero(hashes[:, 0] == least)  # one of each group, if no two begin alike
+    groups = np.repeat(np.arange(len(starts)), sizes)[among]
+    if len(among) > len(starts):
+        among = among[np.lexsort((*hashes[among].T[::-1], groups))]
+        groups = np.repeat(np.arange(len(starts)), sizes)[among]
+    return hashes[among[np.flatnonzero(np.diff(groups, prepend=-1))]]
+
+
+def _in_order(numbers: NDArray[np.uint64]) -> Numbers:
+    """Return the order of rows of numbers [n, m] by the first, then the next and so on."""
+    order = np.argsort(numbers[:, 0], kind="stable")
+    first = numbers[order, 0]
+    if (first[1:] == first[:-1]).any():
+        return np.lexsort(numbers.T[::-1])
+    return order
 
 
 def _salted(hashes: Hashes) -> NDArray[np.uint64]:

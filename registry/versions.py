@@ -18,6 +18,7 @@ from registry.duplicates import clusters
 from registry.errors import StoreError
 from registry.hash_index import HashIndex, as_texts, hashes_of
 from registry.hashing import digest
+from registry.json_strings import bytes_of
 from registry.rows import HELD, SPLITS, refs_schema, rejects_schema
 from registry.splits import CODED, NOWHERE, Candidates, Target, assign, target_rows
 from registry.spool import Texts
@@ -225,17 +226,19 @@ def _digest(found: Collected, metas: pa.ChunkedArray, placed: Assignment) -> str
 
     Each is a line of JSON: [hash, split, [], meta].
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     total = hashlib.sha256()
     for begin in range(0, len(found), _GROUP):
         rows = slice(begin, begin + _GROUP)
-        hashes = as_texts(found.index.hashes[rows]).to_pylist()
-        splits = _named(placed.splits[rows]).to_pylist()
-        beside = metas.slice(begin, len(hashes)).to_pylist()
-        lines = (
-            f'["{row_hash}","{split}",[],{json.dumps(meta, ensure_ascii=False)}]\n'
-            for row_hash, split, meta in zip(hashes, splits, beside, strict=True)
-        )
-        total.update("".join(lines).encode())
+        hashes = as_texts(found.index.hashes[rows])
+        beside = metas.slice(begin, len(hashes)).combine_chunks().dictionary_encode()
+        said = [json.dumps(meta, ensure_ascii=False) for meta in beside.dictionary.to_pylist()]
+        quoted = pa.array(said, pa.string()).take(beside.indices)
+        splits = _named(placed.splits[rows])
+        lines = pc.binary_join_element_wise('["', hashes, '","', splits, '",[],', quoted, "]\n", "")
+        total.update(bytes_of(lines)[1].data)
     return total.hexdigest()
 
 
