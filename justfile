@@ -87,7 +87,7 @@ bench-registry *args:
 
 # Row lineage at 10 M rows and 1,000 selections (--folder DIR --json FILE).
 bench-data *args:
-    HF_HUB_OFFLINE=1 python benchmarks/rows_scale.py "$@"
+    HF_HUB_OFFLINE=1 python benchmarks/rows_scale.py && HF_HUB_OFFLINE=1 python benchmarks/ingest.py "$@"
 
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:
