@@ -85,7 +85,7 @@ bench-train *args:
 bench-registry *args:
     HF_HUB_OFFLINE=1 python benchmarks/registry_scale.py "$@"
 
-# Row lineage at 10 M rows and 1,000 selections (--folder DIR --json FILE).
+# Row lineage at 10 M rows; ingest beside datasets and, with --dvc PROGRAM, an append beside DVC.
 bench-data *args:
     HF_HUB_OFFLINE=1 python benchmarks/rows_scale.py && HF_HUB_OFFLINE=1 python benchmarks/ingest.py "$@"
 
