@@ -110,8 +110,10 @@ def _unescaped(raw: pa.Array) -> tuple[pa.Array, Flags]:
     first = escapes_of(slashes, np.diff(owners) != 0)
     escapes, owners = slashes[first], owners[first]
     wrong = np.zeros(len(raw), np.bool_)
-    wrong[owners[escapes + 1 >= starts[owners + 1]]] = True  # nothing is behind it
-    behind = np.minimum(escapes + 1, len(letters) - 1)
+    last = escapes + 1 == starts[owners + 1]  # nothing is behind it in its own text
+    wrong[owners[last]] = True
+    escapes, owners = escapes[~last], owners[~last]
+    behind = escapes + 1
     meant = _MEANS[letters[behind]]
     wrong[owners[meant == 0]] = True
     bare = letters == QUOTE

@@ -10,6 +10,7 @@ reader of records, which gives for a plain one the same (tests/unit/test_plain_t
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 _ROLES = ("system", "user", "assistant")
 _SYSTEM, _USER, _ASSISTANT = range(len(_ROLES))
 _LOOKED_AT = 1 << 16  # bytes of a block that show how it is written
-_LARGEST = 1 << 30  # bytes of a block whose texts have offsets of 32 bits
+_LARGEST = 1 << 28  # bytes of a block: what is made of them has offsets of 32 bits
 _CLOSE = b'"}]'
+_STAND_IN = secrets.token_hex(16)  # for the turns, where the columns around them are parsed
 _WORD = 8
 _QUOTES = 8  # bare quotes of a turn: four between its two values, four between it and the next
 # First bytes of texts that may be blank: ASCII's space, and of what Unicode calls one.
@@ -162,11 +164,13 @@ def _within(block: Block, line: int, style: _Style, form: Format) -> tuple[int, 
     before, behind = block.data[start:at], block.data[end + len(_CLOSE) : stop]
     if style.column in before or style.column in behind:
         return None
-    record = json_line(block.first + line, before + style.column + b":0" + behind)
+    around = before + style.column + f':"{_STAND_IN}"'.encode() + behind
+    record = json_line(block.first + line, around)
     if record is None or record.value is None:
         return None
     rest = record.value
-    if rest.pop(form.used["messages"], None) != 0 or not rest.keys().isdisjoint(form.used.values()):
+    is_there = rest.pop(form.used["messages"], None) == _STAND_IN  # neither deeper nor again
+    if not is_there or not rest.keys().isdisjoint(form.used.values()):
         return None
     try:
         meta = form.meta(rest)

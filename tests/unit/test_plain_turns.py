@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry import chunks
@@ -115,6 +115,33 @@ def plain_lines(name: str, text: str, **beside: Any) -> bytes:
     return json.dumps({**beside, column: turns}, ensure_ascii=False).encode() + b"\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"conversations": TURNS, "conver\\u0073ations": 0}',
+        '{"conver\\u0073ations": 0, "conversations": TURNS}',
+        '{"conversations": 0, "conversations": TURNS}',
+        '{"x": {"conversations": TURNS}}',
+        '{"x": [{"conversations": TURNS}], "conversations": TURNS}',
+        '{"id": 1, "id": 2, "conversations": TURNS}',
+        '{"id": NaN, "conversations": TURNS}',
+        '{"id": 1, "conversations": TURNS,}',
+        '{"id": 1, "conversations": TURNS} {}',
+        '{"id": "\\ud800", "conversations": TURNS}',
+        '{"system": "Be kind.", "conversations": TURNS}',
+        '{"conversations": TURNS, "y": [{"a": "b"}]}',
+        '{"y": [{"from": "b"}], "conversations": TURNS, "z": "\\"}]"}',
+    ],
+)
+def test_columns_beside_the_turns(line: str, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    path = tmp_path / "d.jsonl"
+    path.write_text(line.replace("TURNS", json.dumps(turns)) + "\n")
+    form = FORMATS["sharegpt"]
+    found = list(chunks.read_chunks(SourceFile(path, "d", "train"), form, None))
+    assert told(found) == told(by_record(path, form, None))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_plain_lines_are_never_read_one_by_one(name: str) -> None:
     texts = ["plain", 'a "quote"\n\tand a \\ backslash', "\u4f60\u597d", "\\u00e9", "ends in \\"]
@@ -148,6 +175,8 @@ def test_formats_that_are_no_conversations_have_no_reader() -> None:
     )
 
 
+@example(["\\", "0\\\\"])
+@example(["\\", '"'])
 @given(st.lists(st.text(alphabet='ab"\\nu00e9/\u00e9', max_size=12), max_size=8))
 def test_strings_are_those_of_json(raw: list[str]) -> None:
     found = read_strings(pa.array(raw, pa.string()))
