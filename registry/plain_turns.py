@@ -97,6 +97,7 @@ class PlainTurns:
         try:
             turns = _turns(block, cuts, style, self.roles)
         except pa.ArrowInvalid:
+            # Some byte is no UTF-8: the reader of records finds and rejects that line alone.
             return _none(), np.empty(0, np.int64)
         good = turns.usable(labels)
         if not good.all():

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _KIND = "dataset_version"
 _GROUP = 100_000  # rows written and read at a time
+_DIGESTED = 2_000  # rows digested at a time: their lines are one array, of at most 2 GiB
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,8 @@ def _digest(found: Collected, metas: pa.ChunkedArray, placed: Assignment) -> str
     import pyarrow.compute as pc
 
     total = hashlib.sha256()
-    for begin in range(0, len(found), _GROUP):
-        rows = slice(begin, begin + _GROUP)
+    for begin in range(0, len(found), _DIGESTED):
+        rows = slice(begin, begin + _DIGESTED)
         hashes = as_texts(found.index.hashes[rows])
         beside = metas.slice(begin, len(hashes)).combine_chunks().dictionary_encode()
         said = [json.dumps(meta, ensure_ascii=False) for meta in beside.dictionary.to_pylist()]
