@@ -196,9 +196,8 @@ def _work(ws: Workspace, context: StageContext, name: str) -> StageOutput:
             raise UserError(f"dataset '{name}' has no rows", where=_labels_of_files(files))
         writer.put()
         beside = spool.read()
-        placed = place(
-            found, beside["text"], spec, committed_placements(ws.store, _earlier(ws, name))
-        )
+        committed = committed_placements(ws.store, _earlier(ws, name))
+        placed = place(found, beside["text"], spec, committed, scratch / "bands")
         written = write_version(ws.store, name, spec, found, beside["meta"], placed, writer.known)
         _tell_leaks(context.ui, name, found.index.hashes, placed)
     if collector.withheld:

@@ -4,36 +4,39 @@ A text becomes the set of its shingles: three consecutive tokens (words, digits 
 punctuation marks, lower-cased); a shorter text is one shingle. MinHash bands (sketches by rensa)
 propose pairs and the exact Jaccard similarity decides, so no verdict rests on a hash estimate.
 
-Bands are looked through by sorting: 256 bytes a text. rensa's own index takes 2,700.
+Bands are looked through by sorting, one at a time, and lie on the disk (registry/bands.py).
+rensa's own index takes 2,700 bytes a text.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
+from array import array
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from registry.bands import Bands, sketched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    Keys = NDArray[np.uint64]
+    from registry.bands import Keys
+
+    Groups = NDArray[np.int32]
 
 THRESHOLD = 0.8
 """Jaccard similarity at or above which two texts are near-duplicates."""
 
 _SHINGLE = 3
-_PERMUTATIONS = 128
-_BANDS = (
-    32  # 4 rows a band: a pair at .8 is proposed with probability 1 - (1 - .8**4)**32 > 1 - 1e-7
-)
-_SEED = 42
 _AT_ONCE = 10_000  # texts whose shingles are in memory while they are sketched
-_KEPT = 1 << 16  # texts whose shingles are kept while pairs are compared
-_MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)  # odd: no two bands of one half are alike
+_KEPT = 1 << 14  # texts whose shingles are kept while pairs are compared
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -64,7 +67,7 @@ def near_pairs(queries: Sequence[str], corpus: Sequence[str]) -> list[NearPair]:
     """Return each (query, corpus) pair that is a near-duplicate, `left` in `queries`."""
     corpus_set = _shingles_of(corpus)
     found: list[NearPair] = []
-    for left, rights in _proposed(_band_keys(queries), _band_keys(corpus)):
+    for left, rights in _proposed(sketch(queries), sketch(corpus)):
         own = shingles(queries[left])
         for right in rights:
             similarity = jaccard(own, corpus_set(right))
@@ -73,14 +76,52 @@ def near_pairs(queries: Sequence[str], corpus: Sequence[str]) -> list[NearPair]:
     return found
 
 
-def clusters(texts: Sequence[str]) -> list[int]:
+def clusters(texts: Sequence[str], path: Path | None = None) -> Groups:
     """Return a cluster number for each text: the position of the cluster's first text.
 
-    Texts joined by a chain of near-duplicates are one cluster (union-find). A pair that is in one
-    cluster already is not compared.
+    Texts joined by a chain of near-duplicates are one cluster. Their bands are left in `path`.
     """
-    parent = list(range(len(texts)))
-    sets = _shingles_of(texts)
+    if path is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return clusters(texts, Path(folder) / "bands")
+    bands = Bands(path, len(texts))
+    for done in range(0, len(texts), _AT_ONCE):
+        bands.write(done, sketch(texts[done : done + _AT_ONCE]))
+    return join(len(texts), bands.runs(), texts)
+
+
+def sketch(texts: Sequence[str]) -> Keys:
+    """Return what each text is filed under in each band: uint32 [bands, texts]."""
+    return sketched([list(shingles(text)) for text in texts])
+
+
+class ByPlace(Protocol):
+    """Texts, each by its position; not all need be there."""
+
+    def __getitem__(self, place: int, /) -> str:
+        """Return one text."""
+        ...
+
+
+def join(
+    count: int, runs: Iterable[Sequence[int]], texts: ByPlace, groups: Groups | None = None
+) -> Groups:
+    """Join texts that are near: of those that a band proposes, each with one of every cluster.
+
+    A pair that is in one cluster already is not compared (union-find).
+
+    Args:
+        count: of all texts.
+        runs: positions that share a band, ascending.
+        texts: those that the runs name.
+        groups: clusters of the first texts, between which nothing more is near.
+    """
+    fixed = 0 if groups is None else len(groups)
+    parent = array("i")
+    if groups is not None:
+        parent.frombytes(groups.tobytes())
+    parent.frombytes(np.arange(fixed, count, dtype=np.int32).tobytes())
+    sets = lru_cache(maxsize=_KEPT)(lambda place: shingles(texts[place]))
 
     def root(node: int) -> int:
         while parent[node] != node:
@@ -88,65 +129,36 @@ def clusters(texts: Sequence[str]) -> list[int]:
             node = parent[node]
         return node
 
-    def join(run: list[int]) -> None:
-        """Join what is near among texts that a band proposes: each with one of every cluster."""
-        groups: dict[int, list[int]] = {}
+    for run in runs:
+        members: dict[int, list[int]] = {}
         for text in run:
             own = root(text)
-            for other in [one for one in groups if one != own]:
-                if any(jaccard(sets(text), sets(member)) >= THRESHOLD for member in groups[other]):
-                    joined = groups.pop(other) + groups.pop(own, [])
+            others = [one for one in members if one != own] if text >= fixed else []
+            for other in others:
+                if any(jaccard(sets(text), sets(one)) >= THRESHOLD for one in members[other]):
+                    joined = members.pop(other) + members.pop(own, [])
                     parent[max(own, other)] = own = min(own, other)
-                    groups[own] = joined
-            groups.setdefault(own, []).append(text)
+                    members[own] = joined
+            members.setdefault(own, []).append(text)
+    return _roots(np.frombuffer(parent, np.int32) if count else np.empty(0, np.int32))
 
-    for band in _band_keys(texts).T:
-        for run in _runs(band):
-            join(run)
-    return [root(i) for i in range(len(texts))]
+
+def _roots(parents: Groups) -> Groups:
+    while True:
+        above = parents[parents]
+        if np.array_equal(above, parents):
+            return above
+        parents = above
 
 
 def _shingles_of(texts: Sequence[str]) -> Callable[[int], frozenset[str]]:
     return lru_cache(maxsize=_KEPT)(lambda position: shingles(texts[position]))
 
 
-def _band_keys(texts: Sequence[str]) -> Keys:
-    """Return what each text is filed under in each band: uint64 [texts, bands].
-
-    Two bands that differ may share a key; that proposes a pair too many, and no pair too few.
-    """
-    import numpy as np
-    from rensa import RMinHash
-
-    keys = np.empty((len(texts), _BANDS), np.uint64)
-    for done in range(0, len(texts), _AT_ONCE):
-        sets = [list(shingles(text)) for text in texts[done : done + _AT_ONCE]]
-        matrix = RMinHash.digest_matrix_from_token_sets(sets, _PERMUTATIONS, _SEED)
-        sketches = np.array(matrix.to_rows(), np.uint32).reshape(len(sets), _BANDS, -1)
-        halves = sketches.view(np.uint64)
-        first, second = (halves[:, :, half] * np.uint64(_MIX[half]) for half in (0, 1))
-        keys[done : done + len(sets)] = first ^ (second >> np.uint64(29)) ^ second
-    return keys
-
-
-def _runs(band: Keys) -> Iterator[list[int]]:
-    """Yield the positions that have one key, where there are several."""
-    import numpy as np
-
-    order = np.argsort(band, kind="stable")
-    same = np.diff(band[order]) == 0
-    edges = np.diff(np.concatenate(([0], same.view(np.int8), [0])))
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        yield order[start : end + 1].tolist()
-
-
 def _proposed(queries: Keys, corpus: Keys) -> Iterator[tuple[int, list[int]]]:
     """Yield each query with the positions in the corpus that share a band with it."""
-    import numpy as np
-
     found: dict[int, set[int]] = {}
-    for asked, filed in zip(queries.T, corpus.T, strict=True):
+    for asked, filed in zip(queries, corpus, strict=True):
         order = np.argsort(filed, kind="stable")
         ordered = filed[order]
         left, right = np.searchsorted(ordered, asked), np.searchsorted(ordered, asked, "right")

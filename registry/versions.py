@@ -21,7 +21,6 @@ from registry.hashing import digest
 from registry.json_strings import bytes_of
 from registry.rows import HELD, SPLITS, refs_schema, rejects_schema
 from registry.splits import CODED, NOWHERE, Candidates, Target, assign, target_rows
-from registry.spool import Texts
 from registry.store import ObjectRef, Parent
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from registry.datasets import DatasetSpec
     from registry.hash_index import Hashes
     from registry.splits import Assignment, Codes, Numbers
+    from registry.spool import Texts
     from registry.store import Store
 
 _KIND = "dataset_version"
@@ -96,14 +96,17 @@ def committed_placements(store: Store, version_ids: Sequence[str]) -> Placements
 
 
 def place(
-    found: Collected, texts: pa.ChunkedArray, spec: DatasetSpec, committed: Placements
+    found: Collected, texts: Texts, spec: DatasetSpec, committed: Placements, bands: Path
 ) -> Assignment:
-    """Decide split and cluster of every content that was found; `texts` are what each asks."""
+    """Decide split and cluster of every content that was found; `texts` are what each asks.
+
+    The texts' bands are left in the file `bands`.
+    """
     splits, numbers = committed.of(found.index.hashes)
     rows = Candidates(found.index.hashes, found.given, splits, numbers)
     sizes = {"dev": spec.split.dev, "test": spec.split.test}
     targets = [Target(s, target_rows(sizes[s], len(found))) for s in spec.carved]
-    return assign(rows, np.asarray(clusters(Texts(texts)), np.int64), targets)
+    return assign(rows, clusters(texts, bands), targets)
 
 
 def write_version(
@@ -111,7 +114,7 @@ def write_version(
     name: str,
     spec: DatasetSpec,
     found: Collected,
-    metas: pa.ChunkedArray,
+    metas: Texts,
     placed: Assignment,
     known: Known,
 ) -> Written:
@@ -158,7 +161,7 @@ def _write_refs(
     name: str,
     spec: DatasetSpec,
     found: Collected,
-    metas: pa.ChunkedArray,
+    metas: Texts,
     placed: Assignment,
 ) -> None:
     import pyarrow as pa
@@ -180,7 +183,7 @@ def _write_refs(
                 "source_line": first.field("line"),
                 "sources": sources,
                 "license": pa.array([spec.license] * count, pa.string()),
-                "meta": metas.slice(rows.start, count).combine_chunks(),
+                "meta": metas.array(rows.start, count),
             }
             file.write_table(pa.table(columns, schema))
 
@@ -222,7 +225,7 @@ def _write_rejects(path: Path, found: Collected) -> None:
     pq.write_table(pa.Table.from_pylist(lines, rejects_schema()), path, compression="zstd")
 
 
-def _digest(found: Collected, metas: pa.ChunkedArray, placed: Assignment) -> str:
+def _digest(found: Collected, metas: Texts, placed: Assignment) -> str:
     """Return the digest of the ordered rows: hash, split, tags and the columns kept beside them.
 
     Each is a line of JSON: [hash, split, [], meta].
@@ -234,7 +237,7 @@ def _digest(found: Collected, metas: pa.ChunkedArray, placed: Assignment) -> str
     for begin in range(0, len(found), _DIGESTED):
         rows = slice(begin, begin + _DIGESTED)
         hashes = as_texts(found.index.hashes[rows])
-        beside = metas.slice(begin, len(hashes)).combine_chunks().dictionary_encode()
+        beside = metas.array(begin, len(hashes)).dictionary_encode()
         said = [json.dumps(meta, ensure_ascii=False) for meta in beside.dictionary.to_pylist()]
         quoted = pa.array(said, pa.string()).take(beside.indices)
         splits = _named(placed.splits[rows])

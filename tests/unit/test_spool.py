@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.spool import Spool, Texts
+from registry.spool import Spool
 
 
 @given(batches=st.lists(st.lists(st.text(max_size=9), max_size=7), max_size=6))
@@ -22,11 +22,13 @@ def test_what_was_written_is_read(
             other = pa.array([None] * len(batch), pa.int64())
             columns = {"text": pa.array(batch, pa.string()), "more": other}
             spool.write(pa.table({**columns, "meta": pa.array(["{}"] * len(batch), pa.string())}))
-        table = spool.read()
+        read = spool.read()
         wanted = [text for batch in batches for text in batch]
-        texts = Texts(table["text"])
+        texts = read["text"]
         assert list(texts) == wanted
         assert texts[1:3] == wanted[1:3]
-        assert table["meta"].to_pylist() == ["{}"] * len(wanted)
+        assert texts[::-2] == wanted[::-2]
+        assert texts.array(1, 3).to_pylist() == wanted[1:4]
+        assert list(read["meta"]) == ["{}"] * len(wanted)
         with pytest.raises(IndexError):
             texts[len(wanted)]
