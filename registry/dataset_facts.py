@@ -53,7 +53,7 @@ FROM taught
 JOIN objects ON objects.id = taught.id AND (objects.kind = 'adapter'
     OR (objects.kind = 'model' AND (objects.manifest->>'$.identity.changed') IS NOT NULL))
 JOIN parquet.stored_picks AS pick ON pick.object_id = taught.selection_id
-SEMI JOIN read_parquet(?) AS refs ON refs.row_uid = pick.row_uid
+SEMI JOIN read_parquet([?]) AS refs ON refs.row_uid = pick.row_uid
 GROUP BY taught.id ORDER BY 2, 1
 """
 
@@ -200,7 +200,7 @@ def _counts(connection: DuckDBPyConnection, sql: str) -> dict[str, int]:
 
 
 def _adapters(catalog: Catalog, version_id: str, files: VersionFiles) -> tuple[TaughtAdapter, ...]:
-    found = catalog.query(_ADAPTERS, [version_id, files.refs]).rows
+    found = catalog.query(_ADAPTERS, [version_id, list(files.refs)]).rows
     return tuple(
         TaughtAdapter(key, f"{made.isoformat(timespec='microseconds')}+00:00", rows)
         for key, made, rows in found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.diskfull import one_line_when_full
 from registry.errors import damaged
+from registry.refs import refs_names
 from registry.statement import literal
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ ORDER BY refs.position
 class VersionFiles:
     """Where a version's rows are: `refs` one line a row, `rows` their content, `rejects` if any."""
 
-    refs: Path
+    refs: tuple[Path, ...]
     rows: tuple[Path, ...]
     rejects: Path | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the paths as text."""
         return {
-            "refs": str(self.refs),
+            "refs": [str(path) for path in self.refs],
             "rows": [str(path) for path in self.rows],
             "rejects": None if self.rejects is None else str(self.rejects),
         }
@@ -63,7 +64,7 @@ def version_files(store: Store, version_id: str) -> VersionFiles:
     rows = [store.get("rows", one["id"]) for one in manifest["parents"] if one["role"] == "rows"]
     has_rejects = "rejects.parquet" in manifest["files"]
     return VersionFiles(
-        version.path / "refs.parquet",
+        tuple(version.path / name for name in refs_names(manifest["files"])),
         tuple(ref.path / "rows.parquet" for ref in rows),
         version.path / "rejects.parquet" if has_rejects else None,
     )
@@ -122,21 +123,35 @@ def records(connection: DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
 
 
 def _make_views(connection: DuckDBPyConnection, name: str, files: VersionFiles) -> None:
-    _make(connection, f"{name}_refs", "refs", (files.refs,), ", file_row_number AS position")
-    _make(connection, f"{name}_rows", "rows", files.rows, "")
-    rejects = () if files.rejects is None else (files.rejects,)
-    _make(connection, f"{name}_rejects", "rejects", rejects, "")
+    begin, parts = 0, []
+    for path in files.refs:
+        parts.append(([path], f", file_row_number + {begin} AS position"))
+        begin += _rows_in(path)
+    _make(connection, f"{name}_refs", "refs", parts)
+    _make(connection, f"{name}_rows", "rows", [(files.rows, "")] if files.rows else [])
+    rejects = [] if files.rejects is None else [([files.rejects], "")]
+    _make(connection, f"{name}_rejects", "rejects", rejects)
+
+
+def _rows_in(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _make(
-    connection: DuckDBPyConnection, view: str, kind: str, paths: Sequence[Path], more: str
+    connection: DuckDBPyConnection,
+    view: str,
+    kind: str,
+    parts: Sequence[tuple[Sequence[Path], str]],
 ) -> None:
-    """Make a view of some files; it has all its columns also where there is no file."""
+    """Make a view of files, each part with a column more; it has all its columns without any."""
     from registry.views import stored_columns
 
     typed = ", ".join(f'NULL::{form} AS "{name}"' for name, form in stored_columns(_TYPED[kind]))
     body = f"SELECT {typed} WHERE false"
-    if paths:
+    for paths, more in parts:
         listed = ", ".join(map(literal, paths))
         options = "union_by_name = true, file_row_number = true"
         found = f"SELECT * EXCLUDE (file_row_number){more} FROM"

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.errors import UserError, damaged
 from registry.formats import FormatName
+from registry.refs import read_refs, refs_paths
 from registry.rows import HELD, SPLITS, Row, row_from
 from registry.shapes import CONVERSATIONAL, SHAPES
 from registry.sources import SourceFile, Sources, source_files, sources
@@ -195,7 +196,7 @@ def load_rows(store: Store, version_id: str, *, splits: Collection[str] | None =
         if split not in (*SPLITS, HELD):
             raise UserError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
     version = store.get("dataset_version", version_id)
-    table = _read(version, "refs.parquet")
+    table = read_refs(refs_paths(store, version))
     if splits is not None:
         table = table.filter(_is_in(table["split"], sorted(splits)))
     refs = table.to_pylist()

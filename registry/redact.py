@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import damaged
 from registry.hashing import file_digest
 from registry.phrases import ERASED, Phrases, cut_all, cut_labels, hide_touched
+from registry.refs import read_refs, refs_names
 from registry.splits import cluster_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -103,8 +104,9 @@ def redact(
     same = files == manifest["files"] and identity == manifest["identity"]
     if same and meta == manifest["meta"]:
         return None
-    if kind == "dataset_version" and (draft / "refs.parquet").is_file():
-        meta = {**meta, **_counted(draft / "refs.parquet", meta)}
+    if kind == "dataset_version" and refs_names(path.name for path in draft.iterdir()):
+        now = [_newer(draft / name, folder / name) for name in refs_names(files)]
+        meta = {**meta, **_counted(now, meta)}
     elif kind == "rows" and rows:
         meta = {**meta, "rows": int(meta["rows"]) - rows}
     before = manifest.get("redacted", {"by": [], "identity": False})
@@ -291,12 +293,13 @@ def _meta(kind: str, meta: Mapping[str, Any], words: Phrases) -> dict[str, Any]:
     return cut
 
 
-def _counted(refs: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a version's manifest says of its rows now."""
-    import pyarrow.parquet as pq
+def _newer(redacted: Path, before: Path) -> Path:
+    return redacted if redacted.is_file() else before
 
-    with pq.ParquetFile(refs) as file:
-        table = file.read(columns=["split", "cluster"]).to_pydict()
+
+def _counted(refs: Sequence[Path], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a version's manifest says of its rows now."""
+    table = read_refs(refs, ["split", "cluster"]).to_pydict()
     splits = {name: table["split"].count(name) for name in sorted(set(table["split"]))}
     return {
         "rows": len(table["split"]),

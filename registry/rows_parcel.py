@@ -12,6 +12,7 @@ from registry.contents import ContentWriter
 from registry.datasets import DatasetSpec
 from registry.erased import erased_rows
 from registry.errors import UserError
+from registry.refs import read_refs, refs_paths
 from registry.rows import HELD, SPLITS
 from registry.rows_incoming import PLACES, parcel_schema, read_rows
 from registry.splits import CODED, Assignment
@@ -33,8 +34,7 @@ def write_rows(store: Store, version: ObjectRef, folder: Path) -> dict[str, Path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(version.path / "refs.parquet") as file:
-        refs = file.read().to_pylist()
+    refs = read_refs(refs_paths(store, version)).to_pylist()
     places = {ref["row_uid"]: (position, ref) for position, ref in enumerate(refs)}
     lines: dict[str, list[dict[str, Any]]] = {}
     for content in _contents(store, version):

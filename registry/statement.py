@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 Scalar = str | int | Path | None
-Value = Scalar | tuple[Scalar, ...] | Sequence[tuple[Scalar, ...]]
-"""What can stand for a `?`: one value, a tuple for IN, or a list of tuples for VALUES."""
+Value = Scalar | tuple[Scalar, ...] | Sequence[tuple[Scalar, ...]] | Sequence[Path]
+"""What can stand for a `?`: one value, a tuple for IN, or a list: of tuples for VALUES, of files."""
 
 
 def literal(value: Value) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from registry.attach import connect, snapshot
 from registry.errors import UserError, damaged
+from registry.refs import REFS
 from registry.statement import fill, literal
 from registry.store import Store
 
@@ -27,15 +28,16 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _FOLDER = Path(__file__).parent / "views"
-# View name -> object kinds and file. Their columns are the tables of views/parquet.sql.
+# View name -> object kinds and file, as a pattern. Their columns are the tables of
+# views/parquet.sql.
 _PARQUET = {
-    "stored_rows": (("rows",), "rows.parquet"),
-    "stored_refs": (("dataset_version",), "refs.parquet"),
-    "stored_rejects": (("dataset_version", "eval", "selection"), "rejects.parquet"),
-    "stored_samples": (("eval",), "samples.parquet"),
-    "stored_picks": (("selection",), "rows.parquet"),
-    "stored_bitmaps": (("selection",), "bitmaps.parquet"),
-    "stored_metrics": (("metrics",), "metrics.parquet"),
+    "stored_rows": (("rows",), r"rows\.parquet"),
+    "stored_refs": (("dataset_version",), REFS.pattern),
+    "stored_rejects": (("dataset_version", "eval", "selection"), r"rejects\.parquet"),
+    "stored_samples": (("eval",), r"samples\.parquet"),
+    "stored_picks": (("selection",), r"rows\.parquet"),
+    "stored_bitmaps": (("selection",), r"bitmaps\.parquet"),
+    "stored_metrics": (("metrics",), r"metrics\.parquet"),
 }
 # Every file has exactly the columns of its table: nothing has to be read to know them.
 _ALIKE = frozenset(("stored_bitmaps",))
@@ -189,11 +191,11 @@ def _make_stored(connection: DuckDBPyConnection, root: Path, name: str) -> None:
     """
     kinds, file = _PARQUET[name]
     listing = (
-        "SELECT kind || '/' || id || '/' || ? FROM objects"
-        " WHERE kind IN ? AND ((manifest->'files')->?) IS NOT NULL"
-        " ORDER BY created_at, id"
+        "SELECT kind || '/' || id || '/' || file FROM (SELECT kind, id, created_at,"
+        " unnest(json_keys(manifest, '$.files')) AS file FROM objects WHERE kind IN ?)"
+        " WHERE regexp_full_match(file, ?) ORDER BY created_at, id, length(file), file"
     )
-    rows = connection.execute(fill(listing, [file, kinds, file])).fetchall()
+    rows = connection.execute(fill(listing, [kinds, file])).fetchall()
     connection.execute(_columns(name))
     view = f"SELECT *, NULL::VARCHAR AS filename FROM parquet.{name}_columns"  # noqa: S608 - ours
     if rows:

@@ -22,8 +22,11 @@ WITH RECURSIVE made_from AS (
     JOIN objects AS selection ON selection.id = edges.parent AND selection.kind = 'selection'
 ), drawn_on AS MATERIALIZED (
     SELECT DISTINCT taught.selection_id, edges.parent AS version_id,
-           parquet.path_of('dataset_version', edges.parent, 'refs.parquet') AS path
+           parquet.path_of('dataset_version', edges.parent, named.file) AS path
     FROM taught JOIN edges ON edges.child = taught.selection_id AND edges.role = 'dataset'
+    JOIN objects AS version ON version.id = edges.parent,
+         unnest(json_keys(version.manifest, '$.files')) AS named(file)
+    WHERE starts_with(named.file, 'refs')
 ), picked AS MATERIALIZED (
     SELECT taught.adapter_id, taught.selection_id, pick.row_uid, pick.row_hash, pick.capability,
            pick.reason, pick.score, pick.rank
