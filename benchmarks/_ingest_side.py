@@ -36,9 +36,9 @@ def ours(folder: str) -> dict[str, Any]:
     from pipeline.ingest import ingest
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry import versions
+    from registry import duplicates, new_version
 
-    real, apart = versions.clusters, [0.0, 0.0]
+    real, apart = duplicates.clusters, [0.0, 0.0]
 
     def timed(texts: Sequence[str], path: Path) -> Any:
         began = cpu_seconds(), time.perf_counter()
@@ -46,7 +46,7 @@ def ours(folder: str) -> dict[str, Any]:
         apart[:] = cpu_seconds() - began[0], time.perf_counter() - began[1]
         return found
 
-    versions.clusters = timed
+    new_version.clusters = timed
     (made,) = ingest(Workspace.open(Path(folder)), Ui()).datasets
     return {"rows": made.facts["rows"], "apart": apart[0], "apart_wall": apart[1]}
 

@@ -16,14 +16,14 @@ from pipeline.stage import StageOutput, find_outcome, run_stage, stage_key
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.stage import StageContext, StageOutcome
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.datasets import Sources
     from registry.hash_index import Hashes
+    from registry.new_version import Made, Wanted
     from registry.splits import Assignment
     from registry.versions import Written
 
@@ -97,7 +97,7 @@ def _ingest_one(ws: Workspace, ui: Ui, name: str) -> DatasetReport:
                 ui,
                 STAGE,
                 inputs,
-                lambda context: _work(ws, context, name),
+                lambda context: _work(ws, context, name, inputs),
                 version=VERSION,
                 config={name: ws.spec.datasets[name].model_dump(mode="json")},
             )
@@ -172,51 +172,75 @@ def _alone(ws: Workspace) -> Iterator[None]:
         yield
 
 
-def _work(ws: Workspace, context: StageContext, name: str) -> StageOutput:
+def _work(
+    ws: Workspace, context: StageContext, name: str, inputs: Mapping[str, Any]
+) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
-    from registry.collect import check_rejects, collect
-    from registry.contents import ContentWriter
     from registry.datasets import sources
-    from registry.spool import Spool
-    from registry.versions import committed_placements, place, write_version
-    from registry.withhold import WithholdingCollector
+    from registry.new_version import Wanted, make_version
 
     spec = ws.spec.datasets[name]
     files = sources(spec, ws.root)
-    with (
-        ws.store.draft() as scratch,
-        Spool(scratch / "beside.arrow", ("meta", "text")) as spool,
-        ContentWriter(ws.store, ws.catalog) as writer,
-    ):
-        with context.ui.progress(f"ingest · {name}") as bar:
-            collector = WithholdingCollector(ws.store, ws.catalog, writer, spool)
-            found = collect(files, allowed_labels(ws, name), collector, bar.advance)
-        check_rejects(found, spec.allow_rejects, name)
-        if not len(found):
-            raise UserError(f"dataset '{name}' has no rows", where=_labels_of_files(files))
-        writer.put()
-        beside = spool.read()
-        committed = committed_placements(ws.store, _earlier(ws, name))
-        placed = place(found, beside["text"], spec, committed, scratch / "bands")
-        written = write_version(ws.store, name, spec, found, beside["meta"], placed, writer.known)
-        _tell_leaks(context.ui, name, found.index.hashes, placed)
-    if collector.withheld:
-        rows = "1 row" if collector.withheld == 1 else f"{collector.withheld:,} rows"
+    key = stage_key(STAGE, inputs, version=VERSION)
+    wanted = Wanted(name, spec, files, allowed_labels(ws, name), _earlier(ws, name), key)
+    with context.ui.progress(f"ingest · {name}") as bar:
+        made = _appended(ws, wanted, inputs, bar.advance)
+        if made is None:
+            made = make_version(ws.store, ws.catalog, wanted, bar.advance)
+    _tell_leaks(context.ui, name, made.hashes, made.placed)
+    written = made.written
+    if made.withheld:
+        rows = "1 row" if made.withheld == 1 else f"{made.withheld:,} rows"
         context.ui.log(f"{name}: {rows} were erased on purpose and are not taken in again")
-        written.facts["erased"] = collector.withheld
+        written.facts["erased"] = made.withheld
     return StageOutput(written.facts, _outputs(written))
 
 
-def _labels_of_files(files: Sources) -> str:
-    return ", ".join(file.label for file in files.files)
+def _appended(
+    ws: Workspace, wanted: Wanted, inputs: Mapping[str, Any], advance: Callable[[int], None]
+) -> Made | None:
+    """Append to the version that the first of these files made, if there is one; else None."""
+    from registry.append import Before
+    from registry.new_version import append_version
+    from registry.row_index import open_index
+
+    if wanted.files.num_samples is not None or "erased" in inputs:
+        return None
+    for run in reversed(_runs(ws, wanted.name)):
+        there = _files_before(run, inputs)
+        index = open_index(ws.store, _version_of(run)) if there else None
+        if index is None or index.facts.key != run["key"]:
+            continue
+        if index.facts.covers.issuperset(wanted.earlier):
+            version = ws.store.get("dataset_version", _version_of(run))
+            before = Before.of(ws.store, version, index)
+            return append_version(ws.store, ws.catalog, wanted, before, there, advance)
+    return None
+
+
+def _files_before(run: Mapping[str, Any], inputs: Mapping[str, Any]) -> int:
+    """Return how many files the run read, if these inputs only have more behind them; else 0."""
+    was, files = run["inputs"], inputs["files"]
+    count = len(was["files"])
+    same = {**was, "files": None} == {**inputs, "files": None}
+    same = same and run["code_version"] == VERSION
+    return count if same and count < len(files) and files[:count] == was["files"] else 0
+
+
+def _runs(ws: Workspace, name: str) -> list[dict[str, Any]]:
+    """Return the committed runs that made a version of the dataset, oldest first."""
+    runs = (run["meta"] for run in ws.catalog.committed("run"))
+    ours = [run for run in runs if run["stage"] == STAGE and run["inputs"]["name"] == name]
+    return [run for run in ours if run["status"] == "done"]
+
+
+def _version_of(run: Mapping[str, Any]) -> str:
+    return next(str(one["id"]) for one in run["outputs"] if one["role"] == "version")
 
 
 def _earlier(ws: Workspace, name: str) -> list[str]:
     """Return the ids of the dataset's committed versions, oldest first."""
-    runs = (run["meta"] for run in ws.catalog.committed("run"))
-    ours = [run for run in runs if run["stage"] == STAGE and run["inputs"]["name"] == name]
-    outputs = [output for run in ours if run["status"] == "done" for output in run["outputs"]]
-    return [output["id"] for output in outputs if output["role"] == "version"]
+    return [_version_of(run) for run in _runs(ws, name)]
 
 
 def _outputs(written: Written) -> list[tuple[str, Any]]:

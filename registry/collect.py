@@ -77,16 +77,26 @@ class Collected:
         return found
 
     @property
-    def leaked(self) -> int:
-        """How many contents stand in files of more than one split."""
+    def stands(self) -> Codes:
+        """The splits of the files in which each content stands, a bit each."""
         seen = np.zeros(len(self), np.uint8)
         np.bitwise_or.at(seen, self.occurrences.rows, np.left_shift(1, self._splits, dtype="u1"))
-        return int(np.count_nonzero(seen & (seen - np.uint8(1))))
+        return seen
+
+    @property
+    def leaked(self) -> int:
+        """How many contents stand in files of more than one split."""
+        return int(np.count_nonzero(several(self.stands)))
 
     @property
     def _splits(self) -> Codes:
         codes = np.array([CODED.index(split) for _, split in self.files], np.uint8)
         return codes[self.occurrences.files]
+
+
+def several(splits: Codes) -> NDArray[np.bool_]:
+    """Whether more than one bit is set in each of these."""
+    return (splits & (splits - np.uint8(1))) != 0
 
 
 class Collector:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from registry.catalog import Catalog
     from registry.hash_index import Hashes
+    from registry.row_index import RowIndex
     from registry.splits import Numbers
     from registry.store import ObjectRef, Store
 
@@ -38,21 +39,26 @@ _REPEATED = (
 class Known:
     """The contents of a store: the uid of each, and the `rows` object that it is in."""
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, version: RowIndex | None = None) -> None:
+        """Begin with the contents of a version, or with none."""
+        self._version = version
         self._index = HashIndex()
         self._uids: list[Numbers] = [np.empty(0, np.int64)]
         self._objects: list[Numbers] = [np.empty(0, np.int64)]
         self._ids: list[str] = []
+        self.newest: tuple[str, ...] = ()  # what `add_newest` named
 
-    def find(self, hashes: Hashes) -> tuple[Numbers, Numbers]:
-        """Return place and uid of each content; the place is -1 where there is none."""
+    def find(self, hashes: Hashes) -> Numbers:
+        """Return the uid of each content, -1 where there is none."""
         places = self._index.find(hashes)
         if len(self._uids) > 1:
             self._uids = [np.concatenate(self._uids)]
         uids = np.full(len(hashes), -1, np.int64)
         uids[places >= 0] = self._uids[0][places[places >= 0]]
-        return places, uids
+        if self._version is not None:
+            left = np.flatnonzero(places < 0)
+            uids[left] = self._version.uids_of(self._version.find(hashes[left]))
+        return uids
 
     def add(self, rows_id: str, hashes: Hashes, uids: Numbers) -> None:
         """Remember contents of one object; one that is there already keeps its place."""
@@ -71,18 +77,34 @@ class Known:
         numbers, first = np.unique(objects[self._index.find(hashes)], return_index=True)
         return [self._ids[number] for number in numbers[np.argsort(first)].tolist()]
 
+    def wholly_in(self, hashes: Hashes) -> list[str]:
+        """Return the `rows` objects that hold none but these contents."""
+        if not len(self._index):
+            return list(self._ids)
+        objects = np.concatenate(self._objects)
+        places = self._index.find(hashes)
+        used = np.bincount(objects[places[places >= 0]], minlength=len(self._ids))
+        there = np.bincount(objects, minlength=len(self._ids))
+        return [one for one, a, b in zip(self._ids, used, there, strict=True) if a == b]
+
     def add_newest(self, rows_id: str) -> None:
         """Remember an object that holds what is not known yet; nothing is added after it."""
         self._ids.append(rows_id)
+        self.newest = (rows_id,)
 
 
-def known_contents(store: Store, catalog: Catalog) -> Known:
-    """Return where each content is, over every committed `rows` object."""
+def known_contents(store: Store, catalog: Catalog, version: RowIndex | None = None) -> Known:
+    """Return where each content is, over every committed `rows` object.
+
+    Those that have nothing but what is in `version` aren't read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = Known()
+    known = Known(version)
     for manifest in catalog.committed("rows"):
+        if version is not None and manifest["id"] in version.facts.contents:
+            continue
         path = store.get("rows", manifest["id"]).path / "rows.parquet"
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_GROUP, columns=["row_hash", "row_uid"]):
@@ -105,11 +127,11 @@ class _Waiting:
 class ContentWriter:
     """Writes new contents to a draft's `rows.parquet`; used as a context manager."""
 
-    def __init__(self, store: Store, catalog: Catalog) -> None:
-        """Find out what is known; nothing is made until a content is new."""
+    def __init__(self, store: Store, catalog: Catalog, version: RowIndex | None = None) -> None:
+        """Find out what is known, in `version` and beside it; nothing is made until one is new."""
         self._store = store
         self._catalog = catalog
-        self.known = known_contents(store, catalog)
+        self.known = known_contents(store, catalog, version)
         self._first = self._last = -1  # uids
         self._rows = 0
         self._waiting: list[_Waiting] = []
@@ -144,8 +166,8 @@ class ContentWriter:
             hashes: of the contents, none of them twice, and none that was taken before.
             table: what `rows.parquet` says of them, but for the uid.
         """
-        places, uids = self.known.find(hashes)
-        new = places < 0
+        uids = self.known.find(hashes)
+        new = uids < 0
         if new.any():
             table = table if new.all() else table.filter(new)
             self._waiting.append(_Waiting(hashes[new], table, uids, new))

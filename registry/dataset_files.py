@@ -134,10 +134,14 @@ def _make_views(connection: DuckDBPyConnection, name: str, files: VersionFiles) 
 
 
 def _rows_in(path: Path) -> int:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        return int(file.metadata.num_rows)
+    try:
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
 
 
 def _make(

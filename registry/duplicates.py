@@ -25,11 +25,8 @@ from registry.bands import Bands, sketched
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from registry.bands import Keys
-
-    Groups = NDArray[np.int32]
+    from registry.splits import Groups
 
 THRESHOLD = 0.8
 """Jaccard similarity at or above which two texts are near-duplicates."""
@@ -91,7 +88,7 @@ def clusters(texts: Sequence[str], path: Path | None = None) -> Groups:
 
 
 def sketch(texts: Sequence[str]) -> Keys:
-    """Return what each text is filed under in each band: uint32 [bands, texts]."""
+    """Return what each text is filed under in each band: uint64 [bands, texts]."""
     return sketched([list(shingles(text)) for text in texts])
 
 

@@ -49,11 +49,15 @@ def read_refs(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa
     """
     import pyarrow as pa
 
-    return pa.concat_tables([pa.table(batch) for batch in refs_batches(paths, columns)])
+    from registry.rows import refs_schema
+
+    none = refs_schema().empty_table()
+    none = none if columns is None else none.select(columns)
+    return pa.concat_tables([none, *refs_batches(paths, columns)])
 
 
 def refs_batches(paths: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of a version's files, some at a time; none of a file is a batch without rows.
+    """Yield the rows of a version's files, some at a time.
 
     Raises:
         StoreError: a file that can't be read.
@@ -65,7 +69,6 @@ def refs_batches(paths: Sequence[Path], columns: Sequence[str] | None = None) ->
         try:
             # ParquetFile and not read_table, which takes `kind/id` folders for partitions.
             with pq.ParquetFile(path) as file:
-                yield file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
                 for batch in file.iter_batches(GROUP, columns=columns):
                     yield pa.table(batch)
         except (pa.ArrowException, OSError) as error:

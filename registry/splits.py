@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from registry.hash_index import Hashes
 
-    Groups = NDArray[np.int32] | NDArray[np.int64]
+    Groups = NDArray[np.int32]
     Codes = NDArray[np.uint8]
     Numbers = NDArray[np.int64]
 
@@ -98,7 +98,7 @@ def cluster_number(row_hash: str) -> int:
     return int(row_hash[:_CLUSTER_DIGITS], 16)
 
 
-def assign(rows: Candidates, groups: Groups, targets: Sequence[Target]) -> Assignment:
+def assign(rows: Candidates, groups: Groups | Numbers, targets: Sequence[Target]) -> Assignment:
     """Place every row.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-_RESTED = 10_000  # texts that are read one by one before their pages are let go
+_RESTED = 1_000  # texts that are read one by one before their pages, some dozens each, are let go
 
 
 class Spool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 Scalar = str | int | Path | None
 Value = Scalar | tuple[Scalar, ...] | Sequence[tuple[Scalar, ...]] | Sequence[Path]
-"""What can stand for a `?`: one value, a tuple for IN, or a list: of tuples for VALUES, of files."""
+"""What can stand for a `?`: one value, a tuple for IN, or a list of tuples (VALUES) or files."""
 
 
 def literal(value: Value) -> str:

@@ -30,6 +30,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 Manifest = dict[str, Any]
+Sealed = dict[str, Any]
+"""What a manifest says of a file: `sha256` and `bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Store:
         identity: Mapping[str, Any],
         parents: Sequence[Parent] = (),
         meta: Mapping[str, Any] | None = None,
+        sealed: Mapping[str, Sealed] | None = None,
     ) -> ObjectRef:
         """Make the draft's files an object; durable on return, not yet acknowledged.
 
@@ -99,6 +102,8 @@ class Store:
             identity: the JSON values that decide the id.
             parents: objects that this one was made from.
             meta: JSON values that describe it and do not decide the id; `created_at` is added.
+            sealed: files of the draft that are shared with another object, as its manifest has
+                them; see `share`.
 
         Raises:
             UserError: when the disk is full.
@@ -116,7 +121,7 @@ class Store:
                     "kind": kind,
                     "id": object_id,
                     "identity": dict(identity),
-                    "files": _seal_files(draft),
+                    "files": _seal_files(draft, sealed or {}),
                     "parents": [asdict(parent) for parent in parents],
                     "meta": {**created, **(meta or {})},
                 }
@@ -188,6 +193,20 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def share(path: Path, target: Path) -> bool:
+    """Give an immutable file a second name, by a hard link; a copy where the disk has none.
+
+    Returns:
+        Whether it is one file with two names, which is on the disk already.
+    """
+    try:
+        target.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, target)
+        return False
+    return True
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an object folder and check that it belongs there.
 
@@ -230,12 +249,15 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _seal_files(draft: Path) -> dict[str, dict[str, Any]]:
+def _seal_files(draft: Path, shared: Mapping[str, Sealed]) -> dict[str, Sealed]:
     """Fsync and hash every file below the draft, and make it read-only."""
-    sealed = {}
+    sealed: dict[str, Sealed] = {}
     for path in sorted(draft.rglob("*")):
         if path.is_dir():
             sync_folder(path)
+            continue
+        if path.relative_to(draft).as_posix() in shared:
+            sealed[path.name] = shared[path.name]
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -6,25 +6,23 @@ paths are beside it, so that the same content has the same id on any machine.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from registry.contents import SCHEMA
-from registry.duplicates import clusters
 from registry.errors import StoreError
-from registry.hash_index import HashIndex, as_texts, hashes_of
-from registry.hashing import digest
-from registry.json_strings import bytes_of
+from registry.hash_index import as_texts
+from registry.hashing import digest as hash_of
+from registry.refs import GROUP, refs_name
 from registry.rows import HELD, SPLITS, refs_schema, rejects_schema
-from registry.splits import CODED, NOWHERE, Candidates, Target, assign, target_rows
+from registry.rows_digest import RowsDigest
+from registry.splits import CODED, Candidates, Target, assign, target_rows
 from registry.store import ObjectRef, Parent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -32,14 +30,13 @@ if TYPE_CHECKING:
     from registry.collect import Collected
     from registry.contents import Known
     from registry.datasets import DatasetSpec
-    from registry.hash_index import Hashes
-    from registry.splits import Assignment, Codes, Numbers
+    from registry.placements import Placements
+    from registry.splits import Assignment, Codes, Groups
     from registry.spool import Texts
-    from registry.store import Store
+    from registry.store import Sealed, Store
 
 _KIND = "dataset_version"
-_GROUP = 100_000  # rows written and read at a time
-_DIGESTED = 2_000  # rows digested at a time: their lines are one array, of at most 2 GiB
+REJECTS = "rejects.parquet"
 
 
 @dataclass(frozen=True)
@@ -49,64 +46,21 @@ class Written:
     version: ObjectRef
     objects: tuple[ObjectRef, ...]
     facts: dict[str, Any]
+    new: bool  # and not in the store before
+    blocks: tuple[str, ...]  # see `RowsDigest`
 
 
-class Placements:
-    """Where rows were committed: the first split that a row had, and its latest cluster."""
-
-    def __init__(self) -> None:
-        """Begin empty."""
-        self._index = HashIndex()
-        self._splits: Codes = np.empty(0, np.uint8)
-        self._clusters: Numbers = np.empty(0, np.int64)
-
-    def add(self, hashes: Hashes, splits: Codes, numbers: Numbers) -> None:
-        """Remember a later version's rows."""
-        places, first = self._index.place(hashes)
-        self._splits = np.concatenate((self._splits, splits[first]))
-        self._clusters = np.concatenate((self._clusters, numbers[first]))
-        self._clusters[places] = numbers
-
-    def of(self, hashes: Hashes) -> tuple[Codes, Numbers]:
-        """Return code of the split, NOWHERE for a new row, and cluster of each row."""
-        places = self._index.find(hashes)
-        splits, numbers = np.full(len(hashes), NOWHERE, np.uint8), np.zeros(len(hashes), np.int64)
-        there = places >= 0
-        splits[there] = self._splits[places[there]]
-        numbers[there] = self._clusters[places[there]]
-        return splits, numbers
-
-
-def committed_placements(store: Store, version_ids: Sequence[str]) -> Placements:
-    """Return where rows were placed, over a dataset's earlier versions, oldest first."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    placed = Placements()
-    codes = pa.array(CODED)
-    for version_id in version_ids:
-        path = store.get(_KIND, version_id).path / "refs.parquet"
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_GROUP, columns=["row_hash", "split", "cluster"]):
-                splits = pc.index_in(batch["split"], value_set=codes).to_numpy()
-                numbers = batch["cluster"].to_numpy()
-                placed.add(hashes_of(batch["row_hash"]), splits.astype(np.uint8), numbers)
-    return placed
-
-
-def place(
-    found: Collected, texts: Texts, spec: DatasetSpec, committed: Placements, bands: Path
-) -> Assignment:
-    """Decide split and cluster of every content that was found; `texts` are what each asks.
-
-    The texts' bands are left in the file `bands`.
-    """
+def place(found: Collected, groups: Groups, spec: DatasetSpec, committed: Placements) -> Assignment:
+    """Decide split and cluster of every content that was found; `groups` are what is near."""
     splits, numbers = committed.of(found.index.hashes)
     rows = Candidates(found.index.hashes, found.given, splits, numbers)
+    return assign(rows, groups, carved(spec, len(found)))
+
+
+def carved(spec: DatasetSpec, rows: int) -> list[Target]:
+    """Return how many of a version's rows are wanted in each split that is carved out."""
     sizes = {"dev": spec.split.dev, "test": spec.split.test}
-    targets = [Target(s, target_rows(sizes[s], len(found))) for s in spec.carved]
-    return assign(rows, clusters(texts, bands), targets)
+    return [Target(split, target_rows(sizes[split], rows)) for split in spec.carved]
 
 
 def write_version(
@@ -129,63 +83,97 @@ def write_version(
         placed: split and cluster of each.
         known: where the contents are.
     """
-    identity = {"schema": SCHEMA, "rows": _digest(found, metas, placed), "license": spec.license}
-    facts = _facts(name, spec, found, placed)
-    version = _already_there(store, identity)
-    if version is None:
-        parents = [Parent(one, "rows") for one in known.objects_of(found.index.hashes)]
-        with store.draft() as draft:
-            _write_refs(draft / "refs.parquet", name, spec, found, metas, placed)
-            if found.rejects:
-                _write_rejects(draft / "rejects.parquet", found)
-            version = store.put(_KIND, draft, identity=identity, parents=parents, meta=facts)
-    named = store.manifest(version)["parents"]
-    contents = [store.get("rows", parent["id"]) for parent in named]
-    return Written(version, (*contents, version), facts)
+    with store.draft() as draft:
+        digest = RowsDigest()
+        tables = refs_of(found, name, spec.license, metas, placed)
+        write_refs(draft / refs_name(0), tables, digest)
+        if found.rejects:
+            write_rejects(draft / REJECTS, [rejects_of(found)])
+        return put_version(
+            store,
+            draft,
+            {"schema": SCHEMA, "rows": digest.hexdigest(), "license": spec.license},
+            known.objects_of(found.index.hashes),
+            _facts(name, spec, found, placed),
+            digest.blocks,
+        )
 
 
-def _already_there(store: Store, identity: Mapping[str, Any]) -> ObjectRef | None:
-    """Return this very version if it is in the store, acknowledged or not.
+def put_version(
+    store: Store,
+    draft: Path,
+    identity: dict[str, Any],
+    contents: Sequence[str],
+    facts: dict[str, Any],
+    blocks: Sequence[str],
+    shared: Mapping[str, Sealed] | None = None,
+) -> Written:
+    """Put a draft's version into the store, or find this very one there, acknowledged or not.
 
     A call that was killed before its commit leaves one, whose uids are those of the `rows` objects
     that it names: they are kept together.
+
+    Args:
+        store: where to.
+        draft: the version's files.
+        identity: what decides its id.
+        contents: ids of the `rows` objects.
+        facts: what its manifest says.
+        blocks: digests of its full blocks of rows.
+        shared: files of the draft that are linked to another object's.
     """
     try:
-        return store.get(_KIND, digest({"kind": _KIND, "identity": dict(identity)}))
+        version, new = store.get(_KIND, hash_of({"kind": _KIND, "identity": identity})), False
     except StoreError:
-        return None
+        parents = [Parent(one, "rows") for one in contents]
+        version, new = (
+            store.put(
+                _KIND, draft, identity=identity, parents=parents, meta=facts, sealed=shared or {}
+            ),
+            True,
+        )
+    named = [store.get("rows", parent["id"]) for parent in store.manifest(version)["parents"]]
+    return Written(version, (*named, version), facts, new, tuple(blocks))
 
 
-def _write_refs(
-    path: Path,
-    name: str,
-    spec: DatasetSpec,
-    found: Collected,
-    metas: Texts,
-    placed: Assignment,
-) -> None:
-    import pyarrow as pa
+def write_refs(path: Path, tables: Iterable[pa.Table], digest: RowsDigest | None = None) -> int:
+    """Write a file of refs, digest its rows on the way, and return how many there are."""
     import pyarrow.parquet as pq
 
+    rows = 0
+    with pq.ParquetWriter(path, refs_schema(), compression="zstd") as file:
+        for table in tables:
+            file.write_table(table)
+            rows += len(table)
+            if digest is not None:
+                digest.add(table)
+    return rows
+
+
+def refs_of(
+    found: Collected, name: str, license_: str | None, metas: Texts, placed: Assignment
+) -> Iterator[pa.Table]:
+    """Yield what a version says of contents, by column, some at a time."""
+    import pyarrow as pa
+
     schema = refs_schema()
-    with pq.ParquetWriter(path, schema, compression="zstd") as file:
-        for rows, sources in _sources(found):
-            count = rows.stop - rows.start
-            first = sources.flatten().take(sources.offsets[:-1])
-            columns = {
-                "row_uid": pa.array(found.uids[rows]),
-                "row_hash": as_texts(found.index.hashes[rows]),
-                "split": _named(placed.splits[rows]),
-                "tags": pa.array([[]] * count, schema.field("tags").type),
-                "cluster": pa.array(placed.clusters[rows]),
-                "source": pa.repeat(name, count),
-                "source_file": first.field("file"),
-                "source_line": first.field("line"),
-                "sources": sources,
-                "license": pa.array([spec.license] * count, pa.string()),
-                "meta": metas.array(rows.start, count),
-            }
-            file.write_table(pa.table(columns, schema))
+    for rows, sources in _sources(found):
+        count = rows.stop - rows.start
+        first = sources.flatten().take(sources.offsets[:-1])
+        columns = {
+            "row_uid": pa.array(found.uids[rows]),
+            "row_hash": as_texts(found.index.hashes[rows]),
+            "split": _named(placed.splits[rows]),
+            "tags": pa.array([[]] * count, schema.field("tags").type),
+            "cluster": pa.array(placed.clusters[rows]),
+            "source": pa.repeat(name, count),
+            "source_file": first.field("file"),
+            "source_line": first.field("line"),
+            "sources": sources,
+            "license": pa.array([license_] * count, pa.string()),
+            "meta": metas.array(rows.start, count),
+        }
+        yield pa.table(columns, schema)
 
 
 def _sources(found: Collected) -> Iterator[tuple[slice, pa.ListArray]]:
@@ -198,8 +186,8 @@ def _sources(found: Collected) -> Iterator[tuple[slice, pa.ListArray]]:
     labels = pa.array([label for label, _ in found.files], pa.string())
     splits = pa.array([split for _, split in found.files], pa.string())
     kind = refs_schema().field("sources").type
-    for begin in range(0, len(found), _GROUP):
-        rows = slice(begin, min(begin + _GROUP, len(found)))
+    for begin in range(0, len(found), GROUP):
+        rows = slice(begin, min(begin + GROUP, len(found)))
         some = order[ends[rows.start] : ends[rows.stop]]
         files = pa.array(where.files[some])
         fields = [labels.take(files), pa.array(where.lines[some]), splits.take(files)]
@@ -214,36 +202,23 @@ def _named(codes: Codes) -> pa.Array:
     return pa.array(CODED).take(pa.array(codes))
 
 
-def _write_rejects(path: Path, found: Collected) -> None:
+def rejects_of(found: Collected) -> pa.Table:
+    """Return what was not taken, and why."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     lines = [
         {"stage": "ingest", "reason": r.text, "source_file": r.file, "source_line": r.line}
         for r in found.rejects
     ]
-    pq.write_table(pa.Table.from_pylist(lines, rejects_schema()), path, compression="zstd")
+    return pa.Table.from_pylist(lines, rejects_schema())
 
 
-def _digest(found: Collected, metas: Texts, placed: Assignment) -> str:
-    """Return the digest of the ordered rows: hash, split, tags and the columns kept beside them.
-
-    Each is a line of JSON: [hash, split, [], meta].
-    """
+def write_rejects(path: Path, tables: Sequence[pa.Table]) -> None:
+    """Write what was not taken."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
-    total = hashlib.sha256()
-    for begin in range(0, len(found), _DIGESTED):
-        rows = slice(begin, begin + _DIGESTED)
-        hashes = as_texts(found.index.hashes[rows])
-        beside = metas.array(begin, len(hashes)).dictionary_encode()
-        said = [json.dumps(meta, ensure_ascii=False) for meta in beside.dictionary.to_pylist()]
-        quoted = pa.array(said, pa.string()).take(beside.indices)
-        splits = _named(placed.splits[rows])
-        lines = pc.binary_join_element_wise('["', hashes, '","', splits, '",[],', quoted, "]\n", "")
-        total.update(bytes_of(lines)[1].data)
-    return total.hexdigest()
+    pq.write_table(pa.concat_tables(tables), path, compression="zstd")
 
 
 def _facts(name: str, spec: DatasetSpec, found: Collected, placed: Assignment) -> dict[str, Any]:
