@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 STAGE = "ingest"
 VERSION = 1
 _SHOWN_LEAKS = 5
-_HASHES: dict[tuple[Path, int, int, int], str] = {}  # by path, size, mtime and inode
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
         "name": name,
         "spec": spec.model_dump(mode="json"),
         "labels": None if labels is None else sorted(labels),
-        "files": [[f.label, f.split, _file_hash(f.path, f.label)] for f in files],
+        "files": [[f.label, f.split, _file_hash(f.path, f.label, ws.root)] for f in files],
     }
 
 
@@ -144,19 +143,15 @@ def allowed_labels(ws: Workspace, name: str) -> frozenset[str] | None:
     return frozenset(allowed) if allowed else None
 
 
-def _file_hash(path: Path, label: str) -> str:
-    """Return the SHA-256 of a file; read once a process, as long as the file looks the same."""
-    from registry.hashing import file_digest
+def _file_hash(path: Path, label: str, root: Path) -> str:
+    """Return the SHA-256 of a file; one that looks as it did is not read again."""
+    from registry.file_hashes import remembered_digest
     from registry.readers import columns_of
 
     if not path.is_file():
         columns_of(path)  # raises, and says what is there instead
     try:
-        facts = path.stat()
-        seen = (path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-        if seen not in _HASHES:
-            _HASHES[seen] = file_digest(path)
-        return _HASHES[seen]
+        return remembered_digest(path, root)
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", where=label) from error
 

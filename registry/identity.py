@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from registry.changed import holds_changed
 from registry.errors import UserError
+from registry.file_hashes import remembered_digest
 from registry.hashing import digest, file_digest
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -34,8 +33,6 @@ DEFAULT_CONTEXT = 2048
 # Below this size a base without a `dtype` is computed in fp32 (exact and, on a CPU, no slower);
 # above it in the dtype of its checkpoint, because fp32 would double its memory.
 FP32_UP_TO_PARAMETERS = 500_000_000
-# Hashing a file smaller than this costs less than keeping its hash.
-REMEMBER_FROM_BYTES = 64 * 2**20
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -165,7 +162,7 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
     dtype = spec.dtype or _default_dtype(config, parameters)
     identity: dict[str, Any] = {
         "format": 1,
-        "weights": folder.hub or {file.name: _file_hash(file, root) for file in files},
+        "weights": folder.hub or {file.name: remembered_digest(file, root) for file in files},
         "files": None if folder.hub else _identity_files(folder.path, spec),
         "dtype": dtype,
         "quantize": spec.quantize,
@@ -355,27 +352,3 @@ def _context(config: dict[str, Any], folder: Path) -> int:
     limit = json.loads(path.read_text("utf-8")).get("model_max_length") if path.is_file() else None
     # transformers writes 1e30 for "no limit".
     return int(limit) if limit and limit < 10**9 else DEFAULT_CONTEXT
-
-
-def _file_hash(path: Path, root: Path) -> str:
-    state = path.stat()
-    if state.st_size < REMEMBER_FROM_BYTES:
-        return _hash_of(str(path), state.st_size, state.st_mtime_ns)
-    memory = root / ".gapmend" / "cache" / "hashes.json"
-    key = f"{path}|{state.st_size}|{state.st_mtime_ns}"
-    try:
-        known = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if key not in known:
-        known[key] = _hash_of(str(path), state.st_size, state.st_mtime_ns)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        draft = memory.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(known), "utf-8")
-        draft.replace(memory)
-    return str(known[key])
-
-
-@lru_cache(maxsize=256)
-def _hash_of(path: str, _size: int, _mtime_ns: int) -> str:
-    return str(file_digest(Path(path)))

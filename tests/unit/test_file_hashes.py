@@ -1,0 +1,57 @@
+"""A large file's hash is kept as long as the file looks the same, and no longer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from registry import file_hashes
+from registry.hashing import file_digest
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """Names of the files that are read, in what look like processes of their own."""
+    monkeypatch.setattr(file_hashes, "REMEMBER_FROM_BYTES", 3)
+    monkeypatch.setattr(file_hashes, "_SEEN", {})
+    seen: list[str] = []
+
+    def digest(path: Path) -> str:
+        seen.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(file_hashes, "file_digest", digest)
+    return seen
+
+
+def again(path: Path, root: Path) -> str:
+    file_hashes._SEEN.clear()
+    return file_hashes.remembered_digest(path, root)
+
+
+def test_an_old_file_is_read_once_and_a_changed_one_again(tmp_path, reads) -> None:
+    path = tmp_path / "rows"
+    path.write_text("first")
+    os.utime(path, (1, 1))
+    assert again(path, tmp_path) == again(path, tmp_path) == file_digest(path)
+    assert reads == ["rows"]
+    path.write_text("other")
+    assert again(path, tmp_path) == file_digest(path)
+    os.utime(path, (1, 1))
+    again(path, tmp_path)
+    assert reads == ["rows"] * 2  # by path, size, time and inode it is the first again
+
+
+def test_what_was_changed_just_now_and_what_is_small_is_not_kept(tmp_path, reads) -> None:
+    new, small = tmp_path / "new", tmp_path / "small"
+    new.write_text("rows")
+    small.write_text("r")
+    os.utime(small, (1, 1))
+    for path in (new, new, small, small):
+        again(path, tmp_path)
+    assert reads == ["new", "new", "small", "small"]
+    (tmp_path / ".gapmend" / "cache").mkdir(parents=True, exist_ok=True)
+    (tmp_path / ".gapmend" / "cache" / "hashes.json").write_text("[broken")
+    assert again(new, tmp_path) == file_digest(new)
