@@ -29,7 +29,8 @@ SCHEMA = 1
 """Of rows and refs; part of every version's id."""
 
 _GROUP = 100_000  # rows read at a time
-_AT_ONCE = 1 << 26  # bytes of contents that are written at a time, as one row group
+_AT_ONCE = 1 << 26  # bytes of contents that are written at a time
+_ROW_GROUP = 1 << 14  # rows: who looks for a few reads the groups that they are in
 _REPEATED = (
     "kind",
     *(f"{turns}.list.element.role" for turns in ("messages", "chosen", "rejected")),
@@ -224,4 +225,5 @@ class ContentWriter:
                 path, content_schema(), compression="zstd", use_dictionary=list(_REPEATED)
             )
         table = table.add_column(0, "row_uid", pa.array(uids))
-        self._file.write_table(table.select(content_schema().names).cast(content_schema()))
+        table = table.select(content_schema().names).cast(content_schema())
+        self._file.write_table(table, row_group_size=_ROW_GROUP)
