@@ -137,11 +137,13 @@ class Collector:
         rows, numbers, lines = (
             np.concatenate(parts) for parts in zip(empty, *self._found, strict=True)
         )
+        uids = np.concatenate([empty[0], *self._uids])
+        self._found, self._uids = [], []  # a copy of each is enough
         return Collected(
             index=self._index,
             files=tuple(files),
             occurrences=Occurrences(rows, numbers, lines),
-            uids=np.concatenate([empty[0], *self._uids]),
+            uids=uids,
             rejects=tuple(self._rejects),
             records=self._records,
         )

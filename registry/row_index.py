@@ -212,6 +212,8 @@ def publish(
         if other is None or (other.facts.dataset == facts.dataset and folder.name not in keep):
             shutil.rmtree(folder, ignore_errors=True)
     for path in draft.iterdir():
+        if path.stat().st_nlink > 1:
+            continue  # another index has it, on the disk
         with path.open("rb") as file:
             os.fsync(file.fileno())
     draft.rename(home / version_id)
