@@ -84,6 +84,52 @@ def test_an_ingest_killed_everywhere_is_finished_by_the_next(tmp_path: Path) -> 
     kill_ingest(tmp_path, at_calls=40, at_times=10)
 
 
+def appended_workspace(folder: Path) -> Path:
+    """A dataset of one file, ingested, beside which there is a second one now."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "gapmend.yaml").write_text(
+        "bases: {nano: {model: nano}}\n"
+        "datasets: {chat: {path: data, columns: {input: q, output: a}}}\n"
+        "capabilities: {c: {data: chat, answer: exact, goal: 0.8}}\n"
+        "train: {base: nano}\n"
+    )
+    for number, rows in enumerate((range(60), range(50, 75))):
+        if number:
+            run_verb("ingest", folder)
+        lines = [f"what is {n} times {n * 7}?,{n}" for n in rows]
+        (folder / "data" / f"{number}.csv").write_text("\n".join(["q,a", *lines]))
+    return folder
+
+
+def kill_append(tmp_path: Path, *, at_calls: int) -> None:
+    first = appended_workspace(tmp_path / "first")
+    whole = shutil.copytree(first, tmp_path / "whole", ignore=shutil.ignore_patterns("cache"))
+    expected = version_of(run_verb("ingest", whole))  # not appended: read as a whole
+    calls = record([MAIN, "ingest", "-C", str(shutil.copytree(first, tmp_path / "counted"))])
+    for number, point in enumerate(points(calls, kills=at_calls, seed=5)):
+        folder = shutil.copytree(first, tmp_path / f"call-{number}")
+        ended = run_killed([MAIN, "ingest", "-C", str(folder)], point)
+        assert ended.code == -9, (point, ended)
+        check_store(folder)
+        assert version_of(run_verb("ingest", folder)) == expected
+        catalog = Catalog(folder / ".gapmend")
+        counted = "SELECT count(*), count(DISTINCT row_uid), count(messages) FROM rows"
+        rows = catalog.query(f"{counted} WHERE version_id = ?", [expected[0]]).rows
+        assert rows == [(expected[1],) * 3]
+        check_store(folder)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_append_is_finished_by_the_next(tmp_path: Path) -> None:
+    kill_append(tmp_path, at_calls=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_000)
+def test_an_append_killed_everywhere_is_finished_by_the_next(tmp_path: Path) -> None:
+    kill_append(tmp_path, at_calls=40)
+
+
 def train_workspace(folder: Path) -> Path:
     """Make a small workspace that has come as far as the selection."""
     workspace(folder)
