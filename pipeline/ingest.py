@@ -199,8 +199,8 @@ def _appended(
     from registry.new_version import append_version
     from registry.row_index import open_index
 
-    if wanted.files.num_samples is not None or "erased" in inputs:
-        return None
+    if wanted.files.num_samples is not None or ws.catalog.committed("erasure"):
+        return None  # what was erased from any dataset is looked for in every row
     for run in reversed(_runs(ws, wanted.name)):
         there = _files_before(run, inputs)
         index = open_index(ws.store, _version_of(run)) if there else None

@@ -194,6 +194,20 @@ def test_nothing_but_known_rows_is_the_same_version(tmp_path, appends) -> None:
     assert sum(len(ref["sources"]) for ref in third["refs"]) == 5
 
 
+def test_rows_that_were_erased_do_not_come_back_by_an_append(tmp_path, appends) -> None:
+    from pipeline.erase import erase
+
+    ws = workspace(tmp_path / "w", ONE_FOLDER)
+    ingest(ws, Ui(), ["other"])
+    take(ws, Step("zest/1", (line(10, 0, 0),)))
+    erase(ws, Ui(), "dataset = 'other'", [], reason="asked to", do=True)
+    made = take(ws, Step("zest/2", (line(1, 0, 0), line(11, 0, 0))))  # the first was in other
+    assert [ref["source_line"] for ref in made["refs"]][-1:] == [2]
+    assert len(made["refs"]) == 3
+    assert made["report"]["erased"] == 1
+    assert not appends
+
+
 def test_views_and_positions_go_over_all_files(tmp_path, appends) -> None:
     from registry.dataset_files import asking, records, rows_at, version_files
 
