@@ -89,7 +89,11 @@ def clusters(texts: Sequence[str], path: Path | None = None) -> Groups:
 
 def sketch(texts: Sequence[str]) -> Keys:
     """Return what each text is filed under in each band: uint64 [bands, texts]."""
-    return sketched([list(shingles(text)) for text in texts])
+    blocks = [
+        sketched([list(shingles(text)) for text in texts[begin : begin + _AT_ONCE]])
+        for begin in range(0, len(texts), _AT_ONCE)
+    ]
+    return np.concatenate([sketched(()), *blocks], axis=1)
 
 
 class ByPlace(Protocol):
@@ -118,7 +122,7 @@ def join(
     if groups is not None:
         parent.frombytes(groups.tobytes())
     parent.frombytes(np.arange(fixed, count, dtype=np.int32).tobytes())
-    sets = lru_cache(maxsize=_KEPT)(lambda place: shingles(texts[place]))
+    sets = _shingles_of(texts)
 
     def root(node: int) -> int:
         while parent[node] != node:
@@ -148,7 +152,7 @@ def _roots(parents: Groups) -> Groups:
         parents = above
 
 
-def _shingles_of(texts: Sequence[str]) -> Callable[[int], frozenset[str]]:
+def _shingles_of(texts: ByPlace | Sequence[str]) -> Callable[[int], frozenset[str]]:
     return lru_cache(maxsize=_KEPT)(lambda position: shingles(texts[position]))
 
 

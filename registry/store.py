@@ -256,13 +256,13 @@ def _seal_files(draft: Path, shared: Mapping[str, Sealed]) -> dict[str, Sealed]:
         if path.is_dir():
             sync_folder(path)
             continue
-        if path.relative_to(draft).as_posix() in shared:
-            sealed[path.name] = shared[path.name]
+        name = path.relative_to(draft).as_posix()
+        if name in shared:
+            sealed[name] = shared[name]
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
         path.chmod(0o444)
-        name = path.relative_to(draft).as_posix()
         sealed[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
     return sealed
 

@@ -126,12 +126,10 @@ def put_version(
         version, new = store.get(_KIND, hash_of({"kind": _KIND, "identity": identity})), False
     except StoreError:
         parents = [Parent(one, "rows") for one in contents]
-        version, new = (
-            store.put(
-                _KIND, draft, identity=identity, parents=parents, meta=facts, sealed=shared or {}
-            ),
-            True,
+        version = store.put(
+            _KIND, draft, identity=identity, parents=parents, meta=facts, sealed=shared or {}
         )
+        new = True
     named = [store.get("rows", parent["id"]) for parent in store.manifest(version)["parents"]]
     return Written(version, (*named, version), facts, new, tuple(blocks))
 

@@ -208,6 +208,28 @@ def test_rows_that_were_erased_do_not_come_back_by_an_append(tmp_path, appends) 
     assert not appends
 
 
+def test_an_erased_row_leaves_every_version_that_shares_its_file(tmp_path, appends) -> None:
+    from pipeline.erase import erase
+
+    ws = workspace(tmp_path / "w", ONE_FOLDER)
+    made = [
+        take(ws, Step("zest/1", tuple(line(n, 0, 0) for n in range(8)))),
+        take(ws, Step("zest/2", (line(20, 0, 0),))),
+        take(ws, Step("zest/3", (line(21, 0, 0),))),
+    ]
+    assert appends == [3, 4]
+    assert len(refs_paths(ws.store, ws.store.get("dataset_version", made[2]["id"]))) == 2
+    gone = made[0]["refs"][4]
+    where = f"row_hash = '{gone['row_hash']}'"
+    erase(ws, Ui(), where, [], reason="asked to", do=True)
+    for one, rows in zip(made, (8, 9, 10), strict=True):
+        version = ws.store.get("dataset_version", one["id"])
+        refs = read_refs(refs_paths(ws.store, version))
+        assert gone["row_hash"] not in refs["row_hash"].to_pylist()
+        assert len(refs) == rows == ws.store.manifest(version)["meta"]["rows"]
+    assert not fsck(ws.store, ws.catalog).findings
+
+
 def test_views_and_positions_go_over_all_files(tmp_path, appends) -> None:
     from registry.dataset_files import asking, records, rows_at, version_files
 

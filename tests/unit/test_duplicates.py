@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry import duplicates
+from registry.bands import sketched
 from registry.duplicates import THRESHOLD, clusters, jaccard, near_pairs, shingles
 
 _WORDS = [
@@ -96,6 +99,23 @@ def test_many_of_one_text_are_one_cluster() -> None:
 @given(st.lists(st.text(max_size=30), max_size=12))
 def test_any_text_has_a_cluster_whose_first_it_is_or_is_near(given_texts: list[str]) -> None:
     assert clusters(given_texts).tolist() == all_pairs(given_texts)
+
+
+def test_the_shingles_of_all_texts_are_never_in_memory_at_once(monkeypatch) -> None:
+    seen: list[int] = []
+
+    def counted(sets: list[list[str]]) -> Any:
+        seen.append(len(sets))
+        return sketched(sets)
+
+    monkeypatch.setattr(duplicates, "sketched", counted)
+    monkeypatch.setattr(duplicates, "_AT_ONCE", 10)
+    made = texts(45, 3)
+    pairs, found = near_pairs(made[:15], made[15:]), clusters(made).tolist()
+    assert max(seen) == 10
+    monkeypatch.undo()
+    assert near_pairs(made[:15], made[15:]) == pairs
+    assert clusters(made).tolist() == found
 
 
 def test_nothing_is_near_nothing() -> None:
