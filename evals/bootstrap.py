@@ -20,7 +20,7 @@ without any spread leave open; "wider": of t and studentised):
 
 The price is width, about 3/n at each end where nothing is ever lost: 200 rewritten answers that are
 no worse are `kept` at 0.05 in 68% of evals, where t would say so in 77%; of 1,000, both always do.
-docs/statistics.md has the whole table and the command that makes it.
+docs/internals/statistics.md has the whole table and the command that makes it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Items of one duplicate cluster answer alike, so they are not independent. Where items share a
 cluster, whole clusters are resampled (evals.bootstrap) or flipped. Scores of 0 and 1 without shared
 clusters are judged by the textbook formulas named below, each made wider in the corner where its
-error is above nominal. What each of them holds was measured: docs/statistics.md.
+error is above nominal. What each of them holds was measured: docs/internals/statistics.md.
 """
 
 from __future__ import annotations

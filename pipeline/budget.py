@@ -146,7 +146,7 @@ def next_budget(
 
     What was lost gets as many rows again as it had, and at least 10% of `rows` (half of that if it
     is inconclusive). Open capabilities get 25% more. What was closed or kept keeps its rows: taking
-    them away opened again what was closed (docs/decisions/0009).
+    them away opened again what was closed (docs/internals/decisions/0009).
 
     Args:
         current: the last selection's budget.

@@ -1,7 +1,7 @@
 """What is known of erased rows: that they are gone, by number and by a keyed hash, never what.
 
 An `erasure` object holds `erased.parquet` (row_uid, keyed_hash) and in its identity the key. The
-keyed hash tells an erased row that is read again; docs/erasure.md says what it protects from.
+keyed hash tells an erased row that is read again; docs/guide/erasing.md says what it protects from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A copy of the catalog for other programs: tables, views and macros in one DuckDB file.
 
 gapmend never opens it again, so that a notebook may hold it open for as long as it likes. The views
-read the store's Parquet files by their absolute paths; see docs/store.md.
+read the store's Parquet files by their absolute paths; see docs/internals/store.md.
 """
 
 from __future__ import annotations

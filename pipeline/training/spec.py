@@ -117,7 +117,7 @@ class TrainSpec(BaseModel):
         default=None, description="checks on a schedule; the best one's weights are kept"
     )
     trackers: tuple[TrackerName, ...] = Field(
-        default=(), description="who else is told of each step; see docs/tracking.md"
+        default=(), description="who else is told of each step; see docs/guide/tracking.md"
     )
     checkpoint_steps: int = Field(default=50, ge=1, description="steps between two checkpoints")
     allow_rejects: float = Field(

@@ -1,7 +1,7 @@
 -- Narrow tables of what is asked most: nobody has to read all manifests for a list, an alias or a
 -- lineage. They say nothing that `objects` and `edges` don't: registry/derive.py fills them from the
 -- views here, in this migration's own transaction and on every commit.
--- See docs/decisions/0013-registry-at-100000.md.
+-- See docs/internals/decisions/0013-registry-at-100000.md.
 
 -- A name for people: of what kind of thing it is, the words that tell it from the others.
 CREATE VIEW catalog.node_facts AS

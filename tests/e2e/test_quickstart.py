@@ -152,7 +152,7 @@ def _queries(page: Path) -> list[tuple[str, str]]:
 
 
 def test_docs_every_question_in_sql_has_an_answer(quickstart: Path, project_root: Path) -> None:
-    questions = _queries(project_root / "docs" / "sql.md")
+    questions = _queries(project_root / "docs" / "reference" / "sql.md")
     assert len(questions) >= 12
     empty = []
     for title, query in questions:

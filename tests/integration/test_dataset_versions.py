@@ -158,7 +158,7 @@ def test_every_version_is_there_for_sql(ws: Workspace) -> None:
 def test_what_the_docs_say_works(
     ws: Workspace, project_root: Path, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
-    text = (project_root / "docs" / "datasets.md").read_text("utf-8")
+    text = (project_root / "docs" / "guide" / "datasets.md").read_text("utf-8")
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert blocks
     version(ws, ONE, TWO)

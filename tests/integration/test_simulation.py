@@ -1,6 +1,6 @@
 """Type I errors and power over 10,000 simulated evals: the decisive cases.
 
-The whole table, which docs/statistics.md shows, is made by test_simulation_table.py.
+The whole table, which docs/internals/statistics.md shows, is made by test_simulation_table.py.
 """
 
 from __future__ import annotations

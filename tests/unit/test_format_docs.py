@@ -14,7 +14,7 @@ from registry.datasets import DatasetSpec, sources
 from registry.formats import FormatName
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs/formats").glob("*.md"))
+PAGES = sorted((ROOT / "docs/reference/formats").glob("*.md"))
 BLOCK = re.compile(r"^(?:## (\S+)[^\n]*|```(yaml|jsonl)\n(.*?)^```)$", re.MULTILINE | re.DOTALL)
 
 

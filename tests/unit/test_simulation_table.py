@@ -1,4 +1,4 @@
-"""The whole table of docs/statistics.md: `./just soak -k simulation -s` prints it, in minutes."""
+"""The whole table of docs/internals/statistics.md: `./just soak -k simulation -s` prints it, in minutes."""
 
 from __future__ import annotations
 

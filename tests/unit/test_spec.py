@@ -283,7 +283,7 @@ def test_any_yaml_is_a_spec_or_lines_that_name_the_file(tmp_path_factory, value)
 
 
 def test_the_docs_name_every_key(project_root: Path) -> None:
-    text = (project_root / "docs" / "spec.md").read_text(encoding="utf-8")
+    text = (project_root / "docs" / "reference" / "spec.md").read_text(encoding="utf-8")
     models = Spec.json_schema()["$defs"] | {"Spec": Spec.json_schema()}
     keys = {key for model in models.values() for key in model.get("properties", {})}
     missing = {key for key in keys if f"`{key}`" not in text and f".{key}`" not in text}
