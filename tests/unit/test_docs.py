@@ -25,6 +25,7 @@ DOCUMENTS = sorted(
         ROOT / "registry/nano/README.md",
     ]
 )
+TUTORIAL = ROOT / "docs/guide/tutorial.md"
 SPECS = sorted(ROOT.glob("examples/*/gapmend.yaml"))
 README_YAML_LINES = 12
 
@@ -71,6 +72,18 @@ def test_commands_exist(document: Path) -> None:
     assert (called | verbs) - recipes == set()
 
 
+def test_docs_the_pages_that_the_code_names_are_there() -> None:
+    named_in = {
+        page
+        for package in ("registry", "evals", "pipeline", "tests", "benchmarks")
+        for file in (ROOT / package).rglob("*")
+        if file.suffix in {".py", ".sql", ".yaml"}
+        for page in re.findall(r"\bdocs/[a-z][\w./-]*\w", file.read_text("utf-8"))
+    }
+    assert len(named_in) > 5
+    assert {page for page in named_in if not list(ROOT.glob(f"{page}*"))} == set()
+
+
 def options_of_verbs() -> dict[str, set[str]]:
     """Every verb of the command line, `adapter ls` and such by both words, with its options."""
     found: dict[str, set[str]] = {}
@@ -114,6 +127,25 @@ def test_the_readme_s_spec_is_valid_and_short(document: str) -> None:
     (block,) = blocks((ROOT / document).read_text("utf-8"), "yaml")
     assert len(block.splitlines()) <= README_YAML_LINES
     Spec.model_validate(yaml.safe_load(block))
+
+
+def test_docs_the_tutorial_s_spec_is_valid_with_each_of_its_parts(tmp_path: Path) -> None:
+    text = TUTORIAL.read_text("utf-8")
+    whole, *parts = blocks(text, "yaml")
+    (rows,) = blocks(text, "csv")
+    assert parts
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mail.csv").write_text(rows, "utf-8")
+    (tmp_path / "gapmend.yaml").write_text(whole, "utf-8")
+    spec = load_spec(tmp_path / "gapmend.yaml")
+    (data,) = spec.datasets.values()
+    header = rows.partition("\n")[0].split(",")
+    assert set(data.columns.values()) <= set(header)
+    for part in parts:
+        given = yaml.safe_load(whole)
+        for section, names in yaml.safe_load(part).items():
+            given[section] = {**given.get(section, {}), **names}
+        Spec.model_validate(given)
 
 
 @pytest.mark.parametrize("spec", named(SPECS))
