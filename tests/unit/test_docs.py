@@ -28,6 +28,7 @@ DOCUMENTS = sorted(
 TUTORIAL = ROOT / "docs/guide/tutorial.md"
 SPECS = sorted(ROOT.glob("examples/*/gapmend.yaml"))
 README_YAML_LINES = 12
+README_WORDS = 1200
 
 
 def named(paths: list[Path]) -> list[object]:
@@ -127,6 +128,13 @@ def test_the_readme_s_spec_is_valid_and_short(document: str) -> None:
     (block,) = blocks((ROOT / document).read_text("utf-8"), "yaml")
     assert len(block.splitlines()) <= README_YAML_LINES
     Spec.model_validate(yaml.safe_load(block))
+
+
+def test_docs_the_readme_is_short_and_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.split()) <= README_WORDS
+    pages = ROOT.glob("docs/*/*.md")
+    assert {page.name for page in pages if f"{page.relative_to(ROOT)}" not in text} == set()
 
 
 def test_docs_the_tutorial_s_spec_is_valid_with_each_of_its_parts(tmp_path: Path) -> None:
