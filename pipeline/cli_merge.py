@@ -58,7 +58,7 @@ def merge(
             report = stage.merge(ws, ui, ids[0])
         else:
             report = stage.merge_as(ws, ui, ids, _settings(ws, given))
-        return Answer(report.as_json(), merge_tables(report))
+        return Answer(report, merge_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
 

@@ -8,7 +8,7 @@ the same way, one in the place of the base.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from evals.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
 from evals.gap import ClosedFinding, judge_closed
@@ -70,10 +70,6 @@ class ForgetReport:
     run_id: str
     cached: bool
     seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

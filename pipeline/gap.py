@@ -51,10 +51,6 @@ class GapReport:
         """Return capability -> gap, for those whose verdict is `tune`."""
         return {f.capability: f.gap for f in self.findings if f.verdict == "tune"}
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     """Measure a base (by default that of `train:`) on dev and judge every capability.

@@ -75,10 +75,6 @@ class MendReport:
     rounds: tuple[Round, ...]
     advice: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _State:

@@ -78,10 +78,6 @@ class MergeReport:
     no_adapter: str | None = None
     scores: Sequence[Mapping[str, Any]] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def merge(
     ws: Workspace,

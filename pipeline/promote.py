@@ -59,10 +59,6 @@ class PromoteReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     """Decide on an adapter by its figures on test, and make it the champion if they allow.

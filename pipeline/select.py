@@ -51,10 +51,6 @@ class SelectReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
     """Choose the rows that the gap asks for, or those of a mending round.

@@ -99,10 +99,6 @@ class TrainReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
     """Train an adapter on a selection.

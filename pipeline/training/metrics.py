@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,10 +41,6 @@ class StepMetrics:
     validation_loss: float | None = None
     probe: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The step as a JSON object."""
-        return asdict(self)
-
 
 class MetricsFile:
     """The steps of a run as JSON lines."""
@@ -78,4 +74,4 @@ class MetricsFile:
 
 
 def _line(step: StepMetrics) -> str:
-    return json.dumps(step.as_json()) + "\n"
+    return json.dumps(asdict(step)) + "\n"
