@@ -96,8 +96,6 @@ class Judged:
 
 def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
     """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
-    from pydantic import TypeAdapter
-
     found = gap(ws, ui)
     for one in (what, against):
         if one is not None and one.base is None:
@@ -121,20 +119,14 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
         version=VERSION,
         parents=parents,
     )
-    result = outcome.result
-    return ForgetReport(
+    return outcome.report(
+        ForgetReport,
         adapter_id=what.adapter_id,
         model=what.base,
         scale=what.scale,
         against=against.adapter_id if against else None,
         split="dev",
-        kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
-        closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
-        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
         forgetting_id=outcome.outputs["forgetting"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
     )
 
 

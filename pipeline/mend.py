@@ -171,7 +171,7 @@ def _look(ws: Workspace, ui: Ui, state: _State) -> _Looked:
         ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, state), version=VERSION, parents=parents
     )
     used = state.adapter_id if state.fine else outcome.outputs.get("adapter")
-    return _Looked(Round(**outcome.result), used)
+    return _Looked(outcome.report(Round), used)
 
 
 def _work(ws: Workspace, ctx: StageContext, state: _State) -> StageOutput:

@@ -75,12 +75,7 @@ def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
         version=VERSION,
         parents=[Parent(manifest["id"], manifest["kind"])],
     )
-    return SignReport(
-        **outcome.result,
-        signature_id=outcome.outputs["signature"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-    )
+    return outcome.report(SignReport, signature_id=outcome.outputs["signature"])
 
 
 def verify(ws: Kept | None, target: str, public_key: Path) -> VerifyReport:

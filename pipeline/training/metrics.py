@@ -64,11 +64,14 @@ class MetricsFile:
         """All steps so far, in order; a line that a kill cut short is left out."""
         if not self._path.exists():
             return ()
+        from pydantic import TypeAdapter
+
+        step_from = TypeAdapter(StepMetrics).validate_json
         steps: list[StepMetrics] = []
         for line in self._path.read_text("utf-8").splitlines():
             try:
-                steps.append(StepMetrics(**json.loads(line)))
-            except (ValueError, TypeError):
+                steps.append(step_from(line))
+            except ValueError:
                 continue
         return tuple(steps)
 
