@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="gapmend",
-    help="Measure what a model lacks, train only that, prove that nothing else was lost.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +41,25 @@ class Changed(StrEnum):
 
     lost = "lost"
     gained = "gained"
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer gives the option's value so
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"gapmend {version('gapmend')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Measure what a model lacks, train only that, prove that nothing else was lost."""
 
 
 AdapterOption = Annotated[
