@@ -41,18 +41,18 @@ NEWEST = 20
 
 # Each is the whole program of a cold process: the store's folder and an id are its arguments.
 START = (
-    "import json, sys; from pathlib import Path; from registry.catalog import Catalog\n"
+    "import json, sys; from pathlib import Path; from dataclasses import asdict\n"
+    "from registry.catalog import Catalog\n"
     "root = Path(sys.argv[1]); catalog = Catalog(root)\n"
 )
-LIST = START + "from registry.index import adapters; print(json.dumps(adapters(catalog).as_json()))"
+LIST = START + "from registry.index import adapters; print(json.dumps(asdict(adapters(catalog))))"
 BY_BASE = LIST.replace("adapters(catalog)", "adapters(catalog, base='base-3')")
 MOVE = START + (
     "from registry.store import Store; now = catalog.alias('champion')\n"
     "catalog.move_alias(Store(root), 'champion', sys.argv[2], expect=now, reason='bench')"
 )
 UP = START + (
-    "from registry.lineage import lineage\n"
-    "print(json.dumps(lineage(catalog, sys.argv[2]).as_json()))"
+    "from registry.lineage import lineage\nprint(json.dumps(asdict(lineage(catalog, sys.argv[2]))))"
 )
 DOWN = UP.replace("sys.argv[2])", "sys.argv[2], down=True)")
 

@@ -8,10 +8,11 @@ taken for the other's.
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from registry.errors import UserError
+from registry.extras import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,14 +75,7 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
     """
     if name == "gapmend":
         return None
-    try:
-        installed = version("vllm")
-    except PackageNotFoundError:
-        raise UserError(
-            "vllm is not installed",
-            _WHERE,
-            fix=f"install it in an environment of your own (pip install vllm), or set {_OURS}",
-        ) from None
+    require_extra("vllm", _WHERE, otherwise=f", or set {_OURS}")
     where = f"bases.{identity.name}"
     if spec.quantize:
         # Its bitsandbytes is NF4 with nested quantisation of the scales, and nothing else.
@@ -103,7 +97,7 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
             "bf16 or fp16",
             f"set it, or {_OURS}",
         )
-    return f"vllm {installed}"
+    return f"vllm {version('vllm')}"
 
 
 def open_vllm(name: str, spec: BaseSpec, root: Path, *, rank: int = 16) -> VllmLM:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.stats import Interval, Paired, Scores, mean_interval
 from registry.errors import GapmendError
+from registry.read_back import read_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,32 +125,16 @@ def read_result(folder: Path, manifest: Mapping[str, Any]) -> EvalResult:
     """Read an `eval` object back, as the cached result that it is."""
     import pyarrow.parquet as pq
 
-    lines = pq.read_table(folder / SAMPLES).to_pylist()
-    samples = tuple(
-        Sample(**{**line, "loglikelihoods": _as_tuple(line["loglikelihoods"])}) for line in lines
-    )
-    rejects: tuple[Reject, ...] = ()
+    rejects: list[dict[str, Any]] = []
     if (folder / REJECTS).is_file():
-        rejects = tuple(Reject(**line) for line in pq.read_table(folder / REJECTS).to_pylist())
-    meta = manifest["meta"]
-    return EvalResult(
-        id=manifest["id"],
-        subject=meta["subject"],
-        split=meta["split"],
-        arm=meta["arm"],
-        n=meta["n"],
-        mean=meta["mean"],
-        low=meta["low"],
-        high=meta["high"],
-        prompt_tokens_mean=meta["prompt_tokens_mean"],
-        samples=samples,
-        rejects=rejects,
-        cached=True,
-    )
-
-
-def _as_tuple(values: list[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(values)
+        rejects = pq.read_table(folder / REJECTS).to_pylist()
+    known = {
+        "id": manifest["id"],
+        "samples": pq.read_table(folder / SAMPLES).to_pylist(),
+        "rejects": rejects,
+        "cached": True,
+    }
+    return read_back(EvalResult, {**manifest["meta"], **known}, str(folder))
 
 
 def _samples_schema() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.kept import CHAMPION, Kept, adapter_named
@@ -48,10 +48,6 @@ class AdapterDiff:
     rows: tuple[int, int, int]
     weights: dict[str, float]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the differences as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Moved:
@@ -61,10 +57,6 @@ class Moved:
     target: str
     previous: str | None
     reason: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the move as JSON values."""
-        return asdict(self)
 
 
 def show(ws: Kept, name: str) -> AdapterFacts:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from registry.errors import UserError
 
@@ -47,10 +47,6 @@ class CheckReport:
     capabilities: tuple[str, ...]
     guards: tuple[str, ...]
     machine: Machine
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def check(ws: Workspace) -> CheckReport:

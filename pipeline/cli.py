@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="gapmend",
-    help="Measure what a model lacks, train only that, prove that nothing else was lost.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +41,25 @@ class Changed(StrEnum):
 
     lost = "lost"
     gained = "gained"
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer gives the option's value so
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"gapmend {version('gapmend')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Measure what a model lacks, train only that, prove that nothing else was lost."""
 
 
 AdapterOption = Annotated[
@@ -82,7 +100,7 @@ def check(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> 
         from pipeline.tables import check_tables
 
         report = stage.check(ws)
-        return Answer(report.as_json(), check_tables(report))
+        return Answer(report, check_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -99,7 +117,7 @@ def plan(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
         from pipeline.tables import plan_table
 
         steps = stage.plan(ws, ui)
-        return Answer([step.as_json() for step in steps], [plan_table(steps)])
+        return Answer(steps, [plan_table(steps)])
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -115,7 +133,7 @@ def run(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> No
         from pipeline import run as stage
 
         report = stage.run(ws, ui)
-        return Answer(report.as_json(), code=report.code)
+        return Answer(report, code=report.code)
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -141,12 +159,12 @@ def ingest(
             from pipeline.report_look import look_tables
 
             looks = look(ws, ui, datasets or None)
-            return Answer([one.as_json() for one in looks], look_tables(looks))
+            return Answer(looks, look_tables(looks))
         from pipeline import ingest as stage
         from pipeline.report import ingest_table
 
         report = stage.ingest(ws, ui, datasets or None)
-        return Answer(report.as_json(), [ingest_table(report)])
+        return Answer(report, [ingest_table(report)])
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -172,12 +190,12 @@ def gap(
 
         if base is None:
             report = stage.gap(ws, ui)
-            return Answer(report.as_json(), [gap_table(report)])
+            return Answer(report, [gap_table(report)])
         names = dict.fromkeys(name.strip() for name in base.split(","))
         reports = [stage.gap(ws, ui, name) for name in names]
         tables = [gap_table(report) for report in reports]
         compared = [bases_table(reports)] if len(reports) > 1 else []
-        return Answer([report.as_json() for report in reports], [*tables, *compared])
+        return Answer(reports, [*tables, *compared])
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -194,7 +212,7 @@ def select(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
         from pipeline.report import select_table
 
         report = stage.select(ws, ui)
-        return Answer(report.as_json(), [select_table(report)])
+        return Answer(report, [select_table(report)])
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -237,14 +255,14 @@ def train(
             from pipeline.report_train import dry_run_tables
 
             looked = stage.train_dry(ws, ui, selection)
-            return Answer(looked.as_json(), dry_run_tables(looked))
+            return Answer(looked, dry_run_tables(looked))
         if compare is not None or sweep is not None:
             from pipeline.report_compare import compare_tables
 
             compared = stage.compare_on(ws, ui, selection, compare, sweep)
-            return Answer(compared.as_json(), compare_tables(compared))
+            return Answer(compared, compare_tables(compared))
         report = stage.train_selection(ws, ui, selection)
-        return Answer(report.as_json(), train_tables(report))
+        return Answer(report, train_tables(report))
 
     in_workspace(workspace, work, as_json=as_json and is_first(), together=True)
 
@@ -280,9 +298,9 @@ def forget(
         what = stage.tuned(ws, adapter) if base is None else stage.other_base(ws, base)
         report = stage.forget(ws, ui, what, other)
         if show is None:
-            return Answer(report.as_json(), forget_tables(report))
+            return Answer(report, forget_tables(report))
         changed = stage.changed_items(ws, ui, report, show.value)
-        data = report.as_json() | {show.value: [asdict(item) for item in changed]}
+        data = asdict(report) | {show.value: changed}
         return Answer(data, [*forget_tables(report), changed_table(show.value, changed)])
 
     in_workspace(workspace, work, as_json=as_json)
@@ -300,7 +318,7 @@ def mend(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
         from pipeline.report import mend_tables
 
         report = stage.mend_first(ws, ui)
-        return Answer(report.as_json(), mend_tables(report))
+        return Answer(report, mend_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -319,7 +337,7 @@ def promote(
         from pipeline.report import promote_tables
 
         report = stage.promote_mended(ws, ui, adapter)
-        return Answer(report.as_json(), promote_tables(report), code=0 if report.promoted else 1)
+        return Answer(report, promote_tables(report), code=0 if report.promoted else 1)
 
     in_workspace(workspace, work, as_json=as_json)
 

@@ -37,7 +37,7 @@ def erase(
         from pipeline.report_care import erase_tables
 
         report = stage.erase(ws, ui, where, row or [], reason=reason, do=yes)
-        return Answer(report.as_json(), erase_tables(report))
+        return Answer(report, erase_tables(report))
 
     in_store(workspace, work, as_json=as_json)
 
@@ -55,7 +55,7 @@ def gc(
         from pipeline.report_care import gc_tables
 
         report = collect(ws, remove=yes)
-        return Answer(report.as_json(), gc_tables(report))
+        return Answer(report, gc_tables(report))
 
     in_store(workspace, work, as_json=as_json)
 
@@ -76,6 +76,6 @@ def snapshot(
 
         target = workspace / file
         made = write_snapshot(ws.catalog, target)
-        return Answer(made.as_json(), [f"wrote {made.objects} objects to {target}"])
+        return Answer(made, [f"wrote {made.objects} objects to {target}"])
 
     in_store(workspace, work, as_json=as_json)

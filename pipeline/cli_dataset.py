@@ -45,7 +45,7 @@ def list_(*, workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> 
         from pipeline.report_dataset import list_table
 
         found = verbs.ls(ws)
-        return Answer([one.as_json() for one in found], [list_table(found)])
+        return Answer(found, [list_table(found)])
 
     in_store(workspace, work, as_json=as_json)
 
@@ -67,7 +67,7 @@ def log(
         from pipeline.report_dataset import log_table
 
         found = verbs.log(ws, name)
-        return Answer([one.as_json() for one in found], [log_table(name, found)])
+        return Answer(found, [log_table(name, found)])
 
     in_store(workspace, work, as_json=as_json)
 
@@ -90,7 +90,7 @@ def show(
         from pipeline.report_dataset import facts_tables
 
         facts = verbs.show(ws, version, rows=rows)
-        return Answer(facts.as_json(), facts_tables(facts))
+        return Answer(facts, facts_tables(facts))
 
     in_store(workspace, work, as_json=as_json)
 
@@ -119,7 +119,7 @@ def diff(
         from pipeline.report_dataset import diff_tables
 
         found = verbs.diff(ws, first, second, show=group, limit=rows)
-        return Answer(found.as_json(), diff_tables(found))
+        return Answer(found, diff_tables(found))
 
     in_store(workspace, work, as_json=as_json)
 
@@ -147,7 +147,7 @@ def tag(
 
         moved = verbs.tag(ws, version, name, expect=expect, reason=reason)
         before = f" (it was {moved.previous[:12]})" if moved.previous else ""
-        return Answer(moved.as_json(), [f"{name} is {moved.version[:12]}{before}"])
+        return Answer(moved, [f"{name} is {moved.version[:12]}{before}"])
 
     in_store(workspace, work, as_json=as_json)
 
@@ -175,6 +175,6 @@ def export(
         from pipeline.report_dataset import export_tables
 
         report = verbs.export(ws, ui, version, folder, form, splits=split or ())
-        return Answer(report.as_json(), export_tables(report))
+        return Answer(report, export_tables(report))
 
     in_store(workspace, work, as_json=as_json)

@@ -36,6 +36,6 @@ def leaks(
 
         report = search.leaks(ws, ui, thing)
         shown = leaks_tables(report, show=show)
-        return Answer(report.as_json(show=show), shown, code=0 if report.clean else 1)
+        return Answer(report.counted(show=show), shown, code=0 if report.clean else 1)
 
     in_workspace(workspace, work, as_json=as_json)

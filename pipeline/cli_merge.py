@@ -53,12 +53,13 @@ def merge(
         from pipeline.kept import CHAMPION, adapter_named
         from pipeline.report_merge import merge_tables
 
-        ids = [adapter_named(ws, one) for one in adapter or (CHAMPION,)]
-        if len(ids) == 1:
-            report = stage.merge(ws, ui, ids[0])
+        wanted = adapter or (CHAMPION,)
+        if len(wanted) == 1:
+            report = stage.merge(ws, ui, adapter_named(ws, wanted[0]))
         else:
-            report = stage.merge_as(ws, ui, ids, _settings(ws, given))
-        return Answer(report.as_json(), merge_tables(report))
+            settings = _settings(ws, given)
+            report = stage.merge_as(ws, ui, [adapter_named(ws, one) for one in wanted], settings)
+        return Answer(report, merge_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -71,7 +72,11 @@ def _weights(text: str | None) -> object:
 
 def _settings(ws: Workspace, given: dict[str, object]) -> MergeSpec:
     """The spec's settings, and over them those of this call."""
+    from registry.extras import require_extra
     from registry.merge_spec import read_spec
 
     named = {key: value for key, value in given.items() if value is not None}
-    return read_spec(ws.spec.merge.model_dump() | named)
+    spec = read_spec(ws.spec.merge.model_dump() | named)
+    if spec.rule is not None:
+        require_extra("mergekit", "method")
+    return spec

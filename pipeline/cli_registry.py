@@ -76,7 +76,7 @@ def list_(
         from registry.index import adapters
 
         page = adapters(ws.catalog, limit=limit, base=base, alias=alias)
-        return Answer(page.as_json(), [list_table(page.rows, page.total)])
+        return Answer(page, [list_table(page.rows, page.total)])
 
     in_store(workspace, work, as_json=as_json)
 
@@ -95,7 +95,7 @@ def show(
         from pipeline.report_registry import facts_tables
 
         facts = verbs.show(ws, name)
-        return Answer(facts.as_json(), facts_tables(facts))
+        return Answer(facts, facts_tables(facts))
 
     in_store(workspace, work, as_json=as_json)
 
@@ -118,7 +118,7 @@ def diff(
         from pipeline.report_registry import diff_tables
 
         found = verbs.diff(ws, first, second)
-        return Answer(found.as_json(), diff_tables(found))
+        return Answer(found, diff_tables(found))
 
     in_store(workspace, work, as_json=as_json)
 
@@ -149,7 +149,7 @@ def tag(
 
         moved = verbs.tag(ws, name, alias, expect=expect, reason=reason, force=force)
         before = f" (it was {moved.previous[:12]})" if moved.previous else ""
-        return Answer(moved.as_json(), [f"{alias} is {moved.target[:12]}{before}"])
+        return Answer(moved, [f"{alias} is {moved.target[:12]}{before}"])
 
     in_store(workspace, work, as_json=as_json)
 
@@ -214,7 +214,7 @@ def pull(
         from pipeline.take import take
 
         report = take(ws, ui, source, revision=revision, base=base, key=key)
-        return Answer(report.as_json(), take_lines(report))
+        return Answer(report, take_lines(report))
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -248,7 +248,7 @@ def push(
         from pipeline.report_registry import push_tables
 
         report = act(ws, ui, thing, repo=repo, private=private, as_request=as_request, dry=dry)
-        return Answer(report.as_json(), push_tables(report))
+        return Answer(report, push_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -270,7 +270,7 @@ def reproduce(
         from pipeline.report_registry import reproduce_lines
 
         report = stage.reproduce(ws, ui, adapter_named(ws, name))
-        return Answer(report.as_json(), reproduce_lines(report), code=0 if report.same else 1)
+        return Answer(report, reproduce_lines(report), code=0 if report.same else 1)
 
     in_workspace(workspace, work, as_json=as_json)
 
@@ -307,7 +307,7 @@ def sign(
             raise UserError("no key is named", expected="--key FILE, or --new-key FOLDER first")
         report = stage.sign(ws, ui, thing, key)
         line = f"{report.kind} {report.thing[:12]}: {len(report.files)} files signed: {report.path}"
-        return Answer(report.as_json(), [line])
+        return Answer(report, [line])
 
     if new_key is not None:
         answer(make, as_json=as_json)
@@ -335,7 +335,7 @@ def verify(
         del ui
         ws = None if Path(target).is_dir() else Kept.open(workspace)
         report = stage.verify(ws, target, key)
-        return Answer(report.as_json(), [f"{report.target}: {len(report.files)} files as signed"])
+        return Answer(report, [f"{report.target}: {len(report.files)} files as signed"])
 
     answer(work, as_json=as_json)
 
@@ -363,7 +363,7 @@ def export(
         from pipeline.report_registry import export_tables
 
         report = stage.export(ws, ui, thing, out, form=form.value, dtype=dtype.value)
-        return Answer(report.as_json(), export_tables(report))
+        return Answer(report, export_tables(report))
 
     in_store(workspace, work, as_json=as_json)
 

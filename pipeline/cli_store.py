@@ -173,7 +173,7 @@ def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
         from registry.fsck import fsck as examine
 
         report = examine(ws.store, ws.catalog)
-        return Answer(report.as_json(), fsck_tables(report), code=0 if report.clean else 1)
+        return Answer(report, fsck_tables(report), code=0 if report.clean else 1)
 
     in_store(workspace, work, as_json=as_json)
 
@@ -188,7 +188,7 @@ def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -
         from registry.rebuild import rebuild as remake
 
         report = remake(ws.store, ws.catalog)
-        return Answer(report.as_json(), [f"indexed {report.objects} objects again"])
+        return Answer(report, [f"indexed {report.objects} objects again"])
 
     in_store(workspace, work, as_json=as_json)
 

@@ -109,7 +109,7 @@ class CompareReport:
         return {
             "selection_id": self.selection_id,
             "variants": [asdict(one) | {"share": one.share} for one in self.variants],
-            "failed": [asdict(one) for one in self.failed],
+            "failed": self.failed,
         }
 
 

@@ -54,10 +54,6 @@ class Tagged:
     previous: str | None
     reason: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the move as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class DatasetExport:
@@ -71,10 +67,6 @@ class DatasetExport:
     files: dict[str, str]
     bytes: int
     export_id: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def ls(ws: Kept) -> tuple[Listed, ...]:

@@ -5,7 +5,7 @@ It shows first how far they have come. What was trained on them stays as it is, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.gc import running
@@ -43,7 +43,7 @@ class EraseReport:
         return {
             "erased": self.erasure_id is not None,
             "erasure_id": self.erasure_id,
-            **self.reach.as_json(),
+            **asdict(self.reach),
             "redacted": self.objects,
         }
 

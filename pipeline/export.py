@@ -7,7 +7,7 @@ import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.kept import weights_named
 from pipeline.stage import environment
@@ -52,10 +52,6 @@ class ExportReport:
     bytes: int
     proof: GgufProof | None
     export_id: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def export(

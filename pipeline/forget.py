@@ -8,7 +8,7 @@ the same way, one in the place of the base.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from evals.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
 from evals.gap import ClosedFinding, judge_closed
@@ -71,10 +71,6 @@ class ForgetReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class ChangedItem:
@@ -100,8 +96,6 @@ class Judged:
 
 def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
     """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
-    from pydantic import TypeAdapter
-
     found = gap(ws, ui)
     for one in (what, against):
         if one is not None and one.base is None:
@@ -125,20 +119,14 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
         version=VERSION,
         parents=parents,
     )
-    result = outcome.result
-    return ForgetReport(
+    return outcome.report(
+        ForgetReport,
         adapter_id=what.adapter_id,
         model=what.base,
         scale=what.scale,
         against=against.adapter_id if against else None,
         split="dev",
-        kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
-        closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
-        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
         forgetting_id=outcome.outputs["forgetting"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
     )
 
 

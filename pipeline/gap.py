@@ -51,10 +51,6 @@ class GapReport:
         """Return capability -> gap, for those whose verdict is `tune`."""
         return {f.capability: f.gap for f in self.findings if f.verdict == "tune"}
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     """Measure a base (by default that of `train:`) on dev and judge every capability.
@@ -62,8 +58,6 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     Raises:
         UserError: the spec has no such base.
     """
-    from pydantic import TypeAdapter
-
     base = ws.spec.train.base if base is None else base
     if base not in ws.spec.bases:
         known = ", ".join(ws.spec.bases)
@@ -79,16 +73,7 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
         parents=parents,
         config=inputs["subjects"],
     )
-    result = outcome.result
-    return GapReport(
-        base=base,
-        findings=TypeAdapter(tuple[GapFinding, ...]).validate_python(result["findings"]),
-        guards=TypeAdapter(dict[str, Interval]).validate_python(result["guards"]),
-        gap_id=outcome.outputs["gap"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
-    )
+    return outcome.report(GapReport, base=base, gap_id=outcome.outputs["gap"])
 
 
 def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[Parent]]:

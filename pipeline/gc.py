@@ -54,7 +54,7 @@ class GcReport:
         return {
             "removed": self.removed,
             "bytes": self.bytes,
-            "found": [one.as_json() for one in self.found],
+            "found": self.found,
             "running": list(self.running),
             "redacted": self.redacted,
         }

@@ -59,9 +59,9 @@ class IngestReport:
 
     datasets: tuple[DatasetReport, ...]
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return the reports as JSON values."""
-        return [dataset.as_json() for dataset in self.datasets]
+    def as_json(self) -> tuple[DatasetReport, ...]:
+        """Return the report of each dataset."""
+        return self.datasets
 
 
 def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestReport:

@@ -6,7 +6,7 @@ Only the first records are read, a share of each file, and nothing goes into the
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,6 @@ class DatasetLook:
     left_out: dict[str, int]
     template: str
     rows: tuple[SeenRow, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the look as JSON values."""
-        return asdict(self)
 
 
 def look(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> tuple[DatasetLook, ...]:

@@ -92,7 +92,7 @@ class LeaksReport:
         """Whether nothing that an adapter may be trained on is measured by."""
         return not any(pair.decides for pair in self.pairs)
 
-    def as_json(self, *, show: bool) -> dict[str, Any]:
+    def counted(self, *, show: bool) -> dict[str, Any]:
         """Return the report as JSON values, with the rows if they are to be shown."""
         found = {key: value for key, value in asdict(self).items() if key != "shown"}
         found["clean"] = self.clean

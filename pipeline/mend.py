@@ -75,10 +75,6 @@ class MendReport:
     rounds: tuple[Round, ...]
     advice: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _State:
@@ -175,7 +171,7 @@ def _look(ws: Workspace, ui: Ui, state: _State) -> _Looked:
         ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, state), version=VERSION, parents=parents
     )
     used = state.adapter_id if state.fine else outcome.outputs.get("adapter")
-    return _Looked(Round(**outcome.result), used)
+    return _Looked(outcome.report(Round), used)
 
 
 def _work(ws: Workspace, ctx: StageContext, state: _State) -> StageOutput:

@@ -65,10 +65,10 @@ class MergeReport:
     seconds: float
     reference: str = ""
     untied: bool = False
-    quantised: Mapping[str, float | None] | None = None
-    adapter_ids: Sequence[str] = ()
+    quantised: dict[str, float | None] | None = None
+    adapter_ids: tuple[str, ...] = ()
     method: str = ""
-    weights: Sequence[float] = ()
+    weights: tuple[float, ...] = ()
     density: float | None = None
     seed: int | None = None
     rank: int | None = None
@@ -76,11 +76,7 @@ class MergeReport:
     cut: float | None = None
     adapter_off: float | None = None
     no_adapter: str | None = None
-    scores: Sequence[Mapping[str, Any]] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
+    scores: tuple[dict[str, Any], ...] = ()
 
 
 def merge(
@@ -186,14 +182,8 @@ def _one(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
 
 
 def _report(outcome: StageOutcome) -> MergeReport:
-    return MergeReport(
-        **outcome.result,
-        model_id=outcome.outputs["model"],
-        merge_id=outcome.outputs["merge"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
-    )
+    model, made = outcome.outputs["model"], outcome.outputs["merge"]
+    return outcome.report(MergeReport, model_id=model, merge_id=made)
 
 
 def _work(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> StageOutput:

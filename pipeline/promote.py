@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from evals.forgetting import Change, GuardFinding
-from evals.gap import ClosedFinding
+from evals.forgetting import Change, GuardFinding  # noqa: TC001 - read when a report is read back
+from evals.gap import ClosedFinding  # noqa: TC001 - likewise
 from pipeline.forget import Judged, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.gates import Gate, gates, refusals
@@ -59,10 +59,6 @@ class PromoteReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     """Decide on an adapter by its figures on test, and make it the champion if they allow.
@@ -70,8 +66,6 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     Raises:
         UserError: the adapter is of another base than `train.base`.
     """
-    from pydantic import TypeAdapter
-
     from registry.adapters import move_alias
 
     found = gap(ws, ui)
@@ -94,26 +88,15 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
         version=VERSION,
         parents=parents,
     )
-    result = outcome.result
     previous = ws.catalog.alias(CHAMPION)
-    if result["promoted"] and previous != adapter_id:
+    if outcome.result["promoted"] and previous != adapter_id:
         reason = f"promotion {outcome.outputs['promotion'][:12]}"
         move_alias(ws.store, ws.catalog, CHAMPION, adapter_id, expect=previous, reason=reason)
-    return PromoteReport(
+    return outcome.report(
+        PromoteReport,
         adapter_id=adapter_id,
-        promoted=result["promoted"],
-        split=result["split"],
-        gates=tuple(Gate(**gate) for gate in result["gates"]),
-        reasons=tuple(result["reasons"]),
-        kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
-        closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
-        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
-        looks=result["looks"],
         previous=previous if previous != adapter_id else None,
         promotion_id=outcome.outputs["promotion"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
     )
 
 

@@ -59,10 +59,6 @@ class PushReport:
     request: int | None = None
     push_id: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def push(
     ws: Workspace,
@@ -110,7 +106,7 @@ def push(
             repo=target,
             private=private,
             dry=dry,
-            files=parcel.as_json(),
+            files=parcel.listed(),
             card=parcel.card,
         )
         if dry:

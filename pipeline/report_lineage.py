@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -36,7 +35,7 @@ def answer_for(catalog: Catalog, thing: str | int, *, form: str, down: bool) -> 
         picks = [(p.selection_id[:_ID], p.capability, p.reason, p.rank) for p in found.picks]
         made = [(node.kind, node.id[:_ID], node.label) for node in found.made]
         return Answer(
-            found.as_json(),
+            found,
             [
                 table("where it is", ("dataset", "version", "from", "split"), places),
                 table("chosen by", ("selection", "capability", "reason", "rank"), picks),
@@ -47,12 +46,12 @@ def answer_for(catalog: Catalog, thing: str | int, *, form: str, down: bool) -> 
         sources = sources_of(catalog, thing)
         rows = [(s.dataset, s.version_id[:_ID], s.file, s.rows, s.taught) for s in sources]
         columns = ("dataset", "version", "file", "rows", "taught it")
-        return Answer([asdict(s) for s in sources], [table("source files", columns, rows)])
+        return Answer(sources, [table("source files", columns, rows)])
     nodes = graph.lineage(catalog, thing, down=down)
     if form == "tree":
-        return Answer(nodes.as_json(), [lineage_tree(nodes)])
+        return Answer(nodes, [lineage_tree(nodes)])
     drawn = graph.dot(nodes) if form == "dot" else graph.mermaid(nodes)
-    return Answer(nodes.as_json(), [Text(drawn)])
+    return Answer(nodes, [Text(drawn)])
 
 
 def lineage_tree(graph: Lineage) -> Tree:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import environment, hardware
@@ -35,10 +35,6 @@ class ReproduceReport:
     apart: dict[str, float]
     changed: dict[str, tuple[Any, Any]]
     record_id: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:

@@ -56,10 +56,6 @@ class Step:
         """Return the line's cells."""
         return (self.stage, self.about, self.state, self.why)
 
-    def as_json(self) -> dict[str, str]:
-        """Return the line as a JSON object."""
-        return {"stage": self.stage, "about": self.about, "state": self.state, "why": self.why}
-
 
 @dataclass(frozen=True)
 class RunReport:
@@ -68,12 +64,9 @@ class RunReport:
     done: tuple[Done, ...]
     code: int
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return each stage's report as JSON values, in order."""
-        return [
-            {"stage": one.stage, "about": one.about, "report": one.report.as_json()}
-            for one in self.done
-        ]
+    def as_json(self) -> tuple[Done, ...]:
+        """Return each stage's report, in order."""
+        return self.done
 
 
 def loop(ws: Workspace, ui: Ui) -> Iterator[Done]:

@@ -51,10 +51,6 @@ class SelectReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
     """Choose the rows that the gap asks for, or those of a mending round.
@@ -79,15 +75,7 @@ def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
         parents=parents,
         config=ws.spec.train.model_dump(mode="json"),
     )
-    result = outcome.result
-    return SelectReport(
-        selection_id=outcome.outputs["selection"],
-        parts=tuple(Part(**part) for part in result["parts"]),
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
-        **{key: value for key, value in result.items() if key != "parts"},
-    )
+    return outcome.report(SelectReport, selection_id=outcome.outputs["selection"])
 
 
 def _inputs(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.kept import weights_named
 from pipeline.stage import StageOutput, run_stage
@@ -39,10 +39,6 @@ class SignReport:
     run_id: str
     cached: bool
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class VerifyReport:
@@ -52,10 +48,6 @@ class VerifyReport:
     key: str
     files: dict[str, str]
     ignored: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
@@ -83,12 +75,7 @@ def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
         version=VERSION,
         parents=[Parent(manifest["id"], manifest["kind"])],
     )
-    return SignReport(
-        **outcome.result,
-        signature_id=outcome.outputs["signature"],
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-    )
+    return outcome.report(SignReport, signature_id=outcome.outputs["signature"])
 
 
 def verify(ws: Kept | None, target: str, public_key: Path) -> VerifyReport:

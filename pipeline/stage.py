@@ -14,12 +14,13 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from registry.errors import GapmendError, UserError
 from registry.hashing import canonical_json, digest
+from registry.read_back import read_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pipeline.kept import Kept
     from pipeline.ui import Ui
     from registry.store import ObjectRef, Parent
+
+Report = TypeVar("Report")
 
 _NAMED = 3  # changed keys that a reason names
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "vllm", "duckdb", "polars", "numpy")
@@ -70,6 +73,15 @@ class StageOutcome:
     seconds: float
     result: dict[str, Any]
     outputs: Mapping[str, str] = field(default_factory=dict)  # role -> object id
+
+    def report(self, kind: type[Report], **known: object) -> Report:
+        """Return the result as a report: with `known`, and what every outcome says of its run.
+
+        Raises:
+            StoreError: the run's record isn't what the report is made of.
+        """
+        about = {"run_id": self.run_id, "cached": self.cached, "seconds": self.seconds}
+        return read_back(kind, {**self.result, **known, **about}, f"run {self.run_id[:12]}")
 
 
 def stage_key(stage: str, inputs: Mapping[str, Any], *, version: int) -> str:

@@ -8,7 +8,7 @@ back with the id that it had.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +66,6 @@ class TakeReport:
     signed_by: str | None
     run_id: str
     cached: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def take(

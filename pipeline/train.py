@@ -99,10 +99,6 @@ class TrainReport:
     cached: bool
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
 
 def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
     """Train an adapter on a selection.
@@ -131,16 +127,8 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
     )
     if outcome.cached:
         _dismiss()
-    result = outcome.result
-    return TrainReport(
-        adapter_id=outcome.outputs["adapter"],
-        selection_id=selection_id,
-        curve=tuple(CurvePoint(**point) for point in result["curve"]),
-        run_id=outcome.run_id,
-        cached=outcome.cached,
-        seconds=outcome.seconds,
-        **{key: value for key, value in result.items() if key not in {"curve", "refused"}},
-    )
+    adapter = outcome.outputs["adapter"]
+    return outcome.report(TrainReport, adapter_id=adapter, selection_id=selection_id)
 
 
 def _dismiss() -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +41,10 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Answer:
-    """A verb's answer: `data` for programs, `shown` for people, `code` for the shell."""
+    """A verb's answer: `data` for programs, `shown` for people, `code` for the shell.
+
+    Dataclasses in `data` are written by their fields, or as their `as_json()` says.
+    """
 
     data: Any
     shown: Sequence[RenderableType] = field(default_factory=tuple)
@@ -75,7 +78,7 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
         _refuse(_fault_line(error, state), "fault", GapmendError.exit_code, as_json=as_json)
     else:
         if as_json:
-            sys.stdout.write(_as_json(given.data) + "\n")
+            sys.stdout.write(json_line(given.data) + "\n")
         for renderable in given.shown:
             ui.show(renderable)
         raise typer.Exit(given.code)
@@ -131,12 +134,22 @@ def run_app(app: typer.Typer) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _as_json(value: Any) -> str:
+def json_line(value: Any) -> str:
     """Return one line of JSON; NaN and the infinities, which JSON lacks, are null."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+        return json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, default=str)
+        return json.dumps(_finite(value), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a dataclass as the values of its fields, or by its own `as_json`; the rest as text."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return str(value)
+    shaped: Callable[[], Any] | None = getattr(value, "as_json", None)
+    if shaped is not None:
+        return shaped()
+    return {part.name: getattr(value, part.name) for part in fields(value)}
 
 
 def _finite(value: Any) -> Any:
@@ -144,6 +157,8 @@ def _finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
+    if is_dataclass(value):
+        return _finite(_plain(value))
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.dataset_diff import come_and_gone
@@ -71,10 +71,6 @@ class Listed:
     tags: tuple[str, ...]
     created_at: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the values as JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Logged:
@@ -87,10 +83,6 @@ class Logged:
     removed: int
     rejects: int
     tags: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the values as JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -126,10 +118,6 @@ class VersionFacts:
     adapters: tuple[TaughtAdapter, ...]
     files: VersionFiles
     first: tuple[dict[str, Any], ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the facts as JSON values."""
-        return asdict(self) | {"files": self.files.as_json()}
 
 
 def listing(catalog: Catalog) -> tuple[Listed, ...]:

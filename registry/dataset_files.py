@@ -44,14 +44,6 @@ class VersionFiles:
     rows: tuple[Path, ...]
     rejects: Path | None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the paths as text."""
-        return {
-            "refs": [str(path) for path in self.refs],
-            "rows": [str(path) for path in self.rows],
-            "rejects": None if self.rejects is None else str(self.rejects),
-        }
-
 
 def version_files(store: Store, version_id: str) -> VersionFiles:
     """Return the Parquet files of a version.

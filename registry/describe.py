@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.adapters import is_tuned, read_adapter_config, tuned_ref
@@ -129,10 +129,6 @@ class AdapterFacts:
         """The split that speaks for it: test where it was scored there, else dev."""
         found = {one.split for one in self.closed} | {one.split for one in self.kept}
         return next((split for split in ("test", "dev") if split in found), None)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the facts as JSON values."""
-        return asdict(self)
 
 
 def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:

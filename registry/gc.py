@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from registry.attach import CATALOG_NAME, committed_manifests, create_catalog
 from registry.lock import catalog_lock
@@ -46,10 +46,6 @@ class Waste:
     path: str
     bytes: int
     detail: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
 
 
 def waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:

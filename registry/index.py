@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.statement import fill
@@ -50,10 +50,6 @@ class AdapterPage:
     total: int
     rows: tuple[dict[str, Any], ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the page as JSON values."""
-        return {"total": self.total, "rows": list(self.rows)}
-
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
@@ -66,10 +62,6 @@ class AliasMove:
     reason: str
     moved_at: str
     alias_id: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the move as JSON values."""
-        return asdict(self)
 
 
 def adapters(

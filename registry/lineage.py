@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from registry import derive
 from registry.errors import UserError
@@ -73,10 +73,6 @@ class Lineage:
     direction: Direction
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the graph as JSON values."""
-        return asdict(self)
 
 
 def lineage(catalog: Catalog, thing: str, *, down: bool = False) -> Lineage:

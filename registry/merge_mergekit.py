@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError, UserError
+from registry.extras import require_extra
 from registry.merge import Merged, merge_quantised, targets_of, write_merged
 from registry.merge_changes import refuse_unmergeable
 from registry.merge_proof import check_merged, on_target
@@ -51,14 +52,8 @@ def mergekit_version() -> str:
         UserError: there is none.
     """
     from importlib.metadata import version
-    from importlib.util import find_spec
 
-    if find_spec("mergekit") is None:
-        raise UserError(
-            "mergekit isn't installed",
-            "method",
-            fix="pip install -e '.[mergekit]' in gapmend's .venv",
-        )
+    require_extra("mergekit", "method")
     return version("mergekit")
 
 

@@ -23,9 +23,6 @@ Method = Literal[
     "dare_linear",
     "slerp",
     "mergekit:task_arithmetic",
-    "mergekit:ties",
-    "mergekit:dare_ties",
-    "mergekit:dare_linear",
     "mergekit:breadcrumbs",
     "mergekit:breadcrumbs_ties",
     "mergekit:della",
@@ -67,9 +64,6 @@ _DRAWN = Rule(weighted=True, density="density", drawn=True)
 
 MERGEKIT: dict[str, Rule] = {
     "mergekit:task_arithmetic": Rule(weighted=True),
-    "mergekit:ties": _DELTAS,
-    "mergekit:dare_ties": _DRAWN,
-    "mergekit:dare_linear": _DRAWN,
     "mergekit:breadcrumbs": _DELTAS,
     "mergekit:breadcrumbs_ties": _DELTAS,
     "mergekit:della": _DRAWN,
@@ -82,7 +76,7 @@ MERGEKIT: dict[str, Rule] = {
     "mergekit:nuslerp": Rule(weighted=True, on_arc=True, pair=True),
     "mergekit:karcher": Rule(over_base=False),
 }
-"""mergekit's rules that merge any number of models, or two, of one base."""
+"""mergekit's rules that merge any number of models, or two, of one base; TIES and DARE are ours."""
 
 THINNED = (
     *("ties", "dare_ties", "dare_linear"),

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from registry.extras import require_extra
 from registry.statement import fill
 from registry.views import stored_columns
 
@@ -84,7 +85,9 @@ def openlineage(catalog: Catalog, *, namespace: str = NAMESPACE) -> Iterator[dic
 
     Raises:
         UserError, StoreError: the catalog can't be opened.
+        UserError: the extra is missing.
     """
+    require_extra("openlineage")
     from openlineage.client.serde import Serde
 
     for runs in _batches(catalog.each("run")):

@@ -70,7 +70,7 @@ class Parcel:
         content = next(file.content for file in self.files if file.path == CARD)
         return content.decode() if isinstance(content, bytes) else content.read_text("utf-8")
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def listed(self) -> list[dict[str, Any]]:
         """Return path, size and hash of each file."""
         return [{"path": f.path, "bytes": f.size, "sha256": f.sha256} for f in self.files]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from registry.errors import UserError
 from registry.lineage import Node, lineage
@@ -107,10 +107,6 @@ class RowLineage:
     places: tuple[Place, ...]
     picks: tuple[Pick, ...]
     made: tuple[Node, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
 
 
 def sources_of(catalog: Catalog, thing: str) -> tuple[Source, ...]:

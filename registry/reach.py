@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -109,10 +109,6 @@ class Reach:
     def of(self, *kinds: str) -> list[Made]:
         """Return the objects of these kinds."""
         return [one for one in self.objects if one.kind in kinds]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
 
 
 def reach(catalog: Catalog, uids: Collection[int]) -> Reach:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from registry.attach import CATALOG_NAME, create_catalog, refuse_when_open_elsewhere
 from registry.diskfull import one_line_when_full
@@ -23,10 +23,6 @@ class Rebuilt:
 
     objects: int
     unreadable: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def rebuild(store: Store, catalog: Catalog) -> Rebuilt:

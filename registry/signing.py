@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError, UserError
+from registry.extras import require_extra
 from registry.store import MANIFEST
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def make_key(folder: Path) -> KeyPair:
     """Make a pair of keys (EC, P-256) in `folder`, the private one readable by its owner alone.
 
     Raises:
-        UserError: there are keys already; none is ever overwritten.
+        UserError: there are keys already; none is ever overwritten. Or the extra is missing.
     """
+    require_extra("signing")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -93,8 +95,9 @@ def key_id(key: Path) -> str:
     """Return the SHA-256 of a public key, or of a private key's public one.
 
     Raises:
-        UserError: no such file, or no key on a curve that OMS takes.
+        UserError: no such file, or no key on a curve that OMS takes. Or the extra is missing.
     """
+    require_extra("signing")
     return hashlib.sha256(_pem(_public_of(key))).hexdigest()
 
 
@@ -102,8 +105,10 @@ def sign(folder: Path, key: Path, signature: Path) -> Verified:
     """Sign all files of `folder` with a private key and write the signature to a file.
 
     Raises:
-        UserError: the key can't be used, the folder is empty, or holds a link.
+        UserError: the key can't be used, the folder is empty, or holds a link. Or the extra is
+            missing.
     """
+    require_extra("signing")
     _refuse_links(folder)
     _private_key(key)
     if not _files(folder):
@@ -124,9 +129,11 @@ def verify(folder: Path, signature: Path, public_key: Path) -> Verified:
     """Check that `folder` is, file by file, what was signed by the owner of a key.
 
     Raises:
-        UserError: key or signature can't be read, or the folder holds a link.
+        UserError: key or signature can't be read, or the folder holds a link. Or the extra is
+            missing.
         GateRefusedError: another key signed it, or files are changed, added or missing; named.
     """
+    require_extra("signing")
     public = _public_of(public_key)
     _check_form(signature)
     _refuse_links(folder)

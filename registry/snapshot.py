@@ -7,8 +7,8 @@ read the store's Parquet files by their absolute paths; see docs/internals/store
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from registry.attach import connect, snapshot
 from registry.diskfull import one_line_when_full
@@ -29,10 +29,6 @@ class Written:
 
     file: str
     objects: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
 
 def write_snapshot(catalog: Catalog, file: Path) -> Written:

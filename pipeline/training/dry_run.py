@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.training.encode import IGNORED
 
@@ -71,10 +71,6 @@ class DryRun:
     estimate: Estimate
     free: Free | None
     warnings: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the dry run as JSON values."""
-        return {**asdict(self), "estimate": self.estimate.as_json()}
 
 
 def dry_run(

@@ -189,9 +189,11 @@ def _silent(_: str) -> None:
 
 
 def _read_done(workdir: Path, fingerprint: str) -> _Done | None:
+    from pydantic import TypeAdapter
+
     try:
-        done = _Done(**json.loads((workdir / _DONE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        done = TypeAdapter(_Done).validate_json((workdir / _DONE).read_bytes())
+    except (OSError, ValueError):
         return None
     return done if done.fingerprint == fingerprint else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,10 +41,6 @@ class StepMetrics:
     validation_loss: float | None = None
     probe: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The step as a JSON object."""
-        return asdict(self)
-
 
 class MetricsFile:
     """The steps of a run as JSON lines."""
@@ -68,14 +64,17 @@ class MetricsFile:
         """All steps so far, in order; a line that a kill cut short is left out."""
         if not self._path.exists():
             return ()
+        from pydantic import TypeAdapter
+
+        step_from = TypeAdapter(StepMetrics).validate_json
         steps: list[StepMetrics] = []
         for line in self._path.read_text("utf-8").splitlines():
             try:
-                steps.append(StepMetrics(**json.loads(line)))
-            except (ValueError, TypeError):
+                steps.append(step_from(line))
+            except ValueError:
                 continue
         return tuple(steps)
 
 
 def _line(step: StepMetrics) -> str:
-    return json.dumps(step.as_json()) + "\n"
+    return json.dumps(asdict(step)) + "\n"

@@ -240,7 +240,7 @@ def test_adapters_are_listed_newest_first(store: Store, catalog: Catalog) -> Non
         "base": "nano", "method": "lora", "rank": 8, "round": None, "rows": None, "loss": 0.5,
         "scale": None, "aliases": [],
     }  # fmt: skip
-    assert page.as_json()["rows"][0]["base"] == "it's"
+    assert page.rows[0]["base"] == "it's"
     assert [row["adapter_id"] for row in adapters(catalog, base="nano").rows] == [first.id]
     assert adapters(catalog, base="it's").total == 1
     assert adapters(catalog, base="?").total == 0

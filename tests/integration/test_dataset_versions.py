@@ -17,6 +17,7 @@ from pipeline.ingest import ingest
 from pipeline.kept import Kept
 from pipeline.report_dataset import brief, diff_tables, facts_tables, list_table, log_table
 from pipeline.ui import Ui
+from pipeline.verb import json_line
 from pipeline.workspace import Workspace
 from registry.dataset_diff import GROUPS, Group, row_changes
 from registry.errors import UserError
@@ -88,7 +89,7 @@ def test_all_that_is_known_of_a_version(ws: Workspace) -> None:
     assert found.rejects["malformed JSON"][1] == "rows.jsonl:4"
     assert [row["source_line"] for row in found.first] == [1]
     assert found.adapters == ()
-    assert json.loads(json.dumps(found.as_json(), default=str))["files"]["rows"]
+    assert json.loads(json_line(found))["files"]["rows"]
     assert facts_tables(found)
 
 

@@ -59,7 +59,7 @@ def test_up_and_down(catalog: Catalog) -> None:
         "gap",
     ]
     assert lineage(catalog, data.id).edges == ()
-    assert down.as_json()["direction"] == "down"
+    assert down.direction == "down"
 
 
 def test_dot_draws_every_node_and_edge(catalog: Catalog) -> None:
@@ -242,7 +242,7 @@ def test_a_row_up_to_every_push(taught: Taught) -> None:
     ]
     refs = (taught.a, taught.b, taught.model, taught.push)
     assert [node.id for node in found.made] == [ref.id for ref in refs]
-    assert found.as_json()["made"][0]["label"] == "nano"
+    assert found.made[0].label == "nano"
     kinds = [node.kind for node in row_lineage(taught.catalog, 4).made]
     assert kinds == ["adapter", "adapter", "adapter", "model", "push", "alias"]
     unused = row_lineage(taught.catalog, 2)

@@ -20,7 +20,7 @@ from registry.errors import GateRefusedError, UserError
 from registry.identity import nano_folder
 from registry.merge import targets_of
 from registry.merge_mergekit import _alone, merge_by_mergekit, mergekit_targets
-from registry.merge_rules import weighted_sum
+from registry.merge_rules import ties, weighted_sum
 from registry.merge_spec import MERGEKIT, MergeSpec, Method, checked, read_spec, weights_of
 from registry.merge_weights import kept_as_loaded, merged_weights, save_merged
 from registry.models import BaseSpec, LoadedModel, load_model
@@ -108,6 +108,25 @@ def test_task_arithmetic_is_our_own_sum_of_deltas_in_the_order_of_the_weights(tm
         deltas = [by_formula(a, name).expand(own[name].shape) for a in adapters]
         wanted = own[name].double() + weighted_sum(deltas, weights)
         assert float((target - wanted).abs().max()) < 1e-9, name
+
+
+def test_our_ties_is_mergekit_s_where_all_weights_are_1() -> None:
+    """Elsewhere theirs divides by the sum of the weights, so that halving all changes nothing."""
+    from mergekit.merge_methods import merge_tensors
+
+    draw = torch.Generator().manual_seed(0)
+    base, *deltas = (torch.randn(40, 50, generator=draw, dtype=torch.float64) for _ in range(4))
+    for weight, alike in ((1.0, True), (0.5, False)):
+        given = {"weight": dict.fromkeys((1, 2, 3), weight), "density": 0.3}
+        theirs = merge_tensors(
+            [base, *(base + delta for delta in deltas)],
+            "ties",
+            parameters=given,
+            base_index=0,
+            name="w",
+        )
+        ours = base + ties(deltas, [weight] * 3, 0.3)
+        assert bool(torch.allclose(ours, theirs, rtol=0, atol=1e-12)) is alike
 
 
 @pytest.mark.parametrize("density", [0.02, 0.97, 1])
@@ -220,9 +239,7 @@ def test_tied_embeddings_stay_tied_or_are_written_apart(tmp_path, ensure) -> Non
         for seed in (1, 2)
     ]
     loaded = load_model("tied", BaseSpec(model=str(base)), tmp_path)
-    made = merge_by_mergekit(
-        loaded, adapters, MergeSpec(method="mergekit:dare_ties"), tmp_path / "out"
-    )
+    made = merge_by_mergekit(loaded, adapters, MergeSpec(method="mergekit:della"), tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert made.parity.untied is not ensure
     assert config["tie_word_embeddings"] is ensure
@@ -264,8 +281,8 @@ def test_settings_that_do_not_fit_are_told_in_one_line() -> None:
         ({"method": "mergekit:karcher", "density": 0.5}, 2, "has no density"),
         ({"method": "mergekit:nuslerp"}, 3, "not 3; expected two"),
         ({"method": "mergekit:multislerp", "weights": (1, -1)}, 2, "no negative weights"),
-        ({"method": "mergekit:ties", "weights": (1,)}, 2, "1 weights for 2 adapters"),
-        ({"method": "mergekit:ties", "rank": 2}, 2, "has no rank"),
+        ({"method": "mergekit:breadcrumbs", "weights": (1,)}, 2, "1 weights for 2 adapters"),
+        ({"method": "mergekit:breadcrumbs", "rank": 2}, 2, "has no rank"),
     ]
     for given, adapters, said in told:
         with pytest.raises(UserError, match=said):
@@ -277,7 +294,7 @@ def test_the_stage_keeps_the_model_with_both_adapters_and_finds_it_again(
 ) -> None:
     ws, (one, two, _) = workspace(tmp_path)
     monkeypatch.setitem(sys.modules, "mergekit", None)
-    with pytest.raises(UserError, match=r"isn't installed\. Pip install -e '\.\[mergekit\]'"):
+    with pytest.raises(UserError, match=r"isn't installed\. .*: pip install '\.\[mergekit\]'$"):
         merge(ws, Ui(), [one, two], method="mergekit:breadcrumbs")
     monkeypatch.undo()
     made = merge(ws, Ui(), [one, two], method="mergekit:della_linear", weights=(0.5, 0.3))

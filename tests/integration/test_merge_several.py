@@ -23,6 +23,7 @@ from pipeline.merge_search import search
 from pipeline.report_merge import merge_tables
 from pipeline.stage import StageContext
 from pipeline.ui import Ui
+from pipeline.verb import json_line
 from pipeline.workspace import Workspace
 from registry.adapters import adapter_path, publish
 from registry.errors import GateRefusedError, UserError
@@ -454,7 +455,7 @@ def test_the_stage_searches_weights_and_keeps_model_and_adapter_with_their_paren
     again = merge(ws, ui, [one, two], method="linear", weights="search")
     assert again.cached
     assert again.model_id == made.model_id
-    assert json.loads(json.dumps(again.as_json()))["weights"] == list(made.weights)
+    assert json.loads(json_line(again))["weights"] == list(made.weights)
     # What was scored is not scored again: the candidates are known by their weights.
     loaded, paths = ws.models.get("tiny"), [adapter_path(ws.store, one) for one in (one, two)]
     before = len(ws.catalog.committed("eval"))

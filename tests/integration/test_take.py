@@ -20,6 +20,7 @@ from pipeline.push import push
 from pipeline.reproduce import reproduce
 from pipeline.take import take
 from pipeline.ui import Ui
+from pipeline.verb import json_line
 from pipeline.workspace import Workspace
 from registry.errors import GapmendError, GateRefusedError, UserError
 from registry.models import nano_folder
@@ -71,7 +72,7 @@ def test_one_trained_elsewhere_is_measured_like_ours(ws: Workspace, ui: Ui, adap
     facts = verbs.show(ws, made.object_id)
     assert facts.base == "nano"
     assert facts.meta["origin"] == "theirs"
-    assert str(adapter.parent) not in json.dumps(facts.as_json())
+    assert str(adapter.parent) not in json_line(facts)
     report = forget(ws, ui, tuned(ws, made.object_id))
     assert report.closed["routing"].verdict == "open"
     with pytest.raises(UserError, match="was not trained here"):

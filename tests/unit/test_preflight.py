@@ -29,6 +29,7 @@ from pipeline.training.preflight import (
     usual_rate,
 )
 from pipeline.training.spec import TrainSpec
+from pipeline.verb import json_line
 from registry.errors import UserError
 
 CPU = torch.device("cpu")
@@ -300,8 +301,8 @@ def test_a_dry_run_is_printed_with_its_facts() -> None:
 
 
 def test_a_dry_run_as_json() -> None:
-    value = json.loads(json.dumps(REPORT.as_json()))
+    value = json.loads(json_line(REPORT))
     assert value["shown"][0]["pieces"][1] == {"text": "a b<|end|>", "trained": True}
     assert value["estimate"]["growth"] == 100 * MB
     assert value["free"]["bytes"] == 8_000_000_000
-    assert replace(REPORT, free=None).as_json()["free"] is None
+    assert json.loads(json_line(replace(REPORT, free=None)))["free"] is None

@@ -1,0 +1,89 @@
+"""A verb whose extra isn't installed says in one line what installs it; others don't need it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# As if these packages, and all that is in them, were not there: for `import` and for `find_spec`.
+WITHOUT = """
+import sys
+gone = set(sys.argv.pop(1).split(","))
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Gone())
+from pipeline.cli import main
+main()
+"""
+EXTRAS = "model_signing,OpenSSL,cryptography,openlineage,mergekit,vllm"
+
+
+def without(modules: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Call the command line in a process of its own, where these modules can't be found."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, modules, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "ws"
+    done = without("nothing_of_the_kind", "init", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+MERGE = ("merge", "--adapter", "a", "--adapter", "b", "--method", "mergekit:breadcrumbs")
+
+
+@pytest.mark.parametrize(
+    ("extra", "module", "call"),
+    [
+        ("signing", "model_signing", ("sign", "--new-key", "keys")),
+        ("signing", "OpenSSL", ("verify", ".", "--key", "nobody.pub", "--json")),
+        ("signing", "cryptography", ("verify", ".", "--key", "nobody.pub")),
+        ("openlineage", "openlineage", ("openlineage", "--json")),
+        ("mergekit", "mergekit", MERGE),
+        ("vllm", "vllm", ("check",)),
+    ],
+)
+def test_a_missing_extra_is_one_line(
+    workspace: Path, extra: str, module: str, call: tuple[str, ...]
+) -> None:
+    if extra == "vllm":
+        with (workspace / "gapmend.yaml").open("a", encoding="utf-8") as spec:
+            spec.write("\nevals: {backend: vllm}\n")
+    done = without(module, *call, "-C", workspace)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"needs the extra '{extra}', and {module}" in line
+    assert f"pip install '.[{extra}]'" in line
+    if "--json" in call:
+        (said,) = done.stdout.splitlines()
+        assert (json.loads(said)["error"], json.loads(said)["exit_code"]) == ("UserError", 2)
+    else:
+        assert done.stdout == ""
+
+
+def test_what_blocks_a_module_lets_the_others_through(workspace: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    assert without("mergekit", "sign", "--new-key", keys, "-C", workspace).returncode == 0
+    assert len(list(keys.iterdir())) == 2
+
+
+def test_the_rest_needs_no_extra(workspace: Path) -> None:
+    for call in (("check",), ("ingest",), ("status",)):
+        done = without(EXTRAS, *call, "-C", workspace)
+        assert done.returncode == 0, done.stderr
