@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Self
 
 from registry.adapters import is_tuned
 from registry.catalog import Catalog
-from registry.errors import UserError
+from registry.errors import SPEC_FILE, UserError
 from registry.store import Store
 
 if TYPE_CHECKING:
     from registry.store import Manifest
 
-SPEC_FILE = "gapmend.yaml"
 STATE_FOLDER = ".gapmend"
 CHAMPION = "champion"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from evals.backend import BackendName
 from evals.capability import CapabilitySpec, GuardSpec, labels_of
-from pipeline.spec_errors import Problem, SpecError, problems_of, unknown_name
+from pipeline.spec_errors import InvalidSpecError, Problem, problems_of, unknown_name
 from pipeline.training.spec import TrainSpec
 from pipeline.yaml_lines import parse
 from registry.datasets import DatasetSpec
@@ -102,7 +102,7 @@ def load_spec(path: Folder) -> Spec:
 
     Raises:
         UserError: the file can't be read or is not YAML.
-        SpecError: it is not valid; one line for each problem, all of them.
+        InvalidSpecError: it is not valid; one line for each problem, all of them.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -119,7 +119,7 @@ def load_spec(path: Folder) -> Spec:
         problems += _references(spec)
         spec = _settled(spec, path.parent, problems)
     if spec is None or problems:
-        raise SpecError([problem.line(document, path.name) for problem in problems])
+        raise InvalidSpecError([problem.record(document, path.name) for problem in problems])
     return spec
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from registry.errors import UserError
+from registry.errors import ErrorRecord, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,42 +39,62 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, at the dotted key `path`."""
+    """One thing that is wrong, at the dotted key `path`; `given` is the value, as JSON."""
 
     path: Path
     what: str
     expected: str | None = None
     hint: str | None = None
+    given: str | None = None
 
-    def line(self, document: Document, file: str) -> str:
-        """Return the problem as one line."""
-        key = ".".join(str(part) for part in self.path)
-        text = f"{file}:{document.line(self.path)}: {key + ': ' if key else ''}{self.what}"
-        if self.expected:
-            text += f"; expected {self.expected}"
-        if self.hint:
-            text += f"; {self.hint}"
-        return " ".join(text.split())
+    def record(self, document: Document, file: str) -> ErrorRecord:
+        """Return the problem as programs read it."""
+        return ErrorRecord(
+            kind=SpecError.kind,
+            message=" ".join(self.what.split()),
+            file=file,
+            line=document.line(self.path),
+            key=".".join(str(part) for part in self.path) or None,
+            given=self.given,
+            expected=self.expected,
+            fix=self.hint,
+            exit_code=SpecError.exit_code,
+        )
 
 
-class SpecError(UserError):
-    """Everything that is wrong with a spec, one line each."""
+class InvalidSpecError(SpecError):
+    """Everything that is wrong with a spec: one line each for people, `records` for programs."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        """Keep the lines."""
-        self.lines = tuple(lines)
-        super().__init__(" | ".join(lines))
+    def __init__(self, records: Sequence[ErrorRecord]) -> None:
+        """Keep the records, at least one."""
+        self.records = tuple(records)
+        super().__init__(" | ".join(map(_line, records)))
 
     def __str__(self) -> str:
         """Return one line a problem."""
-        return "\n".join(self.lines)
+        return "\n".join(map(_line, self.records))
+
+    def record(self) -> ErrorRecord:
+        """Return the first problem, with the others in `more`."""
+        return replace(self.records[0], more=self.records[1:])
+
+
+def _line(problem: ErrorRecord) -> str:
+    text = f"{problem.file}:{problem.line}: {problem.key + ': ' if problem.key else ''}"
+    text += problem.message
+    if problem.expected:
+        text += f"; expected {problem.expected}"
+    if problem.fix:
+        text += f"; {problem.fix}"
+    return " ".join(text.split())
 
 
 def unknown_name(path: Path, given: str, known: Iterable[str], what: str) -> Problem:
     """Return the problem of a name that refers to nothing: `what` is what it should name."""
     names = tuple(known)
     allowed = f"one of {', '.join(names)}" if names else f"a {what}, and the spec has none"
-    return Problem(path, f"no {what} is called '{given}'", allowed, _near(given, names))
+    said = f"no {what} is called '{given}'"
+    return Problem(path, said, allowed, _near(given, names), given)
 
 
 def problems_of(
@@ -87,7 +107,7 @@ def problems_of(
         before = found.get(problem.path)
         if before and before.expected and problem.expected and before.what == problem.what:
             expected = " or ".join(dict.fromkeys((before.expected, problem.expected)))
-            problem = Problem(problem.path, problem.what, expected, before.hint or problem.hint)
+            problem = replace(problem, expected=expected, hint=before.hint or problem.hint)
         found[problem.path] = problem
     misspelt = {(*p.path[:-1], p.hint.split("'")[1]) for p in found.values() if p.hint}
     deeper = {path[:i] for path in found for i in range(len(path))}
@@ -107,14 +127,15 @@ def _problem(details: ErrorDetails, document: Document, model: type[BaseModel]) 
     if kind in ("missing", "extra_forbidden") or details["loc"][-1] == "[key]":
         return _key_problem(details, path, model)
     if kind == "value_error":
-        return Problem(path, details["msg"].removeprefix("Value error, "))
-    shown = f"given {_shown(value)}"
+        return Problem(path, details["msg"].removeprefix("Value error, "), given=_shown(value))
+    given = _shown(value)
+    shown = f"given {given}"
     choices = _choices(details)
     if choices:
-        return Problem(path, shown, ", ".join(choices), _near(str(value), choices))
+        return Problem(path, shown, ", ".join(choices), _near(str(value), choices), given)
     if kind == "string_pattern_mismatch":
-        return Problem(path, shown, _described(model, path))
-    return Problem(path, shown, _allowed(details["msg"]))
+        return Problem(path, shown, _described(model, path), given=given)
+    return Problem(path, shown, _allowed(details["msg"]), given=given)
 
 
 def _key_problem(details: ErrorDetails, path: Path, model: type[BaseModel]) -> Problem:
@@ -125,8 +146,9 @@ def _key_problem(details: ErrorDetails, path: Path, model: type[BaseModel]) -> P
     known = _known_keys(model, path[:-1])
     if known:
         expected = f"one of {', '.join(known)}"
-        return Problem(path, "unknown key", expected, _near(str(path[-1]), known))
-    return Problem(path, "not a usable name", "letters, digits, '_', '-' and '.'")
+        return Problem(path, "unknown key", expected, _near(str(path[-1]), known), str(path[-1]))
+    expected = "letters, digits, '_', '-' and '.'"
+    return Problem(path, "not a usable name", expected, given=str(path[-1]))
 
 
 def _choices(details: ErrorDetails) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.errors import GapmendError, UserError
+from registry.errors import ErrorRecord, GapmendError, MachineError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,15 +67,15 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             given = work(ui)
     except GapmendError as error:
-        _refuse(str(error), type(error).__name__, error.exit_code, as_json=as_json)
+        _refuse(str(error), error.record(), as_json=as_json)
     except KeyboardInterrupt:
-        _refuse(
-            "stopped; the next call goes on from here", "stopped", _INTERRUPTED, as_json=as_json
-        )
+        line = "stopped; the next call goes on from here"
+        _refuse(line, ErrorRecord("stopped", line, exit_code=_INTERRUPTED), as_json=as_json)
     except OSError as error:
-        _refuse(_os_line(error), "OSError", 2, as_json=as_json)
+        _refuse_of_machine(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - a fault of ours: kept, named, exit code 3
-        _refuse(_fault_line(error, state), "fault", GapmendError.exit_code, as_json=as_json)
+        line = _fault_line(error, state)
+        _refuse(line, GapmendError(line).record(), as_json=as_json)
     else:
         if as_json:
             sys.stdout.write(json_line(given.data) + "\n")
@@ -127,10 +127,10 @@ def run_app(app: typer.Typer) -> None:
         if not hasattr(error, "format_message"):
             raise
         line = " ".join(str(error.format_message()).split())
-        given = {"error": "usage", "message": line, "exit_code": 2}
-        sys.stdout.write(json.dumps(given, ensure_ascii=False) + "\n")
+        record = UserError(line).record()
+        sys.stdout.write(json_line(record) + "\n")
         sys.stderr.write(f"gapmend: {line}\n")
-        sys.exit(2)
+        sys.exit(record.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -162,21 +162,22 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _refuse(line: str, kind: str, code: int, *, as_json: bool) -> None:
+def _refuse(line: str, record: ErrorRecord, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps({"error": kind, "message": line, "exit_code": code}) + "\n")
+        sys.stdout.write(json_line(record) + "\n")
     sys.stderr.write(f"gapmend: {line}\n")
-    raise typer.Exit(code)
+    raise typer.Exit(record.exit_code)
 
 
-def _os_line(error: OSError) -> str:
-    """Return the one line for what the machine refused: a full disk, a missing permission."""
+def _refuse_of_machine(error: OSError, *, as_json: bool) -> None:
+    """Say in one line what the machine refused: a full disk, a missing permission."""
     from registry.diskfull import FULL, is_disk_full
 
-    where = f"{error.filename}: " if error.filename else ""
-    if is_disk_full(error):
-        return f"{where}{FULL}"
-    return f"{where}{error.strerror or error}. Nothing acknowledged is lost; mend it and call again"
+    again = "nothing acknowledged is lost; mend it and call again"
+    what, fix = (FULL, None) if is_disk_full(error) else (error.strerror or str(error), again)
+    where = None if error.filename is None else str(error.filename)
+    refused = MachineError(what, where, fix=fix)
+    _refuse(str(refused), refused.record(), as_json=as_json)
 
 
 def _fault_line(error: Exception, state: Path | None) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from pipeline.kept import SPEC_FILE, STATE_FOLDER, Kept, find
+from pipeline.kept import STATE_FOLDER, Kept, find
 from registry.catalog import Catalog
+from registry.errors import SPEC_FILE
 from registry.store import Store
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def test_json_has_every_column_and_no_nan(ingested: Path) -> None:
 def test_a_wrong_call_is_json_for_programs(call: tuple[str, ...]) -> None:
     answer = gapmend(*call, "--json")
     assert answer.code == 2
-    assert answer.json()["error"] == "usage"
+    assert answer.json()["kind"] == "usage"
     assert answer.err.count("\n") == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.spec import Spec, load_spec
-from pipeline.spec_errors import SpecError
+from pipeline.spec_errors import InvalidSpecError
 from registry.errors import UserError
 
 GOOD = """\
@@ -35,7 +35,7 @@ def loaded(tmp_path: Path, text: str) -> Spec:
 
 
 def errors(tmp_path: Path, text: str) -> list[str]:
-    with pytest.raises(SpecError) as raised:
+    with pytest.raises(InvalidSpecError) as raised:
         loaded(tmp_path, text)
     return str(raised.value).split("\n")
 
