@@ -152,7 +152,7 @@ promote *args:
 merge *args:
     gapmend merge -C {{ space }} "$@"
 
-# List, show, compare, name, import and set aside adapters: ./just adapter ls
+# List, show, compare, name, import and set aside adapters, an alias' history: ./just adapter log champion
 adapter *args:
     @verb=${1-}; [ $# -eq 0 ] || shift; gapmend adapter "$verb" -C {{ space }} "$@"
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from registry.describe import AdapterFacts
+    from registry.index import AliasMove
 
 _NO_TARGET = "none"
 _TAUGHT = "SELECT row_uid FROM rows_that_taught(?)"
@@ -85,6 +86,22 @@ def diff(ws: Kept, first: str, second: str) -> AdapterDiff:
         ),
         weights=_weights(ws, a, b),
     )
+
+
+def log(ws: Kept, alias: str) -> tuple[AliasMove, ...]:
+    """Return every move of an alias, the first one first.
+
+    Raises:
+        UserError: no adapter was ever called that.
+    """
+    from registry.index import alias_history
+
+    if not (moves := alias_history(ws.catalog, alias)):
+        raise UserError(
+            f"no adapter was ever called '{alias}'",
+            expected="an alias; `gapmend adapter ls` shows those in use",
+        )
+    return moves
 
 
 def tag(

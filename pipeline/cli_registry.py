@@ -154,6 +154,28 @@ def tag(
     in_store(workspace, work, as_json=as_json)
 
 
+@adapter.command()
+def log(
+    alias: Annotated[str, typer.Argument(help="An alias, such as champion.")],
+    *,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where an alias has pointed, the first move first, with the reasons.
+
+    Example: `gapmend adapter log champion -C examples/quickstart`
+    """
+
+    def work(ws: Kept, _: Ui) -> Answer:
+        from pipeline import adapter as verbs
+        from pipeline.report_registry import log_table
+
+        moves = verbs.log(ws, alias)
+        return Answer(moves, [log_table(alias, moves)])
+
+    in_store(workspace, work, as_json=as_json)
+
+
 @adapter.command("rm")
 def remove(
     name: AdapterArgument,

@@ -20,9 +20,25 @@ if TYPE_CHECKING:
     from pipeline.reproduce import ReproduceReport
     from pipeline.take import TakeReport
     from registry.describe import AdapterFacts
+    from registry.index import AliasMove
 
 _SHOWN_MODULES = 8
 _ID = 12
+
+
+def log_table(alias: str, moves: Sequence[AliasMove]) -> Table:
+    """Return the moves of an alias, one a line."""
+    columns = ("moved", "to", "from", "why")
+    rows = [
+        (
+            one.moved_at[:16].replace("T", " "),
+            one.target[:_ID],
+            one.previous[:_ID] if one.previous else None,
+            one.reason,
+        )
+        for one in moves
+    ]
+    return table(alias, columns, rows)
 
 
 def list_table(adapters: Sequence[Mapping[str, Any]], total: int) -> Table:

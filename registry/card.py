@@ -108,11 +108,6 @@ def changed_card(facts: AdapterFacts, to: Publication) -> str:
     )
 
 
-def example_code(card: str) -> str:
-    """Return the Python code in a card that says how to load what it describes."""
-    return card.split("```python\n", 1)[1].split("\n```", 1)[0] + "\n"
-
-
 def _card(head: str, what: str, facts: AdapterFacts, to: Publication, code: str) -> str:
     parts = [
         f"---\n{head}---\n\n# {to.repo_id.partition('/')[2]}\n\n{what}",

@@ -125,13 +125,6 @@ class RowIndex:
             found[mine] = part["uids"][at]
         return found
 
-    def hashes_at(self, places: Numbers) -> Hashes:
-        """Return the hash of each place."""
-        found = np.empty((len(places), 4), np.uint64)
-        for part, mine, at in self._within(places):
-            found[mine] = part["hashes"][at]
-        return found
-
     def part(self, number: int) -> tuple[Hashes, Numbers, Keys]:
         """Return hashes, uids and all bands of a part."""
         arrays = self._parts[number]

@@ -174,20 +174,6 @@ def rejects_schema() -> pa.Schema:
     )
 
 
-def content_record(uid: int, digest: str, content: Content) -> dict[str, Any]:
-    """Return one line of `rows.parquet`."""
-    return {
-        "row_uid": uid,
-        "row_hash": digest,
-        "kind": content.kind,
-        "messages": _structs(content.messages),
-        "chosen": _structs(content.chosen),
-        "rejected": _structs(content.rejected),
-        "label": content.label,
-        "tools": content.tools,
-    }
-
-
 def row_from(ref: Mapping[str, Any], record: Mapping[str, Any]) -> Row:
     """Join one line of `refs.parquet` with its line of `rows.parquet`."""
     return Row(
@@ -214,21 +200,6 @@ def _lists(messages: Iterable[Message] | None) -> list[list[Any]] | None:
     if messages is None:
         return None
     return [[m.role, m.content, m.tool_calls, m.name, m.train] for m in messages]
-
-
-def _structs(messages: Iterable[Message] | None) -> list[dict[str, Any]] | None:
-    if messages is None:
-        return None
-    return [
-        {
-            "role": m.role,
-            "content": m.content,
-            "tool_calls": m.tool_calls,
-            "name": m.name,
-            "train": m.train,
-        }
-        for m in messages
-    ]
 
 
 def _messages(structs: Iterable[Mapping[str, Any]] | None) -> tuple[Message, ...] | None:

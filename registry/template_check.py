@@ -17,7 +17,6 @@ from registry.errors import UserError
 
 _SECONDS = 20  # most of it for importing transformers
 _MEMORY = 8 << 30  # bytes of addresses; torch maps several GiB
-_MOST_BYTES = 1 << 20
 _TURNS: list[dict[str, Any]] = [
     {"role": "user", "content": "Hello"},
     {"role": "assistant", "content": "Hi"},
@@ -43,21 +42,13 @@ _TOOL = {
 }
 
 
-def check_template(path: Path) -> None:
-    """Render the chat template in a file.
+def check_text(template: str, where: str) -> None:
+    """Render a chat template; `where` is for messages.
 
     Raises:
         UserError: it tries to leave the sandbox, isn't a template, or doesn't end. One that only
             refuses these turns is fine.
     """
-    size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise UserError(f"{path.name} has {size} bytes", str(path), f"{_MOST_BYTES} at most")
-    check_text(path.read_text("utf-8", errors="replace"), str(path))
-
-
-def check_text(template: str, where: str) -> None:
-    """As `check_template`, of a template's text; `where` is for messages."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "registry.template_check"],

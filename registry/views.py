@@ -207,11 +207,6 @@ def _make_stored(connection: DuckDBPyConnection, root: Path, name: str) -> None:
     connection.execute(f"CREATE VIEW parquet.{name} AS {view}")
 
 
-def view_names() -> list[str]:
-    """Names of all views and macros that people may query."""
-    return [name for name in _all_names() if name not in _PARQUET]
-
-
 @cache
 def stored_columns(name: str) -> tuple[tuple[str, str], ...]:
     """Return name and type of each column of the Parquet files behind a view such as stored_rows.

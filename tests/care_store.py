@@ -21,12 +21,12 @@ from registry.rows import (
     Content,
     Message,
     content_hash,
-    content_record,
     content_schema,
     refs_schema,
 )
 from registry.splits import cluster_number
 from registry.store import ObjectRef, Parent, Store
+from tests.made_versions import content_record
 
 CANARY = "Zyzzyvarius of Kalamazoo"
 ROWS = 12

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,40 @@ from registry.rows import (
     Content,
     Message,
     content_hash,
-    content_record,
     content_schema,
     refs_schema,
     rejects_schema,
 )
 from registry.store import ObjectRef, Parent, Store
+
+
+def content_record(uid: int, digest: str, content: Content) -> dict[str, Any]:
+    """Return one line of `rows.parquet`."""
+    return {
+        "row_uid": uid,
+        "row_hash": digest,
+        "kind": content.kind,
+        "messages": _structs(content.messages),
+        "chosen": _structs(content.chosen),
+        "rejected": _structs(content.rejected),
+        "label": content.label,
+        "tools": content.tools,
+    }
+
+
+def _structs(messages: Iterable[Message] | None) -> list[dict[str, Any]] | None:
+    if messages is None:
+        return None
+    return [
+        {
+            "role": m.role,
+            "content": m.content,
+            "tool_calls": m.tool_calls,
+            "name": m.name,
+            "train": m.train,
+        }
+        for m in messages
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,34 @@
-"""The usual bootstraps of a mean over clusters, to compare ours with: all evals at once."""
+"""The usual intervals to compare ours with: Wilson's, and bootstraps of a mean over clusters."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from scipy import stats as sp
 
 from evals.bootstrap import RESAMPLES
+from evals.stats import CONFIDENCE, Interval, z_of
 
 Z = 1.6448536269514722
 METHODS = ("t", "percentile", "BCa", "studentised", "wider of t and studentised")
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Return Wilson's score interval of a rate: on average right, narrower than the exact one.
+
+    No verdict rests on it: a goal of 0.99 that is reached would be called missed in 8.9% of evals
+    of 50 items, and at 0.5 the interval leaves the rate out in 6.5% of them.
+    """
+    if n <= 0:
+        return Interval(0.0, 0.0, 1.0, 0)
+    z = z_of(1 - (1 - confidence) / 2)
+    rate, scale = successes / n, 1 + z * z / n
+    centre = (rate + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low = 0.0 if successes <= 0 else max(0.0, centre - half)
+    high = 1.0 if successes >= n else min(1.0, centre + half)
+    return Interval(rate, low, high, n)
 
 
 def lower_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float = 0.05) -> dict[str, np.ndarray]:

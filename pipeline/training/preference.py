@@ -65,7 +65,8 @@ def orpo_loss(
         rejected: that of the rejected one's.
         chosen_nll: minus the log-probability of question and chosen answer, summed.
         beta: weight of the odds ratio (lambda in the paper).
-        tokens: `chosen_tokens` of all batches of the step / their pairs.
+        tokens: of questions and chosen answers, all but the first of each, over all batches of the
+            step / their pairs.
     """
     log_odds = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
     return chosen_nll / tokens - beta * logsigmoid(log_odds)
@@ -196,11 +197,6 @@ def pack_feedback(rows: Sequence[EncodedFeedback], *, share: bool) -> PackedFeed
     good = torch.empty(len(rows), dtype=torch.bool)
     good[places] = torch.tensor([row.good for row in rows])
     return PackedFeedback(packed, good)
-
-
-def chosen_tokens(batch: PackedPairs) -> int:
-    """How many tokens of questions and chosen answers have a prediction: all but the first."""
-    return sum(batch.rows.lengths[place] - 1 for place in batch.chosen)
 
 
 def pack_answers(rows: Sequence[EncodedRow], *, share: bool) -> tuple[PackedRows, list[int]]:

@@ -21,12 +21,12 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from pipeline.workspace import Workspace
-from registry.card import example_code
 from registry.catalog import Catalog
 from registry.changed import publish_changed, write_changed
 from registry.models import nano_folder
 from registry.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.scan import _lines
+from tests.card_code import example_code
 from tests.e2e.conftest import PROGRAM, Called, gapmend
 from tests.loopback_hub import Faults, Hub, serving
 from tests.tiny_models import save_adapter

@@ -21,7 +21,7 @@ from tokenizers import AddedToken
 from pipeline.export import export
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry.card import Asked, Publication, adapter_card, as_text, example_code, model_card
+from registry.card import Asked, Publication, adapter_card, as_text, model_card
 from registry.dataset_card import dataset_card
 from registry.describe import AdapterFacts, Closed, Kept, Taught
 from registry.errors import UserError
@@ -30,6 +30,7 @@ from registry.gguf.ollama import modelfile
 from registry.gguf.readback import GgufFile
 from registry.intake import license_beside
 from tests import tiny_models
+from tests.card_code import example_code
 
 CHATML = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n{{ SYSTEM }}<|im_end|>\n{% endif %}"

@@ -15,6 +15,7 @@ from evals.bootstrap import resampled_means
 from evals.gap import MeasuredCapability, judge_gaps
 from evals.stats import Paired, Scores
 from tests import simulated as sim
+from tests import usual_bootstraps as usual
 from tests.simulated import EVALS, LIMIT
 
 SIZES = pytest.mark.parametrize("n", [50, 200, 1000])
@@ -61,8 +62,8 @@ def test_the_interval_leaves_the_rate_out_seldom(n) -> None:
 
 
 def test_wilson_s_would_not_do() -> None:
-    assert sim.share_of_rates(50, 0.99, lambda k: stats.wilson(k, 50).high < 0.99) > 0.08
-    wide = functools.cache(lambda k: stats.wilson(k, 50))
+    assert sim.share_of_rates(50, 0.99, lambda k: usual.wilson(k, 50).high < 0.99) > 0.08
+    wide = functools.cache(lambda k: usual.wilson(k, 50))
     assert sim.share_of_rates(50, 0.5, lambda k: not wide(k).low <= 0.5 <= wide(k).high) > 0.06
 
 

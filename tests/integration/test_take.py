@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import adapter as verbs
+from pipeline.cli import main
 from pipeline.forget import changed_items, forget, other_base, tuned
 from pipeline.merge import merge
 from pipeline.push import push
@@ -92,7 +94,25 @@ def test_its_card_says_that_it_was_trained_elsewhere(ws: Workspace, ui: Ui, adap
     assert "license: cc-by-nc-4.0" in pushed.card
 
 
-def test_aliases_move_by_compare_and_set(ws: Workspace, ui: Ui, adapter: Path) -> None:
+def called(capsys: pytest.CaptureFixture[str]) -> tuple[object, str, list[tuple[str, str | None]]]:
+    """What `gapmend adapter log --json` leaves: exit code, stderr, and the moves, from where to."""
+    sys.argv.append("--json")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    moves = answer if isinstance(answer, list) else []
+    return ended.value.code, err, [(one["target"], one["previous"]) for one in moves]
+
+
+def test_aliases_move_by_compare_and_set(
+    ws: Workspace,
+    ui: Ui,
+    adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     first = take(ws, ui, str(adapter)).object_id
     weights = load_file(adapter / WEIGHTS)
     save_file({k: v * 2 for k, v in weights.items()}, adapter / WEIGHTS, {"format": "pt"})
@@ -103,8 +123,14 @@ def test_aliases_move_by_compare_and_set(ws: Workspace, ui: Ui, adapter: Path) -
         verbs.tag(ws, first, "candidate", expect=first)
     forced = verbs.tag(ws, second, "champion", force=True, reason="the old one broke")
     assert forced.reason == "forced: the old one broke"
-    history = ws.catalog.query("SELECT target, reason FROM aliases WHERE name = 'champion'").rows
-    assert history == [(second, "forced: the old one broke")]
+    (move,) = verbs.log(ws, "champion")
+    assert (move.target, move.previous, move.reason) == (second, None, "forced: the old one broke")
+    monkeypatch.setattr(sys, "argv", ["gapmend", "adapter", "log", "candidate", "-C", str(ws.root)])
+    assert called(capsys) == (0, "", [(first, None), (second, first)])
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "nobody", "-C", str(ws.root)])
+    code, said, moves = called(capsys)
+    assert (code, moves) == (2, [])
+    assert said.startswith("gapmend: no adapter was ever called 'nobody'; expected an alias")
     with pytest.raises(UserError, match="is candidate and champion"):
         verbs.remove(ws, second)
     assert verbs.remove(ws, first, reason="a try") == first

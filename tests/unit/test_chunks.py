@@ -11,10 +11,10 @@ from registry.rows import (
     Content,
     Message,
     content_hash,
-    content_record,
     content_schema,
     user_text,
 )
+from tests.made_versions import content_record
 
 TEXT = st.text(max_size=8)
 MESSAGES = st.lists(

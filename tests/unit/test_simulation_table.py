@@ -227,7 +227,7 @@ def test_wilson_in_the_simulation() -> None:
     rows: list[Row] = [
         (
             f"the interval leaves {rate} out, Wilson",
-            partial(left_out, rate=rate, interval=stats.wilson),
+            partial(left_out, rate=rate, interval=usual.wilson),
         )
         for rate in (0.5, 0.8, 0.95, 0.99)
     ]
