@@ -19,12 +19,14 @@ from pipeline.budget import LABEL_FLOOR
 from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
 from pipeline.gates import SCALES
-from pipeline.measure import Tuned, items_of, measure, subject
+from pipeline.ingest import resolve
+from pipeline.measure import Tuned, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
 from pipeline.select import SelectReport, select
 from pipeline.selection import read_selection, training_rows
+from pipeline.subjects import subject
 from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
@@ -117,7 +119,7 @@ def test_the_selection_is_what_the_budget_says(loop) -> None:
     spread = [row.rank for row in rows if row.reason == "replay"]
     assert max(b - a for a, b in itertools.pairwise(spread)) <= 6  # not appended
     assert all(row.score is not None for row in rows if row.reason == "gap")
-    lessons = training_rows(loop.ws, Ui(), loop.selected.selection_id)
+    lessons = training_rows(resolve(loop.ws, Ui()), loop.selected.selection_id)
     said = Counter(lesson.messages[-1]["content"] for lesson in lessons)
     assert min(said["positive"], said["negative"]) >= int(48 * LABEL_FLOOR / 2)
     for lesson in lessons:
@@ -136,14 +138,15 @@ def test_nothing_of_dev_or_test_is_selected(loop) -> None:
 
 
 def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
-    ws, ui = loop.ws, Ui()
-    what = subject(ws, "colour")
+    ui = Ui()
+    ws = resolve(loop.ws, ui)
+    what = subject(ws.spec, "colour")
     uids = {r.row_uid for r in read_selection(ws.store, loop.selected.selection_id)}
-    items = [item for item in items_of(ws, ui, what, "train") if item.uid in uids]
+    items = [item for item in items_of(ws, what, "train") if item.uid in uids]
     assert len(items) == 12
     result = measure(ws, ui, what, base="tiny", items=items, split="train")
     assert [sample.score for sample in result.samples] == [1.0] * 12
-    everything = items_of(ws, ui, what, "train")
+    everything = items_of(ws, what, "train")
     assert measure(ws, ui, what, base="tiny", items=everything, split="train").mean < 0.9
 
 
@@ -246,7 +249,8 @@ def test_everything_is_found_again(loop) -> None:
 
 
 def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) -> None:
-    ws, ui, adapter = loop.ws, Ui(), loop.trained.adapter_id
+    ui, adapter = Ui(), loop.trained.adapter_id
+    ws = resolve(loop.ws, ui)
 
     def worst(scale: float) -> float:
         judged = judge(ws, ui, loop.found, Tuned(adapter, scale), "dev", only={"colour"})
@@ -269,8 +273,8 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     assert scale in SCALES[1:]
     assert looked.adapter_id not in {None, adapter}
     assert ws.catalog.manifest(looked.adapter_id)["meta"]["scale"] == scale
-    what = subject(ws, "colour")
-    items = items_of(ws, ui, what, "dev")
+    what = subject(ws.spec, "colour")
+    items = items_of(ws, what, "dev")
     same = [
         measure(ws, ui, what, base="tiny", items=items, split="dev", tuned=tuned)
         for tuned in (Tuned(adapter, scale), Tuned(looked.adapter_id))
@@ -359,14 +363,15 @@ def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
             line["options"] = [f"{number} {word}" for word in rng.sample(THINGS, rng.randint(2, 4))]
             line["label"] = rng.choice(line["options"])
         path.write_text("".join(json.dumps(line) + "\n" for line in rows))
-    ws, ui = Workspace.open(tmp_path), Ui()
+    ui = Ui()
+    ws = resolve(Workspace.open(tmp_path), ui)
     found = gap(ws, ui)
     assert found.verdict("mood") == "tune"
-    what = subject(ws, "mood")
-    items = items_of(ws, ui, what, "dev")
+    what = subject(ws.spec, "mood")
+    items = items_of(ws, what, "dev")
     result = measure(ws, ui, what, base="tiny", items=items, split="dev")
     assert result.cached
     assert {len(sample.loglikelihoods or ()) for sample in result.samples} == {2, 3, 4}
     assert all(s.answer in one.labels for s, one in zip(result.samples, items, strict=True))
-    lessons = training_rows(ws, ui, select(ws, ui).selection_id)
+    lessons = training_rows(ws, select(ws, ui).selection_id)
     assert sum(lesson.capability == "mood" for lesson in lessons) == 48
