@@ -18,7 +18,7 @@ from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.ingest import resolve
 from pipeline.kept import adapter_named
 from pipeline.measure import Tuned, items_of, measure
-from pipeline.stage import StageOutput, run_stage
+from pipeline.stage import StageOutput, read_back, run_stage
 from pipeline.subjects import Subject, measured_datasets, subjects
 from registry.errors import UserError
 from registry.store import Parent
@@ -103,8 +103,6 @@ class Judged:
 
 def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
     """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
-    from pydantic import TypeAdapter
-
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
     found = gap(resolved, ui)
     for one in (what, against):
@@ -136,9 +134,9 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
         scale=what.scale,
         against=against.adapter_id if against else None,
         split="dev",
-        kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
-        closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
-        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
+        kept=read_back(tuple[GuardFinding, ...], result["kept"]),
+        closed=read_back(dict[str, ClosedFinding], result["closed"]),
+        changes=read_back(dict[str, Change], result["changes"]),
         forgetting_id=outcome.outputs["forgetting"],
         run_id=outcome.run_id,
         cached=outcome.cached,

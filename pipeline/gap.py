@@ -14,7 +14,7 @@ from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_g
 from evals.stats import Interval, Scores, mean_interval
 from pipeline.ingest import resolve
 from pipeline.measure import items_of, measure, zero_shot
-from pipeline.stage import StageOutput, run_stage
+from pipeline.stage import StageOutput, read_back, run_stage
 from pipeline.subjects import measured_datasets, subjects
 from registry.errors import UserError
 from registry.store import Parent
@@ -66,8 +66,6 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     Raises:
         UserError: the spec has no such base.
     """
-    from pydantic import TypeAdapter
-
     base = ws.spec.train.base if base is None else base
     if base not in ws.spec.bases:
         known = ", ".join(ws.spec.bases)
@@ -88,8 +86,8 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     result = outcome.result
     return GapReport(
         base=base,
-        findings=TypeAdapter(tuple[GapFinding, ...]).validate_python(result["findings"]),
-        guards=TypeAdapter(dict[str, Interval]).validate_python(result["guards"]),
+        findings=read_back(tuple[GapFinding, ...], result["findings"]),
+        guards=read_back(dict[str, Interval], result["guards"]),
         gap_id=outcome.outputs["gap"],
         run_id=outcome.run_id,
         cached=outcome.cached,

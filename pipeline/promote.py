@@ -18,7 +18,7 @@ from pipeline.gates import Gate, gates, refusals
 from pipeline.ingest import resolve
 from pipeline.kept import CHAMPION
 from pipeline.measure import Tuned
-from pipeline.stage import StageOutput, run_stage
+from pipeline.stage import StageOutput, read_back, run_stage
 from pipeline.subjects import measured_datasets
 from registry.store import Parent
 
@@ -73,8 +73,6 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     Raises:
         UserError: the adapter is of another base than `train.base`.
     """
-    from pydantic import TypeAdapter
-
     from registry.adapters import move_alias
 
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
@@ -109,9 +107,9 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
         split=result["split"],
         gates=tuple(Gate(**gate) for gate in result["gates"]),
         reasons=tuple(result["reasons"]),
-        kept=TypeAdapter(tuple[GuardFinding, ...]).validate_python(result["kept"]),
-        closed=TypeAdapter(dict[str, ClosedFinding]).validate_python(result["closed"]),
-        changes=TypeAdapter(dict[str, Change]).validate_python(result["changes"]),
+        kept=read_back(tuple[GuardFinding, ...], result["kept"]),
+        closed=read_back(dict[str, ClosedFinding], result["closed"]),
+        changes=read_back(dict[str, Change], result["changes"]),
         looks=result["looks"],
         previous=previous if previous != adapter_id else None,
         promotion_id=outcome.outputs["promotion"],

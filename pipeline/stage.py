@@ -14,7 +14,8 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pydantic import TypeAdapter
+
     from pipeline.kept import Kept
     from pipeline.ui import Ui
     from registry.store import ObjectRef, Parent
 
+T = TypeVar("T")
 _NAMED = 3  # changed keys that a reason names
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "vllm", "duckdb", "polars", "numpy")
 
@@ -219,6 +223,19 @@ def _work(
     return StageOutcome(
         run.id, record.key, cached=False, seconds=seconds, result=output.result, outputs=outputs
     )
+
+
+def read_back(kind: type[T], value: Any) -> T:
+    """Return a part of a stage's result, which is JSON values, as the dataclasses that it was."""
+    return cast("T", _reader(kind).validate_python(value))
+
+
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    """Making one takes milliseconds, and every stage of a loop reads the same few kinds back."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def why_not_cached(ws: Kept, stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
