@@ -227,7 +227,7 @@ def _work(
 
 def read_back(kind: type[T], value: Any) -> T:
     """Return a part of a stage's result, which is JSON values, as the dataclasses that it was."""
-    return cast("T", _reader(kind).validate_python(value))
+    return cast("T", _reader(cast("Any", kind)).validate_python(value))
 
 
 @cache

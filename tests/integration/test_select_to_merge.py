@@ -10,8 +10,9 @@ import itertools
 import json
 import random
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,15 +25,21 @@ from pipeline.measure import Tuned, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
+from pipeline.run import plan, run
 from pipeline.select import SelectReport, select
 from pipeline.selection import read_selection, training_rows
 from pipeline.subjects import subject
 from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
+from registry import attach, datasets
 from registry.datasets import load_rows
 from registry.errors import GateRefusedError, UserError
 from tests import tiny_models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -97,17 +104,63 @@ class Loop:
     mended: MendReport
     promoted: PromoteReport
     merged: MergeReport
+    asked: Counter[str]
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count how often the catalog is opened, and how often a dataset's files are looked at."""
+    asked: Counter[str] = Counter()
+
+    def counting(name: str, real: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            asked[name] += 1
+            return real(*given, **named)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attach, "_attached", counting("opened", attach._attached))
+        patch.setattr(datasets, "source_files", counting("resolved", datasets.source_files))
+        yield asked
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory) -> Loop:
-    ws, ui = make_workspace(tmp_path_factory.mktemp("loop")), Ui()
-    found = gap(ws, ui)
-    selected = select(ws, ui)
-    trained = train(ws, ui, selected.selection_id)
-    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
-    promoted = promote(ws, ui, mended.adapter_id)
-    return Loop(ws, found, selected, trained, mended, promoted, merge(ws, ui, mended.adapter_id))
+    ws, ui = make_workspace(tmp_path_factory.mktemp("loop")), Ui(as_json=True)
+    with counted() as asked:
+        report = run(ws, ui)
+    done = {one.stage: one.report for one in report.done}
+    return Loop(
+        ws,
+        done["gap"],
+        done["select"],
+        done["train"],
+        done["mend"],
+        done["promote"],
+        merge(ws, ui, done["mend"].adapter_id),
+        asked,
+    )
+
+
+def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop) -> None:
+    runs = [run for run in loop.ws.catalog.committed("run") if run["meta"]["stage"] != "merge"]
+    evals = len(loop.ws.catalog.committed("eval"))
+    assert loop.asked["resolved"] == len(loop.ws.spec.datasets) == 2
+    # A transaction for each run; an ingest also reads what is there, and takes its uids.
+    fewest = len(runs) + 2 * 2
+    assert evals > 10
+    assert fewest < loop.asked["opened"] <= fewest + 8  # a champion's alias, the closing questions
+
+
+def test_a_plan_asks_for_each_run_once(loop) -> None:
+    ws = Workspace.open(loop.ws.root)
+    with counted() as asked:
+        steps = plan(ws, Ui())
+    runs = len(ws.catalog.committed("run"))
+    assert {step.state for step in steps} == {"up to date"}
+    assert asked["resolved"] == 2
+    assert 0 < asked["opened"] <= runs + 8
 
 
 def test_the_selection_is_what_the_budget_says(loop) -> None:
