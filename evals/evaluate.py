@@ -129,10 +129,8 @@ def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef
         found = store.get(KIND, object_id)
     except StoreError:
         return None
-    try:
-        catalog.manifest(object_id)
-    except UserError:
-        catalog.commit([found])
+    if not catalog.knows(found):
+        catalog.commit_soon(found)
     return found
 
 
@@ -159,7 +157,7 @@ def _score(
     with store.draft() as folder:
         write_results(folder, samples, rejects)
         ref = store.put(KIND, folder, identity=identity, parents=parents, meta=meta)
-    catalog.commit([ref])
+    catalog.commit_soon(ref)
     journal.discard()
     return EvalResult(
         id=ref.id,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pipeline.budget import Budget, first_budget
 from pipeline.candidates import Candidates, free_datasets, pool_of, text_of
 from pipeline.choose import centred, choose_nearest, interleave
-from pipeline.measure import items_of, measure, subject
+from pipeline.measure import items_of, measure
 from pipeline.replay import MOST_SCORED, PASSES, passing, pick, sources
 from pipeline.selection import SelectedRow, put_selection, read_selection
 from pipeline.stage import StageOutput
+from pipeline.subjects import subject
 from registry.errors import UserError
 from registry.hashing import digest
 from registry.store import Parent
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from pipeline.gap import GapReport
     from pipeline.measure import Tuned
     from pipeline.replay import Source
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
-    from pipeline.workspace import Workspace
     from registry.rows import Row
 
 _MOST_FAILURES = 300
@@ -77,7 +78,7 @@ class _Chosen:
 class Assembly:
     """One selection in the making."""
 
-    ws: Workspace
+    ws: Resolved
     ctx: StageContext
     found: GapReport
     change: Change | None
@@ -88,7 +89,7 @@ class Assembly:
     def work(self, parents: Sequence[Parent]) -> StageOutput:
         """Choose the rows and put the selection, made from `parents`, into the store."""
         replayable = sources(self.ws, self.found)
-        candidates = Candidates(self.ws, self.ctx.ui, self._most(replayable))
+        candidates = Candidates(self.ws, self._most(replayable))
         budget = self._budget(candidates, replayable)
         gap_rows = [self._nearest(candidates, name, rows) for name, rows in budget.gap.items()]
         replayed = [
@@ -133,7 +134,7 @@ class Assembly:
 
     def _nearest(self, candidates: Candidates, name: str, wanted: int) -> list[_Chosen]:
         """Choose rows for one capability: of its own dataset, then of free ones."""
-        what = subject(self.ws, name)
+        what = subject(self.ws.spec, name)
         failures = self._failures(name)
         own = what.spec.data if what.spec.data in pool_of(self.ws) else None
         chosen: list[_Chosen] = []
@@ -177,8 +178,8 @@ class Assembly:
 
     def _failures(self, name: str) -> list[Item]:
         """Return the dev items that are failed, those that the last adapter fails first."""
-        what = subject(self.ws, name)
-        items = items_of(self.ws, self.ctx.ui, what, "dev")
+        what = subject(self.ws.spec, name)
+        items = items_of(self.ws, what, "dev")
         failed: dict[int, None] = {}
         for tuned in (self.change.after, None) if self.change else (None,):
             result = measure(
@@ -237,7 +238,7 @@ class Assembly:
         if self.change is None or source.subject is None:
             return []
         lost = set(self.change.lost.get(source.name, ()))
-        items = items_of(self.ws, self.ctx.ui, source.subject, "dev")
+        items = items_of(self.ws, source.subject, "dev")
         found = sorted((i for i in items if i.uid in lost), key=lambda item: item.row_hash)
         return found[:_MOST_FAILURES]
 

@@ -12,8 +12,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pipeline.held_out import held_items
-from pipeline.measure import labels_of_subject, subjects
+from pipeline.measure import labels_of_subject
 from pipeline.selection import SelectReject, render
+from pipeline.subjects import measured_datasets, subjects
 from registry.errors import UserError
 from registry.overlap import HeldOut, Said
 from registry.rejects import commonest
@@ -21,7 +22,7 @@ from registry.rejects import commonest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.ui import Ui
+    from pipeline.resolved import Resolved
     from pipeline.workspace import Workspace
     from registry.rows import Row
 
@@ -60,28 +61,26 @@ def free_datasets(ws: Workspace) -> tuple[str, ...]:
 
     Their rows may serve any capability, and replay.
     """
-    measured = {what.spec.data for what in subjects(ws)}
+    measured = measured_datasets(ws.spec)
     return tuple(name for name in pool_of(ws) if name not in measured)
 
 
 class Candidates:
     """The rows of some datasets that may be trained on, read and checked once."""
 
-    def __init__(self, ws: Workspace, ui: Ui, most: Mapping[str, int]) -> None:
+    def __init__(self, ws: Resolved, most: Mapping[str, int]) -> None:
         """Read and check the datasets.
 
         Args:
             ws: the workspace.
-            ui: for ingest, should a dataset have to be ingested first.
             most: dataset -> how many of its rows to take at most, chosen by hash.
         """
         self._ws = ws
-        self._ui = ui
         self._labels: dict[str, tuple[str, ...]] = {}
         self.leaks: Counter[str] = Counter()
         self.rejects: dict[int, SelectReject] = {}
         self._checked: set[int] = set()
-        held = HeldOut(held_items(ws, ui))
+        held = HeldOut(held_items(ws))
         kept = {name: self._read(name, held)[:cut] for name, cut in most.items()}
         near = held.near([question_of(row) for rows in kept.values() for row in rows])
         self.leaks["near-duplicate"] += len(near)
@@ -116,10 +115,9 @@ class Candidates:
             )
 
     def _read(self, dataset: str, held: HeldOut) -> list[Row]:
-        from pipeline.ingest import version_of
         from registry.datasets import load_rows
 
-        version = version_of(self._ws, self._ui, dataset)
+        version = self._ws.versions[dataset]
         usable = []
         for row in load_rows(self._ws.store, version, splits={"train"}):
             why = held.refuses(Said(row.row_hash, text_of(row), question_of(row)))
@@ -155,8 +153,8 @@ class Candidates:
 
     def _labels_of(self, name: str) -> tuple[str, ...]:
         if name not in self._labels:
-            what = next((one for one in subjects(self._ws) if one.name == name), None)
-            found = labels_of_subject(self._ws, self._ui, what) if what else ()
+            what = next((one for one in subjects(self._ws.spec) if one.name == name), None)
+            found = labels_of_subject(self._ws, what) if what else ()
             self._labels[name] = found
         return self._labels[name]
 

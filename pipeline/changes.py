@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from evals.evaluate import EvalResult
     from evals.plan import Answerer
     from evals.prompts import Arm
-    from pipeline.measure import Subject, Tuned
+    from pipeline.measure import Tuned
+    from pipeline.resolved import Resolved
+    from pipeline.subjects import Subject
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -26,8 +28,7 @@ MOST_ASKED_AGAIN = 100
 
 
 def divergence_of(
-    ws: Workspace,
-    ui: Ui,
+    ws: Resolved,
     one: Subject,
     *,
     base: str,
@@ -57,7 +58,7 @@ def divergence_of(
         arm=zero_shot(one),
         shots=(),
         items=chosen,
-        labels=labels_of_subject(ws, ui, one),
+        labels=labels_of_subject(ws, one),
         answerer=second,
         root=ws.root,
     )
@@ -66,7 +67,7 @@ def divergence_of(
 
 
 def reprompted(
-    ws: Workspace,
+    ws: Resolved,
     ui: Ui,
     one: Subject,
     *,
@@ -81,7 +82,7 @@ def reprompted(
     None where nothing was lost, or where there is no other way to ask.
     """
     asked = sorted((item for item in items if item.uid in lost), key=lambda item: item.row_hash)
-    again = _another_way(ws, ui, one, asked[:MOST_ASKED_AGAIN])
+    again = _another_way(ws, one, asked[:MOST_ASKED_AGAIN])
     if again is None:
         return None
     arm, asked = again
@@ -96,7 +97,7 @@ class _Again(NamedTuple):
     items: list[Item]
 
 
-def _another_way(ws: Workspace, ui: Ui, one: Subject, items: list[Item]) -> _Again | None:
+def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None:
     """Return how to ask again, with examples; None where there are none, or nothing is asked."""
     from evals.prompts import another_arm, usable_shots
     from pipeline.measure import items_of
@@ -110,7 +111,7 @@ def _another_way(ws: Workspace, ui: Ui, one: Subject, items: list[Item]) -> _Aga
 
         shown = with_reminders(items, named, ws.root)
         return None if shown is None else _Again(arm, shown)
-    there = {item.cluster for item in usable_shots(items_of(ws, ui, one, "train"))}
+    there = {item.cluster for item in usable_shots(items_of(ws, one, "train"))}
     return _Again(arm, items) if len(there) > arm.shots else None
 
 

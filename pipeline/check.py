@@ -57,7 +57,7 @@ def check(ws: Workspace) -> CheckReport:
     """
     from evals.plan import code_digest
     from evals.task_files import task_file
-    from pipeline.measure import placed, subjects
+    from pipeline.subjects import placed, subjects
     from registry.datasets import sources
     from registry.sizes import weight_sizes
 
@@ -66,7 +66,7 @@ def check(ws: Workspace) -> CheckReport:
     for name, guard in ws.spec.guards.items():
         if guard.lm_eval is not None:
             task_file(guard.lm_eval, ws.root, f"guards.{name}.lm_eval")
-    for what in subjects(ws):
+    for what in subjects(ws.spec):
         with placed(what):
             code_digest(what.spec, ws.root)
             if what.spec.data is not None:

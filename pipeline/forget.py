@@ -15,9 +15,11 @@ from evals.gap import ClosedFinding, judge_closed
 from evals.results import chance_of, paired
 from pipeline.changes import divergence_of, reprompted
 from pipeline.gap import dev_inputs, gap, scores_of
+from pipeline.ingest import resolve
 from pipeline.kept import adapter_named
-from pipeline.measure import Subject, Tuned, items_of, measure, subjects
+from pipeline.measure import Tuned, items_of, measure
 from pipeline.stage import StageOutput, run_stage
+from pipeline.subjects import Subject, measured_datasets, subjects
 from registry.errors import UserError
 from registry.store import Parent
 
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from evals.evaluate import EvalResult
     from evals.stats import Paired
     from pipeline.gap import GapReport
-    from pipeline.measure import Split
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
+    from pipeline.subjects import Split
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -96,11 +99,12 @@ class Judged:
 
 def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
     """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
-    found = gap(ws, ui)
+    resolved = resolve(ws, ui, measured_datasets(ws.spec))
+    found = gap(resolved, ui)
     for one in (what, against):
         if one is not None and one.base is None:
             check_base(ws, found.base, one.adapter_id)
-    inputs, parents = dev_inputs(ws, ui, found.base)
+    inputs, parents = dev_inputs(resolved, found.base)
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
     parents.append(Parent(found.gap_id, "gap"))
     if what.base is None:
@@ -115,7 +119,7 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(ws, ctx, found, what, against, parents),
+        lambda ctx: _work(resolved, ctx, found, what, against, parents),
         version=VERSION,
         parents=parents,
     )
@@ -137,16 +141,17 @@ def changed_items(
 
     Reads what `forget` measured; nothing is scored again.
     """
-    base, what = gap(ws, ui).base, Tuned(report.adapter_id, report.scale, report.model)
+    resolved = resolve(ws, ui, measured_datasets(ws.spec))
+    base, what = gap(resolved, ui).base, Tuned(report.adapter_id, report.scale, report.model)
     earlier = Tuned(report.against) if report.against else None
     sign = -1 if which == "lost" else 1
     found: list[ChangedItem] = []
-    for one in subjects(ws):
+    for one in subjects(ws.spec):
         if one.name not in report.changes:
             continue
-        items = items_of(ws, ui, one, "dev")
-        before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=earlier)
-        after = measure(ws, ui, one, base=base, items=items, split="dev", tuned=what)
+        items = items_of(resolved, one, "dev")
+        before = measure(resolved, ui, one, base=base, items=items, split="dev", tuned=earlier)
+        after = measure(resolved, ui, one, base=base, items=items, split="dev", tuned=what)
         later = {sample.row_uid: sample for sample in after.samples}
         found += [
             ChangedItem(one.name, s.row_uid, s.prompt, s.expected, s.answer, now.answer)
@@ -183,7 +188,7 @@ def other_base(ws: Workspace, name: str) -> Tuned:
 
 
 def judge(
-    ws: Workspace,
+    ws: Resolved,
     ui: Ui,
     found: GapReport,
     what: Tuned,
@@ -207,7 +212,7 @@ def judge(
     for one, verdict in _judged_subjects(ws, found):
         if only and one.name not in only:
             continue
-        items = items_of(ws, ui, one, split)
+        items = items_of(ws, one, split)
         base = found.base
         after = measure(ws, ui, one, base=base, items=items, split=split, tuned=what)
         before = measure(ws, ui, one, base=base, items=items, split=split, tuned=against)
@@ -225,25 +230,25 @@ def judge(
     return Judged(tuple(judge_guards(guards)), closed, changes, tuple(evals))
 
 
-def _measure_in_turn(ws: Workspace, ui: Ui, found: GapReport, what: Tuned, split: Split) -> None:
+def _measure_in_turn(ws: Resolved, ui: Ui, found: GapReport, what: Tuned, split: Split) -> None:
     """Score all with one base and then all with the other, so that each is loaded once."""
     if what.base is None:
         return
     for which in (None, what):
         for one, _ in _judged_subjects(ws, found):
-            items = items_of(ws, ui, one, split)
+            items = items_of(ws, one, split)
             measure(ws, ui, one, base=found.base, items=items, split=split, tuned=which)
 
 
 def _judged_subjects(ws: Workspace, found: GapReport) -> Iterator[tuple[Subject, str]]:
-    for one in subjects(ws):
+    for one in subjects(ws.spec):
         verdict = "guard" if one.role == "guard" else found.verdict(one.name)
         if verdict in {"guard", "met", "tune"}:
             yield one, verdict
 
 
 def _work(
-    ws: Workspace,
+    ws: Resolved,
     ctx: StageContext,
     found: GapReport,
     what: Tuned,
@@ -273,7 +278,7 @@ def _work(
 
 
 def _looked_into(
-    ws: Workspace,
+    ws: Resolved,
     ui: Ui,
     found: GapReport,
     one: Subject,
@@ -282,12 +287,12 @@ def _looked_into(
     against: Tuned | None,
 ) -> Change:
     """Return a change with its KL, and with what comes back of a guard's lost items."""
-    items, base = items_of(ws, ui, one, "dev"), found.base
+    items, base = items_of(ws, one, "dev"), found.base
     before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=against)
     kl = None  # of two bases: they are never in memory together
     if what.base is None:
         kl = divergence_of(
-            ws, ui, one, base=base, items=items, before=before, tuned=what, against=against
+            ws, one, base=base, items=items, before=before, tuned=what, against=against
         )
     finding = next((f for f in judged.kept if f.guard == one.name and not f.passes), None)
     again = None

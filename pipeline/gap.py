@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evals.capability import GuardSpec
 from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
 from evals.stats import Interval, Scores, mean_interval
-from pipeline.measure import Subject, items_of, measure, subjects, zero_shot
+from pipeline.ingest import resolve
+from pipeline.measure import items_of, measure, zero_shot
 from pipeline.stage import StageOutput, run_stage
+from pipeline.subjects import measured_datasets, subjects
 from registry.errors import UserError
 from registry.store import Parent
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from evals.capability import Item
     from evals.evaluate import EvalResult
     from evals.prompts import Arm
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
+    from pipeline.subjects import Subject
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -62,13 +66,15 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     if base not in ws.spec.bases:
         known = ", ".join(ws.spec.bases)
         raise UserError(f"no base is called '{base}'", "--base", f"one of {known}")
-    inputs, parents = dev_inputs(ws, ui, base)
+    ws.models.backend(base)  # first: no data is read for one that isn't there
+    resolved = resolve(ws, ui, measured_datasets(ws.spec))
+    inputs, parents = dev_inputs(resolved, base)
     outcome = run_stage(
         ws,
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(ws, ctx, base, parents),
+        lambda ctx: _work(resolved, ctx, base, parents),
         version=VERSION,
         parents=parents,
         config=inputs["subjects"],
@@ -76,19 +82,17 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
     return outcome.report(GapReport, base=base, gap_id=outcome.outputs["gap"])
 
 
-def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[Parent]]:
+def dev_inputs(ws: Resolved, base: str) -> tuple[dict[str, Any], list[Parent]]:
     """Return what decides every score on dev: the base, each subject's spec, dataset and own code.
 
     And the backend, where it isn't gapmend's own.
     """
     from evals.plan import code_digest
-    from pipeline.ingest import version_of
 
-    backend = ws.models.backend(base)  # first: no data is read for one that isn't there
     described: dict[str, Any] = {}
     parents: dict[str, Parent] = {}
-    for what in subjects(ws):
-        version = version_of(ws, ui, what.spec.data) if what.spec.data else None
+    for what in subjects(ws.spec):
+        version = ws.versions[what.spec.data] if what.spec.data else None
         described[what.name] = {
             "role": what.role,
             "spec": what.spec.model_dump(mode="json"),
@@ -103,7 +107,7 @@ def dev_inputs(ws: Workspace, ui: Ui, base: str) -> tuple[dict[str, Any], list[P
         if version:
             parents[version] = Parent(version, "dataset")
     inputs = {"base": ws.models.identity(base).digest, "subjects": described}
-    if backend is not None:
+    if (backend := ws.models.backend(base)) is not None:
         inputs["backend"] = backend
     return inputs, list(parents.values())
 
@@ -114,12 +118,12 @@ def scores_of(results: Sequence[EvalResult]) -> Scores:
     return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
 
 
-def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
+def _work(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
     measured: list[MeasuredCapability] = []
     guards: dict[str, Interval] = {}
     used: list[Parent] = list(parents)
-    for what in subjects(ws):
-        items = items_of(ws, ctx.ui, what, "dev")
+    for what in subjects(ws.spec):
+        items = items_of(ws, what, "dev")
         plain = measure(ws, ctx.ui, what, base=base, items=items, split="dev")
         used.append(Parent(plain.id, "eval"))
         if isinstance(what.spec, GuardSpec):
@@ -156,7 +160,7 @@ class _Tried(NamedTuple):
 
 
 def _try_prompts(
-    ws: Workspace, ui: Ui, what: Subject, base: str, items: list[Item], plain: EvalResult
+    ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], plain: EvalResult
 ) -> _Tried:
     """Score every other prompt on half A, and the best of them on half B.
 
@@ -203,7 +207,7 @@ def _try_prompts(
 
 
 def _fitting(
-    ws: Workspace, ui: Ui, what: Subject, base: str, items: list[Item], arm: Arm
+    ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], arm: Arm
 ) -> EvalResult | None:
     """Score a prompt; None where it is too long for the base."""
     from evals.evaluate import TooLongError

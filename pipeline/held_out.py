@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.measure import subjects
+from pipeline.subjects import subjects
 from registry.errors import UserError
 from registry.overlap import HeldOut, Item, Said
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pipeline.ui import Ui
+    from pipeline.resolved import Resolved
     from pipeline.workspace import Workspace
     from registry.row_texts import RowText
 
 _SPLITS = ("dev", "test")
 
 
-def held_items(ws: Workspace, ui: Ui) -> list[Item]:
+def held_items(ws: Resolved) -> list[Item]:
     """Return the dev and test rows of every dataset of the spec, and its lm-eval tasks' documents.
 
     Raises:
-        UserError: a dataset that can't be ingested, a task that can't be loaded.
+        UserError: a task that can't be loaded.
     """
-    from pipeline.ingest import version_of
     from registry.row_texts import row_texts
 
     items = []
     for name in ws.spec.datasets:
-        for rows in row_texts(ws.store, version_of(ws, ui, name), _SPLITS):
+        for rows in row_texts(ws.store, ws.versions[name], _SPLITS):
             items += [
                 Item(f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,))
                 for row in rows
@@ -47,11 +46,11 @@ def held_items(ws: Workspace, ui: Ui) -> list[Item]:
 
 def lm_eval_tasks(ws: Workspace) -> dict[str, str]:
     """Return the guards that are lm-eval tasks, with the task or file that each names."""
-    named = {what.name: getattr(what.spec, "lm_eval", None) for what in subjects(ws)}
+    named = {what.name: getattr(what.spec, "lm_eval", None) for what in subjects(ws.spec)}
     return {name: task for name, task in named.items() if task is not None}
 
 
-def refuse_leaks(ws: Workspace, ui: Ui, selection_id: str) -> None:
+def refuse_leaks(ws: Resolved, selection_id: str) -> None:
     """See that no selected row is in a dev or test set, or a near-duplicate of what is.
 
     Looked at again before every training: a test set may have come in after the rows were chosen.
@@ -61,9 +60,9 @@ def refuse_leaks(ws: Workspace, ui: Ui, selection_id: str) -> None:
     """
     from pipeline.selection import read_selection
 
-    held = HeldOut(held_items(ws, ui))
+    held = HeldOut(held_items(ws))
     uids = {row.row_uid for row in read_selection(ws.store, selection_id)}
-    rows = [row for batch in rows_to_train(ws, ui, uids) for row in batch]
+    rows = [row for batch in rows_to_train(ws, uids) for row in batch]
     near = held.near([row.question for row in rows])
     found: dict[int, tuple[RowText, Item, str]] = {}
     for place, row in enumerate(rows):
@@ -83,14 +82,13 @@ def refuse_leaks(ws: Workspace, ui: Ui, selection_id: str) -> None:
     )
 
 
-def rows_to_train(ws: Workspace, ui: Ui, uids: Collection[int]) -> Iterator[list[RowText]]:
+def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]]:
     """Yield these rows where the datasets of the spec have them, each once, in train before all."""
-    from pipeline.ingest import version_of
     from registry.row_texts import row_texts
 
     left = set(uids)
     for splits in (("train",), (*_SPLITS, "held")):
         for name in ws.spec.datasets:
-            for rows in row_texts(ws.store, version_of(ws, ui, name), splits, only=left):
+            for rows in row_texts(ws.store, ws.versions[name], splits, only=left):
                 left.difference_update(row.uid for row in rows)
                 yield rows

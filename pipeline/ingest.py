@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from pipeline.measure import subjects
-from pipeline.stage import StageOutput, find_outcome, run_stage, stage_key
+from pipeline.resolved import Resolved
+from pipeline.stage import StageOutput, WouldRunError, find_outcome, run_stage, stage_key
+from pipeline.subjects import subjects
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.stage import StageContext, StageOutcome
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from registry.hash_index import Hashes
     from registry.new_version import Made, Wanted
     from registry.splits import Assignment
+    from registry.store import Manifest
     from registry.versions import Written
 
 STAGE = "ingest"
@@ -59,6 +61,11 @@ class IngestReport:
 
     datasets: tuple[DatasetReport, ...]
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Dataset -> id of its version."""
+        return {dataset.name: dataset.version_id for dataset in self.datasets}
+
     def as_json(self) -> tuple[DatasetReport, ...]:
         """Return the report of each dataset."""
         return self.datasets
@@ -70,24 +77,54 @@ def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestR
     Raises:
         UserError: an unknown dataset, files that can't be read, too many unusable rows.
     """
+    from registry.erased import erased_by_dataset
+
     chosen = ws.spec.datasets if names is None else names
-    return IngestReport(tuple(_ingest_one(ws, ui, name) for name in chosen))
+    erased = erased_by_dataset(ws.catalog)
+    return IngestReport(tuple(_ingest_one(ws, ui, name, erased.get(name)) for name in chosen))
 
 
-def version_of(ws: Workspace, ui: Ui, name: str) -> str:
-    """Return the id of the version that the dataset's files make now, ingesting if need be.
+def ingested(ws: Workspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
+    """Return what is up to date in a dry workspace, and dataset -> why it would be ingested.
+
+    Raises:
+        UserError: files that can't be read.
+    """
+    from registry.erased import erased_by_dataset
+
+    erased = erased_by_dataset(ws.catalog)
+    found: list[DatasetReport] = []
+    missing: dict[str, str] = {}
+    for name in ws.spec.datasets:
+        try:
+            found.append(_ingest_one(ws, ui, name, erased.get(name)))
+        except WouldRunError as error:
+            missing[name] = error.why
+    return IngestReport(tuple(found)), missing
+
+
+def resolve(ws: Workspace, ui: Ui, names: Collection[str] | None = None) -> Resolved:
+    """Return the workspace with the version of each named dataset, or of all, ingesting if need be.
+
+    Of one that is resolved already nothing is asked again, whatever its files are by now.
 
     Raises:
         UserError: as `ingest`.
     """
-    return _ingest_one(ws, ui, name).version_id
+    wanted = ws.spec.datasets if names is None else names
+    had = ws.versions if isinstance(ws, Resolved) else {}
+    missing = [name for name in wanted if name not in had]
+    if isinstance(ws, Resolved) and not missing:
+        return ws
+    return Resolved.of(ws, {**had, **ingest(ws, ui, missing).versions})
 
 
-def _ingest_one(ws: Workspace, ui: Ui, name: str) -> DatasetReport:
+def _ingest_one(ws: Workspace, ui: Ui, name: str, erased: Sequence[str] | None) -> DatasetReport:
+    """Make or find a version; `erased` are the erasures that took rows out of earlier ones."""
     if name not in ws.spec.datasets:
         known = ", ".join(ws.spec.datasets)
         raise UserError(f"no dataset is called '{name}'", expected=f"one of {known}")
-    inputs = _inputs(ws, name)
+    inputs = _inputs(ws, name, erased)
     done = find_outcome(ws, STAGE, stage_key(STAGE, inputs, version=VERSION))
     if done is None:
         with _alone(ws):
@@ -107,7 +144,7 @@ def _report(name: str, done: StageOutcome) -> DatasetReport:
     return DatasetReport(name, done.outputs["version"], done.cached, done.seconds, done.result)
 
 
-def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
+def _inputs(ws: Workspace, name: str, erased: Sequence[str] | None) -> dict[str, Any]:
     """Return what decides a version: what the spec says, the allowed labels, the files' hashes.
 
     What was committed before is left out on purpose, though it fixes splits: a version must be
@@ -115,12 +152,10 @@ def _inputs(ws: Workspace, name: str) -> dict[str, Any]:
     the next version is one without those rows.
     """
     from registry.datasets import source_files
-    from registry.erased import erased_of_dataset
 
     spec = ws.spec.datasets[name]
     labels = allowed_labels(ws, name)
     files = source_files(spec, ws.root)
-    erased = erased_of_dataset(ws.catalog, name)
     return ({"erased": erased} if erased else {}) | {
         "name": name,
         "spec": spec.model_dump(mode="json"),
@@ -135,7 +170,7 @@ def allowed_labels(ws: Workspace, name: str) -> frozenset[str] | None:
     Only labels that the spec lists count: where it leaves them out, the data decide.
     """
     allowed: set[str] = set()
-    for subject in (what.spec for what in subjects(ws)):
+    for subject in (what.spec for what in subjects(ws.spec)):
         if subject.data == name:
             if not isinstance(subject.labels, tuple):
                 return None
@@ -172,14 +207,26 @@ def _work(
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
     from registry.datasets import sources
+    from registry.erased import KIND as ERASURE
     from registry.new_version import Wanted, make_version
 
     spec = ws.spec.datasets[name]
     files = sources(spec, ws.root)
     key = stage_key(STAGE, inputs, version=VERSION)
-    wanted = Wanted(name, spec, files, allowed_labels(ws, name), _earlier(ws, name), key)
+    there = ws.catalog.committed_of("run", "rows", ERASURE)
+    runs = _runs(there["run"], name)
+    wanted = Wanted(
+        name,
+        spec,
+        files,
+        allowed_labels(ws, name),
+        earlier=[_version_of(run) for run in runs],
+        key=key,
+        rows=there["rows"],
+        erasures=there[ERASURE],
+    )
     with context.ui.progress(f"ingest · {name}") as bar:
-        made = _appended(ws, wanted, inputs, bar.advance)
+        made = _appended(ws, wanted, runs, inputs, bar.advance)
         if made is None:
             made = make_version(ws.store, ws.catalog, wanted, bar.advance)
     _tell_leaks(context.ui, name, made.hashes, made.placed)
@@ -192,16 +239,20 @@ def _work(
 
 
 def _appended(
-    ws: Workspace, wanted: Wanted, inputs: Mapping[str, Any], advance: Callable[[int], None]
+    ws: Workspace,
+    wanted: Wanted,
+    runs: Sequence[Mapping[str, Any]],
+    inputs: Mapping[str, Any],
+    advance: Callable[[int], None],
 ) -> Made | None:
     """Append to the version that the first of these files made, if there is one; else None."""
     from registry.append import Before
     from registry.new_version import append_version
     from registry.row_index import open_index
 
-    if wanted.files.num_samples is not None or ws.catalog.committed("erasure"):
+    if wanted.files.num_samples is not None or wanted.erasures:
         return None  # what was erased from any dataset is looked for in every row
-    for run in reversed(_runs(ws, wanted.name)):
+    for run in reversed(runs):
         there = _files_before(run, inputs)
         index = open_index(ws.store, _version_of(run)) if there else None
         if index is None or index.facts.key != run["key"]:
@@ -222,20 +273,15 @@ def _files_before(run: Mapping[str, Any], inputs: Mapping[str, Any]) -> int:
     return count if same and count < len(files) and files[:count] == was["files"] else 0
 
 
-def _runs(ws: Workspace, name: str) -> list[dict[str, Any]]:
-    """Return the committed runs that made a version of the dataset, oldest first."""
-    runs = (run["meta"] for run in ws.catalog.committed("run"))
+def _runs(committed: Sequence[Manifest], name: str) -> list[dict[str, Any]]:
+    """Return those of the runs that made a version of the dataset, oldest first."""
+    runs = (run["meta"] for run in committed)
     ours = [run for run in runs if run["stage"] == STAGE and run["inputs"]["name"] == name]
     return [run for run in ours if run["status"] == "done"]
 
 
 def _version_of(run: Mapping[str, Any]) -> str:
     return next(str(one["id"]) for one in run["outputs"] if one["role"] == "version")
-
-
-def _earlier(ws: Workspace, name: str) -> list[str]:
-    """Return the ids of the dataset's committed versions, oldest first."""
-    return [_version_of(run) for run in _runs(ws, name)]
 
 
 def _outputs(written: Written) -> list[tuple[str, Any]]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.candidates import pool_of
 from pipeline.held_out import held_items, rows_to_train
-from pipeline.measure import subjects
+from pipeline.ingest import resolve
 from pipeline.selection import KIND as SELECTION
 from pipeline.selection import read_selection
+from pipeline.subjects import measured_datasets
 from registry.errors import UserError
 from registry.overlap import KINDS, HeldOut, Said
 from registry.row_texts import AT_ONCE
@@ -23,6 +24,7 @@ from registry.row_texts import AT_ONCE
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from pipeline.resolved import Resolved
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.overlap import Kind
@@ -111,14 +113,15 @@ def leaks(ws: Workspace, ui: Ui, thing: str | None = None) -> LeaksReport:
         UserError: no such selection or adapter; a dataset or task that can't be read.
     """
     named = None if thing is None else _rows_of(ws, thing)
-    search = _Search(HeldOut(held_items(ws, ui)))
+    resolved = resolve(ws, ui)
+    search = _Search(HeldOut(held_items(resolved)))
     if named is None:
         trained_on = _may_be_trained_on(ws)
         for name in ws.spec.datasets:
-            search.look(ui, name, _train_rows(ws, ui, name), decides=name in trained_on)
+            search.look(ui, name, _train_rows(resolved, name), decides=name in trained_on)
     else:
         name, uids = named
-        search.look(ui, name, rows_to_train(ws, ui, uids), decides=True)
+        search.look(ui, name, rows_to_train(resolved, uids), decides=True)
         if missing := len(uids) - search.rows:
             ui.log(f"{missing} rows of {name} are in no dataset of the spec and were not looked at")
     return search.report()
@@ -126,14 +129,13 @@ def leaks(ws: Workspace, ui: Ui, thing: str | None = None) -> LeaksReport:
 
 def _may_be_trained_on(ws: Workspace) -> set[str]:
     """Return the datasets that select draws from: the pool, and all that may be replayed."""
-    return {*pool_of(ws), *(what.spec.data for what in subjects(ws) if what.spec.data)}
+    return {*pool_of(ws), *measured_datasets(ws.spec)}
 
 
-def _train_rows(ws: Workspace, ui: Ui, name: str) -> Iterator[list[RowText]]:
-    from pipeline.ingest import version_of
+def _train_rows(ws: Resolved, name: str) -> Iterator[list[RowText]]:
     from registry.row_texts import row_texts
 
-    return row_texts(ws.store, version_of(ws, ui, name), ("train",))
+    return row_texts(ws.store, ws.versions[name], ("train",))
 
 
 def _rows_of(ws: Workspace, thing: str) -> tuple[str, Collection[int]]:

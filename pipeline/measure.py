@@ -6,32 +6,22 @@ never asked twice: every evaluation is kept under a key of all that decides it.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from pipeline.subjects import placed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from evals.capability import CapabilitySpec, GuardSpec, Item
+    from evals.capability import Item
     from evals.evaluate import EvalResult
     from evals.prompts import Arm, Shots
+    from pipeline.resolved import Resolved
+    from pipeline.subjects import Split, Subject
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.rows import Row
-
-Split = Literal["train", "dev", "test"]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a capability or a guard of the spec, by its name."""
-
-    name: str
-    role: Literal["capability", "guard"]
-    spec: CapabilitySpec | GuardSpec
 
 
 @dataclass(frozen=True)
@@ -49,38 +39,7 @@ class Tuned:
     base: str | None = None
 
 
-def subjects(ws: Workspace) -> tuple[Subject, ...]:
-    """Return every capability and then every guard of the spec, in its order."""
-    capabilities = (Subject(n, "capability", s) for n, s in ws.spec.capabilities.items())
-    guards = (Subject(n, "guard", s) for n, s in ws.spec.guards.items())
-    return (*capabilities, *guards)
-
-
-def subject(ws: Workspace, name: str) -> Subject:
-    """Return the capability or guard called `name`.
-
-    Raises:
-        UserError: the spec has none of that name.
-    """
-    for candidate in subjects(ws):
-        if candidate.name == name:
-            return candidate
-    known = ", ".join(s.name for s in subjects(ws))
-    raise UserError(f"no capability or guard is called '{name}'", expected=f"one of {known}")
-
-
-@contextmanager
-def placed(what: Subject) -> Iterator[None]:
-    """Name `what` in every error that names no place of its own."""
-    try:
-        yield
-    except UserError as error:
-        section = "capabilities" if what.role == "capability" else "guards"
-        error.place(f"gapmend.yaml: {section}.{what.name}")
-        raise
-
-
-def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
+def items_of(ws: Resolved, what: Subject, split: Split) -> list[Item]:
     """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash."""
     from evals.capability import items_from_rows
 
@@ -89,20 +48,19 @@ def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
         from evals.installed import installed_items
 
         return installed_items(installed, ws.root, split, what.spec.limit)
-    return items_from_rows(rows_of(ws, ui, what, {split}), what.spec, whole=split == "train")
+    return items_from_rows(rows_of(ws, what, {split}), what.spec, whole=split == "train")
 
 
-def rows_of(ws: Workspace, ui: Ui, what: Subject, splits: set[str] | None = None) -> list[Row]:
+def rows_of(ws: Resolved, what: Subject, splits: set[str] | None = None) -> list[Row]:
     """Return the rows of the dataset of `what`; none for a task that brings its own items."""
-    from pipeline.ingest import version_of
     from registry.datasets import load_rows
 
     if what.spec.data is None:
         return []
-    return load_rows(ws.store, version_of(ws, ui, what.spec.data), splits=splits)
+    return load_rows(ws.store, ws.versions[what.spec.data], splits=splits)
 
 
-def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
+def labels_of_subject(ws: Resolved, what: Subject) -> tuple[str, ...]:
     """Return the labels of a choice: those of the spec, else every answer in its dataset."""
     from evals.capability import labels_of
 
@@ -110,10 +68,10 @@ def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
         return ()
     if isinstance(what.spec.labels, tuple):
         return what.spec.labels
-    return labels_of(what.spec, rows_of(ws, ui, what), ws.root)
+    return labels_of(what.spec, rows_of(ws, what), ws.root)
 
 
-def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Item]) -> Shots:
+def shots_of(ws: Resolved, what: Subject, arm: Arm, items: Sequence[Item]) -> Shots:
     """Return the examples that `arm` shows: from train, by hash for all, or each item its own.
 
     An lm-eval task brings its own.
@@ -122,11 +80,11 @@ def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Ite
 
     if arm.shots == 0 or what.spec.data is None:
         return ()
-    train = items_of(ws, ui, what, "train")
+    train = items_of(ws, what, "train")
     if arm.similar:
         from evals.similar import similar_shots
 
-        return similar_shots(train, items, arm, labels_of_subject(ws, ui, what))
+        return similar_shots(train, items, arm, labels_of_subject(ws, what))
     return choose_shots(train, arm, seed=0)
 
 
@@ -138,7 +96,7 @@ def zero_shot(what: Subject) -> Arm:
 
 
 def measure(
-    ws: Workspace,
+    ws: Resolved,
     ui: Ui,
     what: Subject,
     *,
@@ -167,7 +125,7 @@ def measure(
             subject=what.name,
             spec=what.spec,
             arm=arm,
-            shots=shots_of(ws, ui, what, arm, items),
+            shots=shots_of(ws, what, arm, items),
             items=items,
             split=split,
             base=ws.models.identity(base),
@@ -175,7 +133,7 @@ def measure(
             adapter_path=adapter_path(ws.store, tuned.adapter_id) if tuned else None,
             scale=tuned.scale if tuned else 1.0,
             backend=ws.models.backend(base),
-            labels=labels_of_subject(ws, ui, what),
+            labels=labels_of_subject(ws, what),
             allow_rejects=_allowed_rejects(ws, what),
         )
 

@@ -15,6 +15,7 @@ from pipeline.budget import Budget, Need, next_budget
 from pipeline.forget import forget, judge
 from pipeline.gap import gap
 from pipeline.gates import SCALES, first_scale, holds
+from pipeline.ingest import resolve
 from pipeline.measure import Tuned
 from pipeline.select import Change, select
 from pipeline.stage import StageOutput, run_stage
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.forget import ForgetReport
     from pipeline.gap import GapReport
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
@@ -109,6 +111,7 @@ def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendRepor
         adapter_id: the adapter that the first selection trained.
         selection_id: that selection.
     """
+    ws = resolve(ws, ui)
     found = gap(ws, ui)
     added: dict[str, int] = {}
     short: dict[str, int] = {}
@@ -151,7 +154,7 @@ class _Looked:
     adapter_id: str | None  # the adapter at which everything holds
 
 
-def _look(ws: Workspace, ui: Ui, state: _State) -> _Looked:
+def _look(ws: Resolved, ui: Ui, state: _State) -> _Looked:
     """Record a round: whether everything holds, at this scale or at a smaller one."""
     inputs = {
         "adapter": state.adapter_id,
@@ -174,7 +177,7 @@ def _look(ws: Workspace, ui: Ui, state: _State) -> _Looked:
     return _Looked(outcome.report(Round), used)
 
 
-def _work(ws: Workspace, ctx: StageContext, state: _State) -> StageOutput:
+def _work(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
     scale = 1.0 if state.fine else _smaller_scale(ws, ctx.ui, state)
     rows = ws.catalog.manifest(state.selection_id)["meta"]
     result = Round(
@@ -195,7 +198,7 @@ def _work(ws: Workspace, ctx: StageContext, state: _State) -> StageOutput:
     return StageOutput(asdict(result), [("adapter", _publish_scaled(ws, ctx, state, scale))])
 
 
-def _smaller_scale(ws: Workspace, ui: Ui, state: _State) -> float | None:
+def _smaller_scale(ws: Resolved, ui: Ui, state: _State) -> float | None:
     """Return the largest scale below 1 at which everything holds on dev, measuring no more.
 
     A smaller scale gives back what was lost; it closes no gap. So none is tried where a gap is
@@ -218,7 +221,7 @@ def _smaller_scale(ws: Workspace, ui: Ui, state: _State) -> float | None:
     return first_scale(SCALES[1:], fits)
 
 
-def _holds_at(ws: Workspace, ui: Ui, state: _State, scale: float, name: str) -> bool:
+def _holds_at(ws: Resolved, ui: Ui, state: _State, scale: float, name: str) -> bool:
     tuned = Tuned(state.adapter_id, scale)
     judged = judge(ws, ui, state.found, tuned, "dev", only={name})
     return holds(judged.closed.values(), judged.kept)

@@ -144,8 +144,12 @@ def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec)
     parents = [Parent(one, "adapter") for one in adapter_ids]
     if spec.weights == SEARCH:
         from pipeline.gap import dev_inputs
+        from pipeline.ingest import resolve
+        from pipeline.subjects import measured_datasets
 
-        inputs["dev"], datasets = dev_inputs(ws, ui, base)
+        ws.models.backend(base)  # first: no data is read for one that isn't there
+        resolved = resolve(ws, ui, measured_datasets(ws.spec))
+        inputs["dev"], datasets = dev_inputs(resolved, base)
         parents += datasets
     outcome = run_stage(
         ws,
@@ -224,9 +228,12 @@ def _several(
     paths = [adapter_path(ws.store, one) for one in adapter_ids]
     scores: list[dict[str, Any]] = []
     if spec.weights == SEARCH:
+        from pipeline.ingest import resolve
         from pipeline.merge_search import search
+        from pipeline.subjects import measured_datasets
 
-        spec, scores = search(ws, ctx, loaded, paths, spec)
+        resolved = resolve(ws, ctx.ui, measured_datasets(ws.spec))
+        spec, scores = search(resolved, ctx, loaded, paths, spec)
     new = ctx.workdir / "adapter"
     parents = [Parent(ctx.run_id, "run"), *(Parent(one, "adapter") for one in adapter_ids)]
     label = f"merge · {spec.method} of {len(paths)} adapters into {base}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.measure import items_of, measure, subjects
-from pipeline.workspace import Models
+from pipeline.measure import items_of, measure
+from pipeline.subjects import subjects
 from registry.identity import BaseSpec
 from registry.merge_spec import trials, weights_of
 
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
-    from pipeline.workspace import Workspace
     from registry.merge_spec import MergeSpec
     from registry.models import LoadedModel
 
@@ -24,7 +23,7 @@ _CANDIDATE = "candidate"
 
 
 def search(
-    ws: Workspace,
+    ws: Resolved,
     ctx: StageContext,
     loaded: LoadedModel,
     adapters: Sequence[Path],
@@ -63,15 +62,15 @@ def search(
     return spec.model_copy(update={"weights": best}), scores
 
 
-def _mean_score(ws: Workspace, ctx: StageContext, folder: Path, loaded: LoadedModel) -> float:
+def _mean_score(ws: Resolved, ctx: StageContext, folder: Path, loaded: LoadedModel) -> float:
     """Return the mean of the capabilities' scores on dev with the model in `folder`."""
     candidate = BaseSpec(model=str(folder), dtype=loaded.identity.dtype)
     spec = ws.spec.model_copy(update={"bases": {**ws.spec.bases, _CANDIDATE: candidate}})
-    there = replace(ws, spec=spec, models=Models(spec, ws.root))
+    there = ws.with_spec(spec)
     means = []
-    for what in subjects(there):
+    for what in subjects(there.spec):
         if what.role == "capability":
-            items = items_of(there, ctx.ui, what, "dev")
+            items = items_of(there, what, "dev")
             result = measure(there, ctx.ui, what, base=_CANDIDATE, items=items, split="dev")
             means.append(result.mean)
     return sum(means) / len(means)

@@ -15,9 +15,11 @@ from evals.gap import ClosedFinding  # noqa: TC001 - likewise
 from pipeline.forget import Judged, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.gates import Gate, gates, refusals
+from pipeline.ingest import resolve
 from pipeline.kept import CHAMPION
 from pipeline.measure import Tuned
 from pipeline.stage import StageOutput, run_stage
+from pipeline.subjects import measured_datasets
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from pipeline.forget import ForgetReport
     from pipeline.gap import GapReport
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
@@ -68,10 +71,11 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     """
     from registry.adapters import move_alias
 
-    found = gap(ws, ui)
+    resolved = resolve(ws, ui, measured_datasets(ws.spec))
+    found = gap(resolved, ui)
     check_base(ws, found.base, adapter_id)
-    dev = forget(ws, ui, Tuned(adapter_id))
-    inputs, parents = dev_inputs(ws, ui, found.base)
+    dev = forget(resolved, ui, Tuned(adapter_id))
+    inputs, parents = dev_inputs(resolved, found.base)
     tests = _versions(inputs)
     inputs |= {"adapter": adapter_id, "gap": found.gap_id, "dev": dev.forgetting_id}
     parents += [
@@ -84,7 +88,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(ws, ctx, found, dev, tests, parents),
+        lambda ctx: _work(resolved, ctx, found, dev, tests, parents),
         version=VERSION,
         parents=parents,
     )
@@ -101,7 +105,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
 
 
 def _work(
-    ws: Workspace,
+    ws: Resolved,
     ctx: StageContext,
     found: GapReport,
     dev: ForgetReport,

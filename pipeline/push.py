@@ -248,13 +248,13 @@ def _license(ws: Workspace, facts: AdapterFacts, base: str | None) -> str:
 
 
 def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, Asked]:
-    from pipeline.measure import subjects
+    from pipeline.subjects import subjects
     from registry.card import Asked
 
     measured_on = _measured_on(ws, facts)
     measured = {one.capability for one in facts.closed} | {one.guard for one in facts.kept}
     found = {}
-    for what in subjects(ws):
+    for what in subjects(ws.spec):
         if what.name in measured:
             data = what.spec.data
             version = measured_on.get(what.name)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.candidates import free_datasets
 from pipeline.choose import centred, choose_nearest
-from pipeline.measure import measure, subjects
+from pipeline.measure import measure
+from pipeline.subjects import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from pipeline.candidates import Candidates
     from pipeline.choose import Matrix
     from pipeline.gap import GapReport
-    from pipeline.measure import Subject
+    from pipeline.resolved import Resolved
+    from pipeline.subjects import Subject
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.rows import Row
@@ -61,14 +63,14 @@ def sources(ws: Workspace, found: GapReport) -> tuple[Source, ...]:
     """Return all that can be replayed: guards and met capabilities with data, free datasets."""
     kept = [
         Source(what.name, what.spec.data, what)
-        for what in subjects(ws)
+        for what in subjects(ws.spec)
         if what.spec.data and (what.role == "guard" or found.verdict(what.name) == "met")
     ]
     return (*kept, *(Source(name, name, None) for name in free_datasets(ws)))
 
 
 def passing(
-    ws: Workspace, ui: Ui, candidates: Candidates, source: Source, wanted: int
+    ws: Resolved, ui: Ui, candidates: Candidates, source: Source, wanted: int
 ) -> list[Passing]:
     """Return rows of `source` that the base gets right, in the order of their hashes.
 

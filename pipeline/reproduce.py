@@ -103,12 +103,14 @@ def _base_named(ws: Workspace, digest: str) -> str:
 
 
 def _train(ws: Workspace, ui: Ui, run: Manifest, selection: str, base: str, workdir: Path) -> Path:
+    from pipeline.ingest import resolve
     from pipeline.training.fit import fit
     from pipeline.training.spec import TrainSpec
     from pipeline.validation import lessons
 
     spec = TrainSpec.model_validate({**run["meta"]["config"], "base": base})
-    given = lessons(ws.with_spec(ws.spec.model_copy(update={"train": spec})), ui, selection)
+    by_spec = resolve(ws, ui).with_spec(ws.spec.model_copy(update={"train": spec}))
+    given = lessons(by_spec, ui, selection)
     workdir.mkdir()
     with ui.progress(f"reproduce · {base}") as bar:
         fitted = fit(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
-from pipeline.ingest import ingest
+from pipeline.ingest import ingest, ingested, resolve
 from pipeline.measure import Tuned
 from pipeline.mend import mend
 from pipeline.merge import merge
 from pipeline.promote import promote
+from pipeline.resolved import Resolved
 from pipeline.select import select
 from pipeline.stage import WouldRunError
 from pipeline.train import dry, train
@@ -71,7 +72,13 @@ class RunReport:
 
 def loop(ws: Workspace, ui: Ui) -> Iterator[Done]:
     """Go through the stages; each is done, or found in the cache, when it is yielded."""
-    yield Done("ingest", f"{len(ws.spec.datasets)} datasets", ingest(ws, ui))
+    made = ingest(ws, ui)
+    yield Done("ingest", f"{len(ws.spec.datasets)} datasets", made)
+    yield from _from_gap(Resolved.of(ws, made.versions), ui)
+
+
+def _from_gap(ws: Resolved, ui: Ui) -> Iterator[Done]:
+    """Go through the stages behind ingest, all on the versions that were found at the beginning."""
     found = gap(ws, ui)
     yield Done("gap", found.base, found)
     if not found.gaps():
@@ -108,14 +115,14 @@ def run(ws: Workspace, ui: Ui) -> RunReport:
 def plan(ws: Workspace, ui: Ui) -> list[Step]:
     """Go through the loop without running anything: what is up to date, what would run, why."""
     dry = replace(ws, dry=True)
-    steps = [_ingest_step(dry, ui, name) for name in ws.spec.datasets]
-    if any(step.state == "would run" for step in steps):
+    made, missing = ingested(dry, ui)
+    steps = [_ingest_step(name, missing.get(name)) for name in ws.spec.datasets]
+    if missing:
         return [*steps, *_after("ingest")]
     try:
-        for one in loop(dry, ui):
-            if one.stage != "ingest":
-                same = Step(one.stage, one.about, "up to date", "same inputs as before")
-                steps.append(same)
+        for one in _from_gap(Resolved.of(dry, made.versions), ui):
+            same = Step(one.stage, one.about, "up to date", "same inputs as before")
+            steps.append(same)
     except WouldRunError as error:
         # a stage may ask for an earlier one first; what would run is said under its own name
         steps.append(Step(error.stage, "", "would run", error.why))
@@ -125,11 +132,13 @@ def plan(ws: Workspace, ui: Ui) -> list[Step]:
 
 def train_selection(ws: Workspace, ui: Ui, selection_id: str | None) -> TrainReport:
     """Train on a selection: the one named, or the one that the gap leads to."""
+    ws = ws if selection_id else resolve(ws, ui)
     return train(ws, ui, _selected(ws, ui, selection_id))
 
 
 def train_dry(ws: Workspace, ui: Ui, selection_id: str | None) -> DryRun:
     """Look at a training before its first step; see `train.dry`."""
+    ws = resolve(ws, ui)
     return dry(ws, ui, _selected(ws, ui, selection_id))
 
 
@@ -155,11 +164,13 @@ def compare_on(
         variants = by_methods(ws.spec, names)
     else:
         variants = by_setting(ws.spec, sweep or "")
-    return compare(ws, ui, _selected(ws, ui, selection_id), variants)
+    resolved = resolve(ws, ui)
+    return compare(resolved, ui, _selected(resolved, ui, selection_id), variants)
 
 
 def mend_first(ws: Workspace, ui: Ui) -> MendReport:
     """Mend the adapter that the gap's selection trains."""
+    ws = resolve(ws, ui)
     selected = select(ws, ui)
     trained = train(ws, ui, selected.selection_id)
     return mend(ws, ui, trained.adapter_id, selected.selection_id)
@@ -167,16 +178,15 @@ def mend_first(ws: Workspace, ui: Ui) -> MendReport:
 
 def promote_mended(ws: Workspace, ui: Ui, adapter: str | None) -> PromoteReport:
     """Promote the adapter named, or the one that mend came to."""
+    ws = resolve(ws, ui)
     known = adapter is not None
     adapter_id = tuned(ws, adapter).adapter_id if known else mend_first(ws, ui).adapter_id
     return promote(ws, ui, adapter_id)
 
 
-def _ingest_step(dry: Workspace, ui: Ui, name: str) -> Step:
-    try:
-        ingest(dry, ui, [name])
-    except WouldRunError as error:
-        return Step("ingest", name, "would run", error.why)
+def _ingest_step(name: str, why: str | None) -> Step:
+    if why is not None:
+        return Step("ingest", name, "would run", why)
     return Step("ingest", name, "up to date", "same files as before")
 
 

@@ -11,7 +11,7 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.measure import Subject
+    from pipeline.subjects import Subject
     from pipeline.workspace import Workspace
     from registry.chat import Chat
     from registry.rows import Message, Row
@@ -88,9 +88,9 @@ class Reader:
             rows: some of it, whose answers are the labels where the spec lists none.
             base: of `base_at_hand(ws)`.
         """
-        from pipeline.measure import subjects
+        from pipeline.subjects import subjects
 
-        subject = next((one for one in subjects(ws) if one.spec.data == dataset), None)
+        subject = next((one for one in subjects(ws.spec) if one.spec.data == dataset), None)
         asked = "" if subject is None else f", with the prompt of {subject.name}"
         return cls(ws, base.chat, subject, _labels(ws, subject, rows), base.how + asked)
 

@@ -15,13 +15,15 @@ from pipeline.assemble import Assembly, Change, Part
 from pipeline.candidates import pool_of
 from pipeline.gap import dev_inputs, gap
 from pipeline.held_out import lm_eval_tasks
-from pipeline.measure import subjects
+from pipeline.ingest import resolve
 from pipeline.stage import run_stage
+from pipeline.subjects import measured_datasets
 from registry.errors import GateRefusedError
 from registry.store import Parent
 
 if TYPE_CHECKING:
     from pipeline.gap import GapReport
+    from pipeline.resolved import Resolved
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -59,18 +61,19 @@ def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
         GateRefusedError: no capability has the verdict `tune`: nothing should be trained.
         UserError: the pool has no row for a capability, or too many rows don't fit the base.
     """
-    found = gap(ws, ui)
+    resolved = resolve(ws, ui)
+    found = gap(resolved, ui)
     if not found.gaps():
         verdicts = ", ".join(f"{f.capability}: {f.verdict}" for f in found.findings)
         message = f"nothing to train: no capability has a gap that is real ({verdicts})"
         raise GateRefusedError(message)
-    inputs, parents = _inputs(ws, ui, found, change)
+    inputs, parents = _inputs(resolved, found, change)
     outcome = run_stage(
         ws,
         ui,
         STAGE,
         inputs,
-        lambda ctx: Assembly(ws, ctx, found, change).work(parents),
+        lambda ctx: Assembly(resolved, ctx, found, change).work(parents),
         version=VERSION,
         parents=parents,
         config=ws.spec.train.model_dump(mode="json"),
@@ -79,12 +82,10 @@ def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
 
 
 def _inputs(
-    ws: Workspace, ui: Ui, found: GapReport, change: Change | None
+    ws: Resolved, found: GapReport, change: Change | None
 ) -> tuple[dict[str, Any], list[Parent]]:
-    from pipeline.ingest import version_of
-
-    inputs, parents = dev_inputs(ws, ui, found.base)
-    pool = {name: version_of(ws, ui, name) for name in pool_of(ws)}
+    inputs, parents = dev_inputs(ws, found.base)
+    pool = {name: ws.versions[name] for name in pool_of(ws)}
     train = ws.spec.train
     inputs |= {
         "gap": found.gap_id,
@@ -94,7 +95,7 @@ def _inputs(
         "allow_rejects": train.allow_rejects,
         "change": asdict(change) if change else None,
     }
-    if held := _also_held_out(ws, ui):
+    if held := _also_held_out(ws):
         inputs["held_out"] = held
     known = {parent.id for parent in parents}
     parents += [Parent(found.gap_id, "gap")]
@@ -105,11 +106,9 @@ def _inputs(
     return inputs, parents
 
 
-def _also_held_out(ws: Workspace, ui: Ui) -> dict[str, str]:
+def _also_held_out(ws: Resolved) -> dict[str, str]:
     """Return what is held out beside the subjects' own datasets, where there is anything."""
-    from pipeline.ingest import version_of
-
-    measured = {what.spec.data for what in subjects(ws)}
+    measured = measured_datasets(ws.spec)
     others = [name for name in ws.spec.datasets if name not in measured]
-    found = {name: version_of(ws, ui, name) for name in others}
+    found = {name: ws.versions[name] for name in others}
     return found | {name: f"lm_eval:{task}" for name, task in lm_eval_tasks(ws).items()}

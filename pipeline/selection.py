@@ -16,8 +16,8 @@ from registry.hashing import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pipeline.resolved import Resolved
     from pipeline.training.objective import Lesson
-    from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.rows import Message, Row
     from registry.store import ObjectRef, Parent, Store
@@ -103,21 +103,21 @@ def read_selection(store: Store, selection_id: str) -> list[SelectedRow]:
     return sorted((SelectedRow(**line) for line in lines), key=lambda row: row.rank)
 
 
-def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[Lesson]:
+def training_rows(ws: Resolved, selection_id: str) -> list[Lesson]:
     """Return a selection's rows as conversations to train on, in their order.
 
     A row of a capability's or guard's own dataset is asked by its zero-shot prompt, as it is
     measured; any other row is taken as it stands.
     """
-    from pipeline.ingest import version_of
-    from pipeline.measure import labels_of_subject, subjects
+    from pipeline.measure import labels_of_subject
+    from pipeline.subjects import subjects
     from registry.datasets import load_rows
 
     selected = read_selection(ws.store, selection_id)
     wanted = {row.row_uid for row in selected}
     by_uid: dict[int, Row] = {}
     for name in ws.spec.datasets:
-        for row in load_rows(ws.store, version_of(ws, ui, name), splits={"train"}):
+        for row in load_rows(ws.store, ws.versions[name], splits={"train"}):
             if row.uid in wanted:
                 by_uid[row.uid] = row
     if gone := sorted(wanted - by_uid.keys()):
@@ -126,8 +126,8 @@ def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[Lesson]:
             fix="choose rows again: gapmend select",
         )
     labels = {
-        what.name: labels_of_subject(ws, ui, what)
-        for what in subjects(ws)
+        what.name: labels_of_subject(ws, what)
+        for what in subjects(ws.spec)
         if any(row.capability == what.name for row in selected)
     }
     return [

@@ -146,7 +146,8 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
             if done := find_outcome(ws, stage, key):
                 return done
             record = _Record(ws, stage, key, version, dict(inputs), dict(config or {}), seed)
-            outcome = _work(record, work, workdir, ui, parents)
+            with ws.catalog.together():
+                outcome = _work(record, work, workdir, ui, parents)
             shutil.rmtree(workdir, ignore_errors=True)
             return outcome
     except Timeout:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.held_out import refuse_leaks
+from pipeline.ingest import resolve
 from pipeline.stage import StageOutput, run_stage
 from pipeline.validation import lessons
 from registry.store import Parent
@@ -18,6 +19,7 @@ from registry.store import Parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
     from pipeline.training.dry_run import DryRun
     from pipeline.training.fit import FitResult
@@ -119,7 +121,7 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
             "selection": selection_id,
             "train": spec.deciding(),
         },
-        lambda ctx: _work(ws, ctx, selection_id),
+        lambda ctx: _work(resolve(ws, ctx.ui), ctx, selection_id),
         version=VERSION,
         parents=parents,
         config=spec.model_dump(mode="json"),
@@ -148,8 +150,9 @@ def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
     from pipeline.training.look import look
 
     spec = ws.spec.train
-    refuse_leaks(ws, ui, selection_id)
-    return look(ws.models.get(spec.base), lessons(ws, ui, selection_id).rows, spec)
+    resolved = resolve(ws, ui)
+    refuse_leaks(resolved, selection_id)
+    return look(ws.models.get(spec.base), lessons(resolved, ui, selection_id).rows, spec)
 
 
 def follow(ws: Workspace, ui: Ui) -> None:
@@ -164,7 +167,7 @@ def follow(ws: Workspace, ui: Ui) -> None:
     told = processes.tell(None, on_cpu=_on_cpu())
     if told is None:
         return  # it had been done before
-    given = lessons(ws, ui, told["selection"])
+    given = lessons(resolve(ws, ui), ui, told["selection"])
     loaded = ws.models.get(ws.spec.train.base)
     fit(loaded, given.rows, ws.spec.train, Path(told["workdir"]), watch=given.watch)
 
@@ -175,14 +178,14 @@ def _on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def _work(ws: Workspace, ctx: StageContext, selection_id: str) -> StageOutput:
+def _work(ws: Resolved, ctx: StageContext, selection_id: str) -> StageOutput:
     from pipeline.run_metrics import measured_steps, put_metrics, step_values
     from pipeline.training import processes
     from pipeline.training.fit import fit
     from pipeline.training.trackers import open_trackers
 
     spec = ws.spec.train
-    refuse_leaks(ws, ctx.ui, selection_id)
+    refuse_leaks(ws, selection_id)
     given = lessons(ws, ctx.ui, selection_id)
     loaded = ws.models.get(spec.base)
     if processes.count() > 1:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
 
     from evals.capability import Item
-    from pipeline.measure import Subject
+    from pipeline.resolved import Resolved
+    from pipeline.subjects import Subject
     from pipeline.training.encode import TrainingRow
     from pipeline.training.fit import Watch
     from pipeline.training.objective import Lesson
     from pipeline.training.spec import ValidationSpec
     from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
 
 _MOST_ROWS = 512  # of a dataset's dev split; a check should be short beside the steps between two
 
@@ -42,7 +42,7 @@ class Question:
     right: int
 
 
-def lessons(ws: Workspace, ui: Ui, selection_id: str) -> Lessons:
+def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
     """Return a selection's rows, without those that the run is watched by.
 
     Raises:
@@ -51,7 +51,7 @@ def lessons(ws: Workspace, ui: Ui, selection_id: str) -> Lessons:
     from pipeline.selection import read_selection, training_rows
     from pipeline.training.fit import Watch
 
-    rows = training_rows(ws, ui, selection_id)
+    rows = training_rows(ws, selection_id)
     given = ws.spec.train.validation
     if given is None:
         return Lessons(tuple(rows), None)
@@ -67,7 +67,7 @@ def lessons(ws: Workspace, ui: Ui, selection_id: str) -> Lessons:
                 expected="more rows, or train.validation.data: a dataset",
             )
     else:
-        watched = _of_dataset(ws, ui, given.data, set(hashes))
+        watched = _of_dataset(ws, given.data, set(hashes))
     return Lessons(tuple(rows), Watch(watched, _probe(ws, ui, given)))
 
 
@@ -81,16 +81,16 @@ def held_out(hashes: Sequence[str], *, share: float, seed: int) -> set[str]:
     return set(every[: min(len(every) - 1, math.ceil(share * len(every)))])
 
 
-def _of_dataset(ws: Workspace, ui: Ui, name: str, trained: set[str]) -> list[Lesson]:
-    from pipeline.ingest import version_of
-    from pipeline.measure import labels_of_subject, subjects
+def _of_dataset(ws: Resolved, name: str, trained: set[str]) -> list[Lesson]:
+    from pipeline.measure import labels_of_subject
     from pipeline.selection import render
+    from pipeline.subjects import subjects
     from registry.datasets import load_rows
 
     where = "train.validation.data"
     if name not in ws.spec.datasets:
         raise UserError(f"no dataset '{name}'", where, ", ".join(ws.spec.datasets))
-    rows = list(load_rows(ws.store, version_of(ws, ui, name), splits={"dev"}))
+    rows = list(load_rows(ws.store, ws.versions[name], splits={"dev"}))
     both = [row for row in rows if row.row_hash in trained]
     if both:
         first = both[0]
@@ -102,14 +102,14 @@ def _of_dataset(ws: Workspace, ui: Ui, name: str, trained: set[str]) -> list[Les
         )
     if not rows:
         raise UserError(f"'{name}' has no dev rows", where, "a dataset with a dev split")
-    about = next((what for what in subjects(ws) if what.spec.data == name), None)
-    labels = labels_of_subject(ws, ui, about) if about else ()
+    about = next((what for what in subjects(ws.spec) if what.spec.data == name), None)
+    labels = labels_of_subject(ws, about) if about else ()
     shown = about.name if about else name
     return [render(ws, row, shown, labels=labels) for row in rows[:_MOST_ROWS]]
 
 
 def _probe(
-    ws: Workspace, ui: Ui, given: ValidationSpec
+    ws: Resolved, ui: Ui, given: ValidationSpec
 ) -> Callable[[torch.nn.Module], float] | None:
     if not given.probe_items:
         return None
@@ -130,18 +130,19 @@ def _probe(
     return ask
 
 
-def questions(ws: Workspace, ui: Ui, count: int) -> list[Question]:
+def questions(ws: Resolved, ui: Ui, count: int) -> list[Question]:
     """Return dev items of the tuned capabilities with choices, as many of each as of the others."""
     from pipeline.gap import gap
-    from pipeline.measure import items_of, labels_of_subject, subject
+    from pipeline.measure import items_of, labels_of_subject
+    from pipeline.subjects import subject
 
-    tuned = [subject(ws, name) for name in sorted(gap(ws, ui).gaps())]
+    tuned = [subject(ws.spec, name) for name in sorted(gap(ws, ui).gaps())]
     tuned = [what for what in tuned if what.spec.data and what.spec.answer == "choice"]
     each = math.ceil(count / max(1, len(tuned)))
     found: list[Question] = []
     for what in tuned:
-        labels = labels_of_subject(ws, ui, what)
-        for item in items_of(ws, ui, what, "dev")[:each]:
+        labels = labels_of_subject(ws, what)
+        for item in items_of(ws, what, "dev")[:each]:
             choices = item.labels or labels
             if item.expected in choices:
                 rows = tuple(_answered(what, item, one, labels) for one in choices)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from pipeline.kept import STATE_FOLDER, Kept, find
@@ -120,8 +120,7 @@ class Workspace(Kept):
 
     def with_spec(self, spec: Spec) -> Self:
         """Return the same workspace by another spec, which is written nowhere."""
-        models = Models(spec, self.root)
-        return type(self)(self.root, self.store, self.catalog, spec, models, dry=self.dry)
+        return replace(self, spec=spec, models=Models(spec, self.root))
 
     @classmethod
     def open(cls, root: Path) -> Self:

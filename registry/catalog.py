@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,8 @@ class _AnyTarget:
 ANY = _AnyTarget()
 _AT_ONCE = 500  # manifests in memory while all of a kind are read
 _NEWEST = "ORDER BY created_at DESC, id DESC LIMIT 1"
+# What waits for a commit is whole on the disk, and found again after a kill; others see it later.
+_MOST_WAIT_S = 300
 
 
 class Catalog:
@@ -47,6 +51,12 @@ class Catalog:
         """
         self.root = Path(root)
         self.wait_s = wait_s
+        # id -> kind of what this process knows to be committed: it stays so, for everybody. What is
+        # said of it is in the store, and read there.
+        self._acknowledged: dict[str, str] = {}
+        self._waiting: list[ObjectRef] = []
+        self._together = 0
+        self._since = 0.0
 
     def commit(self, refs: Sequence[ObjectRef]) -> None:
         """Acknowledge objects, all or none; on return they survive a crash.
@@ -59,6 +69,7 @@ class Catalog:
                 nor among `refs`.
             UserError: when the catalog is held by another program, or the disk is full.
         """
+        refs = [*self._waiting, *refs]
         manifests = [_checked_manifest(ref) for ref in refs]
         store = Store(self.root)
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
@@ -67,6 +78,38 @@ class Catalog:
                 if ref.id not in known and _was_put_before(ref, manifest):
                     manifests[position] = store.adopt(ref)
             _insert(connection, manifests)
+        self._acknowledged |= {ref.id: ref.kind for ref in refs}
+        self._waiting.clear()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what is committed `soon` in the body wait for a commit, at the latest for its end."""
+        self._together += 1
+        try:
+            yield
+        finally:
+            self._together -= 1
+            if self._waiting and not self._together:
+                try:
+                    self.commit([])
+                finally:
+                    self._waiting.clear()
+
+    def commit_soon(self, ref: ObjectRef) -> None:
+        """Commit an object with the next ones, in one transaction, or at once; see `together`.
+
+        It is on the disk, whole: who is killed before finds it there and commits it then.
+        """
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(ref)
+        if not self._together or time.monotonic() - self._since > _MOST_WAIT_S:
+            self.commit([])
+
+    def knows(self, ref: ObjectRef) -> bool:
+        """Whether an object is committed, or waits for it; see `commit_soon`."""
+        waits = any(one.id == ref.id for one in self._waiting)
+        return waits or self._by_id(ref.kind, ref.id) is not None
 
     def find(self, kind: str, **values: Any) -> Manifest | None:
         """Newest committed object of a kind whose identity or meta has all these values."""
@@ -81,7 +124,7 @@ class Catalog:
 
     def find_run(self, stage: str, key: str) -> Manifest | None:
         """The committed run of a stage under a key, if that has succeeded before."""
-        return self._by_id(digest({"kind": "run", "identity": {"stage": stage, "key": key}}))
+        return self._by_id("run", digest({"kind": "run", "identity": {"stage": stage, "key": key}}))
 
     def manifest(self, id_or_prefix: str) -> Manifest:
         """Manifest of the committed object whose id starts so.
@@ -89,13 +132,24 @@ class Catalog:
         Raises:
             UserError: when there is none, or more than one.
         """
+        if found := self._read(id_or_prefix):
+            return found
         with self.reading() as connection:
             object_id = derive.resolve(connection, id_or_prefix)
-            return _manifests(connection, "id = ?", [object_id])[0]
+            manifest = _manifests(connection, "id = ?", [object_id])[0]
+        self._acknowledged[manifest["id"]] = manifest["kind"]
+        return manifest
 
     def committed(self, kind: str) -> list[Manifest]:
         """Manifests of a kind's committed objects, oldest first."""
-        return self._manifests("kind = ? ORDER BY created_at, id", [kind])
+        return self.committed_of(kind)[kind]
+
+    def committed_of(self, *kinds: str) -> dict[str, list[Manifest]]:
+        """Manifests of the committed objects of several kinds at one moment, oldest first."""
+        found: dict[str, list[Manifest]] = {kind: [] for kind in kinds}
+        for manifest in self._manifests("kind IN ? ORDER BY created_at, id", [kinds]):
+            found[manifest["kind"]].append(manifest)
+        return found
 
     def each(self, kind: str) -> Iterator[Manifest]:
         """Manifests of a kind's committed objects, oldest first, a few hundred in memory at a time.
@@ -208,9 +262,26 @@ class Catalog:
         with self.reading() as connection:
             return derive.alias_state(connection, name)[0]
 
-    def _by_id(self, object_id: str) -> Manifest | None:
-        found = self._manifests("id = ?", [object_id])
-        return found[0] if found else None
+    def _by_id(self, kind: str, object_id: str) -> Manifest | None:
+        if found := self._read(object_id):
+            return found
+        if not (self.root / "objects" / kind / object_id).is_dir():
+            return None  # what is committed was put before
+        manifests = self._manifests("id = ?", [object_id])
+        if not manifests:
+            return None
+        self._acknowledged[object_id] = kind
+        return manifests[0]
+
+    def _read(self, object_id: str) -> Manifest | None:
+        """Return from the store what is said of an object that is known to be committed."""
+        kind = self._acknowledged.get(object_id)
+        if kind is None:
+            return None
+        try:
+            return read_manifest(self.root / "objects" / kind / object_id)
+        except StoreError:  # lost: the catalog has a copy
+            return None
 
     def _manifests(self, condition: str, parameters: Sequence[Value]) -> list[Manifest]:
         with self.reading() as connection:

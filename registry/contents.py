@@ -13,6 +13,7 @@ from registry.hash_index import HashIndex, as_texts, hashes_of
 from registry.rows import content_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from registry.hash_index import Hashes
     from registry.row_index import RowIndex
     from registry.splits import Numbers
-    from registry.store import ObjectRef, Store
+    from registry.store import Manifest, ObjectRef, Store
 
 SCHEMA = 1
 """Of rows and refs; part of every version's id."""
@@ -94,8 +95,10 @@ class Known:
         self.newest = (rows_id,)
 
 
-def known_contents(store: Store, catalog: Catalog, version: RowIndex | None = None) -> Known:
-    """Return where each content is, over every committed `rows` object.
+def known_contents(
+    store: Store, rows: Iterable[Manifest], version: RowIndex | None = None
+) -> Known:
+    """Return where each content is, over these `rows` objects.
 
     Those that have nothing but what is in `version` aren't read.
     """
@@ -103,7 +106,7 @@ def known_contents(store: Store, catalog: Catalog, version: RowIndex | None = No
     import pyarrow.parquet as pq
 
     known = Known(version)
-    for manifest in catalog.committed("rows"):
+    for manifest in rows:
         if version is not None and manifest["id"] in version.facts.contents:
             continue
         path = store.get("rows", manifest["id"]).path / "rows.parquet"
@@ -128,11 +131,20 @@ class _Waiting:
 class ContentWriter:
     """Writes new contents to a draft's `rows.parquet`; used as a context manager."""
 
-    def __init__(self, store: Store, catalog: Catalog, version: RowIndex | None = None) -> None:
-        """Find out what is known, in `version` and beside it; nothing is made until one is new."""
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        rows: Iterable[Manifest],
+        version: RowIndex | None = None,
+    ) -> None:
+        """Find out what is known, in `version` and beside it; nothing is made until one is new.
+
+        `rows` are the manifests of all committed `rows` objects.
+        """
         self._store = store
         self._catalog = catalog
-        self.known = known_contents(store, catalog, version)
+        self.known = known_contents(store, rows, version)
         self._first = self._last = -1  # uids
         self._rows = 0
         self._waiting: list[_Waiting] = []

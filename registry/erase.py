@@ -24,10 +24,11 @@ from registry.redact import Gone, other_clusters, redact
 from registry.store import Parent, Store, read_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from registry.catalog import Catalog
+    from registry.store import Manifest
 
 LOCK = "erase.lock"
 # What the rows say, and whether a row that is left says it too. Texts are compared by their MD5:
@@ -152,7 +153,7 @@ def erase_again(store: Store, catalog: Catalog) -> int:
     erasures = catalog.committed(KIND)
     if not erasures:
         return 0
-    gone = _late(store, catalog, since := min(one["meta"]["began"] for one in erasures))
+    gone = _late(store, erasures, since := min(one["meta"]["began"] for one in erasures))
     if gone is None:
         return 0
     erasure = erasures[-1]["id"]
@@ -239,9 +240,9 @@ def _committed(catalog: Catalog) -> set[str]:
         return {row[0] for row in connection.execute("SELECT id FROM catalog.objects").fetchall()}
 
 
-def _late(store: Store, catalog: Catalog, since: str) -> Gone | None:
+def _late(store: Store, erasures: Sequence[Manifest], since: str) -> Gone | None:
     """Return the erased rows that stand in objects made since; None when none does."""
-    erased = erased_rows(store, catalog)
+    erased = erased_rows(store, erasures)
     uids: set[int] = set()
     hashes: set[str] = set()
     for folder in store.folders():

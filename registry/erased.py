@@ -60,15 +60,13 @@ def store_key(erasures: Sequence[Manifest]) -> bytes:
     return secrets.token_bytes(_KEY_BYTES)
 
 
-def erased_rows(store: Store, catalog: Catalog, *, since: Sequence[str] = ()) -> ErasedRows:
-    """Return the rows that were erased from a store, by all erasures or by these alone."""
+def erased_rows(store: Store, erasures: Sequence[Manifest]) -> ErasedRows:
+    """Return the rows that were erased from a store by these erasures."""
     import pyarrow.parquet as pq
 
     known: dict[bytes, set[bytes]] = {}
     uids: set[int] = set()
-    for manifest in catalog.committed(KIND):
-        if since and manifest["id"] not in since:
-            continue
+    for manifest in erasures:
         with pq.ParquetFile(store.get(KIND, manifest["id"]).path / FILE) as file:
             columns = file.read().to_pydict()
         known.setdefault(bytes.fromhex(manifest["identity"]["key"]), set()).update(
@@ -109,17 +107,21 @@ def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest]
     return [one for one in catalog.committed(KIND) if one["id"] in ids] if ids else []
 
 
-def erased_of_dataset(catalog: Catalog, name: str) -> list[str]:
-    """Return the ids of the erasures that took rows out of a version of the dataset `name`.
+def erased_by_dataset(catalog: Catalog) -> dict[str, list[str]]:
+    """Return dataset -> ids of the erasures that took rows out of a version of it, in order.
 
-    They are part of what decides its next version.
+    They are part of what decides its next version. Datasets without any are left out.
     """
-    if not catalog.committed(KIND):
-        return []
-    versions = [
-        one["id"] for one in catalog.committed("dataset_version") if one["meta"]["name"] == name
-    ]
-    return sorted(str(one["id"]) for one in erasures_from(catalog, versions))
+    erasures = catalog.committed(KIND)
+    if not erasures:
+        return {}
+    names = {one["id"]: one["meta"]["name"] for one in catalog.committed("dataset_version")}
+    found: dict[str, set[str]] = {}
+    for erasure in erasures:
+        for parent in erasure["parents"]:
+            if parent["role"] == REDACTED and parent["id"] in names:
+                found.setdefault(names[parent["id"]], set()).add(erasure["id"])
+    return {name: sorted(ids) for name, ids in found.items()}
 
 
 def why_not_reproducible(catalog: Catalog, selection_id: str) -> str | None:

@@ -12,6 +12,7 @@ from registry.appended_version import write_appended
 from registry.collect import Collector, check_rejects, collect
 from registry.contents import ContentWriter
 from registry.duplicates import clusters
+from registry.erased import erased_rows
 from registry.errors import UserError
 from registry.placements import committed_placements
 from registry.row_index import Gone, IndexFacts, add_part, publish
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from registry.hash_index import Hashes, HashIndex
     from registry.placements import Placements
     from registry.splits import Assignment, Groups
-    from registry.store import Store
+    from registry.store import Manifest, Store
     from registry.versions import Written
 
 _BESIDE = ("meta", "text")
@@ -47,6 +48,8 @@ class Wanted:
         labels: the answers that are allowed; None allows any.
         earlier: ids of the dataset's committed versions, oldest first.
         key: what stands for all of it, the files' hashes too.
+        rows: every committed `rows` object.
+        erasures: every committed erasure, whose rows are not taken in.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Wanted:
     labels: Collection[str] | None
     earlier: Sequence[str]
     key: str
+    rows: Sequence[Manifest]
+    erasures: Sequence[Manifest]
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ def make_version(
     with (
         store.draft() as scratch,
         Spool(scratch / "beside.arrow", _BESIDE) as spool,
-        ContentWriter(store, catalog) as writer,
+        ContentWriter(store, catalog, wanted.rows) as writer,
     ):
-        collector = WithholdingCollector(store, catalog, writer, spool)
+        erased = erased_rows(store, wanted.erasures)
+        collector = WithholdingCollector(erased, writer, spool)
         found = collect(wanted.files, wanted.labels, collector, advance)
         check_rejects(found, spec.allow_rejects, name)
         if not len(found):
@@ -126,7 +132,7 @@ def append_version(
     with (
         store.draft() as scratch,
         Spool(scratch / "beside.arrow", _BESIDE) as spool,
-        ContentWriter(store, catalog, before.index) as writer,
+        ContentWriter(store, catalog, wanted.rows, before.index) as writer,
     ):
         found = collect(files, wanted.labels, Collector(writer, spool), advance)
         was = before.manifest["meta"]

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from registry.duplicates import near_pairs
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -130,6 +128,8 @@ class HeldOut:
 
     def near(self, questions: Sequence[str]) -> dict[int, list[int]]:
         """Return the items that ask nearly the same, by the positions of the questions."""
+        from registry.duplicates import near_pairs
+
         corpus, asked = list(self._questions), [text for text in questions if text.strip()]
         if not corpus or not asked:
             return {}

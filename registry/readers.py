@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from registry.compressed import PACKED
 from registry.errors import UserError
-from registry.line_blocks import read_blocks
 from registry.readers_arrow import arrow_columns, read_arrow
 from registry.readers_parquet import parquet_columns, read_parquet
 from registry.readers_text import csv_columns, read_csv, read_json, read_jsonl, read_txt
@@ -74,6 +73,8 @@ def read_lines(path: Path) -> Iterator[Block] | None:
 
 
 def _blocks(path: Path) -> Iterator[Block]:
+    from registry.line_blocks import read_blocks  # with numpy, which a plan does without
+
     with _told(path):
         yield from read_blocks(path)
 

@@ -10,6 +10,7 @@ from registry.chunks import Usable, table_of
 from registry.collect import Collector
 from registry.contents import ContentWriter
 from registry.datasets import DatasetSpec
+from registry.erased import KIND as ERASURE
 from registry.erased import erased_rows
 from registry.errors import UserError
 from registry.refs import read_refs, refs_paths
@@ -73,12 +74,14 @@ def take_rows(
         UserError: a row that isn't what it says, or a file that is no such Parquet.
     """
     rows = read_rows(folder, where)
-    if gone := sum(erased_rows(store, catalog).among(str(line["row_hash"]) for line, _ in rows)):
+    there = catalog.committed_of("rows", ERASURE)
+    erased = erased_rows(store, there[ERASURE])
+    if gone := sum(erased.among(str(line["row_hash"]) for line, _ in rows)):
         raise UserError(f"{gone} of its rows were erased from this store on purpose", where)
     with (
         store.draft() as scratch,
         Spool(scratch / "beside.arrow", ("meta", "text")) as spool,
-        ContentWriter(store, catalog) as writer,
+        ContentWriter(store, catalog, there["rows"]) as writer,
     ):
         collector = Collector(writer, spool)
         files: dict[tuple[str, str], int] = {}

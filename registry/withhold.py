@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.collect import Collector
-from registry.erased import erased_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,20 +14,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from registry.catalog import Catalog
     from registry.contents import ContentWriter
+    from registry.erased import ErasedRows
     from registry.splits import Numbers
     from registry.spool import Spool
-    from registry.store import Store
 
 
 class WithholdingCollector(Collector):
     """A collector that passes over erased rows and counts how often it met one."""
 
-    def __init__(self, store: Store, catalog: Catalog, writer: ContentWriter, spool: Spool) -> None:
-        """Read which rows were erased; the rest is as in `Collector`."""
+    def __init__(self, erased: ErasedRows, writer: ContentWriter, spool: Spool) -> None:
+        """Remember which rows were erased; the rest is as in `Collector`."""
         super().__init__(writer, spool)
-        self._erased = erased_rows(store, catalog)
+        self._erased = erased
         self.withheld = 0
 
     def add(

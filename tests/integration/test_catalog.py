@@ -16,7 +16,7 @@ from registry.index import AdapterPage, adapters, alias_history
 from registry.lineage import lineage
 from registry.rebuild import rebuild
 from registry.statement import Value, fill
-from registry.store import ObjectRef, Parent, Store
+from registry.store import ObjectRef, Parent, Store, write_manifest
 
 
 @pytest.fixture
@@ -66,6 +66,64 @@ def test_runs_are_found_by_stage_and_key(store: Store, catalog: Catalog) -> None
     assert found is not None
     assert found["meta"]["status"] == "done"
     assert catalog.find_run("train", "other") is None
+
+
+def test_what_is_committed_soon_waits_for_the_next_transaction(
+    store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Catalog(store.root, wait_s=5)
+    alone, *rest = (made(store, number) for number in range(5))
+    catalog.commit_soon(alone)
+    assert other.committed("made") == [store.manifest(alone)]
+    with catalog.together():
+        catalog.commit_soon(rest[0])
+        assert catalog.knows(rest[0])
+        assert not other.knows(rest[0])
+        catalog.commit([made(store, 9, Parent(rest[0].id, "part"))])
+        assert other.knows(rest[0])
+        catalog.commit_soon(rest[1])
+    assert other.knows(rest[1])
+
+    def fail() -> None:
+        with catalog.together():
+            catalog.commit_soon(rest[2])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert other.knows(rest[2])
+    monkeypatch.setattr(registry.catalog, "_MOST_WAIT_S", -1)
+    with catalog.together():
+        catalog.commit_soon(rest[3])
+        assert other.knows(rest[3])
+
+
+def test_what_is_known_to_be_committed_is_read_from_the_store(
+    store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    attached = attach._attached
+    monkeypatch.setattr(
+        attach, "_attached", lambda *a, **named: (opened.append(a), attached(*a, **named))[1]
+    )
+    ref = store.put("run", None, identity={"stage": "train", "key": "k"}, meta={"n": 1})
+    assert catalog.find_run("train", "other") is None  # nothing of it is in the store
+    assert not opened
+    assert catalog.find_run("train", "k") is None  # put, and not committed
+    Catalog(store.root).commit([ref])  # by another process
+    for _ in range(3):
+        assert catalog.find_run("train", "k") == store.manifest(ref)
+        assert catalog.manifest(ref.id) == store.manifest(ref)
+    assert len(opened) == 3
+    said = store.manifest(ref) | {"meta": store.manifest(ref)["meta"] | {"n": 2}}
+    with store.draft() as draft:  # as an erasure puts another manifest in its place
+        write_manifest(draft, said)
+        (draft / "manifest.json").replace(ref.path / "manifest.json")
+    assert catalog.manifest(ref.id) == said
+    (ref.path / "manifest.json").unlink()
+    found = catalog.find_run("train", "k")
+    assert found is not None
+    assert found["meta"]["n"] == 1  # lost: the catalog has it still
 
 
 def test_prefixes(store: Store, catalog: Catalog) -> None:

@@ -21,7 +21,7 @@ from pipeline.erase import EraseReport, erase
 from pipeline.forget import forget
 from pipeline.gap import gap
 from pipeline.gc import GcReport, gc
-from pipeline.ingest import ingest
+from pipeline.ingest import ingest, resolve
 from pipeline.measure import Tuned
 from pipeline.merge import merge
 from pipeline.push import _dataset_parcel
@@ -335,7 +335,7 @@ def test_the_same_files_do_not_bring_the_rows_back(erased, capsys) -> None:
     assert selected.selection_id != erased.selection
     uids = set(erased.done.reach.uids)
     with pytest.raises(UserError, match="selected rows are not there any more"):
-        training_rows(ws, ui, erased.selection)
+        training_rows(resolve(ws, ui), erased.selection)
     assert not uids & {row.row_uid for row in read_selection(ws.store, selected.selection_id)}
     assert find(ws.state, CANARY) == set()
     assert fsck(ws.store, ws.catalog).findings == ()

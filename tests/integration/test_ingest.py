@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.ingest import ingest, version_of
+from pipeline.ingest import ingest, resolve
 from pipeline.stage import WouldRunError
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
@@ -69,6 +69,10 @@ def workspace(
     return Workspace.open(folder)
 
 
+def version_of(ws: Workspace, ui: Ui) -> str:
+    return resolve(ws, ui).versions["rows"]
+
+
 def write(folder: Path, name: str, body: str | bytes) -> None:
     folder.mkdir(exist_ok=True, parents=True)
     data = body.encode() if isinstance(body, str) else body
@@ -88,7 +92,7 @@ def test_rows_come_back_with_file_line_licence_and_the_other_columns(tmp_path: P
     body = 'text,label,lang\n"two\nlines",a,de\nüñ 漢字 🙂,b,\n'
     tmp_path.joinpath("rows.csv").write_text(body)
     ws = workspace(tmp_path)
-    rows = load_rows(ws.store, version_of(ws, ui, "rows"))
+    rows = load_rows(ws.store, version_of(ws, ui))
     assert [(r.uid, r.source_file, r.source_line) for r in rows] == [
         (0, "rows.csv", 2),
         (1, "rows.csv", 4),
@@ -110,9 +114,9 @@ def test_the_version_id_is_the_same_in_any_folder_with_any_uids(tmp_path: Path, 
     other = "  other:\n    path: other.csv\n    columns: {input: text, output: label}\n"
     two = workspace(tmp_path / "two", extra=other)
     ingest(two, ui, ["other"])
-    assert version_of(one, ui, "rows") == version_of(two, ui, "rows")
-    uids = {row.row_hash: row.uid for row in load_rows(one.store, version_of(one, ui, "rows"))}
-    ours = {row.row_hash: row.uid for row in load_rows(two.store, version_of(two, ui, "rows"))}
+    assert version_of(one, ui) == version_of(two, ui)
+    uids = {row.row_hash: row.uid for row in load_rows(one.store, version_of(one, ui))}
+    ours = {row.row_hash: row.uid for row in load_rows(two.store, version_of(two, ui))}
     assert uids.keys() == ours.keys()
     assert uids != ours
 
@@ -120,10 +124,10 @@ def test_the_version_id_is_the_same_in_any_folder_with_any_uids(tmp_path: Path, 
 def test_a_known_row_keeps_its_uid_and_an_append_shares_the_old_rows(tmp_path: Path, ui) -> None:
     write(tmp_path, "rows.csv", lines(*range(40)))
     ws = workspace(tmp_path)
-    first = version_of(ws, ui, "rows")
+    first = version_of(ws, ui)
     before = {row.row_hash: row for row in load_rows(ws.store, first)}
     write(tmp_path, "rows.csv", lines(*range(100, 104), *range(40)))
-    second = version_of(ws, ui, "rows")
+    second = version_of(ws, ui)
     after = {row.row_hash: row for row in load_rows(ws.store, second)}
     assert len(after) == 44
     assert {h: (after[h].uid, after[h].split) for h in before} == {
@@ -171,7 +175,7 @@ def test_no_near_duplicates_straddle_the_carved_splits(tmp_path: Path, ui) -> No
     variants = [f"{sentence(n)} {end}" for n in range(40) for end in ("", "now")]
     write(tmp_path, "rows.csv", "".join(f"{text},a\n" for text in variants))
     ws = workspace(tmp_path, extra="    split: {dev: 0.3, test: 0.3}")
-    split = splits_of(ws, version_of(ws, ui, "rows"))
+    split = splits_of(ws, version_of(ws, ui))
     texts = list(split)
     pairs = [p for p in near_pairs(texts, texts) if p.left < p.right]
     assert pairs  # the rows are such that a random split would leak
@@ -247,9 +251,9 @@ def test_asking_again_is_a_cache_hit_until_a_file_or_the_spec_changes(tmp_path: 
 def test_a_changed_column_beside_the_answer_is_another_version(tmp_path: Path, ui) -> None:
     tmp_path.joinpath("rows.csv").write_text("text,label,hint\nq,a,one\n")
     ws = workspace(tmp_path)
-    first = version_of(ws, ui, "rows")
+    first = version_of(ws, ui)
     tmp_path.joinpath("rows.csv").write_text("text,label,hint\nq,a,two\n")
-    second = version_of(ws, ui, "rows")
+    second = version_of(ws, ui)
     assert second != first
     assert [json.loads(r.meta) for r in load_rows(ws.store, second)] == [{"hint": "two"}]
 
@@ -267,7 +271,7 @@ def test_killed_between_put_and_commit_the_next_call_finishes_consistently(
             ingest(ws, ui, ["rows"])
     assert ws.catalog.committed("dataset_version") == []
     ingest(ws, ui, ["other"])  # takes uids meanwhile
-    version = version_of(ws, ui, "rows")
+    version = version_of(ws, ui)
     rows = load_rows(ws.store, version)
     assert {row.messages[0].content for row in rows} == {sentence(n) for n in range(30)}
     seen = ws.catalog.query("select count(*) from rows where version_id = ?", [version])

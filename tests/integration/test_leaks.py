@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.candidates import Candidates
-from pipeline.ingest import version_of
+from pipeline.ingest import resolve
 from pipeline.leaks import LeaksReport, leaks
 from pipeline.selection import SelectedRow, put_selection
 from pipeline.train import train
@@ -89,7 +89,7 @@ def pairs(report: LeaksReport) -> list[tuple[str, str, int, int, int, bool]]:
 
 def chosen(ws: Workspace, ui: Ui, *texts: str, dataset: str = "bank") -> str:
     """Put and commit a selection of these rows."""
-    version = version_of(ws, ui, dataset)
+    version = resolve(ws, ui, [dataset]).versions[dataset]
     rows = {row.messages[0].content: row for row in load_rows(ws.store, version)}
     picked = [
         SelectedRow(rows[text].uid, rows[text].row_hash, "intent", "gap", 0.5, rank, None)
@@ -154,7 +154,8 @@ def test_select_passes_over_what_any_dataset_or_task_measures_by(root: Path, ui:
     (root / "docs.jsonl").write_text(json.dumps({"question": f"So, {FEE}", "answer": "x"}) + "\n")
     (root / "mine.yaml").write_text(TASK % (root / "docs.jsonl"))
     guard = "guards: {reading: {lm_eval: mine.yaml, allow_code: true}}"
-    candidates = Candidates(workspace(root, more=MORE, guards=guard), ui, {"bank": 100})
+    ws = resolve(workspace(root, more=MORE, guards=guard), ui)
+    candidates = Candidates(ws, {"bank": 100})
     left = {row.messages[0].content for row in candidates.rows("bank")}
     assert len(left) == 30
     assert left.isdisjoint({CARD, FEE, TRIP})
@@ -177,7 +178,7 @@ def test_rows_of_a_selection_and_of_an_adapter(root: Path, ui: Ui) -> None:
     of_adapter = leaks(ws, ui, "champion")
     assert pairs(of_adapter) == [(f"adapter {adapter.id[:12]}", "other test", 1, 0, 0, True)]
     with pytest.raises(UserError, match="is a dataset_version; expected a selection or an adapter"):
-        leaks(ws, ui, version_of(ws, ui, "bank"))
+        leaks(ws, ui, resolve(ws, ui).versions["bank"])
 
 
 @pytest.mark.parametrize(

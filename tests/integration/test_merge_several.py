@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from pipeline.ingest import resolve
 from pipeline.merge import merge
 from pipeline.merge_search import search
 from pipeline.report_merge import merge_tables
@@ -460,7 +461,9 @@ def test_the_stage_searches_weights_and_keeps_model_and_adapter_with_their_paren
     loaded, paths = ws.models.get("tiny"), [adapter_path(ws.store, one) for one in (one, two)]
     before = len(ws.catalog.committed("eval"))
     ctx = StageContext("", tmp_path / "work", ui)
-    spec, scores = search(ws, ctx, loaded, paths, MergeSpec(method="linear", weights="search"))
+    spec, scores = search(
+        resolve(ws, ui), ctx, loaded, paths, MergeSpec(method="linear", weights="search")
+    )
     assert spec.weights == tuple(made.weights)
     assert scores == list(made.scores)
     assert len(ws.catalog.committed("eval")) == before == 3

@@ -10,8 +10,9 @@ import itertools
 import json
 import random
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,18 +20,26 @@ from pipeline.budget import LABEL_FLOOR
 from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
 from pipeline.gates import SCALES
-from pipeline.measure import Tuned, items_of, measure, subject
+from pipeline.ingest import resolve
+from pipeline.measure import Tuned, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
+from pipeline.run import plan, run
 from pipeline.select import SelectReport, select
 from pipeline.selection import read_selection, training_rows
+from pipeline.subjects import subject
 from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
+from registry import attach, datasets
 from registry.datasets import load_rows
 from registry.errors import GateRefusedError, UserError
 from tests import tiny_models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -95,17 +104,63 @@ class Loop:
     mended: MendReport
     promoted: PromoteReport
     merged: MergeReport
+    asked: Counter[str]
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count how often the catalog is opened, and how often a dataset's files are looked at."""
+    asked: Counter[str] = Counter()
+
+    def counting(name: str, real: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            asked[name] += 1
+            return real(*given, **named)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attach, "_attached", counting("opened", attach._attached))
+        patch.setattr(datasets, "source_files", counting("resolved", datasets.source_files))
+        yield asked
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory) -> Loop:
-    ws, ui = make_workspace(tmp_path_factory.mktemp("loop")), Ui()
-    found = gap(ws, ui)
-    selected = select(ws, ui)
-    trained = train(ws, ui, selected.selection_id)
-    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
-    promoted = promote(ws, ui, mended.adapter_id)
-    return Loop(ws, found, selected, trained, mended, promoted, merge(ws, ui, mended.adapter_id))
+    ws, ui = make_workspace(tmp_path_factory.mktemp("loop")), Ui(as_json=True)
+    with counted() as asked:
+        report = run(ws, ui)
+    done = {one.stage: one.report for one in report.done}
+    return Loop(
+        ws,
+        done["gap"],
+        done["select"],
+        done["train"],
+        done["mend"],
+        done["promote"],
+        merge(ws, ui, done["mend"].adapter_id),
+        asked,
+    )
+
+
+def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop) -> None:
+    runs = [run for run in loop.ws.catalog.committed("run") if run["meta"]["stage"] != "merge"]
+    evals = len(loop.ws.catalog.committed("eval"))
+    assert loop.asked["resolved"] == len(loop.ws.spec.datasets) == 2
+    # A transaction for each run; an ingest also reads what is there, and takes its uids.
+    fewest = len(runs) + 2 * 2
+    assert evals > 10
+    assert fewest < loop.asked["opened"] <= fewest + 8  # a champion's alias, the closing questions
+
+
+def test_a_plan_asks_for_each_run_once(loop) -> None:
+    ws = Workspace.open(loop.ws.root)
+    with counted() as asked:
+        steps = plan(ws, Ui())
+    runs = len(ws.catalog.committed("run"))
+    assert {step.state for step in steps} == {"up to date"}
+    assert asked["resolved"] == 2
+    assert 0 < asked["opened"] <= runs + 8
 
 
 def test_the_selection_is_what_the_budget_says(loop) -> None:
@@ -117,7 +172,7 @@ def test_the_selection_is_what_the_budget_says(loop) -> None:
     spread = [row.rank for row in rows if row.reason == "replay"]
     assert max(b - a for a, b in itertools.pairwise(spread)) <= 6  # not appended
     assert all(row.score is not None for row in rows if row.reason == "gap")
-    lessons = training_rows(loop.ws, Ui(), loop.selected.selection_id)
+    lessons = training_rows(resolve(loop.ws, Ui()), loop.selected.selection_id)
     said = Counter(lesson.messages[-1]["content"] for lesson in lessons)
     assert min(said["positive"], said["negative"]) >= int(48 * LABEL_FLOOR / 2)
     for lesson in lessons:
@@ -136,14 +191,15 @@ def test_nothing_of_dev_or_test_is_selected(loop) -> None:
 
 
 def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
-    ws, ui = loop.ws, Ui()
-    what = subject(ws, "colour")
+    ui = Ui()
+    ws = resolve(loop.ws, ui)
+    what = subject(ws.spec, "colour")
     uids = {r.row_uid for r in read_selection(ws.store, loop.selected.selection_id)}
-    items = [item for item in items_of(ws, ui, what, "train") if item.uid in uids]
+    items = [item for item in items_of(ws, what, "train") if item.uid in uids]
     assert len(items) == 12
     result = measure(ws, ui, what, base="tiny", items=items, split="train")
     assert [sample.score for sample in result.samples] == [1.0] * 12
-    everything = items_of(ws, ui, what, "train")
+    everything = items_of(ws, what, "train")
     assert measure(ws, ui, what, base="tiny", items=everything, split="train").mean < 0.9
 
 
@@ -246,7 +302,8 @@ def test_everything_is_found_again(loop) -> None:
 
 
 def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) -> None:
-    ws, ui, adapter = loop.ws, Ui(), loop.trained.adapter_id
+    ui, adapter = Ui(), loop.trained.adapter_id
+    ws = resolve(loop.ws, ui)
 
     def worst(scale: float) -> float:
         judged = judge(ws, ui, loop.found, Tuned(adapter, scale), "dev", only={"colour"})
@@ -269,8 +326,8 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     assert scale in SCALES[1:]
     assert looked.adapter_id not in {None, adapter}
     assert ws.catalog.manifest(looked.adapter_id)["meta"]["scale"] == scale
-    what = subject(ws, "colour")
-    items = items_of(ws, ui, what, "dev")
+    what = subject(ws.spec, "colour")
+    items = items_of(ws, what, "dev")
     same = [
         measure(ws, ui, what, base="tiny", items=items, split="dev", tuned=tuned)
         for tuned in (Tuned(adapter, scale), Tuned(looked.adapter_id))
@@ -359,14 +416,15 @@ def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
             line["options"] = [f"{number} {word}" for word in rng.sample(THINGS, rng.randint(2, 4))]
             line["label"] = rng.choice(line["options"])
         path.write_text("".join(json.dumps(line) + "\n" for line in rows))
-    ws, ui = Workspace.open(tmp_path), Ui()
+    ui = Ui()
+    ws = resolve(Workspace.open(tmp_path), ui)
     found = gap(ws, ui)
     assert found.verdict("mood") == "tune"
-    what = subject(ws, "mood")
-    items = items_of(ws, ui, what, "dev")
+    what = subject(ws.spec, "mood")
+    items = items_of(ws, what, "dev")
     result = measure(ws, ui, what, base="tiny", items=items, split="dev")
     assert result.cached
     assert {len(sample.loglikelihoods or ()) for sample in result.samples} == {2, 3, 4}
     assert all(s.answer in one.labels for s, one in zip(result.samples, items, strict=True))
-    lessons = training_rows(ws, ui, select(ws, ui).selection_id)
+    lessons = training_rows(ws, select(ws, ui).selection_id)
     assert sum(lesson.capability == "mood" for lesson in lessons) == 48

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.ingest import resolve
+from pipeline.resolved import Resolved
 from pipeline.select import select
 from pipeline.selection import read_selection
 from pipeline.train import train
@@ -31,10 +33,10 @@ def selection(ws: Workspace) -> str:
     return select(ws, Ui()).selection_id
 
 
-def watched(ws: Workspace, **settings: object) -> Workspace:
+def watched(ws: Workspace, **settings: object) -> Resolved:
     validation = ValidationSpec.model_validate(settings)
     changed = ws.spec.train.model_copy(update={"validation": validation, "batch_tokens": 256})
-    return ws.with_spec(ws.spec.model_copy(update={"train": changed}))
+    return resolve(ws.with_spec(ws.spec.model_copy(update={"train": changed})), Ui())
 
 
 @given(
@@ -84,7 +86,7 @@ def test_a_dataset_of_its_own_and_one_that_overlaps(ws: Workspace, selection: st
 
 def test_the_probe_asks_what_the_engine_would(ws: Workspace) -> None:
     """Shares of the right choice, as transformers' own loss has it, choice by choice."""
-    asked = questions(ws, Ui(), 10)
+    asked = questions(resolve(ws, Ui()), Ui(), 10)
     assert len(asked) == 10
     loaded = ws.models.get("tiny")
     from pipeline.training.encode import encode_rows

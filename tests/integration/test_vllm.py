@@ -139,6 +139,7 @@ def test_where_it_is_not_installed_one_line_says_so(
 @pytest.mark.usefixtures("_absent")
 def test_the_default_needs_no_vllm_and_is_in_no_key(root: Path, tmp_path) -> None:
     from pipeline.gap import dev_inputs
+    from pipeline.ingest import resolve
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -146,7 +147,7 @@ def test_the_default_needs_no_vllm_and_is_in_no_key(root: Path, tmp_path) -> Non
     ws = Workspace.open(workspace(tmp_path / "ws", root, text))
     assert ws.spec.evals.backend == "gapmend"
     assert ws.models.backend("base") is None
-    inputs, _ = dev_inputs(ws, Ui(as_json=True), "base")
+    inputs, _ = dev_inputs(resolve(ws, Ui(as_json=True)), "base")
     assert set(inputs) == {"base", "subjects"}
 
 
@@ -390,6 +391,7 @@ def test_no_score_of_one_backend_is_taken_for_the_others(
 @pytest.mark.usefixtures("_stand_in")
 def test_one_of_the_two_is_in_memory_at_a_time(root: Path, tmp_path: Path) -> None:
     from pipeline.gap import dev_inputs
+    from pipeline.ingest import resolve
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
 
@@ -406,7 +408,7 @@ def test_one_of_the_two_is_in_memory_at_a_time(root: Path, tmp_path: Path) -> No
     models.engine("base")
     assert models._loaded == {}
     assert len(stand_in_vllm.STARTED) == 2
-    inputs, _ = dev_inputs(ws, Ui(as_json=True), "base")
+    inputs, _ = dev_inputs(resolve(ws, Ui(as_json=True)), "base")
     assert inputs["backend"] == f"vllm {stand_in_vllm.VERSION}"
 
 

@@ -1,4 +1,4 @@
-"""The whole table of docs/internals/statistics.md: `./just soak -k simulation -s` prints it, in minutes."""
+"""The table in docs/internals/statistics.md is what the simulation of the verdicts gives."""
 
 from __future__ import annotations
 
