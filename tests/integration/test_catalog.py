@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,9 +104,12 @@ def test_what_is_known_to_be_committed_is_read_from_the_store(
 ) -> None:
     opened = []
     attached = attach._attached
-    monkeypatch.setattr(
-        attach, "_attached", lambda *a, **named: (opened.append(a), attached(*a, **named))[1]
-    )
+
+    def counted(*given: Any, **named: Any) -> Any:
+        opened.append(given)
+        return attached(*given, **named)
+
+    monkeypatch.setattr(attach, "_attached", counted)
     ref = store.put("run", None, identity={"stage": "train", "key": "k"}, meta={"n": 1})
     assert catalog.find_run("train", "other") is None  # nothing of it is in the store
     assert not opened
