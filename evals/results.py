@@ -10,8 +10,11 @@ from evals.stats import Interval, Paired, Scores, mean_interval
 from registry.errors import GapmendError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from registry.kinds import EvalMeta
+    from registry.manifest import Manifest
 
 SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
 
@@ -120,7 +123,7 @@ def write_results(folder: Path, samples: Sequence[Sample], rejects: Sequence[Rej
         pq.write_table(lines, folder / REJECTS, compression="zstd")
 
 
-def read_result(folder: Path, manifest: Mapping[str, Any]) -> EvalResult:
+def read_result(folder: Path, manifest: Manifest[EvalMeta]) -> EvalResult:
     """Read an `eval` object back, as the cached result that it is."""
     import pyarrow.parquet as pq
 
@@ -131,17 +134,17 @@ def read_result(folder: Path, manifest: Mapping[str, Any]) -> EvalResult:
     rejects: tuple[Reject, ...] = ()
     if (folder / REJECTS).is_file():
         rejects = tuple(Reject(**line) for line in pq.read_table(folder / REJECTS).to_pylist())
-    meta = manifest["meta"]
+    meta = manifest.meta
     return EvalResult(
-        id=manifest["id"],
-        subject=meta["subject"],
-        split=meta["split"],
-        arm=meta["arm"],
-        n=meta["n"],
-        mean=meta["mean"],
-        low=meta["low"],
-        high=meta["high"],
-        prompt_tokens_mean=meta["prompt_tokens_mean"],
+        id=manifest.id,
+        subject=meta.subject,
+        split=meta.split,
+        arm=meta.arm,
+        n=meta.n,
+        mean=meta.mean,
+        low=meta.low,
+        high=meta.high,
+        prompt_tokens_mean=meta.prompt_tokens_mean,
         samples=samples,
         rejects=rejects,
         cached=True,

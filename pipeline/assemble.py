@@ -16,6 +16,7 @@ from pipeline.selection import SelectedRow, put_selection, read_selection
 from pipeline.stage import StageOutput
 from registry.errors import UserError
 from registry.hashing import digest
+from registry.kinds import SelectionMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Assembly:
                 *parents,
                 *(Parent(eval_id, "eval") for eval_id in dict.fromkeys(self.evals)),
             ],
-            meta=result,
+            meta=SelectionMeta.model_validate(result),
         )
         return StageOutput(result, [("selection", made)])
 

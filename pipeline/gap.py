@@ -15,6 +15,7 @@ from evals.stats import Interval, Scores, mean_interval
 from pipeline.measure import Subject, items_of, measure, subjects, zero_shot
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
+from registry.kinds import GapMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -160,7 +161,13 @@ def _work(ws: Workspace, ctx: StageContext, base: str, parents: list[Parent]) ->
         "guards": {name: asdict(interval) for name, interval in guards.items()},
     }
     parts = [Parent(ctx.run_id, "run"), *used]
-    made = ws.store.put("gap", None, identity={"run": ctx.run_id}, parents=parts, meta=result)
+    made = ws.store.put(
+        "gap",
+        None,
+        identity={"run": ctx.run_id},
+        parents=parts,
+        meta=GapMeta.model_validate(result),
+    )
     return StageOutput(result, [("gap", made)])
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.hash_index import Hashes
+    from registry.kinds import RunMeta
     from registry.new_version import Made, Wanted
     from registry.splits import Assignment
     from registry.versions import Written
@@ -184,11 +185,12 @@ def _work(
             made = make_version(ws.store, ws.catalog, wanted, bar.advance)
     _tell_leaks(context.ui, name, made.hashes, made.placed)
     written = made.written
+    facts = written.facts.as_json()
     if made.withheld:
         rows = "1 row" if made.withheld == 1 else f"{made.withheld:,} rows"
         context.ui.log(f"{name}: {rows} were erased on purpose and are not taken in again")
-        written.facts["erased"] = made.withheld
-    return StageOutput(written.facts, _outputs(written))
+        facts["erased"] = made.withheld
+    return StageOutput(facts, _outputs(written))
 
 
 def _appended(
@@ -204,7 +206,7 @@ def _appended(
     for run in reversed(_runs(ws, wanted.name)):
         there = _files_before(run, inputs)
         index = open_index(ws.store, _version_of(run)) if there else None
-        if index is None or index.facts.key != run["key"]:
+        if index is None or index.facts.key != run.key:
             continue
         if index.facts.covers.issuperset(wanted.earlier):
             version = ws.store.get("dataset_version", _version_of(run))
@@ -213,24 +215,25 @@ def _appended(
     return None
 
 
-def _files_before(run: Mapping[str, Any], inputs: Mapping[str, Any]) -> int:
+def _files_before(run: RunMeta, inputs: Mapping[str, Any]) -> int:
     """Return how many files the run read, if these inputs only have more behind them; else 0."""
-    was, files = run["inputs"], inputs["files"]
+    was, files = run.inputs, inputs["files"]
     count = len(was["files"])
     same = {**was, "files": None} == {**inputs, "files": None}
-    same = same and run["code_version"] == VERSION
+    same = same and run.code_version == VERSION
     return count if same and count < len(files) and files[:count] == was["files"] else 0
 
 
-def _runs(ws: Workspace, name: str) -> list[dict[str, Any]]:
+def _runs(ws: Workspace, name: str) -> list[RunMeta]:
     """Return the committed runs that made a version of the dataset, oldest first."""
-    runs = (run["meta"] for run in ws.catalog.committed("run"))
-    ours = [run for run in runs if run["stage"] == STAGE and run["inputs"]["name"] == name]
-    return [run for run in ours if run["status"] == "done"]
+    from registry.kinds import RunMeta
+
+    runs = [run.meta for run in ws.catalog.committed(RunMeta, stage=STAGE, status="done")]
+    return [run for run in runs if run.inputs["name"] == name]
 
 
-def _version_of(run: Mapping[str, Any]) -> str:
-    return next(str(one["id"]) for one in run["outputs"] if one["role"] == "version")
+def _version_of(run: RunMeta) -> str:
+    return next(one.id for one in run.outputs if one.role == "version")
 
 
 def _earlier(ws: Workspace, name: str) -> list[str]:

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from registry.hashing import file_digest
+from registry.kinds import MetricsMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def put_metrics(store: Store, figures: Iterable[Measured], *, run_id: str) -> Ob
             # Times differ from one attempt to the next: each attempt's figures are its own object.
             identity={"run": run_id, "sha256": file_digest(draft / FILE)},
             parents=[Parent(run_id, "run")],
-            meta={"rows": len(ordered), "steps": ordered[-1].step if ordered else 0},
+            meta=MetricsMeta(rows=len(ordered), steps=ordered[-1].step if ordered else 0),
         )
 
 

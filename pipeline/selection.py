@@ -14,11 +14,12 @@ from registry.errors import UserError
 from registry.hashing import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pipeline.training.objective import Lesson
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
+    from registry.kinds import SelectionMeta
     from registry.rows import Message, Row
     from registry.store import ObjectRef, Parent, Store
 
@@ -74,7 +75,7 @@ def put_selection(
     *,
     base_digest: str,
     parents: Sequence[Parent],
-    meta: Mapping[str, Any],
+    meta: SelectionMeta,
 ) -> ObjectRef:
     """Put a selection into the store; the caller commits it."""
     import pyarrow as pa

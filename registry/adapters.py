@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from registry.catalog import Catalog
+    from registry.manifest import Manifest, Meta
     from registry.models import BaseIdentity
-    from registry.store import Manifest, ObjectRef, Parent, Store
+    from registry.store import ObjectRef, Parent, Store
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -70,6 +71,8 @@ def publish(
         UserError: no adapter there, pickled or damaged weights, or a path or token in the
             configuration that no rule of ours removes.
     """
+    from registry.kinds import AdapterMeta
+
     config = read_adapter_config(folder)
     with store.draft() as draft:
         weights = canonical_safetensors(weights_file(folder))
@@ -87,9 +90,8 @@ def publish(
             "rank": config.get("r"),
             "bytes": len(weights),
         }
-        return store.put(
-            "adapter", draft, identity=identity, parents=parents, meta=facts | {**meta}
-        )
+        said = AdapterMeta.model_validate({**facts, **meta})
+        return store.put("adapter", draft, identity=identity, parents=parents, meta=said)
 
 
 def adapter_path(store: Store, adapter_id: str) -> Path:
@@ -116,10 +118,10 @@ def tuned_ref(store: Store, tuned_id: str) -> ObjectRef:
         return model
 
 
-def is_tuned(manifest: Manifest) -> bool:
+def is_tuned(manifest: Manifest[Meta]) -> bool:
     """Whether it goes on a base: an adapter, or a model that holds changed tensors alone."""
-    is_changed = manifest["kind"] == "model" and "changed" in manifest["identity"]
-    return is_changed or manifest["kind"] == "adapter"
+    is_changed = manifest.kind == "model" and "changed" in manifest.identity
+    return is_changed or manifest.kind == "adapter"
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -184,7 +186,7 @@ def move_alias(
     """
     check_alias_name(catalog, name)
     now = catalog.alias(name)
-    if now is not None and catalog.manifest(now)["kind"] == "dataset_version":
+    if now is not None and catalog.manifest(now).kind == "dataset_version":
         raise UserError(
             f"'{name}' can't be an alias: it is the tag of a dataset version",
             expected="a name of its own",
@@ -199,7 +201,9 @@ def check_alias_name(catalog: Catalog, name: str) -> None:
     Raises:
         UserError: it is a dataset's name, reads like an id, or has other characters.
     """
-    taken = {one["meta"].get("name") for one in catalog.each("dataset_version")}
+    from registry.kinds import VersionMeta
+
+    taken = {one.meta.name for one in catalog.each(VersionMeta)}
     if name in taken or name == "none" or _LIKE_AN_ID.fullmatch(name):
         raise UserError(
             f"'{name}' can't be an alias: it is a dataset's name, or reads like an id",

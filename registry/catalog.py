@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry import derive
 from registry.attach import open_catalog
@@ -15,14 +15,18 @@ from registry.store import ObjectRef, Parent, Store, read_manifest
 from registry.views import QueryResult, SqlSession
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from duckdb import DuckDBPyConnection
 
-    from registry.store import Manifest
+    from registry.kinds import RunMeta
+    from registry.manifest import Manifest, Meta
+    from registry.store import ManifestJson
 
 __all__ = ["ANY", "Catalog", "QueryResult"]
+
+_M = TypeVar("_M", bound="Meta")
 
 
 @dataclass(frozen=True)
@@ -68,36 +72,63 @@ class Catalog:
                     manifests[position] = store.adopt(ref)
             _insert(connection, manifests)
 
-    def find(self, kind: str, **values: Any) -> Manifest | None:
-        """Newest committed object of a kind whose identity or meta has all these values."""
-        # Both sides are canonical JSON text.
-        matches = ["(? IN ((manifest->'identity')->?, (manifest->'meta')->?))" for _ in values]
-        condition = " AND ".join(["kind = ?", *matches])
-        parameters: list[Value] = [kind]
-        for key, value in values.items():
-            parameters += [canonical_json(value).decode(), key, key]
+    @overload
+    def find(self, kind: type[_M], **values: Any) -> Manifest[_M] | None: ...
+    @overload
+    def find(self, kind: str, **values: Any) -> Manifest[Meta] | None: ...
+    def find(self, kind: type[Meta] | str, **values: Any) -> Manifest[Meta] | None:
+        """Newest committed object of a kind whose identity or meta has all these values.
+
+        Raises:
+            StoreError: its manifest doesn't fit; so for all that return manifests.
+        """
+        condition, parameters = _having(kind, values)
         found = self._manifests(f"{condition} {_NEWEST}", parameters)
         return found[0] if found else None
 
-    def find_run(self, stage: str, key: str) -> Manifest | None:
+    def find_run(self, stage: str, key: str) -> Manifest[RunMeta] | None:
         """The committed run of a stage under a key, if that has succeeded before."""
-        return self._by_id(digest({"kind": "run", "identity": {"stage": stage, "key": key}}))
+        from registry.kinds import RunMeta
 
-    def manifest(self, id_or_prefix: str) -> Manifest:
+        run_id = digest({"kind": "run", "identity": {"stage": stage, "key": key}})
+        found = self._manifests("id = ?", [run_id])
+        return found[0].of(RunMeta) if found else None
+
+    @overload
+    def manifest(self, id_or_prefix: str, meta: type[_M]) -> Manifest[_M]: ...
+    @overload
+    def manifest(self, id_or_prefix: str) -> Manifest[Meta]: ...
+    def manifest(self, id_or_prefix: str, meta: type[Meta] | None = None) -> Manifest[Meta]:
         """Manifest of the committed object whose id starts so.
+
+        Args:
+            id_or_prefix: its id, or the beginning of it.
+            meta: the model of its kind, where it must be of one.
 
         Raises:
             UserError: when there is none, or more than one.
+            StoreError: when its manifest doesn't fit, or it is of another kind.
         """
         with self.reading() as connection:
             object_id = derive.resolve(connection, id_or_prefix)
-            return _manifests(connection, "id = ?", [object_id])[0]
+            texts = _texts(connection, "id = ?", [object_id])
+        found = self._typed(texts[0])
+        return found if meta is None else found.of(meta)
 
-    def committed(self, kind: str) -> list[Manifest]:
-        """Manifests of a kind's committed objects, oldest first."""
-        return self._manifests("kind = ? ORDER BY created_at, id", [kind])
+    @overload
+    def committed(self, kind: type[_M], **values: Any) -> list[Manifest[_M]]: ...
+    @overload
+    def committed(self, kind: str, **values: Any) -> list[Manifest[Meta]]: ...
+    def committed(self, kind: type[Meta] | str, **values: Any) -> Sequence[Manifest[Meta]]:
+        """Manifests of a kind's committed objects that have all these values, oldest first."""
+        condition, parameters = _having(kind, values)
+        return self._manifests(f"{condition} ORDER BY created_at, id", parameters)
 
-    def each(self, kind: str) -> Iterator[Manifest]:
+    @overload
+    def each(self, kind: type[_M]) -> Iterator[Manifest[_M]]: ...
+    @overload
+    def each(self, kind: str) -> Iterator[Manifest[Meta]]: ...
+    def each(self, kind: type[Meta] | str) -> Iterator[Manifest[Meta]]:
         """Manifests of a kind's committed objects, oldest first, a few hundred in memory at a time.
 
         What is committed meanwhile may come or not.
@@ -107,12 +138,12 @@ class Catalog:
             found = self._manifests(
                 "kind = ? AND (created_at, id) > (?::TIMESTAMP, ?)"
                 f" ORDER BY created_at, id LIMIT {_AT_ONCE}",
-                [kind, *last],
+                [_name(kind), *last],
             )
             yield from found
             if len(found) < _AT_ONCE:
                 return
-            last = (found[-1]["meta"]["created_at"], found[-1]["id"])
+            last = (found[-1].meta.created_at, found[-1].id)
 
     def reading(self) -> AbstractContextManager[DuckDBPyConnection]:
         """Attach the catalog for a few small statements of our own, on its tables themselves.
@@ -189,6 +220,8 @@ class Catalog:
         Raises:
             StoreError: when the target is not committed, or the alias is not where expected.
         """
+        from registry.kinds import AliasMeta
+
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
             now, moves = derive.alias_state(connection, name)
             if not isinstance(expect, _AnyTarget) and now != expect:
@@ -199,7 +232,7 @@ class Catalog:
                 None,
                 identity={"name": name, "target": target, "previous": now, "seq": moves + 1},
                 parents=[Parent(target, "target")],
-                meta={"reason": reason},
+                meta=AliasMeta(reason=reason),
             )
             _insert(connection, [read_manifest(ref.path)])
 
@@ -208,26 +241,42 @@ class Catalog:
         with self.reading() as connection:
             return derive.alias_state(connection, name)[0]
 
-    def _by_id(self, object_id: str) -> Manifest | None:
-        found = self._manifests("id = ?", [object_id])
-        return found[0] if found else None
-
-    def _manifests(self, condition: str, parameters: Sequence[Value]) -> list[Manifest]:
+    def _manifests(self, condition: str, parameters: Sequence[Value]) -> list[Manifest[Any]]:
         with self.reading() as connection:
-            return _manifests(connection, condition, parameters)
+            texts = _texts(connection, condition, parameters)
+        return [self._typed(text) for text in texts]
+
+    def _typed(self, kind_and_text: tuple[str, str]) -> Manifest[Any]:
+        from registry.kinds import KINDS  # pydantic and twenty models: not for lists and SQL
+        from registry.manifest import Meta, manifest_of
+
+        kind, text = kind_and_text
+        return manifest_of(text, self.root / "objects", KINDS.get(kind, Meta))
 
 
-def _manifests(
+def _having(kind: type[Meta] | str, values: Mapping[str, Any]) -> tuple[str, list[Value]]:
+    """Return the condition for objects whose identity or meta has all these values."""
+    # Both sides are canonical JSON text.
+    matches = ["(? IN ((manifest->'identity')->?, (manifest->'meta')->?))" for _ in values]
+    parameters: list[Value] = [_name(kind)]
+    for key, value in values.items():
+        parameters += [canonical_json(value).decode(), key, key]
+    return " AND ".join(["kind = ?", *matches]), parameters
+
+
+def _name(kind: type[Meta] | str) -> str:
+    return kind if isinstance(kind, str) else kind.of_kind
+
+
+def _texts(
     connection: DuckDBPyConnection, condition: str, parameters: Sequence[Value]
-) -> list[Manifest]:
-    import json
-
-    statement = f"SELECT manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
-    rows = connection.execute(fill(statement, parameters)).fetchall()
-    return [json.loads(row[0]) for row in rows]
+) -> list[tuple[str, str]]:
+    """Return kind and manifest, as JSON text, of committed objects."""
+    statement = f"SELECT kind, manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
+    return connection.execute(fill(statement, parameters)).fetchall()
 
 
-def _checked_manifest(ref: ObjectRef) -> Manifest:
+def _checked_manifest(ref: ObjectRef) -> ManifestJson:
     manifest = read_manifest(ref.path)
     for name, facts in manifest["files"].items():
         file = ref.path / name
@@ -237,7 +286,7 @@ def _checked_manifest(ref: ObjectRef) -> Manifest:
     return manifest
 
 
-def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> None:
+def _insert(connection: DuckDBPyConnection, manifests: Sequence[ManifestJson]) -> None:
     added = derive.add(connection, manifests)
     parents = {parent["id"] for manifest in manifests for parent in manifest["parents"]}
     absent = parents - derive.committed(connection, sorted(parents))
@@ -252,7 +301,7 @@ def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> No
     derive.derive(connection, added)
 
 
-def _was_put_before(ref: ObjectRef, manifest: Manifest) -> bool:
+def _was_put_before(ref: ObjectRef, manifest: ManifestJson) -> bool:
     """Whether the manifest is of an earlier put, which named other parents."""
     return ref.wanted is not None and manifest["parents"] != [asdict(p) for p in ref.wanted]
 

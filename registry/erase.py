@@ -104,11 +104,13 @@ def erase(
             is full.
         StoreError: an object that can't be read.
     """
+    from registry.kinds import ErasureMeta
+
     began = datetime.now(UTC).isoformat(timespec="microseconds")
     hashes = _hashes(catalog, uids)
     if not hashes:
         raise UserError("none of these rows is in the store", expected="row_uid of the view rows")
-    key = store_key(catalog.committed(KIND))
+    key = store_key(catalog.committed(ErasureMeta))
     known = {row_hash: keyed(key, row_hash) for row_hash in hashes.values()}
     pairs = [(uid, known[row_hash]) for uid, row_hash in hashes.items()]
     identity = {"key": key.hex(), "rows": digest([[u, k.hex()] for u, k in sorted(pairs)])}
@@ -134,7 +136,7 @@ def erase(
                 draft,
                 identity=identity,
                 parents=[Parent(one, REDACTED) for one in sorted(redacted)],
-                meta={"reason": reason, "rows": len(pairs), "began": began, "redacted": redacted},
+                meta=ErasureMeta(reason=reason, rows=len(pairs), began=began, redacted=redacted),
             )
         shutil.rmtree(aside.drafts)
         _decide(store, catalog, staged, erasure)
@@ -149,13 +151,15 @@ def erase_again(store: Store, catalog: Catalog) -> int:
     Raises:
         UserError, StoreError: as `erase`.
     """
-    erasures = catalog.committed(KIND)
+    from registry.kinds import ErasureMeta
+
+    erasures = catalog.committed(ErasureMeta)
     if not erasures:
         return 0
-    gone = _late(store, catalog, since := min(one["meta"]["began"] for one in erasures))
+    gone = _late(store, catalog, since := min(one.meta.began for one in erasures))
     if gone is None:
         return 0
-    erasure = erasures[-1]["id"]
+    erasure = erasures[-1].id
     with store.draft() as staged:
         touched = _stage(store, staged, gone, erasure, lambda _: None, since=since)
         if touched:

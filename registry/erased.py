@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.statement import fill
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.catalog import Catalog
-    from registry.store import Manifest, Store
+    from registry.kinds import ErasureMeta
+    from registry.manifest import Manifest
+    from registry.store import Store
 
 KIND = "erasure"
 FILE = "erased.parquet"
@@ -53,10 +55,10 @@ def keyed(key: bytes, row_hash: str) -> bytes:
     return hashlib.blake2b(row_hash.encode("ascii"), key=key, digest_size=_KEY_BYTES).digest()
 
 
-def store_key(erasures: Sequence[Manifest]) -> bytes:
+def store_key(erasures: Sequence[Manifest[ErasureMeta]]) -> bytes:
     """Return the key of a store's erasures: one for all, so that a row is hashed once; or a new."""
     if erasures:
-        return bytes.fromhex(erasures[0]["identity"]["key"])
+        return bytes.fromhex(erasures[0].decided_by("key"))
     return secrets.token_bytes(_KEY_BYTES)
 
 
@@ -64,14 +66,16 @@ def erased_rows(store: Store, catalog: Catalog, *, since: Sequence[str] = ()) ->
     """Return the rows that were erased from a store, by all erasures or by these alone."""
     import pyarrow.parquet as pq
 
+    from registry.kinds import ErasureMeta
+
     known: dict[bytes, set[bytes]] = {}
     uids: set[int] = set()
-    for manifest in catalog.committed(KIND):
-        if since and manifest["id"] not in since:
+    for manifest in catalog.committed(ErasureMeta):
+        if since and manifest.id not in since:
             continue
-        with pq.ParquetFile(store.get(KIND, manifest["id"]).path / FILE) as file:
+        with pq.ParquetFile(store.get(KIND, manifest.id).path / FILE) as file:
             columns = file.read().to_pydict()
-        known.setdefault(bytes.fromhex(manifest["identity"]["key"]), set()).update(
+        known.setdefault(bytes.fromhex(manifest.decided_by("key")), set()).update(
             columns["keyed_hash"]
         )
         uids.update(columns["row_uid"])
@@ -93,8 +97,10 @@ def write_erased(path: Path, rows: Iterable[tuple[int, bytes]]) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest]:
+def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest[ErasureMeta]]:
     """Return the erasures that took rows out of one of these objects, oldest first."""
+    from registry.kinds import ErasureMeta
+
     wanted = tuple(object_ids)
     if not wanted:
         return []
@@ -106,7 +112,7 @@ def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest]
             )
         ).fetchall()
     ids = {row[0] for row in found}
-    return [one for one in catalog.committed(KIND) if one["id"] in ids] if ids else []
+    return [one for one in catalog.committed(ErasureMeta) if one.id in ids] if ids else []
 
 
 def erased_of_dataset(catalog: Catalog, name: str) -> list[str]:
@@ -114,12 +120,12 @@ def erased_of_dataset(catalog: Catalog, name: str) -> list[str]:
 
     They are part of what decides its next version.
     """
-    if not catalog.committed(KIND):
+    from registry.kinds import ErasureMeta, VersionMeta
+
+    if not catalog.committed(ErasureMeta):
         return []
-    versions = [
-        one["id"] for one in catalog.committed("dataset_version") if one["meta"]["name"] == name
-    ]
-    return sorted(str(one["id"]) for one in erasures_from(catalog, versions))
+    versions = [one.id for one in catalog.committed(VersionMeta, name=name)]
+    return sorted(one.id for one in erasures_from(catalog, versions))
 
 
 def why_not_reproducible(catalog: Catalog, selection_id: str) -> str | None:
@@ -127,11 +133,7 @@ def why_not_reproducible(catalog: Catalog, selection_id: str) -> str | None:
     found = erasures_from(catalog, [selection_id])
     if not found:
         return None
-    rows = sum(_rows_from(one, selection_id) for one in found)
-    day = str(found[-1]["meta"]["created_at"])[:10]
+    rows = sum(one.meta.redacted.get(selection_id, 0) for one in found)
+    day = found[-1].meta.created_at[:10]
     counted = "a row" if rows == 1 else f"{rows} rows"
     return f"{counted} that it was trained on {'was' if rows == 1 else 'were'} erased on {day}"
-
-
-def _rows_from(erasure: Mapping[str, Any], object_id: str) -> int:
-    return int(erasure["meta"]["redacted"].get(object_id, 0))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +20,7 @@ from registry.changed import holds_changed
 from registry.errors import UserError
 from registry.file_hashes import remembered_digest
 from registry.hashing import digest, file_digest
+from registry.safetensors_header import read_header
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp4", "int8"]
@@ -298,41 +298,8 @@ def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:
 
 
 def _parameters(files: tuple[Path, ...]) -> int:
-    """Stored weights, from the safetensors headers alone (8-byte length, then JSON)."""
-    return sum(
-        math.prod(tensor["shape"])
-        for path in files
-        for key, tensor in _tensors(path).items()
-        if key != "__metadata__"
-    )
-
-
-def _tensors(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: tensor -> dtype, shape and place.
-
-    Raises:
-        UserError: it is none, or it is cut short, as after an interrupted download.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size:
-                message = "its header is longer than the file"
-                raise ValueError(message)  # noqa: TRY301 - one way out for all that is wrong
-            header: dict[str, Any] = json.loads(stream.read(length))
-        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
-        if 8 + length + max(ends, default=0) != size:
-            message = "the file is cut short"
-            raise ValueError(message)  # noqa: TRY301
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"not a whole safetensors file: {error}",
-            where=str(path),
-            expected="weights as save_pretrained writes them",
-            fix="download or save it again",
-        ) from None
-    return header
+    """Stored weights, from the safetensors headers alone."""
+    return sum(math.prod(one.shape) for path in files for one in read_header(path).values())
 
 
 def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:

@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
-from registry.incoming import check_header
+from registry.safetensors_header import read_header
 from registry.scan import refuse_secrets, scan_files
 from registry.template_check import check_text
 
@@ -35,7 +35,7 @@ def check_model(folder: Path, where: str) -> None:
         raise UserError("a model without weights", where, "*.safetensors")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weights:
-        check_header(path)
+        read_header(path)
         shapes |= _finite_shapes(path, where)
     _check_fits(folder, shapes, where)
 

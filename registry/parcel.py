@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from registry.errors import UserError
 from registry.hashing import file_digest
@@ -15,6 +15,8 @@ from registry.identity import TOKENIZER_FILES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from registry.manifest import Manifest, Meta
 
 Kind = Literal["adapter", "model", "dataset_version"]
 
@@ -76,7 +78,7 @@ class Parcel:
 
 
 def pack(
-    manifest: Mapping[str, Any],
+    manifest: Manifest[Meta],
     files: Mapping[str, Path],
     card: str,
     base: str | None,
@@ -96,7 +98,7 @@ def pack(
     Raises:
         UserError: a file that may not be pushed with this kind, or a link.
     """
-    kind: Kind = manifest["kind"]
+    kind = cast("Kind", manifest.kind)
     for path, file in files.items():
         if not any(fnmatch.fnmatchcase(path, one) for one in ALLOWED[kind]):
             raise UserError(
@@ -108,8 +110,8 @@ def pack(
     record = {
         "format": _FORMAT,
         "kind": kind,
-        "id": manifest["id"],
-        "identity": manifest["identity"],
+        "id": manifest.id,
+        "identity": manifest.identity,
         "base": base,
         "license": license_,
         "files": {file.path: file.sha256 for file in packed},
@@ -119,7 +121,7 @@ def pack(
     packed += [_of_bytes(path, data) for path, data in extra.items()]
     if signature is not None:
         packed.append(_of_file(SIGNATURE, signature))
-    return Parcel(kind, manifest["id"], tuple(packed))
+    return Parcel(kind, manifest.id, tuple(packed))
 
 
 def allowed_files(folder: Path, kind: Kind) -> dict[str, Path]:

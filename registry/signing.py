@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError, UserError
-from registry.store import MANIFEST
+from registry.filenames import MANIFEST
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -77,7 +77,7 @@ class Held:
     def of(cls, root: Path) -> Held:
         store, catalog = Store(root), Catalog(root, wait_s=5)
         ids = frozenset(row[0] for row in catalog.query("SELECT id FROM objects").rows)
-        versions = [one["id"] for one in catalog.committed("dataset_version")]
+        versions = [one.id for one in catalog.committed("dataset_version")]
         return cls(ids, {one: load_rows(store, one) for one in versions})
 
     def without(self) -> dict[str, list[Row]]:

@@ -36,16 +36,16 @@ def made(store: Store, number: int, *parents: Parent, **meta: object) -> ObjectR
 def test_committed_objects_are_found(store: Store, catalog: Catalog) -> None:
     first, second = made(store, 1, colour="red", size=1.5), made(store, 2, colour="red")
     catalog.commit([first])
-    assert [found["id"] for found in catalog.committed("made")] == [first.id]
+    assert [found.id for found in catalog.committed("made")] == [first.id]
     catalog.commit([first, second])
     catalog.commit([first, second])
-    assert [found["id"] for found in catalog.committed("made")] == [first.id, second.id]
+    assert [found.id for found in catalog.committed("made")] == [first.id, second.id]
     newest = catalog.find("made", colour="red")
     assert newest is not None
-    assert newest["id"] == second.id
+    assert newest.id == second.id
     by_both = catalog.find("made", number=1, size=1.5)
     assert by_both is not None
-    assert by_both == store.manifest(first)
+    assert by_both.as_json() == store.manifest(first)
     assert catalog.find("made", number=3) is None
     assert catalog.find("made", number="1") is None
     assert catalog.find("other", number=1) is None
@@ -64,15 +64,15 @@ def test_runs_are_found_by_stage_and_key(store: Store, catalog: Catalog) -> None
     catalog.commit([run])
     found = catalog.find_run("train", "k")
     assert found is not None
-    assert found["meta"]["status"] == "done"
+    assert found.meta.status == "done"
     assert catalog.find_run("train", "other") is None
 
 
 def test_prefixes(store: Store, catalog: Catalog) -> None:
     refs = [made(store, number) for number in range(40)]
     catalog.commit(refs)
-    assert catalog.manifest(refs[3].id[:12])["identity"] == {"number": 3}
-    assert catalog.manifest(refs[3].id[:12].upper())["id"] == refs[3].id
+    assert catalog.manifest(refs[3].id[:12]).identity == {"number": 3}
+    assert catalog.manifest(refs[3].id[:12].upper()).id == refs[3].id
     with pytest.raises(UserError, match="nothing in the store has the id 'zz'"):
         catalog.manifest("zz")
     with pytest.raises(UserError, match="nothing"):
@@ -116,13 +116,14 @@ def test_what_a_failed_run_left_gets_the_parents_of_the_next(
     again = made(store, 1, Parent(done.id, "run"), note="second")
     catalog.commit([again, done])
     manifest = catalog.manifest(again.id)
-    assert manifest["parents"] == [{"id": done.id, "role": "run"}]
-    assert manifest["meta"]["note"] == "first"
-    assert store.manifest(again) == manifest
+    assert manifest.parents == (Parent(done.id, "run"),)
+    assert manifest.meta.as_json()["note"] == "first"
+    assert store.manifest(again) == manifest.as_json()
     # Once committed, it never changes.
     other = store.put("run", None, identity={"stage": "s", "key": "other"})
     catalog.commit([made(store, 1, Parent(other.id, "run")), other])
-    assert catalog.manifest(again.id) == manifest == store.manifest(again)
+    assert catalog.manifest(again.id) == manifest
+    assert manifest.as_json() == store.manifest(again)
 
 
 def test_uids_are_dense_and_never_given_twice(store: Store, catalog: Catalog) -> None:
@@ -159,7 +160,7 @@ def test_a_lost_catalog_is_made_again_on_the_next_call(store: Store, catalog: Ca
     ref = made(store, 1)
     catalog.commit([ref])
     (store.root / "catalog.duckdb").unlink()
-    assert catalog.manifest(ref.id) == store.manifest(ref)
+    assert catalog.manifest(ref.id).as_json() == store.manifest(ref)
 
 
 def test_nothing_stays_open_between_calls(store: Store, catalog: Catalog) -> None:
@@ -310,7 +311,7 @@ def test_each_gives_all_of_a_kind_in_parts(store: Store, catalog: Catalog, monke
     for count in (0, 3, 7):
         refs = [made(store, number) for number in range(count)]
         catalog.commit(refs)
-        assert [found["id"] for found in catalog.each("made")] == [ref.id for ref in refs]
+        assert [found.id for found in catalog.each("made")] == [ref.id for ref in refs]
 
 
 def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> None:
@@ -350,7 +351,7 @@ def test_every_migration_is_applied_to_the_oldest_catalog(
     newer = [*attach.migrations(), (9_000, "CREATE TABLE catalog.added (x INTEGER)")]
     with monkeypatch.context() as future:
         future.setattr(attach, "migrations", lambda: newer)
-        assert [found["id"] for found in catalog.committed("made")] == [first.id]
+        assert [found.id for found in catalog.committed("made")] == [first.id]
         with open_catalog(store.root, wait_s=1, write=False) as connection:
             assert connection.execute("FROM catalog.added").fetchall() == []
             numbers = connection.execute("FROM catalog.migrations ORDER BY ALL").fetchall()
