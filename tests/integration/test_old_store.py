@@ -29,30 +29,11 @@ from registry.store import manifest_text, read_manifest
 if TYPE_CHECKING:
     from pathlib import Path
 
-VIEWS = [
-    "datasets",
-    "dataset_versions",
-    "rows",
-    "rejects",
-    "gaps",
-    "eval_results",
-    "eval_samples",
-    "selections",
-    "selected_rows",
-    "runs",
-    "run_metrics",
-    "adapters",
-    "aliases",
-    "lineage",
-    "merges",
-    "pushes",
-    "promotions",
-    "erasures",
-    "forgetting",
-    "closed",
-    "looks",
-    "unreproducible",
-]
+VIEWS = (
+    *("datasets", "dataset_versions", "rows", "rejects", "gaps", "eval_results", "eval_samples"),
+    *("selections", "selected_rows", "runs", "run_metrics", "adapters", "aliases", "lineage"),
+    *("merges", "pushes", "promotions", "erasures", "forgetting", "closed", "looks"),
+)
 LEFT_OUT = {"tokenizer.json": 3, "adapter_model.safetensors": 2, "model.safetensors": 1}
 OBJECTS = {
     "adapter": 2, "alias": 2, "dataset_version": 2, "erasure": 1, "eval": 6, "export": 2,
@@ -83,12 +64,20 @@ def test_every_manifest_reads_back_as_it_was_written(old: Kept) -> None:
 
 
 def test_its_catalog_opens_and_a_rebuilt_one_says_the_same(old: Kept) -> None:
-    asked = [f"SELECT * FROM {name} ORDER BY ALL" for name in VIEWS]
-    before = [old.catalog.sql(sql).rows for sql in asked]
-    assert sum(map(len, before)) > 100
+    before = _views(old)
+    assert all(rows for name, rows in before.items() if name not in ("pushes", "rejects", "looks"))
     done = rebuild(old.store, old.catalog)
     assert (done.objects, done.unreadable) == (sum(OBJECTS.values()), ())
-    assert [old.catalog.sql(sql).rows for sql in asked] == before
+    assert _views(old) == before
+
+
+def _views(old: Kept) -> dict[str, list[str] | None]:
+    """Return the lines of each view as JSON, in order; None where there are none."""
+    lines = (
+        "(SELECT list(line ORDER BY line) FROM (SELECT to_json(t)::VARCHAR AS line FROM {} AS t))"
+    )
+    found = old.catalog.sql("SELECT " + ", ".join(lines.format(name) for name in VIEWS))
+    return dict(zip(VIEWS, found.rows[0], strict=True))
 
 
 def test_what_is_there_is_as_recorded(old: Kept) -> None:
