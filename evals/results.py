@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.stats import Interval, Paired, Scores, mean_interval
 from registry.errors import GapmendError
+from registry.filenames import REJECTS, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from registry.kinds import EvalMeta
     from registry.manifest import Manifest
-
-SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pipeline.stage import environment
 from registry import changed
 from registry.adapters import is_tuned
 from registry.errors import UserError, damaged
+from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG
 from registry.kinds import ExportMeta, WeightsMeta
 from registry.store import Parent, sync_folder
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Form = Literal["safetensors", "gguf"]
 
-_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+_MODEL_FILES = (MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors.index.json")
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|additional_chat_templates/[\w-]+\.jinja")
 _DRAFT = ".gapmend-export"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")

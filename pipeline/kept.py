@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Self
 from registry.adapters import is_tuned
 from registry.catalog import Catalog
 from registry.errors import UserError
+from registry.filenames import STATE
 from registry.store import Store
 
 if TYPE_CHECKING:
     from registry.manifest import Manifest, Meta
 
 SPEC_FILE = "gapmend.yaml"
-STATE_FOLDER = ".gapmend"
 CHAMPION = "champion"
 _NEWEST = """
 SELECT id FROM catalog.adapters ANTI JOIN catalog.removals ON removals.adapter_id = adapters.id
@@ -41,12 +41,12 @@ class Kept:
             UserError: `root` has no `gapmend.yaml`.
         """
         root = find(root)
-        return cls(root, Store(root / STATE_FOLDER), Catalog(root / STATE_FOLDER))
+        return cls(root, Store(root / STATE), Catalog(root / STATE))
 
     @property
     def state(self) -> Path:
         """Return the folder of store and catalog, `.gapmend`."""
-        return self.root / STATE_FOLDER
+        return self.root / STATE
 
 
 def find(root: Path) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.errors import UserError
+from registry.filenames import BITMAPS, REJECTS, ROWS
 from registry.hashing import digest
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from registry.store import ObjectRef, Parent, Store
 
 KIND = "selection"
-ROWS, BITMAPS, REJECTS = "rows.parquet", "bitmaps.parquet", "rejects.parquet"
 
 Reason = Literal["gap", "replay", "mend"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from pipeline.kept import SPEC_FILE, STATE_FOLDER, Kept, find
+from pipeline.kept import SPEC_FILE, Kept, find
 from registry.catalog import Catalog
+from registry.filenames import STATE
 from registry.store import Store
 
 if TYPE_CHECKING:
@@ -133,5 +134,5 @@ class Workspace(Kept):
 
         root = find(root)
         spec = load_spec(root / SPEC_FILE)
-        state = root / STATE_FOLDER
+        state = root / STATE
         return cls(root, Store(state), Catalog(state), spec, Models(spec, root))

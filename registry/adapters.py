@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.changed import holds_changed
 from registry.errors import StoreError, UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_CONFIG
 from registry.hashing import file_digest
 from registry.identity import TOKENIZER_FILES
 from registry.tensors import canonical_safetensors
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from registry.models import BaseIdentity
     from registry.store import ObjectRef, Parent, Store
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG = ADAPTER_CONFIG
+WEIGHTS = ADAPTER_WEIGHTS
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
@@ -132,7 +133,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         if (saved / name).is_file():
             shutil.move(saved / name, folder / name)
     shutil.rmtree(saved)
-    path = folder / "tokenizer_config.json"
+    path = folder / TOKENIZER_CONFIG
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in config.items() if key not in _PRIVATE_KEYS}

@@ -15,6 +15,7 @@ import numpy as np
 from registry.append import newly_leaked
 from registry.bands import Bands
 from registry.contents import SCHEMA
+from registry.filenames import REJECTS
 from registry.refs import read_refs, refs_at, refs_batches, refs_name
 from registry.row_index import IndexFacts, add_part, publish, share_part
 from registry.rows import HELD, SPLITS
@@ -22,7 +23,6 @@ from registry.rows_digest import BLOCK, COLUMNS, RowsDigest
 from registry.splits import CODED, Assignment
 from registry.store import share
 from registry.versions import (
-    REJECTS,
     put_version,
     refs_of,
     rejects_of,

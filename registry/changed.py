@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
+from registry.filenames import CHANGED_CONFIG, CHANGED_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from registry.identity import BaseIdentity
     from registry.store import ObjectRef, Parent, Store
 
-WEIGHTS = "changed.safetensors"
-CONFIG = "changed.json"
+WEIGHTS = CHANGED_WEIGHTS
+CONFIG = CHANGED_CONFIG
 
 
 def holds_changed(folder: Path) -> bool:

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from registry.attach import CATALOG_NAME, refuse_when_open_elsewhere
-from registry.erased import FILE, KIND, REDACTED, erased_rows, keyed, store_key, write_erased
+from registry.erased import KIND, REDACTED, erased_rows, keyed, store_key, write_erased
 from registry.errors import UserError
+from registry.filenames import ERASED
 from registry.hashing import digest
 from registry.lock import catalog_lock
 from registry.pending import ERASURE, PENDING, finish, publish
@@ -130,7 +131,7 @@ def erase(
             kinds[kind] = kinds.get(kind, 0) + 1
         aside = Store(staged)
         with aside.draft() as draft:
-            write_erased(draft / FILE, pairs)
+            write_erased(draft / ERASED, pairs)
             aside.put(
                 KIND,
                 draft,

@@ -10,6 +10,7 @@ import hashlib
 import secrets
 from typing import TYPE_CHECKING
 
+from registry.filenames import ERASED
 from registry.statement import fill
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from registry.store import Store
 
 KIND = "erasure"
-FILE = "erased.parquet"
 REDACTED = "redacted"
 """The role of an object that an erasure took rows out of."""
 
@@ -73,7 +73,7 @@ def erased_rows(store: Store, catalog: Catalog, *, since: Sequence[str] = ()) ->
     for manifest in catalog.committed(ErasureMeta):
         if since and manifest.id not in since:
             continue
-        with pq.ParquetFile(store.get(KIND, manifest.id).path / FILE) as file:
+        with pq.ParquetFile(store.get(KIND, manifest.id).path / ERASED) as file:
             columns = file.read().to_pydict()
         known.setdefault(bytes.fromhex(manifest.decided_by("key")), set()).update(
             columns["keyed_hash"]

@@ -108,8 +108,6 @@ def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator
         except StoreError as error:
             yield Finding("manifest", place, str(error))
             continue
-        if unfit := _unfit(folder, manifest["kind"]):
-            yield Finding("manifest", place, unfit)
         yield from _check_files(store, folder, manifest)
         if folder.name not in committed:
             yield Finding("orphan", place, "complete, but never committed")
@@ -118,6 +116,8 @@ def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator
             continue
         if not _as_written(folder / MANIFEST, manifest):
             yield Finding("manifest", place, "its bytes are not those that were written")
+        elif unfit := _unfit(folder, manifest["kind"]):
+            yield Finding("manifest", place, unfit)
 
 
 def _unfit(folder: Path, kind: str) -> str | None:

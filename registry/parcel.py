@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from registry.errors import UserError
+from registry.filenames import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CHANGED_CONFIG,
+    CHANGED_WEIGHTS,
+    GENERATION_CONFIG,
+    MODEL_CONFIG,
+)
 from registry.hashing import file_digest
 from registry.identity import TOKENIZER_FILES
 
@@ -28,11 +36,11 @@ RECORD = "gapmend.json"
 _FORMAT = 1
 _TOKENIZER = (*TOKENIZER_FILES, "additional_chat_templates/*.jinja")
 ALLOWED: Mapping[Kind, tuple[str, ...]] = {
-    "adapter": ("adapter_config.json", "adapter_model.safetensors", *_TOKENIZER),
+    "adapter": (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *_TOKENIZER),
     "model": (
-        *("config.json", "generation_config.json", "model.safetensors"),
+        *(MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors"),
         *("model-*-of-*.safetensors", "model.safetensors.index.json"),
-        *("changed.json", "changed.safetensors"),
+        *(CHANGED_CONFIG, CHANGED_WEIGHTS),
         *_TOKENIZER,
     ),
     "dataset_version": ("data/*.parquet",),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import damaged
+from registry.filenames import BITMAPS, REJECTS, ROWS, SAMPLES
 from registry.hashing import file_digest
 from registry.phrases import ERASED, Phrases, cut_all, cut_labels, hide_touched
 from registry.refs import read_refs, refs_names
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
 # (kind, file) -> the texts of a line that stays. In any other file with row_uid, or with row_hash
 # alone, the line goes.
 _BLANKED = {
-    ("eval", "samples.parquet"): ("row_hash", "prompt", "expected", "answer"),
-    ("selection", "rows.parquet"): ("row_hash", "answer"),
+    ("eval", SAMPLES): ("row_hash", "prompt", "expected", "answer"),
+    ("selection", ROWS): ("row_hash", "answer"),
 }
-_REJECTS = "rejects.parquet"
 _REJECT_TEXTS = ("row_hash", "excerpt", "reason")
-_ANSWERS = ("eval", "samples.parquet")
+_ANSWERS = ("eval", SAMPLES)
 _TELLING = ("row_uid", "row_hash", "cluster", "answer", "reason", "excerpt")
-_BITMAPS = "bitmaps.parquet"  # bits of uids: which adapter saw a row can be asked for ever
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ def redact(
     kind, rows = manifest["kind"], 0
     files = dict(manifest["files"])
     for name in files:
-        if not name.endswith(".parquet") or name == _BITMAPS:
+        # Bits of uids stay: which adapter saw a row can be asked for ever.
+        if not name.endswith(".parquet") or name == BITMAPS:
             continue
         out = draft / name
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _editor(kind: str, name: str, gone: Gone) -> Callable[[pa.Table], tuple[pa.T
         mine = _lines_of(table, gone)
         hits = sum(mine)
         edited = table
-        if name == _REJECTS:
+        if name == REJECTS:
             edited = _blank(edited, mine, _REJECT_TEXTS)
             edited = _hide(edited, gone.words)
         elif (kind, name) in _BLANKED:

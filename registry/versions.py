@@ -13,6 +13,7 @@ import numpy as np
 
 from registry.contents import SCHEMA
 from registry.errors import StoreError
+from registry.filenames import REJECTS
 from registry.hash_index import as_texts
 from registry.hashing import digest as hash_of
 from registry.refs import GROUP, refs_name
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from registry.store import Sealed, Store
 
 _KIND = "dataset_version"
-REJECTS = "rejects.parquet"
 
 
 @dataclass(frozen=True)

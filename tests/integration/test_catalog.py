@@ -29,6 +29,13 @@ def catalog(store: Store) -> Catalog:
     return Catalog(store.root, wait_s=5)
 
 
+RUN = {
+    "stage": "train", "key": "k", "status": "done", "started_at": "2026-01-02T03:04:05+00:00",
+    "ended_at": "2026-01-02T03:04:06+00:00", "seconds": 1.0, "code_version": 1, "inputs": {},
+    "result": {},
+}  # fmt: skip
+
+
 def made(store: Store, number: int, *parents: Parent, **meta: object) -> ObjectRef:
     return store.put("made", None, identity={"number": number}, parents=parents, meta=meta)
 
@@ -59,7 +66,7 @@ def test_values_are_compared_as_json(store: Store, catalog: Catalog) -> None:
 
 
 def test_runs_are_found_by_stage_and_key(store: Store, catalog: Catalog) -> None:
-    run = store.put("run", None, identity={"stage": "train", "key": "k"}, meta={"status": "done"})
+    run = store.put("run", None, identity={"stage": "train", "key": "k"}, meta=RUN)
     assert catalog.find_run("train", "k") is None
     catalog.commit([run])
     found = catalog.find_run("train", "k")
@@ -212,7 +219,7 @@ def narrow(root: Path) -> dict[str, list[tuple]]:
 
 def registered(store: Store, catalog: Catalog) -> list[ObjectRef]:
     """A run, three adapters, a removal and moves of two aliases."""
-    run = store.put("run", None, identity={"key": "k"}, meta={"stage": "train", "status": "done"})
+    run = store.put("run", None, identity={"key": "k"}, meta=RUN)
     tuned = [
         store.put(
             "adapter", None, identity={"n": n}, parents=[Parent(run.id, "run")],

@@ -18,7 +18,7 @@ from registry.fsck import fsck
 from registry.gc import Waste, throw_away, waste
 from registry.kinds import RunMeta
 from registry.store import ObjectRef, Store
-from tests.care_store import make
+from tests.care_store import eval_meta, make
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def ws(original: Path, tmp_path: Path) -> Kept:
 def orphan(store: Store, number: int = 1, *, old: bool = True) -> ObjectRef:
     with store.draft() as draft:
         (draft / "data.bin").write_bytes(b"x" * 1000)
-        ref = store.put("eval", draft, identity={"orphan": number}, meta={})
+        ref = store.put("eval", draft, identity={"orphan": number}, meta=eval_meta())
     if old:
         os.utime(ref.path, (1, 1))
     return ref
