@@ -336,6 +336,21 @@ def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> 
     assert done.stdout == "False\n"
 
 
+def test_lists_and_sql_read_no_manifest_as_a_model(store: Store, catalog: Catalog) -> None:
+    _, first, *_ = registered(store, catalog)
+    code = (
+        "import sys; from pathlib import Path; from registry.catalog import Catalog\n"
+        "from registry.index import adapters; from registry.lineage import lineage\n"
+        "catalog = Catalog(Path(sys.argv[1])); adapters(catalog, base='nano')\n"
+        "lineage(catalog, sys.argv[2], down=True); catalog.alias('x')\n"
+        "catalog.sql('SELECT * FROM adapters'); print('pydantic' in sys.modules)\n"
+        "catalog.committed('adapter'); print('pydantic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(store.root), first.id]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\nTrue\n"
+
+
 def test_values_are_written_as_sql() -> None:
     values: list[Value] = ["it's", "?", "\\", "'); DROP TABLE x; --", 7, None, Path("/a b"), "ü\n"]
     connection = attach.connect()
