@@ -103,7 +103,7 @@ class Manifest(BaseModel, Generic[Meta_co]):
             StoreError: it is of another kind.
         """
         if not isinstance(self.meta, meta):
-            raise _unfit(self._path, f"a {self.kind}, where a {meta.of_kind} is meant")
+            raise _unfit(self._path, f"a {self.kind}, where a {meta.of_kind or 'model or adapter'} is meant")
         return cast("Manifest[_N]", self)
 
     def as_json(self) -> ManifestJson:
