@@ -103,7 +103,8 @@ class Manifest(BaseModel, Generic[Meta_co]):
             StoreError: it is of another kind.
         """
         if not isinstance(self.meta, meta):
-            raise _unfit(self._path, f"a {self.kind}, where a {meta.of_kind or 'model or adapter'} is meant")
+            wanted = meta.of_kind or "model or adapter"
+            raise _unfit(self._path, f"a {self.kind}, where a {wanted} is meant")
         return cast("Manifest[_N]", self)
 
     def as_json(self) -> ManifestJson:
