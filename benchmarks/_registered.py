@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from registry.store import Manifest
+    from registry.store import ManifestJson
 
 BASES = 7
 SHARED = 10  # chains to a dataset version, rounds to a selection
@@ -48,7 +48,7 @@ class Registered:
         """Begin with none."""
         self._count = 0
 
-    def manifests(self, chains: int, rounds: int) -> Iterator[Manifest]:
+    def manifests(self, chains: int, rounds: int) -> Iterator[ManifestJson]:
         """Give all manifests, parents first."""
         base = self._manifest("base", {"base": 0}, {}, {"name": "nano"})
         yield base
@@ -60,7 +60,7 @@ class Registered:
                 yield version
             yield from self._chain(chain, rounds, version["id"], base["id"])
 
-    def _chain(self, chain: int, rounds: int, version: str, base: str) -> Iterator[Manifest]:
+    def _chain(self, chain: int, rounds: int, version: str, base: str) -> Iterator[ManifestJson]:
         before: dict[str, str] = {}
         for number in range(rounds):
             if number % SHARED == 0:
@@ -73,7 +73,7 @@ class Registered:
             yield adapter
             before = {adapter["id"]: "start"}
 
-    def _version(self, chain: int, rows: str) -> Manifest:
+    def _version(self, chain: int, rows: str) -> ManifestJson:
         meta = {
             "name": f"data-{chain}",
             "rows": 2600,
@@ -84,7 +84,7 @@ class Registered:
         files = ("refs.parquet", "rejects.parquet")
         return self._manifest("dataset_version", {"v": chain}, {rows: "rows"}, meta, files)
 
-    def _selection(self, chain: int, number: int, version: str) -> Manifest:
+    def _selection(self, chain: int, number: int, version: str) -> ManifestJson:
         meta = {
             "base": "nano",
             "rows": 2240,
@@ -96,7 +96,9 @@ class Registered:
         files = ("rows.parquet", "bitmaps.parquet")
         return self._manifest("selection", identity, {version: "dataset"}, meta, files)
 
-    def _run(self, chain: int, number: int, selection: str, parents: Mapping[str, str]) -> Manifest:
+    def _run(
+        self, chain: int, number: int, selection: str, parents: Mapping[str, str]
+    ) -> ManifestJson:
         key = _hash(chain, number)
         meta = {
             "stage": "train",
@@ -116,7 +118,7 @@ class Registered:
         }
         return self._manifest("run", {"stage": "train", "key": key}, parents, meta)
 
-    def _adapter(self, chain: int, number: int, parents: Mapping[str, str]) -> Manifest:
+    def _adapter(self, chain: int, number: int, parents: Mapping[str, str]) -> ManifestJson:
         identity = {"base": _hash("base"), "config": _hash("c"), "weights": _hash(chain, number)}
         meta = {
             "base": f"base-{chain % BASES}",
@@ -141,7 +143,7 @@ class Registered:
         parents: Mapping[str, str],
         meta: Mapping[str, Any],
         files: Sequence[str] = (),
-    ) -> Manifest:
+    ) -> ManifestJson:
         self._count += 1
         at = _BEGAN + timedelta(seconds=self._count)
         return {

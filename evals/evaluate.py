@@ -27,6 +27,8 @@ from evals.results import (
 from registry.diskfull import one_line_when_full
 from registry.errors import StoreError, UserError
 from registry.hashing import digest
+from registry.kinds import EvalMeta
+from registry.manifest import manifest_in
 from registry.rejects import commonest
 from registry.store import Parent
 
@@ -114,7 +116,7 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
     identity = identity_of(plan)
     found = _kept(store, catalog, identity)
     result = (
-        read_result(found.path, store.manifest(found))
+        read_result(found.path, manifest_in(found.path, EvalMeta))
         if found
         else _score(store, catalog, engine() if callable(engine) else engine, plan, identity)
     )
@@ -139,20 +141,20 @@ def _score(
 ) -> EvalResult:
     samples, rejects, journal = _asked(store, engine, plan, identity)
     interval, answerer = interval_of(samples), plan.answerer
-    meta = {
-        "subject": plan.subject,
-        "split": plan.split,
-        "arm": plan.arm.name,
-        "n": interval.n,
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "prompt_tokens_mean": mean_prompt_tokens(samples),
-        "base": answerer.base.name,
-        "adapter_id": answerer.adapter_id,
-        "scale": identity["scale"],
-        "rejects": len(rejects),
-    }
+    meta = EvalMeta(
+        subject=plan.subject,
+        split=plan.split,
+        arm=plan.arm.name,
+        n=interval.n,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        prompt_tokens_mean=mean_prompt_tokens(samples),
+        base=answerer.base.name,
+        adapter_id=answerer.adapter_id,
+        scale=identity["scale"],
+        rejects=len(rejects),
+    )
     parents = [Parent(answerer.adapter_id, "adapter")] if answerer.adapter_id else []
     with store.draft() as folder:
         write_results(folder, samples, rejects)

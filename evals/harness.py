@@ -14,6 +14,7 @@ from lm_eval.api.registry import register_model
 
 from evals.engine import PackedLM
 from registry.errors import UserError
+from registry.filenames import ADAPTER_WEIGHTS
 from registry.identity import BaseSpec, Dtype, Quantization
 from registry.models import load_model
 
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _adapter(folder: str) -> Path:
     path = Path(folder)
-    if not (path / "adapter_model.safetensors").is_file():
+    if not (path / ADAPTER_WEIGHTS).is_file():
         raise UserError(
             f"no adapter in {folder}",
             where="--model_args peft",

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from evals.stats import Interval, Paired, Scores, mean_interval
 from registry.errors import GapmendError
+from registry.filenames import REJECTS, SAMPLES
 from registry.read_back import read_back
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
+    from registry.kinds import EvalMeta
+    from registry.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def write_results(folder: Path, samples: Sequence[Sample], rejects: Sequence[Rej
         pq.write_table(lines, folder / REJECTS, compression="zstd")
 
 
-def read_result(folder: Path, manifest: Mapping[str, Any]) -> EvalResult:
+def read_result(folder: Path, manifest: Manifest[EvalMeta]) -> EvalResult:
     """Read an `eval` object back, as the cached result that it is."""
     import pyarrow.parquet as pq
 
@@ -129,12 +131,12 @@ def read_result(folder: Path, manifest: Mapping[str, Any]) -> EvalResult:
     if (folder / REJECTS).is_file():
         rejects = pq.read_table(folder / REJECTS).to_pylist()
     known = {
-        "id": manifest["id"],
+        "id": manifest.id,
         "samples": pq.read_table(folder / SAMPLES).to_pylist(),
         "rejects": rejects,
         "cached": True,
     }
-    return read_back(EvalResult, {**manifest["meta"], **known}, str(folder))
+    return read_back(EvalResult, {**manifest.meta.as_json(), **known}, str(folder))
 
 
 def _samples_schema() -> Any:

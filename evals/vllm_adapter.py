@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from registry.adapter_folder import check_adapter
 from registry.errors import UserError
+from registry.filenames import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ def check_vllm_adapter(adapter: Path, rank: int) -> None:
         UserError: it has what vLLM doesn't take, which is named, or a rank above `rank`.
     """
     check_adapter(adapter)
-    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
     has = [name for key, name in _NOT_TAKEN.items() if config.get(key)]
     if config.get("bias", "none") != "none":
         has.append(f"a bias (bias: {config['bias']})")

@@ -152,6 +152,8 @@ def remove(ws: Kept, name: str, *, reason: str = "") -> str:
     Raises:
         UserError: an alias points at it, or it is gone already.
     """
+    from registry.kinds import RemovalMeta
+
     facts = show(ws, name)
     if facts.aliases:
         raise UserError(
@@ -163,7 +165,7 @@ def remove(ws: Kept, name: str, *, reason: str = "") -> str:
         None,
         identity={"object": facts.adapter_id},
         parents=[Parent(facts.adapter_id, "adapter")],
-        meta={"reason": reason},
+        meta=RemovalMeta(reason=reason),
     )
     ws.catalog.commit([ref])
     return facts.adapter_id
@@ -174,10 +176,9 @@ def _expected(ws: Kept, expect: str) -> str | None:
 
 
 def _was_promoted(ws: Kept, adapter_id: str) -> bool:
-    return any(
-        one["meta"]["promoted"] and one["meta"]["adapter_id"] == adapter_id
-        for one in ws.catalog.committed("promotion")
-    )
+    from registry.kinds import PromotionMeta
+
+    return bool(ws.catalog.committed(PromotionMeta, adapter_id=adapter_id, promoted=True))
 
 
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

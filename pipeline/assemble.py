@@ -17,6 +17,7 @@ from pipeline.stage import StageOutput
 from pipeline.subjects import subject
 from registry.errors import UserError
 from registry.hashing import digest
+from registry.kinds import SelectionMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Assembly:
                 *parents,
                 *(Parent(eval_id, "eval") for eval_id in dict.fromkeys(self.evals)),
             ],
-            meta=result,
+            meta=SelectionMeta.model_validate(result),
         )
         return StageOutput(result, [("selection", made)])
 

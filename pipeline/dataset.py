@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.kinds import ExportMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class VersionDiff:
     def as_json(self) -> dict[str, Any]:
         """Return the differences as JSON values."""
         sides = {
-            side: {"version": one.id, "dataset": one.name, "rows": one.meta.get("rows"),
-                   "license": one.meta.get("license")}
+            side: {"version": one.id, "dataset": one.name, "rows": one.meta.rows,
+                   "license": one.meta.license}
             for side, one in (("a", self.a), ("b", self.b))
         }  # fmt: skip
         found: dict[str, Any] = {**sides, "same": self.rows.same}
@@ -171,7 +172,7 @@ def export(
     from registry.diskfull import one_line_when_full
 
     version = version_named(ws.catalog, name)
-    total = sum(version.meta.get("splits", {}).get(split, 0) for split in splits) or None
+    total = sum(version.meta.splits.get(split, 0) for split in splits) or None
     with (
         whole_folder(out) as draft,
         one_line_when_full(out),
@@ -185,7 +186,7 @@ def export(
             None,
             identity={"thing": version.id, "form": form, "files": files},
             parents=[Parent(version.id, "dataset_version")],
-            meta={"form": form, "bytes": size, "environment": environment()},
+            meta=ExportMeta(form=form, bytes=size, environment=environment()),
         )
         ws.catalog.commit([made])
     return DatasetExport(

@@ -14,6 +14,8 @@ from pipeline.stage import environment
 from registry import changed
 from registry.adapters import is_tuned
 from registry.errors import UserError, damaged
+from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG
+from registry.kinds import ExportMeta, WeightsMeta
 from registry.store import Parent, sync_folder
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof
-    from registry.store import Manifest
+    from registry.manifest import Manifest, Meta
 
 Form = Literal["safetensors", "gguf"]
 
-_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+_MODEL_FILES = (MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors.index.json")
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|additional_chat_templates/[\w-]+\.jinja")
 _DRAFT = ".gapmend-export"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
@@ -84,11 +86,11 @@ def export(
     thing = weights_named(ws, model_id)
     if form == "gguf" and is_tuned(thing):
         raise UserError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
-    source = ws.store.get(thing["kind"], thing["id"]).path
+    source = ws.store.get(thing.kind, thing.id).path
     proof = None
     with (
         whole_folder(out) as draft,
-        ui.progress(f"export · {thing['kind']} {thing['id'][:8]} as {form}"),
+        ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}"),
     ):
         if form == "gguf":
             proof = _write_gguf(source, draft, dtype, _name(thing), license_text)
@@ -99,21 +101,21 @@ def export(
         made = ws.store.put(
             "export",
             None,
-            identity={"thing": thing["id"], "form": form, "files": files},
-            parents=[Parent(thing["id"], thing["kind"])],
-            meta={
-                "form": form,
-                "dtype": proof.dtype if proof else None,
-                "bytes": size,
-                "proof": asdict(proof) if proof else None,
-                "environment": environment(),
-            },
+            identity={"thing": thing.id, "form": form, "files": files},
+            parents=[Parent(thing.id, thing.kind)],
+            meta=ExportMeta(
+                form=form,
+                dtype=proof.dtype if proof else None,
+                bytes=size,
+                proof=asdict(proof) if proof else None,
+                environment=environment(),
+            ),
         )
         # Before the folder has its name: killed in between, the same call does it all again.
         ws.catalog.commit([made])
     return ExportReport(
-        thing=thing["id"],
-        kind=thing["kind"],
+        thing=thing.id,
+        kind=thing.kind,
         form=form,
         dtype=proof.dtype if proof else None,
         out=str(out),
@@ -124,10 +126,10 @@ def export(
     )
 
 
-def _name(thing: Manifest) -> str:
+def _name(thing: Manifest[Meta]) -> str:
     """Return a name for people: the base's and the beginning of the id."""
-    base = str(thing["meta"].get("base") or "model").rpartition("/")[2]
-    return f"{_UNFIT.sub('-', base).strip('-.') or 'model'}-{thing['id'][:8]}"
+    base = (thing.of(WeightsMeta).meta.base or "model").rpartition("/")[2]
+    return f"{_UNFIT.sub('-', base).strip('-.') or 'model'}-{thing.id[:8]}"
 
 
 def _write_gguf(
@@ -144,12 +146,12 @@ def _write_gguf(
     return proof
 
 
-def _copy(thing: Manifest, source: Path, draft: Path) -> None:
+def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:
     """Copy the files that belong to a model or an adapter, and no other; check each copy."""
     from registry.hashing import file_digest
 
-    for name, facts in thing["files"].items():
-        if not _is_listed(thing["kind"], name):
+    for name, facts in thing.files.items():
+        if not _is_listed(thing.kind, name):
             continue
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +159,7 @@ def _copy(thing: Manifest, source: Path, draft: Path) -> None:
             shutil.copyfile(source / name, target)
         except OSError as error:
             raise damaged(source / name, error) from error
-        if file_digest(target) != facts["sha256"]:
+        if file_digest(target) != facts.sha256:
             raise damaged(source / name, ValueError("its hash is another than its manifest's"))
 
 

@@ -21,6 +21,7 @@ from pipeline.measure import Tuned, items_of, measure
 from pipeline.stage import StageOutput, run_stage
 from pipeline.subjects import Subject, measured_datasets, subjects
 from registry.errors import UserError
+from registry.kinds import ForgettingMeta, WeightsMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -273,7 +274,8 @@ def _work(
     parts = [Parent(ctx.run_id, "run"), *parents]
     parts += [Parent(eval_id, "eval") for eval_id in judged.evals]
     identity = {"run": ctx.run_id}
-    made = ws.store.put("forgetting", None, identity=identity, parents=parts, meta=result)
+    meta = ForgettingMeta.model_validate(result)
+    made = ws.store.put("forgetting", None, identity=identity, parents=parts, meta=meta)
     return StageOutput(result, [("forgetting", made)])
 
 
@@ -317,11 +319,11 @@ def _paired(one: Subject, before: EvalResult, pairs: Paired) -> PairedScores:
 
 def check_base(ws: Workspace, base: str, adapter_id: str) -> None:
     """Raise UserError where an adapter is of another base."""
-    adapter = ws.catalog.manifest(adapter_id)
-    if adapter["identity"]["base"] != ws.models.identity(base).digest:
+    adapter = ws.catalog.manifest(adapter_id, WeightsMeta)
+    if adapter.decided_by("base") != ws.models.identity(base).digest:
         raise UserError(
             f"adapter {adapter_id[:12]} was trained on another base "
-            f"({adapter['meta'].get('base', 'unknown')})",
+            f"({adapter.meta.base or 'unknown'})",
             where="train.base",
             expected=f"an adapter of '{base}' as it is now",
         )

@@ -17,6 +17,7 @@ from pipeline.measure import items_of, measure, zero_shot
 from pipeline.stage import StageOutput, run_stage
 from pipeline.subjects import measured_datasets, subjects
 from registry.errors import UserError
+from registry.kinds import GapMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -149,7 +150,13 @@ def _work(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> 
         "guards": {name: asdict(interval) for name, interval in guards.items()},
     }
     parts = [Parent(ctx.run_id, "run"), *used]
-    made = ws.store.put("gap", None, identity={"run": ctx.run_id}, parents=parts, meta=result)
+    made = ws.store.put(
+        "gap",
+        None,
+        identity={"run": ctx.run_id},
+        parents=parts,
+        meta=GapMeta.model_validate(result),
+    )
     return StageOutput(result, [("gap", made)])
 
 

@@ -119,11 +119,13 @@ def _thing(ws: Kept, what: Any, path: Path, detail: str) -> Waste:
 
 def _fate(ws: Kept, folder: Path) -> str:
     """Say of a run's folder whether the run is done; its name has the first digits of the key."""
+    from registry.kinds import RunMeta
+
     stage, _, digits = folder.name.rpartition("-")
     done = any(
-        run["meta"]["status"] == "done" and run["meta"]["key"].startswith(digits)
-        for run in ws.catalog.each("run")
-        if run["meta"]["stage"] == stage
+        run.meta.done and run.meta.key.startswith(digits)
+        for run in ws.catalog.each(RunMeta)
+        if run.meta.stage == stage
     )
     return "the run is done" if done else f"of a killed run of {stage}: it would begin anew"
 

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.hash_index import Hashes
+    from registry.kinds import RunMeta
+    from registry.manifest import Manifest
     from registry.new_version import Made, Wanted
     from registry.splits import Assignment
-    from registry.store import Manifest
     from registry.versions import Written
 
 STAGE = "ingest"
@@ -207,13 +208,13 @@ def _work(
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
     from registry.datasets import sources
-    from registry.erased import KIND as ERASURE
+    from registry.kinds import ErasureMeta, RowsMeta, RunMeta
     from registry.new_version import Wanted, make_version
 
     spec = ws.spec.datasets[name]
     files = sources(spec, ws.root)
     key = stage_key(STAGE, inputs, version=VERSION)
-    there = ws.catalog.committed_of("run", "rows", ERASURE)
+    there = ws.catalog.committed_of(RunMeta, RowsMeta, ErasureMeta)
     runs = _runs(there["run"], name)
     wanted = Wanted(
         name,
@@ -223,7 +224,7 @@ def _work(
         earlier=[_version_of(run) for run in runs],
         key=key,
         rows=there["rows"],
-        erasures=there[ERASURE],
+        erasures=there["erasure"],
     )
     with context.ui.progress(f"ingest · {name}") as bar:
         made = _appended(ws, wanted, runs, inputs, bar.advance)
@@ -231,17 +232,18 @@ def _work(
             made = make_version(ws.store, ws.catalog, wanted, bar.advance)
     _tell_leaks(context.ui, name, made.hashes, made.placed)
     written = made.written
+    facts = written.facts.as_json()
     if made.withheld:
         rows = "1 row" if made.withheld == 1 else f"{made.withheld:,} rows"
         context.ui.log(f"{name}: {rows} were erased on purpose and are not taken in again")
-        written.facts["erased"] = made.withheld
-    return StageOutput(written.facts, _outputs(written))
+        facts["erased"] = made.withheld
+    return StageOutput(facts, _outputs(written))
 
 
 def _appended(
     ws: Workspace,
     wanted: Wanted,
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[RunMeta],
     inputs: Mapping[str, Any],
     advance: Callable[[int], None],
 ) -> Made | None:
@@ -255,7 +257,7 @@ def _appended(
     for run in reversed(runs):
         there = _files_before(run, inputs)
         index = open_index(ws.store, _version_of(run)) if there else None
-        if index is None or index.facts.key != run["key"]:
+        if index is None or index.facts.key != run.key:
             continue
         if index.facts.covers.issuperset(wanted.earlier):
             version = ws.store.get("dataset_version", _version_of(run))
@@ -264,24 +266,24 @@ def _appended(
     return None
 
 
-def _files_before(run: Mapping[str, Any], inputs: Mapping[str, Any]) -> int:
+def _files_before(run: RunMeta, inputs: Mapping[str, Any]) -> int:
     """Return how many files the run read, if these inputs only have more behind them; else 0."""
-    was, files = run["inputs"], inputs["files"]
+    was, files = run.inputs, inputs["files"]
     count = len(was["files"])
     same = {**was, "files": None} == {**inputs, "files": None}
-    same = same and run["code_version"] == VERSION
+    same = same and run.code_version == VERSION
     return count if same and count < len(files) and files[:count] == was["files"] else 0
 
 
-def _runs(committed: Sequence[Manifest], name: str) -> list[dict[str, Any]]:
+def _runs(committed: Sequence[Manifest[RunMeta]], name: str) -> list[RunMeta]:
     """Return those of the runs that made a version of the dataset, oldest first."""
-    runs = (run["meta"] for run in committed)
-    ours = [run for run in runs if run["stage"] == STAGE and run["inputs"]["name"] == name]
-    return [run for run in ours if run["status"] == "done"]
+    runs = (run.meta for run in committed)
+    ours = [run for run in runs if run.stage == STAGE and run.inputs["name"] == name]
+    return [run for run in ours if run.status == "done"]
 
 
-def _version_of(run: Mapping[str, Any]) -> str:
-    return next(str(one["id"]) for one in run["outputs"] if one["role"] == "version")
+def _version_of(run: RunMeta) -> str:
+    return next(one.id for one in run.outputs if one.role == "version")
 
 
 def _outputs(written: Written) -> list[tuple[str, Any]]:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Self
 from registry.adapters import is_tuned
 from registry.catalog import Catalog
 from registry.errors import SPEC_FILE, UserError
+from registry.filenames import STATE
 from registry.store import Store
 
 if TYPE_CHECKING:
-    from registry.store import Manifest
+    from registry.manifest import Manifest, Meta
 
-STATE_FOLDER = ".gapmend"
 CHAMPION = "champion"
+_NEWEST = """
+SELECT id FROM catalog.adapters ANTI JOIN catalog.removals ON removals.adapter_id = adapters.id
+ORDER BY created_at DESC, id DESC LIMIT 1
+"""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Kept:
             UserError: `root` has no `gapmend.yaml`.
         """
         root = find(root)
-        return cls(root, Store(root / STATE_FOLDER), Catalog(root / STATE_FOLDER))
+        return cls(root, Store(root / STATE), Catalog(root / STATE))
 
     @property
     def state(self) -> Path:
         """Return the folder of store and catalog, `.gapmend`."""
-        return self.root / STATE_FOLDER
+        return self.root / STATE
 
 
 def find(root: Path) -> Path:
@@ -70,23 +74,22 @@ def adapter_named(kept: Kept, name: str | None) -> str:
         UserError: there is none of that name, or none at all, or it was set aside.
     """
     if name is None:
-        gone = {one["identity"]["object"] for one in kept.catalog.committed("removal")}
-        every = [*kept.catalog.committed("adapter"), *kept.catalog.committed("model")]
-        tuned = [one for one in every if is_tuned(one) and one["id"] not in gone]
-        if not tuned:
+        with kept.catalog.reading() as connection:
+            newest = connection.execute(_NEWEST).fetchone()
+        if newest is None:
             raise UserError("no adapter is there yet", fix="train one: gapmend train")
-        return str(max(tuned, key=lambda one: str(one["meta"]["created_at"]))["id"])
+        return str(newest[0])
     target = kept.catalog.alias(name)
     if target is None and name == CHAMPION:
         raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = kept.catalog.manifest(target or name)
     if not is_tuned(manifest):
-        raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter")
+        raise UserError(f"'{name}' is a {manifest.kind}", expected="an adapter")
     refuse_removed(kept, manifest)
-    return str(manifest["id"])
+    return manifest.id
 
 
-def weights_named(kept: Kept, name: str) -> Manifest:
+def weights_named(kept: Kept, name: str) -> Manifest[Meta]:
     """Return the manifest of the adapter or merged model that an id, a prefix or an alias names.
 
     Raises:
@@ -94,14 +97,16 @@ def weights_named(kept: Kept, name: str) -> Manifest:
     """
     manifest = kept.catalog.manifest(kept.catalog.alias(name) or name)
     refuse_removed(kept, manifest)
-    if manifest["kind"] not in ("adapter", "model"):
-        raise UserError(f"'{name}' is a {manifest['kind']}", expected="an adapter or merged model")
+    if manifest.kind not in ("adapter", "model"):
+        raise UserError(f"'{name}' is a {manifest.kind}", expected="an adapter or merged model")
     return manifest
 
 
-def refuse_removed(kept: Kept, manifest: Manifest) -> None:
+def refuse_removed(kept: Kept, manifest: Manifest[Meta]) -> None:
     """Raise UserError where a thing was set aside."""
-    if removal := kept.catalog.find("removal", object=manifest["id"]):
-        why = f": {removal['meta']['reason']}" if removal["meta"]["reason"] else ""
-        what = f"{manifest['kind']} {manifest['id'][:12]}"
+    from registry.kinds import RemovalMeta
+
+    if removal := kept.catalog.find(RemovalMeta, object=manifest.id):
+        why = f": {removal.meta.reason}" if removal.meta.reason else ""
+        what = f"{manifest.kind} {manifest.id[:12]}"
         raise UserError(f"{what} was set aside{why}", expected="another one")

@@ -141,14 +141,14 @@ def _train_rows(ws: Resolved, name: str) -> Iterator[list[RowText]]:
 def _rows_of(ws: Workspace, thing: str) -> tuple[str, Collection[int]]:
     """Return what a selection or adapter is called, and the uids of its rows."""
     manifest = ws.catalog.manifest(ws.catalog.alias(thing) or thing)
-    if manifest["kind"] == SELECTION:
-        chosen = read_selection(ws.store, manifest["id"])
-        return f"selection {manifest['id'][:12]}", {row.row_uid for row in chosen}
-    if manifest["kind"] not in ("adapter", "model"):
-        raise UserError(f"'{thing}' is a {manifest['kind']}", expected="a selection or an adapter")
+    if manifest.kind == SELECTION:
+        chosen = read_selection(ws.store, manifest.id)
+        return f"selection {manifest.id[:12]}", {row.row_uid for row in chosen}
+    if manifest.kind not in ("adapter", "model"):
+        raise UserError(f"'{thing}' is a {manifest.kind}", expected="a selection or an adapter")
     question = "SELECT DISTINCT row_uid FROM rows_of(?)"
-    rows = ws.catalog.query(question, [manifest["id"]]).rows
-    return f"{manifest['kind']} {manifest['id'][:12]}", {row[0] for row in rows}
+    rows = ws.catalog.query(question, [manifest.id]).rows
+    return f"{manifest.kind} {manifest.id[:12]}", {row[0] for row in rows}
 
 
 class _Search:

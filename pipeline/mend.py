@@ -21,6 +21,7 @@ from pipeline.select import Change, select
 from pipeline.stage import StageOutput, run_stage
 from pipeline.train import train
 from registry.errors import UserError
+from registry.kinds import SelectionMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -179,13 +180,13 @@ def _look(ws: Resolved, ui: Ui, state: _State) -> _Looked:
 
 def _work(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
     scale = 1.0 if state.fine else _smaller_scale(ws, ctx.ui, state)
-    rows = ws.catalog.manifest(state.selection_id)["meta"]
+    rows = ws.catalog.manifest(state.selection_id, SelectionMeta).meta
     result = Round(
         number=state.number,
         adapter_id=state.adapter_id,
         selection_id=state.selection_id,
-        rows=rows["rows"],
-        replay_rows=rows["replay_rows"],
+        rows=rows.rows,
+        replay_rows=rows.replay_rows,
         added=state.added,
         closed={name: finding.verdict for name, finding in state.report.closed.items()},
         kept={f.guard: "accepted" if f.accepted else f.verdict for f in state.report.kept},
@@ -242,7 +243,7 @@ def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: floa
         write_scaled_changed(source, loaded.model, scale, folder)
     else:
         write_scaled(source, scale, folder)
-    meta = dict(ws.catalog.manifest(state.adapter_id)["meta"])
+    meta = ws.catalog.manifest(state.adapter_id).meta.as_json()
     meta.pop("created_at", None)
     put = publish_changed if is_changed else publish
     return put(
@@ -276,15 +277,15 @@ def _with_free(current: Budget, guards: Mapping[str, Need]) -> dict[str, Need]:
 
 
 def _budget_of(ws: Workspace, selection_id: str) -> Budget:
-    meta = ws.catalog.manifest(selection_id)["meta"]
-    return Budget(meta["budget"], meta["replay"])
+    meta = ws.catalog.manifest(selection_id, SelectionMeta).meta
+    return Budget(meta.budget, meta.replay)
 
 
 def _rows_of(ws: Workspace, selection_id: str) -> dict[str, int]:
     """Return how many rows of a selection are for what."""
     rows: dict[str, int] = {}
-    for part in ws.catalog.manifest(selection_id)["meta"]["parts"]:
-        rows[part["capability"]] = rows.get(part["capability"], 0) + part["rows"]
+    for part in ws.catalog.manifest(selection_id, SelectionMeta).meta.parts:
+        rows[part.capability] = rows.get(part.capability, 0) + part.rows
     return rows
 
 

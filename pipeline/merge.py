@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.stage import StageOutput, run_stage
 from registry.adapters import is_tuned
 from registry.errors import UserError
+from registry.kinds import MergeMeta, ModelMeta, WeightsMeta
 from registry.merge_spec import MERGEKIT, SEARCH, checked, read_spec
 from registry.parity import BOUNDS
 from registry.store import Parent
@@ -214,7 +215,9 @@ def _work(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> Stage
         None,
         identity={"model": model.id, "adapter": adapter_id, "method": "add to base"},
         parents=[*parents, Parent(model.id, "model")],
-        meta={**result, "scale": 1.0, "max_difference": _furthest(result)},
+        meta=MergeMeta.model_validate(
+            {**result, "scale": 1.0, "max_difference": _furthest(result)}
+        ),
     )
     return StageOutput(result, [("model", model), ("merge", made)])
 
@@ -262,7 +265,9 @@ def _several(
         None,
         identity={"model": model.id, **said},
         parents=[*parents, *(Parent(ref.id, role) for role, ref in outputs if role == "model")],
-        meta={**result, "scale": 1.0, "max_difference": _furthest(result)},
+        meta=MergeMeta.model_validate(
+            {**result, "scale": 1.0, "max_difference": _furthest(result)}
+        ),
     )
     return StageOutput(result, [*outputs, ("merge", merged)])
 
@@ -310,7 +315,11 @@ def _put_model(
     size = sum(path.stat().st_size for path in files)
     identity = {**known, "files": {path.name: file_digest(path) for path in files}}
     made = ws.store.put(
-        "model", draft, identity=identity, parents=parents, meta={**meta, "bytes": size}
+        "model",
+        draft,
+        identity=identity,
+        parents=parents,
+        meta=ModelMeta.model_validate({**meta, "bytes": size}),
     )
     return made, size
 
@@ -350,14 +359,14 @@ def _trained_on(ws: Workspace, adapter_id: str) -> str:
     """
     manifest = ws.catalog.manifest(adapter_id)
     if not is_tuned(manifest):
-        raise UserError(f"{adapter_id[:12]} is a {manifest['kind']}", expected="an adapter")
-    return str(manifest["identity"]["base"])
+        raise UserError(f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter")
+    return manifest.decided_by("base")
 
 
 def _base_of(ws: Workspace, adapter_id: str) -> str:
     """Return the name in the spec of the base that an adapter was trained on."""
     wanted = _trained_on(ws, adapter_id)
-    named = str(ws.catalog.manifest(adapter_id)["meta"].get("base", ""))
+    named = ws.catalog.manifest(adapter_id, WeightsMeta).meta.base
     for name in sorted(ws.spec.bases, key=lambda name: name != named):  # its own name first
         if ws.models.identity(name).digest == wanted:
             return name

@@ -20,6 +20,7 @@ from pipeline.kept import CHAMPION
 from pipeline.measure import Tuned
 from pipeline.stage import StageOutput, run_stage
 from pipeline.subjects import measured_datasets
+from registry.kinds import ForgettingMeta, PromotionMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -141,14 +142,26 @@ def _work(
     made = [
         (
             "promotion",
-            ws.store.put("promotion", None, identity=identity, parents=parts, meta=result),
+            ws.store.put(
+                "promotion",
+                None,
+                identity=identity,
+                parents=parts,
+                meta=PromotionMeta.model_validate(result),
+            ),
         )
     ]
     if split == "test":  # asked in SQL like what was measured on dev
         made.append(
             (
                 "forgetting",
-                ws.store.put("forgetting", None, identity=identity, parents=parts, meta=figures),
+                ws.store.put(
+                    "forgetting",
+                    None,
+                    identity=identity,
+                    parents=parts,
+                    meta=ForgettingMeta.model_validate(figures),
+                ),
             )
         )
     return StageOutput(result, made)
@@ -167,9 +180,8 @@ def _versions(inputs: Mapping[str, Any]) -> dict[str, str]:
 def _looks(ws: Workspace, tests: Mapping[str, str], adapter_id: str) -> int:
     """Count the adapters that were scored on any of these test sets, with this one."""
     earlier = {
-        manifest["meta"]["adapter_id"]
-        for manifest in ws.catalog.committed("promotion")
-        if manifest["meta"]["split"] == "test"
-        and set(manifest["meta"]["tests"].values()) & set(tests.values())
+        one.meta.adapter_id
+        for one in ws.catalog.committed(PromotionMeta, split="test")
+        if set(one.meta.tests.values()) & set(tests.values())
     }
     return len(earlier | {adapter_id})

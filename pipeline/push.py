@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.kept import CHAMPION, refuse_removed
 from registry.adapters import is_tuned
 from registry.errors import UserError
+from registry.kinds import MergeMeta, PushMeta, RunMeta, VersionMeta
 from registry.parcel import SIGNATURE
 from registry.store import Parent
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from registry.card import Asked, Publication
     from registry.describe import AdapterFacts
     from registry.hub_push import Delivered
-    from registry.parcel import Parcel
-    from registry.store import Manifest
+    from registry.manifest import Manifest, Meta
+    from registry.parcel import Kind, Parcel
 
 _KINDS = ("adapter", "model", "dataset_version")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -128,7 +129,7 @@ def push(
     )
 
 
-def thing_of(ws: Workspace, name: str) -> Manifest:
+def thing_of(ws: Workspace, name: str) -> Manifest[Meta]:
     """Return the manifest of the adapter, merged model or dataset version that is named.
 
     A dataset's name means its newest version.
@@ -143,71 +144,71 @@ def thing_of(ws: Workspace, name: str) -> Manifest:
         raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = ws.catalog.manifest(target or name)
     refuse_removed(ws, manifest)
-    if manifest["kind"] not in _KINDS:
+    if manifest.kind not in _KINDS:
         raise UserError(
-            f"'{name}' is a {manifest['kind']}", expected="an adapter, a merged model or a dataset"
+            f"'{name}' is a {manifest.kind}", expected="an adapter, a merged model or a dataset"
         )
     return manifest
 
 
-def _versions_of(ws: Workspace, name: str) -> list[Manifest]:
-    return [m for m in ws.catalog.committed("dataset_version") if m["meta"].get("name") == name]
+def _versions_of(ws: Workspace, name: str) -> list[Manifest[VersionMeta]]:
+    return ws.catalog.committed(VersionMeta, name=name)
 
 
-def _parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:
+def _parcel(ws: Workspace, manifest: Manifest[Meta], repo: str, scratch: Path) -> Parcel:
     from registry.card import adapter_card, changed_card, model_card
     from registry.describe import describe, describe_merged
     from registry.parcel import allowed_files, pack
 
-    kind, folder = manifest["kind"], ws.store.get(manifest["kind"], manifest["id"]).path
+    kind, folder = cast("Kind", manifest.kind), ws.store.get(manifest.kind, manifest.id).path
     if kind == "dataset_version":
-        return _dataset_parcel(ws, manifest, repo, scratch)
+        return _dataset_parcel(ws, manifest.of(VersionMeta), repo, scratch)
     if is_tuned(manifest):
-        facts = describe(ws.store, ws.catalog, manifest["id"])
+        facts = describe(ws.store, ws.catalog, manifest.id)
     else:
         facts = describe_merged(ws.store, ws.catalog, manifest)
-    to = _publication(ws, facts, repo, manifest["id"])
+    to = _publication(ws, facts, repo, manifest.id)
     if kind == "adapter":
         card = adapter_card(facts, to)
     elif is_tuned(manifest):
         card = changed_card(facts, to)
     else:
-        card = model_card(facts, to, _merge_of(ws, manifest["id"]))
+        card = model_card(facts, to, _merge_of(ws, manifest.id))
     files = allowed_files(folder, kind)
     return pack(manifest, files, card, facts.base, to.license, _signature(ws, manifest))
 
 
-def _signature(ws: Workspace, manifest: Manifest) -> Path | None:
+def _signature(ws: Workspace, manifest: Manifest[Meta]) -> Path | None:
     """The newest signature of what is pushed, if it was signed."""
-    found = ws.catalog.find("signature", thing=manifest["id"])
-    return ws.store.get("signature", found["id"]).path / SIGNATURE if found else None
+    found = ws.catalog.find("signature", thing=manifest.id)
+    return ws.store.get("signature", found.id).path / SIGNATURE if found else None
 
 
-def _dataset_parcel(ws: Workspace, manifest: Manifest, repo: str, scratch: Path) -> Parcel:
+def _dataset_parcel(
+    ws: Workspace, manifest: Manifest[VersionMeta], repo: str, scratch: Path
+) -> Parcel:
     from registry.dataset_card import dataset_card
     from registry.licenses import strictest
     from registry.parcel import pack
     from registry.rows_parcel import write_rows
 
-    name = manifest["meta"]["name"]
-    if manifest.get("redacted"):  # its id is of all rows, and nobody could take it in as that
+    name = manifest.meta.name
+    if manifest.redacted:  # its id is of all rows, and nobody could take it in as that
         raise UserError(
-            f"rows were erased from version {manifest['id'][:12]} of '{name}'",
+            f"rows were erased from version {manifest.id[:12]} of '{name}'",
             expected="a version that was made since",
             fix="make one: gapmend ingest",
         )
-    license_ = strictest({f"dataset {name}": manifest["meta"].get("license")})
-    version = ws.store.get("dataset_version", manifest["id"])
+    license_ = strictest({f"dataset {name}": manifest.meta.license})
+    version = ws.store.get("dataset_version", manifest.id)
     files = write_rows(ws.store, version, scratch)
     card = dataset_card(manifest, repo, license_, sorted(files))
     return pack(manifest, files, card, None, license_)
 
 
 def _merge_of(ws: Workspace, model_id: str) -> Mapping[str, Any]:
-    for merge in reversed(ws.catalog.committed("merge")):
-        if merge["identity"].get("model") == model_id:
-            found: Mapping[str, Any] = merge["meta"]
-            return found
+    if merge := ws.catalog.find(MergeMeta, model=model_id):
+        return merge.meta.as_json()
     raise UserError(
         f"model {model_id[:12]} has no merge on record", expected="a model that gapmend merged"
     )
@@ -267,10 +268,10 @@ def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, Asked]:
 def _measured_on(ws: Workspace, facts: AdapterFacts) -> dict[str, str]:
     """Capability or guard -> the dataset version that its figures rest on, as its runs say."""
     stage = "promote" if facts.split == "test" else "forget"
-    for run in reversed(ws.catalog.committed("run")):
-        meta = run["meta"]
-        if meta["stage"] == stage and meta["inputs"].get("adapter") == facts.adapter_id:
-            described = meta["inputs"]["subjects"].items()
+    for run in reversed(ws.catalog.committed(RunMeta, stage=stage)):
+        meta = run.meta
+        if meta.inputs.get("adapter") == facts.adapter_id:
+            described = meta.inputs["subjects"].items()
             return {n: d["dataset_version"] for n, d in described if d["dataset_version"]}
     return {}
 
@@ -296,25 +297,25 @@ def _private(ws: Workspace) -> list[str]:
 
 
 def _record(
-    ws: Workspace, manifest: Manifest, report: PushReport, done: Delivered, url: str
+    ws: Workspace, manifest: Manifest[Meta], report: PushReport, done: Delivered, url: str
 ) -> str:
-    adapter_id = manifest["id"] if is_tuned(manifest) else manifest["meta"].get("adapter_id")
+    adapter_id = manifest.id if is_tuned(manifest) else getattr(manifest.meta, "adapter_id", None)
     ref = ws.store.put(
         "push",
         None,
-        identity={"object": manifest["id"], "repo": report.repo, "commit": done.commit},
-        parents=[Parent(manifest["id"], report.kind)],
-        meta={
-            "object_id": manifest["id"],
-            "kind": report.kind,
-            "adapter_id": adapter_id,
-            "repo": report.repo,
-            "revision": done.commit,
-            "private": report.private,
-            "request": done.request,
-            "url": url,
-            "files": {one["path"]: one["sha256"] for one in report.files},
-        },
+        identity={"object": manifest.id, "repo": report.repo, "commit": done.commit},
+        parents=[Parent(manifest.id, report.kind)],
+        meta=PushMeta(
+            object_id=manifest.id,
+            kind=report.kind,
+            adapter_id=adapter_id,
+            repo=report.repo,
+            revision=done.commit,
+            private=report.private,
+            request=done.request,
+            url=url,
+            files={one["path"]: one["sha256"] for one in report.files},
+        ),
     )
     ws.catalog.commit([ref])
     return ref.id

@@ -106,7 +106,7 @@ def diff_tables(found: VersionDiff) -> list[RenderableType]:
         return [Text(f"{a} and {b} are the same version")]
     counts = [("same", found.rows.same), *found.rows.counts.items()]
     shown: list[RenderableType] = [Text(f"{a} → {b}"), table("", ("rows", "number"), counts)]
-    licenses = [one.meta.get("license") or "none" for one in (found.a, found.b)]
+    licenses = [one.meta.license or "none" for one in (found.a, found.b)]
     if licenses[0] != licenses[1]:
         shown.append(Text(f"licence: {licenses[0]} → {licenses[1]}"))
     elif not any(found.rows.counts.values()):

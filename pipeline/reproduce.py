@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import environment, hardware
 from registry.errors import UserError
+from registry.kinds import ReproductionMeta, RunMeta
 from registry.store import Parent, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.store import Manifest
+    from registry.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     from registry.erased import why_not_reproducible
 
     run = _run_of(ws, adapter_id)
-    selection = str(run["meta"]["inputs"]["selection"])
+    selection = str(run.meta.inputs["selection"])
     if why := why_not_reproducible(ws.catalog, selection):
         raise UserError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
-    base = _base_named(ws, str(run["meta"]["inputs"]["base"]))
+    base = _base_named(ws, str(run.meta.inputs["base"]))
     with ws.store.draft() as scratch:
         made = _train(ws, ui, run, selection, base, scratch / "work")
         put = publish_changed if holds_changed(made) else publish
@@ -66,24 +66,24 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
         )
         again = ref.id
         apart = {} if again == adapter_id else _apart(adapter_path(ws.store, adapter_id), ref.path)
-    changed = _changed(run["meta"])
+    changed = _changed(run.meta)
     record = ws.store.put(
         "reproduction",
         None,
         identity={"adapter": adapter_id, "again": again, "environment": environment()},
-        parents=[Parent(adapter_id, "adapter"), Parent(run["id"], "run")],
-        meta={"same": again == adapter_id, "changed": {k: list(v) for k, v in changed.items()}},
+        parents=[Parent(adapter_id, "adapter"), Parent(run.id, "run")],
+        meta=ReproductionMeta(same=again == adapter_id, changed=changed),
     )
     ws.catalog.commit([record])
     return ReproduceReport(adapter_id, again, again == adapter_id, apart, changed, record.id)
 
 
-def _run_of(ws: Workspace, adapter_id: str) -> Manifest:
+def _run_of(ws: Workspace, adapter_id: str) -> Manifest[RunMeta]:
     manifest = ws.catalog.manifest(adapter_id)
-    for parent in manifest["parents"]:
-        if parent["role"] == "run":
-            run = ws.catalog.manifest(parent["id"])
-            if run["meta"]["stage"] == "train":
+    for parent in manifest.parents:
+        if parent.role == "run":
+            run = ws.catalog.manifest(parent.id, RunMeta)
+            if run.meta.stage == "train":
                 return run
     raise UserError(
         f"adapter {adapter_id[:12]} was not trained here",
@@ -102,13 +102,15 @@ def _base_named(ws: Workspace, digest: str) -> str:
     )
 
 
-def _train(ws: Workspace, ui: Ui, run: Manifest, selection: str, base: str, workdir: Path) -> Path:
+def _train(
+    ws: Workspace, ui: Ui, run: Manifest[RunMeta], selection: str, base: str, workdir: Path
+) -> Path:
     from pipeline.ingest import resolve
     from pipeline.training.fit import fit
     from pipeline.training.spec import TrainSpec
     from pipeline.validation import lessons
 
-    spec = TrainSpec.model_validate({**run["meta"]["config"], "base": base})
+    spec = TrainSpec.model_validate({**run.meta.config, "base": base})
     by_spec = resolve(ws, ui).with_spec(ws.spec.model_copy(update={"train": spec}))
     given = lessons(by_spec, ui, selection)
     workdir.mkdir()
@@ -135,8 +137,8 @@ def _apart(then: Path, now: Path) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
-def _changed(meta: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    then = {**meta["environment"], **meta["hardware"]}
+def _changed(meta: RunMeta) -> dict[str, tuple[Any, Any]]:
+    then = {**meta.environment, **meta.hardware}
     now = {**environment(), **hardware()}
     return {
         key: (then.get(key), now.get(key))

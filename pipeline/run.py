@@ -146,9 +146,9 @@ def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
     if selection_id is None:
         return select(ws, ui).selection_id
     manifest = ws.catalog.manifest(selection_id)
-    if manifest["kind"] != "selection":
-        raise UserError(f"'{selection_id}' is a {manifest['kind']}", expected="a selection")
-    return str(manifest["id"])
+    if manifest.kind != "selection":
+        raise UserError(f"'{selection_id}' is a {manifest.kind}", expected="a selection")
+    return manifest.id
 
 
 def compare_on(

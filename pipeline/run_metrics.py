@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+from registry.filenames import METRICS
 from registry.hashing import file_digest
+from registry.kinds import MetricsMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from registry.store import ObjectRef, Store
 
 KIND = "metrics"
-FILE = "metrics.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,14 @@ def put_metrics(store: Store, figures: Iterable[Measured], *, run_id: str) -> Ob
     ordered = sorted(figures, key=lambda one: (one.step, one.name))
     _refuse_doubles(ordered)
     with store.draft() as draft:
-        _write(ordered, draft / FILE)
+        _write(ordered, draft / METRICS)
         return store.put(
             KIND,
             draft,
             # Times differ from one attempt to the next: each attempt's figures are its own object.
-            identity={"run": run_id, "sha256": file_digest(draft / FILE)},
+            identity={"run": run_id, "sha256": file_digest(draft / METRICS)},
             parents=[Parent(run_id, "run")],
-            meta={"rows": len(ordered), "steps": ordered[-1].step if ordered else 0},
+            meta=MetricsMeta(rows=len(ordered), steps=ordered[-1].step if ordered else 0),
         )
 
 

@@ -11,19 +11,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.errors import UserError
+from registry.filenames import BITMAPS, REJECTS, ROWS
 from registry.hashing import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pipeline.resolved import Resolved
     from pipeline.training.objective import Lesson
     from pipeline.workspace import Workspace
+    from registry.kinds import SelectionMeta
     from registry.rows import Message, Row
     from registry.store import ObjectRef, Parent, Store
 
 KIND = "selection"
-ROWS, BITMAPS, REJECTS = "rows.parquet", "bitmaps.parquet", "rejects.parquet"
 
 Reason = Literal["gap", "replay", "mend"]
 
@@ -74,7 +75,7 @@ def put_selection(
     *,
     base_digest: str,
     parents: Sequence[Parent],
-    meta: Mapping[str, Any],
+    meta: SelectionMeta,
 ) -> ObjectRef:
     """Put a selection into the store; the caller commits it."""
     import pyarrow as pa

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from pipeline.kept import weights_named
 from pipeline.stage import StageOutput, run_stage
 from registry.errors import GateRefusedError, UserError
+from registry.kinds import SignatureMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
     from pipeline.kept import Kept
     from pipeline.stage import StageContext
     from pipeline.ui import Ui
-    from registry.store import Manifest
+    from registry.manifest import Manifest, Meta
 
 STAGE = "sign"
 VERSION = 1
@@ -65,7 +66,7 @@ def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
     from registry.signing import key_id
 
     manifest = weights_named(ws, thing)
-    inputs = {"name": manifest["id"], "thing": manifest["id"], "key": key_id(key)}
+    inputs = {"name": manifest.id, "thing": manifest.id, "key": key_id(key)}
     outcome = run_stage(
         ws,
         ui,
@@ -73,7 +74,7 @@ def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
         inputs,
         lambda ctx: _work(ws, ctx, manifest, key),
         version=VERSION,
-        parents=[Parent(manifest["id"], manifest["kind"])],
+        parents=[Parent(manifest.id, manifest.kind)],
     )
     return outcome.report(SignReport, signature_id=outcome.outputs["signature"])
 
@@ -101,32 +102,32 @@ def verify(ws: Kept | None, target: str, public_key: Path) -> VerifyReport:
         raise UserError(f"no folder {target}", expected="a folder, or an id in a workspace")
     thing = weights_named(ws, target)
     wanted = key_id(public_key)
-    signature = ws.catalog.find("signature", thing=thing["id"], key=wanted)
+    signature = ws.catalog.find("signature", thing=thing.id, key=wanted)
     if signature is None:
         raise _not_signed(ws, thing)
-    at = ws.store.get("signature", signature["id"]).path / SIGNATURE
-    found = check(ws.store.get(thing["kind"], thing["id"]).path, at, public_key)
-    return VerifyReport(thing["id"], found.key, found.files, list(found.ignored))
+    at = ws.store.get("signature", signature.id).path / SIGNATURE
+    found = check(ws.store.get(thing.kind, thing.id).path, at, public_key)
+    return VerifyReport(thing.id, found.key, found.files, list(found.ignored))
 
 
-def _work(ws: Kept, ctx: StageContext, thing: Manifest, key: Path) -> StageOutput:
+def _work(ws: Kept, ctx: StageContext, thing: Manifest[Meta], key: Path) -> StageOutput:
     from registry.signing import SIGNATURE
     from registry.signing import sign as write
 
-    folder = ws.store.get(thing["kind"], thing["id"]).path
-    label = f"sign · {thing['kind']} {thing['id'][:8]}"
+    folder = ws.store.get(thing.kind, thing.id).path
+    label = f"sign · {thing.kind} {thing.id[:8]}"
     with ws.store.draft() as draft, ctx.ui.progress(label):
         made = write(folder, key, draft / SIGNATURE)
         signature = ws.store.put(
             "signature",
             draft,
-            identity={"thing": thing["id"], "key": made.key},
-            parents=[Parent(ctx.run_id, "run"), Parent(thing["id"], thing["kind"])],
-            meta={"thing_kind": thing["kind"], "files": len(made.files), "format": "OMS"},
+            identity={"thing": thing.id, "key": made.key},
+            parents=[Parent(ctx.run_id, "run"), Parent(thing.id, thing.kind)],
+            meta=SignatureMeta(thing_kind=thing.kind, files=len(made.files), format="OMS"),
         )
     result = {
-        "thing": thing["id"],
-        "kind": thing["kind"],
+        "thing": thing.id,
+        "kind": thing.kind,
         "key": made.key,
         "path": (signature.path / SIGNATURE).relative_to(ws.root).as_posix(),
         "files": made.files,
@@ -135,8 +136,8 @@ def _work(ws: Kept, ctx: StageContext, thing: Manifest, key: Path) -> StageOutpu
     return StageOutput(result, [("signature", signature)])
 
 
-def _not_signed(ws: Kept, thing: Manifest) -> UserError | GateRefusedError:
-    what = f"{thing['kind']} {thing['id'][:12]}"
-    if ws.catalog.find("signature", thing=thing["id"]):
+def _not_signed(ws: Kept, thing: Manifest[Meta]) -> UserError | GateRefusedError:
+    what = f"{thing.kind} {thing.id[:12]}"
+    if ws.catalog.find("signature", thing=thing.id):
         return GateRefusedError(f"{what} is signed with another key")
     return UserError(f"{what} is not signed", fix="sign it: `gapmend sign`")

@@ -14,12 +14,13 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
 from registry.errors import GapmendError, UserError
 from registry.hashing import canonical_json, digest
+from registry.kinds import Output, RunMeta
 from registry.read_back import read_back
 
 if TYPE_CHECKING:
@@ -94,14 +95,14 @@ def find_outcome(ws: Kept, stage: str, key: str) -> StageOutcome | None:
     manifest = ws.catalog.find_run(stage, key)
     if manifest is None:
         return None
-    meta = manifest["meta"]
-    outputs = {output["role"]: output["id"] for output in meta["outputs"]}
+    meta = manifest.meta
+    outputs = {output.role: output.id for output in meta.outputs}
     return StageOutcome(
-        manifest["id"],
+        manifest.id,
         key,
         cached=True,
-        seconds=meta["seconds"],
-        result=meta["result"],
+        seconds=meta.seconds,
+        result=meta.result,
         outputs=outputs,
     )
 
@@ -176,7 +177,7 @@ class _Record:
 
     def put(
         self,
-        status: str,
+        status: Literal["done", "failed"],
         began: datetime,
         output: StageOutput,
         parents: Sequence[Parent],
@@ -184,24 +185,24 @@ class _Record:
         ended = datetime.now(UTC)
         done = status == "done"
         identity = self.identity if done else {**self.identity, "attempt": ended.isoformat()}
-        meta = {
-            "stage": self.stage,
-            "key": self.key,
-            "status": status,
-            "started_at": began.isoformat(),
-            "ended_at": ended.isoformat(),
-            "seconds": round((ended - began).total_seconds(), 3),
-            "code_version": self.version,
-            "inputs": self.inputs,
-            "config": self.config,
-            "seed": self.seed,
-            "result": output.result,
-            "outputs": [
-                {"role": role, "kind": ref.kind, "id": ref.id} for role, ref in output.outputs
-            ],
-            "environment": environment(),
-            "hardware": hardware(),
-        }
+        meta = RunMeta(
+            stage=self.stage,
+            key=self.key,
+            status=status,
+            started_at=began.isoformat(),
+            ended_at=ended.isoformat(),
+            seconds=round((ended - began).total_seconds(), 3),
+            code_version=self.version,
+            inputs=self.inputs,
+            config=self.config,
+            seed=self.seed,
+            result=output.result,
+            outputs=tuple(
+                Output(role=role, kind=ref.kind, id=ref.id) for role, ref in output.outputs
+            ),
+            environment=environment(),
+            hardware=hardware(),
+        )
         return self.ws.store.put("run", None, identity=identity, parents=parents, meta=meta)
 
 
@@ -237,17 +238,17 @@ def why_not_cached(ws: Kept, stage: str, inputs: Mapping[str, Any], *, version: 
     """Return what differs from the latest run of this stage about the same thing."""
     name = inputs.get("name")
     runs = [
-        run["meta"]
-        for run in ws.catalog.committed("run")
-        if run["meta"]["stage"] == stage and run["meta"]["inputs"].get("name") == name
+        run.meta
+        for run in ws.catalog.committed(RunMeta, stage=stage)
+        if run.meta.inputs.get("name") == name
     ]
-    done = [meta for meta in runs if meta["status"] == "done"]
+    done = [meta for meta in runs if meta.done]
     if not done:
         return "the last attempt failed" if runs else "has not run yet"
     last = done[-1]
-    if last["code_version"] != version:
+    if last.code_version != version:
         return f"gapmend's own code of this stage changed (version {version})"
-    changed = _changed(last["inputs"], json_form(inputs))
+    changed = _changed(last.inputs, json_form(inputs))
     return "changed: " + ", ".join(changed[:_NAMED]) if changed else "its inputs changed"
 
 

@@ -17,6 +17,7 @@ from pipeline.stage import StageOutput, run_stage
 from registry.errors import UserError
 from registry.incoming_model import check_templates
 from registry.intake import Record, license_beside, read_record, stage
+from registry.kinds import ModelMeta
 from registry.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.store import Parent
 
@@ -255,13 +256,14 @@ def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> S
         parents.append(Parent(adapter_id, "adapter"))
     with ws.store.draft() as draft:
         shutil.copytree(source.folder, draft, dirs_exist_ok=True)
-        meta = {
+        said = {
             "base": record.base,
             "adapter_id": record.identity.get("adapter"),
             "bytes": sum(path.stat().st_size for path in draft.rglob("*") if path.is_file()),
             "origin": source.origin,
             "license": source.license,
         }
+        meta = ModelMeta.model_validate(said)
         ref = ws.store.put("model", draft, identity=record.identity, parents=parents, meta=meta)
     return StageOutput({"origin": source.origin}, [("model", ref)])
 

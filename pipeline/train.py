@@ -14,6 +14,7 @@ from pipeline.held_out import refuse_leaks
 from pipeline.ingest import resolve
 from pipeline.stage import StageOutput, run_stage
 from pipeline.validation import lessons
+from registry.kinds import SelectionMeta
 from registry.store import Parent
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def _publish(
             **{key: result[key] for key in facts},
             "alpha": spec.lora_alpha if spec.is_lora else None,
             "seconds": result["train_seconds"],
-            "round": ws.catalog.manifest(selection_id)["meta"].get("round", 0),
+            "round": ws.catalog.manifest(selection_id, SelectionMeta).meta.round,
             "seed": spec.seed,
         },
         parents=[Parent(ctx.run_id, "run"), Parent(selection_id, "selection")],

@@ -95,8 +95,8 @@ def in_workspace(
 
     `together`: the verb knows what to do when a launcher has started it in several processes.
     """
-    from pipeline.kept import STATE_FOLDER
     from pipeline.workspace import Workspace
+    from registry.filenames import STATE
 
     def opened(ui: Ui) -> Answer:
         if not together and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -106,14 +106,15 @@ def in_workspace(
             )
         return work(Workspace.open(root), ui)
 
-    answer(opened, as_json=as_json, state=root / STATE_FOLDER)
+    answer(opened, as_json=as_json, state=root / STATE)
 
 
 def in_store(root: Path, work: Callable[[Kept, Ui], Answer], *, as_json: bool) -> None:
     """Open what the workspace `root` keeps, without its spec, run `work` on it and answer."""
-    from pipeline.kept import STATE_FOLDER, Kept
+    from pipeline.kept import Kept
+    from registry.filenames import STATE
 
-    answer(lambda ui: work(Kept.open(root), ui), as_json=as_json, state=root / STATE_FOLDER)
+    answer(lambda ui: work(Kept.open(root), ui), as_json=as_json, state=root / STATE)
 
 
 def run_app(app: typer.Typer) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from pipeline.kept import STATE_FOLDER, Kept, find
+from pipeline.kept import Kept, find
 from registry.catalog import Catalog
 from registry.errors import SPEC_FILE
+from registry.filenames import STATE
 from registry.store import Store
 
 if TYPE_CHECKING:
@@ -133,5 +134,5 @@ class Workspace(Kept):
 
         root = find(root)
         spec = load_spec(root / SPEC_FILE)
-        state = root / STATE_FOLDER
+        state = root / STATE
         return cls(root, Store(state), Catalog(state), spec, Models(spec, root))

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def written_parameters(adapter: Path, model: PreTrainedModel) -> list[str]:
     # An adapter that is on has wrapped the modules.
     own = {name.replace(".base_layer.", ".") for name, _ in model.named_parameters()}
     try:
-        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
             keys = [key.removeprefix("base_model.model.") for key in file.keys()]  # noqa: SIM118
     except SafetensorError:
         return []  # whoever reads it says what is wrong with it
@@ -46,9 +47,9 @@ def check_adapter(adapter: Path) -> None:
     Raises:
         UserError: it is so.
     """
-    if not (adapter / "adapter_config.json").is_file():
+    if not (adapter / ADAPTER_CONFIG).is_file():
         raise UserError(f"no adapter in {adapter}", expected="a folder with adapter_config.json")
-    if not (adapter / "adapter_model.safetensors").is_file():
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise UserError(
             f"adapter {adapter} has no adapter_model.safetensors",
             expected="safetensors: a pickle can run code when it is loaded",
@@ -65,7 +66,7 @@ def saves_modules(adapter: Path) -> bool:
 
 
 def _config_of(adapter: Path) -> dict[str, Any]:
-    path = adapter / "adapter_config.json"
+    path = adapter / ADAPTER_CONFIG
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:

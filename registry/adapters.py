@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.changed import holds_changed
 from registry.errors import StoreError, UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_CONFIG
 from registry.hashing import file_digest
 from registry.identity import TOKENIZER_FILES
 from registry.tensors import canonical_safetensors
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from registry.catalog import Catalog
+    from registry.manifest import Manifest, Meta
     from registry.models import BaseIdentity
-    from registry.store import Manifest, ObjectRef, Parent, Store
+    from registry.store import ObjectRef, Parent, Store
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG = ADAPTER_CONFIG
+WEIGHTS = ADAPTER_WEIGHTS
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
@@ -70,6 +72,8 @@ def publish(
         UserError: no adapter there, pickled or damaged weights, or a path or token in the
             configuration that no rule of ours removes.
     """
+    from registry.kinds import AdapterMeta
+
     config = read_adapter_config(folder)
     with store.draft() as draft:
         weights = canonical_safetensors(weights_file(folder))
@@ -87,9 +91,8 @@ def publish(
             "rank": config.get("r"),
             "bytes": len(weights),
         }
-        return store.put(
-            "adapter", draft, identity=identity, parents=parents, meta=facts | {**meta}
-        )
+        said = AdapterMeta.model_validate({**facts, **meta})
+        return store.put("adapter", draft, identity=identity, parents=parents, meta=said)
 
 
 def adapter_path(store: Store, adapter_id: str) -> Path:
@@ -116,10 +119,10 @@ def tuned_ref(store: Store, tuned_id: str) -> ObjectRef:
         return model
 
 
-def is_tuned(manifest: Manifest) -> bool:
+def is_tuned(manifest: Manifest[Meta]) -> bool:
     """Whether it goes on a base: an adapter, or a model that holds changed tensors alone."""
-    is_changed = manifest["kind"] == "model" and "changed" in manifest["identity"]
-    return is_changed or manifest["kind"] == "adapter"
+    is_changed = manifest.kind == "model" and "changed" in manifest.identity
+    return is_changed or manifest.kind == "adapter"
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -130,7 +133,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         if (saved / name).is_file():
             shutil.move(saved / name, folder / name)
     shutil.rmtree(saved)
-    path = folder / "tokenizer_config.json"
+    path = folder / TOKENIZER_CONFIG
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in config.items() if key not in _PRIVATE_KEYS}
@@ -184,7 +187,7 @@ def move_alias(
     """
     check_alias_name(catalog, name)
     now = catalog.alias(name)
-    if now is not None and catalog.manifest(now)["kind"] == "dataset_version":
+    if now is not None and catalog.manifest(now).kind == "dataset_version":
         raise UserError(
             f"'{name}' can't be an alias: it is the tag of a dataset version",
             expected="a name of its own",
@@ -199,7 +202,9 @@ def check_alias_name(catalog: Catalog, name: str) -> None:
     Raises:
         UserError: it is a dataset's name, reads like an id, or has other characters.
     """
-    taken = {one["meta"].get("name") for one in catalog.each("dataset_version")}
+    from registry.kinds import VersionMeta
+
+    taken = {one.meta.name for one in catalog.each(VersionMeta)}
     if name in taken or name == "none" or _LIKE_AN_ID.fullmatch(name):
         raise UserError(
             f"'{name}' can't be an alias: it is a dataset's name, or reads like an id",

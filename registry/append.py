@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from registry.bands import Keys
     from registry.collect import Collected
     from registry.datasets import DatasetSpec
+    from registry.kinds import VersionMeta
+    from registry.manifest import Manifest
     from registry.row_index import Gone, RowIndex
     from registry.splits import Codes, Groups, Numbers
     from registry.spool import Texts
-    from registry.store import Manifest, ObjectRef, Store
+    from registry.store import ObjectRef, Store
 
 _LOOKED_AT = ("row_hash", "split", "cluster", "sources")
 _AT_ONCE = 10_000  # texts that are sketched at a time
@@ -43,14 +45,17 @@ class Before:
     """The version that files are appended to, and its index."""
 
     version: ObjectRef
-    manifest: Manifest
+    manifest: Manifest[VersionMeta]
     index: RowIndex
     refs: tuple[Path, ...]
 
     @classmethod
     def of(cls, store: Store, version: ObjectRef, index: RowIndex) -> Before:
         """Read the version's manifest."""
-        manifest = store.manifest(version)
+        from registry.kinds import VersionMeta
+        from registry.manifest import manifest_in
+
+        manifest = manifest_in(version.path, VersionMeta)
         return cls(version, manifest, index, tuple(refs_paths(store, version)))
 
 
@@ -214,7 +219,7 @@ def _candidates(gone: Gone, older: Older, found: Collected, fresh: Numbers) -> C
 
 def _elsewhere(before: Before, split: str, looked_at: Codes) -> int:
     """Return how many rows of a split there are that weren't looked at."""
-    rows = int(before.manifest["meta"]["splits"].get(split, 0))
+    rows = before.manifest.meta.splits.get(split, 0)
     return rows - int(np.count_nonzero(looked_at == CODED.index(split)))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from registry.append import newly_leaked
 from registry.bands import Bands
 from registry.contents import SCHEMA
+from registry.filenames import REJECTS
 from registry.refs import read_refs, refs_at, refs_batches, refs_name
 from registry.row_index import IndexFacts, add_part, publish, share_part
 from registry.rows import HELD, SPLITS
@@ -22,7 +23,6 @@ from registry.rows_digest import BLOCK, COLUMNS, RowsDigest
 from registry.splits import CODED, Assignment
 from registry.store import share
 from registry.versions import (
-    REJECTS,
     put_version,
     refs_of,
     rejects_of,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from registry.append import Appended, Before
     from registry.collect import Collected
     from registry.contents import Known
+    from registry.kinds import VersionMeta
     from registry.splits import Numbers
     from registry.spool import Texts
     from registry.store import Sealed, Store
@@ -74,7 +75,7 @@ def write_appended(
         key: what the version is made from.
     """
     facts = _facts(before, found, appended)
-    license_ = before.manifest["identity"]["license"]
+    license_ = before.manifest.meta.license
     edited = _edited(before, found, appended)
     kept = _kept_parts(before, appended)
     digest = _digest_before(before)
@@ -87,11 +88,11 @@ def write_appended(
             if len(mine.places):
                 write_refs(target, _with(before.refs[number : number + 1], mine))
             elif share(before.refs[number], target):
-                shared[target.name] = before.manifest["files"][target.name]
+                shared[target.name] = before.manifest.files[target.name]
             begin += rows
         if len(appended.fresh):
             older = _with(before.refs[kept:], _within(edited, begin, before.index.rows))
-            fresh = _digested(_fresh(found, facts["name"], license_, metas, appended), digest)
+            fresh = _digested(_fresh(found, facts.name, license_, metas, appended), digest)
             write_refs(draft / refs_name(kept), chain(older, fresh))
         _write_all_rejects(draft / REJECTS, before, found)
         written = put_version(
@@ -220,7 +221,7 @@ def _write_all_rejects(path: Path, before: Before, found: Collected) -> None:
     import pyarrow.parquet as pq
 
     tables = [rejects_of(found)] if found.rejects else []
-    if REJECTS in before.manifest["files"]:
+    if REJECTS in before.manifest.files:
         with pq.ParquetFile(before.version.path / REJECTS) as file:
             tables.insert(0, file.read())
     if tables:
@@ -229,35 +230,33 @@ def _write_all_rejects(path: Path, before: Before, found: Collected) -> None:
 
 def _contents(before: Before, known: Known, found: Collected, appended: Appended) -> list[str]:
     """Return the `rows` objects of the version, in the order of their first use."""
-    named = [one["id"] for one in before.manifest["parents"] if one["role"] == "rows"]
+    named = [one.id for one in before.manifest.parents if one.role == "rows"]
     if len(appended.fresh):
         named += known.objects_of(found.index.hashes[appended.fresh])
     return list(dict.fromkeys(named))
 
 
-def _facts(before: Before, found: Collected, appended: Appended) -> dict[str, Any]:
+def _facts(before: Before, found: Collected, appended: Appended) -> VersionMeta:
     """Return what the manifest says of the version; counts are of rows."""
-    was, placed = before.manifest["meta"], appended.placed
+    from registry.kinds import Leaks, VersionMeta
+
+    was, placed = before.manifest.meta, appended.placed
     older, fresh = len(appended.older.places), len(appended.fresh)
     added = np.bincount(placed.splits[older:], minlength=len(CODED)).tolist()
     splits = {
-        split: int(was["splits"].get(split, 0)) + added[CODED.index(split)]
-        for split in (*SPLITS, HELD)
+        split: was.splits.get(split, 0) + added[CODED.index(split)] for split in (*SPLITS, HELD)
     }
-    return {
-        "name": was["name"],
-        "rows": was["rows"] + fresh,
-        "records": was["records"] + found.records,
-        "rejects": was["rejects"] + len(found.rejects),
-        "splits": {split: count for split, count in splits.items() if count},
-        "clusters": _clusters(before, appended),
-        "duplicates": was["duplicates"] + len(found.occurrences.rows) - fresh,
-        "leaks": {
-            "exact": was["leaks"]["exact"] + newly_leaked(appended, found),
-            "near": len(placed.leaks),
-        },
-        "license": was["license"],
-    }
+    return VersionMeta(
+        name=was.name,
+        rows=was.rows + fresh,
+        records=was.records + found.records,
+        rejects=was.rejects + len(found.rejects),
+        splits={split: count for split, count in splits.items() if count},
+        clusters=_clusters(before, appended),
+        duplicates=was.duplicates + len(found.occurrences.rows) - fresh,
+        leaks=Leaks(exact=was.leaks.exact + newly_leaked(appended, found), near=len(placed.leaks)),
+        license=was.license,
+    )
 
 
 def _clusters(before: Before, appended: Appended) -> int:
@@ -269,7 +268,7 @@ def _clusters(before: Before, appended: Appended) -> int:
     older, now = appended.older, appended.placed.clusters
     if not len(before.index.gone.splits):
         gone = len(np.unique(older.table["cluster"].to_numpy()))
-        return int(before.manifest["meta"]["clusters"]) - gone + len(np.unique(now))
+        return before.manifest.meta.clusters - gone + len(np.unique(now))
     clusters = read_refs(before.refs, ["cluster"])["cluster"].to_numpy().copy()
     clusters[older.places] = now[: len(older.places)]
     return len(np.unique(np.concatenate((clusters, now[len(older.places) :]))))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-    from registry.store import Manifest
+    from registry.store import ManifestJson
 
 CATALOG_NAME = "catalog.duckdb"
 MARK_NAME = "catalog.made"  # says that a catalog has been here
@@ -162,7 +162,7 @@ def connect(*, threads: int | None = None) -> DuckDBPyConnection:
     return connection
 
 
-def create_catalog(root: Path, manifests: Iterable[Manifest]) -> None:
+def create_catalog(root: Path, manifests: Iterable[ManifestJson]) -> None:
     """Write a new catalog of these manifests beside the old one, then put it in its place.
 
     The caller holds the lock. Killed at any instant, either catalog is there, whole.

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry import derive
 from registry.attach import open_catalog
@@ -17,14 +17,18 @@ from registry.store import ObjectRef, Parent, Store, read_manifest
 from registry.views import QueryResult, SqlSession
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from duckdb import DuckDBPyConnection
 
-    from registry.store import Manifest
+    from registry.kinds import RunMeta
+    from registry.manifest import Manifest, Meta
+    from registry.store import ManifestJson
 
 __all__ = ["ANY", "Catalog", "QueryResult"]
+
+_M = TypeVar("_M", bound="Meta")
 
 
 @dataclass(frozen=True)
@@ -111,47 +115,73 @@ class Catalog:
         waits = any(one.id == ref.id for one in self._waiting)
         return waits or self._by_id(ref.kind, ref.id) is not None
 
-    def find(self, kind: str, **values: Any) -> Manifest | None:
-        """Newest committed object of a kind whose identity or meta has all these values."""
-        # Both sides are canonical JSON text.
-        matches = ["(? IN ((manifest->'identity')->?, (manifest->'meta')->?))" for _ in values]
-        condition = " AND ".join(["kind = ?", *matches])
-        parameters: list[Value] = [kind]
-        for key, value in values.items():
-            parameters += [canonical_json(value).decode(), key, key]
+    @overload
+    def find(self, kind: type[_M], **values: Any) -> Manifest[_M] | None: ...
+    @overload
+    def find(self, kind: str, **values: Any) -> Manifest[Meta] | None: ...
+    def find(self, kind: type[Meta] | str, **values: Any) -> Manifest[Meta] | None:
+        """Newest committed object of a kind whose identity or meta has all these values.
+
+        Raises:
+            StoreError: its manifest doesn't fit; so for all that return manifests.
+        """
+        condition, parameters = _having(kind, values)
         found = self._manifests(f"{condition} {_NEWEST}", parameters)
         return found[0] if found else None
 
-    def find_run(self, stage: str, key: str) -> Manifest | None:
+    def find_run(self, stage: str, key: str) -> Manifest[RunMeta] | None:
         """The committed run of a stage under a key, if that has succeeded before."""
-        return self._by_id("run", digest({"kind": "run", "identity": {"stage": stage, "key": key}}))
+        from registry.kinds import RunMeta
 
-    def manifest(self, id_or_prefix: str) -> Manifest:
+        run_id = digest({"kind": "run", "identity": {"stage": stage, "key": key}})
+        found = self._by_id("run", run_id)
+        return found.of(RunMeta) if found else None
+
+    @overload
+    def manifest(self, id_or_prefix: str, meta: type[_M]) -> Manifest[_M]: ...
+    @overload
+    def manifest(self, id_or_prefix: str) -> Manifest[Meta]: ...
+    def manifest(self, id_or_prefix: str, meta: type[Meta] | None = None) -> Manifest[Meta]:
         """Manifest of the committed object whose id starts so.
+
+        Args:
+            id_or_prefix: its id, or the beginning of it.
+            meta: the model of its kind, where it must be of one.
 
         Raises:
             UserError: when there is none, or more than one.
+            StoreError: when its manifest doesn't fit, or it is of another kind.
         """
-        if found := self._read(id_or_prefix):
-            return found
+        if known := self._read(id_or_prefix):
+            return known if meta is None else known.of(meta)
         with self.reading() as connection:
             object_id = derive.resolve(connection, id_or_prefix)
-            manifest = _manifests(connection, "id = ?", [object_id])[0]
-        self._acknowledged[manifest["id"]] = manifest["kind"]
-        return manifest
+            texts = _texts(connection, "id = ?", [object_id])
+        found = self._typed(texts[0])
+        self._acknowledged[found.id] = found.kind
+        return found if meta is None else found.of(meta)
 
-    def committed(self, kind: str) -> list[Manifest]:
-        """Manifests of a kind's committed objects, oldest first."""
-        return self.committed_of(kind)[kind]
+    @overload
+    def committed(self, kind: type[_M], **values: Any) -> list[Manifest[_M]]: ...
+    @overload
+    def committed(self, kind: str, **values: Any) -> list[Manifest[Meta]]: ...
+    def committed(self, kind: type[Meta] | str, **values: Any) -> Sequence[Manifest[Meta]]:
+        """Manifests of a kind's committed objects that have all these values, oldest first."""
+        condition, parameters = _having(kind, values)
+        return self._manifests(f"{condition} ORDER BY created_at, id", parameters)
 
-    def committed_of(self, *kinds: str) -> dict[str, list[Manifest]]:
+    def committed_of(self, *kinds: type[Meta]) -> dict[str, list[Manifest[Any]]]:
         """Manifests of the committed objects of several kinds at one moment, oldest first."""
-        found: dict[str, list[Manifest]] = {kind: [] for kind in kinds}
-        for manifest in self._manifests("kind IN ? ORDER BY created_at, id", [kinds]):
-            found[manifest["kind"]].append(manifest)
+        found: dict[str, list[Manifest[Any]]] = {kind.of_kind: [] for kind in kinds}
+        for manifest in self._manifests("kind IN ? ORDER BY created_at, id", [tuple(found)]):
+            found[manifest.kind].append(manifest)
         return found
 
-    def each(self, kind: str) -> Iterator[Manifest]:
+    @overload
+    def each(self, kind: type[_M]) -> Iterator[Manifest[_M]]: ...
+    @overload
+    def each(self, kind: str) -> Iterator[Manifest[Meta]]: ...
+    def each(self, kind: type[Meta] | str) -> Iterator[Manifest[Meta]]:
         """Manifests of a kind's committed objects, oldest first, a few hundred in memory at a time.
 
         What is committed meanwhile may come or not.
@@ -161,12 +191,12 @@ class Catalog:
             found = self._manifests(
                 "kind = ? AND (created_at, id) > (?::TIMESTAMP, ?)"
                 f" ORDER BY created_at, id LIMIT {_AT_ONCE}",
-                [kind, *last],
+                [_name(kind), *last],
             )
             yield from found
             if len(found) < _AT_ONCE:
                 return
-            last = (found[-1]["meta"]["created_at"], found[-1]["id"])
+            last = (found[-1].meta.created_at, found[-1].id)
 
     def reading(self) -> AbstractContextManager[DuckDBPyConnection]:
         """Attach the catalog for a few small statements of our own, on its tables themselves.
@@ -243,6 +273,8 @@ class Catalog:
         Raises:
             StoreError: when the target is not committed, or the alias is not where expected.
         """
+        from registry.kinds import AliasMeta
+
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
             now, moves = derive.alias_state(connection, name)
             if not isinstance(expect, _AnyTarget) and now != expect:
@@ -253,7 +285,7 @@ class Catalog:
                 None,
                 identity={"name": name, "target": target, "previous": now, "seq": moves + 1},
                 parents=[Parent(target, "target")],
-                meta={"reason": reason},
+                meta=AliasMeta(reason=reason),
             )
             _insert(connection, [read_manifest(ref.path)])
 
@@ -262,7 +294,7 @@ class Catalog:
         with self.reading() as connection:
             return derive.alias_state(connection, name)[0]
 
-    def _by_id(self, kind: str, object_id: str) -> Manifest | None:
+    def _by_id(self, kind: str, object_id: str) -> Manifest[Any] | None:
         if found := self._read(object_id):
             return found
         if not (self.root / "objects" / kind / object_id).is_dir():
@@ -273,32 +305,55 @@ class Catalog:
         self._acknowledged[object_id] = kind
         return manifests[0]
 
-    def _read(self, object_id: str) -> Manifest | None:
+    def _read(self, object_id: str) -> Manifest[Any] | None:
         """Return from the store what is said of an object that is known to be committed."""
+        from registry.kinds import KINDS
+        from registry.manifest import Meta, manifest_in
+
         kind = self._acknowledged.get(object_id)
         if kind is None:
             return None
         try:
-            return read_manifest(self.root / "objects" / kind / object_id)
+            return manifest_in(self.root / "objects" / kind / object_id, KINDS.get(kind, Meta))
         except StoreError:  # lost: the catalog has a copy
             return None
 
-    def _manifests(self, condition: str, parameters: Sequence[Value]) -> list[Manifest]:
+    def _manifests(self, condition: str, parameters: Sequence[Value]) -> list[Manifest[Any]]:
         with self.reading() as connection:
-            return _manifests(connection, condition, parameters)
+            texts = _texts(connection, condition, parameters)
+        return [self._typed(text) for text in texts]
+
+    def _typed(self, kind_and_text: tuple[str, str]) -> Manifest[Any]:
+        from registry.kinds import KINDS  # pydantic and twenty models: not for lists and SQL
+        from registry.manifest import Meta, manifest_of
+
+        kind, text = kind_and_text
+        return manifest_of(text, self.root / "objects", KINDS.get(kind, Meta))
 
 
-def _manifests(
+def _having(kind: type[Meta] | str, values: Mapping[str, Any]) -> tuple[str, list[Value]]:
+    """Return the condition for objects whose identity or meta has all these values."""
+    # Both sides are canonical JSON text.
+    matches = ["(? IN ((manifest->'identity')->?, (manifest->'meta')->?))" for _ in values]
+    parameters: list[Value] = [_name(kind)]
+    for key, value in values.items():
+        parameters += [canonical_json(value).decode(), key, key]
+    return " AND ".join(["kind = ?", *matches]), parameters
+
+
+def _name(kind: type[Meta] | str) -> str:
+    return kind if isinstance(kind, str) else kind.of_kind
+
+
+def _texts(
     connection: DuckDBPyConnection, condition: str, parameters: Sequence[Value]
-) -> list[Manifest]:
-    import json
-
-    statement = f"SELECT manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
-    rows = connection.execute(fill(statement, parameters)).fetchall()
-    return [json.loads(row[0]) for row in rows]
+) -> list[tuple[str, str]]:
+    """Return kind and manifest, as JSON text, of committed objects."""
+    statement = f"SELECT kind, manifest FROM catalog.objects WHERE {condition}"  # noqa: S608
+    return connection.execute(fill(statement, parameters)).fetchall()
 
 
-def _checked_manifest(ref: ObjectRef) -> Manifest:
+def _checked_manifest(ref: ObjectRef) -> ManifestJson:
     manifest = read_manifest(ref.path)
     for name, facts in manifest["files"].items():
         file = ref.path / name
@@ -308,7 +363,7 @@ def _checked_manifest(ref: ObjectRef) -> Manifest:
     return manifest
 
 
-def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> None:
+def _insert(connection: DuckDBPyConnection, manifests: Sequence[ManifestJson]) -> None:
     added = derive.add(connection, manifests)
     parents = {parent["id"] for manifest in manifests for parent in manifest["parents"]}
     absent = parents - derive.committed(connection, sorted(parents))
@@ -323,7 +378,7 @@ def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> No
     derive.derive(connection, added)
 
 
-def _was_put_before(ref: ObjectRef, manifest: Manifest) -> bool:
+def _was_put_before(ref: ObjectRef, manifest: ManifestJson) -> bool:
     """Whether the manifest is of an earlier put, which named other parents."""
     return ref.wanted is not None and manifest["parents"] != [asdict(p) for p in ref.wanted]
 

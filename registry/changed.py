@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
+from registry.filenames import CHANGED_CONFIG, CHANGED_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from registry.identity import BaseIdentity
     from registry.store import ObjectRef, Parent, Store
 
-WEIGHTS = "changed.safetensors"
-CONFIG = "changed.json"
+WEIGHTS = CHANGED_WEIGHTS
+CONFIG = CHANGED_CONFIG
 
 
 def holds_changed(folder: Path) -> bool:
@@ -116,9 +117,9 @@ def check_changed(folder: Path, model: PreTrainedModel, where: str) -> str:
     Raises:
         UserError: no place in the base, another shape or dtype, or values that are not finite.
     """
-    from registry.incoming import check_header
+    from registry.safetensors_header import read_header
 
-    check_header(folder / WEIGHTS)
+    read_header(folder / WEIGHTS)
     own = dict(model.named_parameters())
     for name, tensor in read_changed(folder).items():
         fits = name in own and own[name].shape == tensor.shape and own[name].dtype == tensor.dtype
@@ -167,6 +168,7 @@ def publish_changed(
     """Put the changed tensors in `folder` into the store as a `model`; the caller commits it."""
     from registry.adapters import save_tokenizer
     from registry.hashing import file_digest
+    from registry.kinds import ModelMeta
     from registry.tensors import canonical_safetensors
 
     with store.draft() as draft:
@@ -181,4 +183,5 @@ def publish_changed(
         }
         size = (draft / WEIGHTS).stat().st_size
         facts = {"base": base.name, "peft_type": None, "rank": None, "bytes": size}
-        return store.put("model", draft, identity=identity, parents=parents, meta=facts | {**meta})
+        said = ModelMeta.model_validate({**facts, **meta})
+        return store.put("model", draft, identity=identity, parents=parents, meta=said)

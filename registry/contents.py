@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from registry.filenames import ROWS
 from registry.hash_index import HashIndex, as_texts, hashes_of
 from registry.rows import content_schema
 
@@ -107,14 +108,14 @@ def known_contents(
 
     known = Known(version)
     for manifest in rows:
-        if version is not None and manifest["id"] in version.facts.contents:
+        if version is not None and manifest.id in version.facts.contents:
             continue
-        path = store.get("rows", manifest["id"]).path / "rows.parquet"
+        path = store.get("rows", manifest.id).path / ROWS
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_GROUP, columns=["row_hash", "row_uid"]):
                 table = pa.table(batch)
                 hashes = hashes_of(table["row_hash"].combine_chunks())
-                known.add(manifest["id"], hashes, table["row_uid"].to_numpy())
+                known.add(manifest.id, hashes, table["row_uid"].to_numpy())
     return known
 
 
@@ -221,7 +222,9 @@ class ContentWriter:
             "rows": self._hashes.hexdigest(),
             "uids": [first, last],
         }
-        meta = {"rows": self._rows}
+        from registry.kinds import RowsMeta
+
+        meta = RowsMeta(rows=self._rows)
         ref = self._store.put("rows", self._draft, identity=identity, meta=meta)
         self.known.add_newest(ref.id)
         return ref
@@ -232,7 +235,7 @@ class ContentWriter:
 
         if self._draft is None:
             self._draft = self._stack.enter_context(self._store.draft())
-            path = self._draft / "rows.parquet"
+            path = self._draft / ROWS
             self._file = pq.ParquetWriter(
                 path, content_schema(), compression="zstd", use_dictionary=list(_REPEATED)
             )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.card import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from registry.kinds import VersionMeta
+    from registry.manifest import Manifest
 
 
 def dataset_card(
-    manifest: Mapping[str, Any], repo_id: str, license_: str, files: Sequence[str]
+    manifest: Manifest[VersionMeta], repo_id: str, license_: str, files: Sequence[str]
 ) -> str:
     """Return the card of a dataset version.
 
@@ -24,19 +27,19 @@ def dataset_card(
     """
     from huggingface_hub import DatasetCardData
 
-    meta = manifest["meta"]
+    meta = manifest.meta
     splits = [PurePosixPath(path).stem for path in files]
-    data = DatasetCardData(license=license_, pretty_name=meta["name"], tags=["gapmend"])
+    data = DatasetCardData(license=license_, pretty_name=meta.name, tags=["gapmend"])
     data["configs"] = [
         {
             "config_name": "default",
             "data_files": [{"split": s, "path": f"data/{s}.parquet"} for s in splits],
         }
     ]
-    counts = "\n".join(f"| {split} | {meta['splits'].get(split, 0):,} |" for split in splits)
+    counts = "\n".join(f"| {split} | {meta.splits.get(split, 0):,} |" for split in splits)
     return (
-        f"---\n{data.to_yaml()}\n---\n\n# {as_text(meta['name'])}\n\n"
-        f"Version `{manifest['id']}`: the same rows in the same splits have this id on any machine."
+        f"---\n{data.to_yaml()}\n---\n\n# {as_text(meta.name)}\n\n"
+        f"Version `{manifest.id}`: the same rows in the same splits have this id on any machine."
         f"\n\n| split | rows |\n|---|---|\n{counts}\n\n"
         "Near-duplicates share a `cluster`, and no cluster stands in both a training and a test "
         "split. `messages` are the turns; `row_hash` names a row's content; `meta` is a JSON "

@@ -191,7 +191,7 @@ def export_version(
         },
         {split: rows for split, rows in sorted(there.items()) if split not in wanted},
         sum(there.values()) - sum(group.rows for group in every),
-        _read_again(files, version.meta.get("license")),
+        _read_again(files, version.meta.license),
     )
 
 

@@ -130,9 +130,9 @@ def listing(catalog: Catalog) -> tuple[Listed, ...]:
             name=name,
             version_id=ours[-1].id,
             versions=len(ours),
-            splits=ours[-1].meta.get("splits", {}),
-            rejects=ours[-1].meta.get("rejects", 0),
-            license=ours[-1].meta.get("license"),
+            splits=ours[-1].meta.splits,
+            rejects=ours[-1].meta.rejects,
+            license=ours[-1].meta.license,
             tags=ours[-1].tags,
             created_at=ours[-1].created_at,
         )
@@ -150,10 +150,11 @@ def history(store: Store, catalog: Catalog, name: str) -> tuple[Logged, ...]:
     found: list[Logged] = []
     before: Version | None = None
     for one in of_dataset(catalog, name):
-        rows = int(one.meta["rows"])
+        rows = one.meta.rows
         added, removed = (rows, 0) if before is None else come_and_gone(store, before.id, one.id)
-        rejects = int(one.meta.get("rejects", 0))
-        found.append(Logged(one.id, one.created_at, rows, added, removed, rejects, one.tags))
+        found.append(
+            Logged(one.id, one.created_at, rows, added, removed, one.meta.rejects, one.tags)
+        )
         before = one
     return tuple(found)
 
@@ -172,7 +173,7 @@ def facts(store: Store, catalog: Catalog, version: Version, *, rows: int) -> Ver
             name=version.name,
             created_at=version.created_at,
             tags=version.tags,
-            meta=version.meta,
+            meta=version.meta.as_json(),
             splits=_counts(connection, _SPLITS),
             kinds=_counts(connection, _KINDS),
             sources=_counts(connection, _SOURCES),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.diskfull import one_line_when_full
 from registry.errors import damaged
+from registry.filenames import REJECTS, ROWS
 from registry.refs import refs_names
 from registry.statement import literal
 
@@ -54,11 +55,11 @@ def version_files(store: Store, version_id: str) -> VersionFiles:
     version = store.get("dataset_version", version_id)
     manifest = store.manifest(version)
     rows = [store.get("rows", one["id"]) for one in manifest["parents"] if one["role"] == "rows"]
-    has_rejects = "rejects.parquet" in manifest["files"]
+    has_rejects = REJECTS in manifest["files"]
     return VersionFiles(
         tuple(version.path / name for name in refs_names(manifest["files"])),
-        tuple(ref.path / "rows.parquet" for ref in rows),
-        version.path / "rejects.parquet" if has_rejects else None,
+        tuple(ref.path / ROWS for ref in rows),
+        version.path / REJECTS if has_rejects else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.adapters import check_alias_name
 from registry.errors import UserError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.catalog import Catalog
+    from registry.kinds import VersionMeta
     from registry.store import Store
 
 KIND = "dataset_version"
@@ -49,7 +50,7 @@ class Version:
     id: str
     name: str
     created_at: str
-    meta: dict[str, Any]
+    meta: VersionMeta
     tags: tuple[str, ...] = field(default=())
 
 
@@ -58,19 +59,20 @@ def versions(catalog: Catalog) -> tuple[Version, ...]:
 
     One that two datasets have is there twice, under both names.
     """
-    manifests = {one["id"]: one for one in catalog.committed(KIND)}
+    from registry.kinds import VersionMeta
+
+    manifests = {one.id: one for one in catalog.committed(VersionMeta)}
     if not manifests:
         return ()
     with catalog.reading() as connection:
         tags = connection.execute(_TAGS).fetchall()
         runs = connection.execute(_RUNS).fetchall()
-    named = {(m["meta"].get("name") or "", key): m["meta"]["created_at"]
-             for key, m in manifests.items()}  # fmt: skip
+    named = {(one.meta.name, key): one.meta.created_at for key, one in manifests.items()}
     for name, key, made in runs:
         if name and key in manifests:
             named.setdefault((name, key), f"{made.isoformat(timespec='microseconds')}+00:00")
     found = [
-        Version(key, name, made, manifests[key]["meta"],
+        Version(key, name, made, manifests[key].meta,
                 tuple(sorted(tag for tag, target in tags if target == key)))
         for (name, key), made in named.items()
     ]  # fmt: skip
@@ -125,7 +127,7 @@ def move_tag(
     """
     check_alias_name(catalog, tag)
     now = catalog.alias(tag)
-    kind = None if now is None else catalog.manifest(now)["kind"]
+    kind = None if now is None else catalog.manifest(now).kind
     if tag == _RESERVED or kind not in (None, KIND):
         raise UserError(
             f"'{tag}' can't be a tag: it is the alias of an adapter", expected="a name of its own"
@@ -173,7 +175,7 @@ def _found(catalog: Catalog, every: Sequence[Version], text: str) -> Version:
 def _not_there(catalog: Catalog, every: Sequence[Version], text: str) -> UserError:
     target = catalog.alias(text)
     if target is not None:
-        kind = catalog.manifest(target)["kind"]
+        kind = catalog.manifest(target).kind
         return UserError(f"'{text}' is an alias of {kind} {target[:12]}, not of a dataset version")
     known = [*dict.fromkeys(one.name for one in every), *(tag for one in every for tag in one.tags)]
     near = get_close_matches(text, known, n=1)

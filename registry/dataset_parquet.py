@@ -64,7 +64,7 @@ def readme(version: Version, configs: Mapping[Kind, Mapping[str, str]]) -> str:
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n"
         f"Version `{version.id}` of dataset {version.name}, licence: "
-        f"{version.meta.get('license') or 'not recorded'}.\n\n"
+        f"{version.meta.license or 'not recorded'}.\n\n"
         "`row_hash` names a row's content; near-duplicates share a `cluster`; `meta` is a JSON "
         "object of the columns that the row came with.\n"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.errors import UserError, damaged
+from registry.filenames import ROWS
 from registry.formats import FormatName
 from registry.refs import read_refs, refs_paths
 from registry.rows import HELD, SPLITS, Row, row_from
@@ -209,7 +210,7 @@ def _contents(store: Store, version: ObjectRef, uids: Sequence[int]) -> dict[int
     found: dict[int, dict[str, Any]] = {}
     for parent in store.manifest(version)["parents"]:
         if parent["role"] == "rows":
-            table = _read(store.get("rows", parent["id"]), "rows.parquet")
+            table = _read(store.get("rows", parent["id"]), ROWS)
             lines = table.filter(_is_in(table["row_uid"], uids)).to_pylist()
             found.update((line["row_uid"], line) for line in lines)
     return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-    from registry.store import Manifest
+    from registry.store import ManifestJson
 
 DERIVED_SINCE = 2
 """The migration that made the narrow tables."""
@@ -71,12 +71,12 @@ INSERT INTO catalog.alias_moves FROM catalog.alias_facts WHERE {these} ORDER BY 
 _REMOVALS = "INSERT INTO catalog.removals FROM catalog.removal_facts WHERE {these}"
 
 
-def add(connection: DuckDBPyConnection, manifests: Iterable[Manifest]) -> list[Manifest]:
+def add(connection: DuckDBPyConnection, manifests: Iterable[ManifestJson]) -> list[ManifestJson]:
     """Add manifests to `objects` and `edges`; returns those that were not there before.
 
     `derive` must follow in the same transaction.
     """
-    added: list[Manifest] = []
+    added: list[ManifestJson] = []
     for batch in _batches(manifests):
         new = {manifest["id"]: manifest for manifest in batch}
         for known in committed(connection, list(new)):
@@ -95,7 +95,7 @@ def derive_all(connection: DuckDBPyConnection) -> None:
         connection.execute(statement.format(these="true"))
 
 
-def derive(connection: DuckDBPyConnection, added: Sequence[Manifest]) -> None:
+def derive(connection: DuckDBPyConnection, added: Sequence[ManifestJson]) -> None:
     """Fill the narrow tables for what `add` has added; its parents are all committed."""
     ids = [manifest["id"] for manifest in added]
     awaited = _ids(connection, "absent", ids)  # a rebuild found children of theirs
@@ -169,7 +169,7 @@ def alias_state(connection: DuckDBPyConnection, name: str) -> tuple[str | None, 
     return (row[0], int(row[1])) if row else (None, 0)
 
 
-def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> None:
+def _insert(connection: DuckDBPyConnection, manifests: Sequence[ManifestJson]) -> None:
     objects = [_object(manifest) for manifest in manifests]
     connection.execute(fill("INSERT INTO catalog.objects VALUES ?", [objects]))
     edges = _edges(manifests)
@@ -177,7 +177,7 @@ def _insert(connection: DuckDBPyConnection, manifests: Sequence[Manifest]) -> No
         connection.execute(fill("INSERT INTO catalog.edges VALUES ?", [edges]))
 
 
-def _edges(manifests: Sequence[Manifest]) -> list[tuple[str, str, str]]:
+def _edges(manifests: Sequence[ManifestJson]) -> list[tuple[str, str, str]]:
     """Return (child, parent, role), each once."""
     found = {
         (manifest["id"], parent["id"], parent["role"])
@@ -195,14 +195,14 @@ def _ids(connection: DuckDBPyConnection, table: str, ids: Sequence[str]) -> set[
     return {row[0] for row in found.fetchall()}
 
 
-def _object(manifest: Manifest) -> tuple[str, str, str, str]:
+def _object(manifest: ManifestJson) -> tuple[str, str, str, str]:
     created = datetime.fromisoformat(manifest["meta"]["created_at"]).replace(tzinfo=None)
     text = canonical_json(manifest).decode()
     return manifest["id"], manifest["kind"], created.isoformat(), text
 
 
-def _batches(manifests: Iterable[Manifest]) -> Iterator[list[Manifest]]:
-    batch: list[Manifest] = []
+def _batches(manifests: Iterable[ManifestJson]) -> Iterator[list[ManifestJson]]:
+    batch: list[ManifestJson] = []
     for manifest in manifests:
         batch.append(manifest)
         if len(batch) == _AT_ONCE:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from registry.catalog import Catalog
-    from registry.store import Manifest, Store
+    from registry.manifest import Manifest, Meta
+    from registry.store import Store
 
 _Fact = TypeVar("_Fact")
 _CLOSED = """
@@ -144,31 +145,31 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
     """
     manifest = catalog.manifest(adapter_id)
     if not is_tuned(manifest):
-        raise UserError(f"{adapter_id[:12]} is a {manifest['kind']}", expected="an adapter's id")
-    path = tuned_ref(store, manifest["id"]).path
+        raise UserError(f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter's id")
+    path = tuned_ref(store, manifest.id).path
     config = read_changed_config(path) if holds_changed(path) else read_adapter_config(path)
 
     def ask(sql: str, made: Callable[..., _Fact]) -> tuple[_Fact, ...]:
-        return tuple(made(*row) for row in catalog.query(sql, [manifest["id"]]).rows)
+        return tuple(made(*row) for row in catalog.query(sql, [manifest.id]).rows)
 
     return AdapterFacts(
-        adapter_id=manifest["id"],
-        created_at=manifest["meta"]["created_at"],
+        adapter_id=manifest.id,
+        created_at=manifest.meta.created_at,
         base=str(config["base_model_name_or_path"]),
         revision=config.get("revision"),
-        base_digest=manifest["identity"]["base"],
+        base_digest=manifest.decided_by("base"),
         config=config,
-        meta={k: v for k, v in manifest["meta"].items() if k not in {"created_at", "base"}},
-        bytes=sum(file["bytes"] for file in manifest["files"].values()),
+        meta={k: v for k, v in manifest.meta.as_json().items() if k not in {"created_at", "base"}},
+        bytes=sum(file.bytes for file in manifest.files.values()),
         closed=ask(_CLOSED, Closed),
         kept=ask(_KEPT, Kept),
-        taught=_taught(catalog, [manifest["id"], *_parts(catalog, manifest)]),
-        imported=_imported(catalog, [manifest["id"], *_parts(catalog, manifest)]),
+        taught=_taught(catalog, [manifest.id, *_parts(catalog, manifest)]),
+        imported=_imported(catalog, [manifest.id, *_parts(catalog, manifest)]),
         **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
     )
 
 
-def describe_merged(store: Store, catalog: Catalog, manifest: Manifest) -> AdapterFacts:
+def describe_merged(store: Store, catalog: Catalog, manifest: Manifest[Meta]) -> AdapterFacts:
     """Return what is known of the adapter, or the adapters together, in a merged model.
 
     Of several, figures are those of none of them: what the model does is measured on the model.
@@ -176,11 +177,11 @@ def describe_merged(store: Store, catalog: Catalog, manifest: Manifest) -> Adapt
     Raises:
         UserError: the adapters are not here.
     """
-    made = manifest["identity"]
+    made = manifest.identity
     ids = [made["adapter"]] if made.get("adapter") else list(made.get("adapters") or ())
     if not ids:
         raise UserError(
-            f"model {manifest['id'][:12]} names no adapter", expected="a model that was merged here"
+            f"model {manifest.id[:12]} names no adapter", expected="a model that was merged here"
         )
     first = describe(store, catalog, ids[0])
     if len(ids) == 1:
@@ -196,17 +197,19 @@ def describe_merged(store: Store, catalog: Catalog, manifest: Manifest) -> Adapt
 
 
 def _imported(catalog: Catalog, adapter_ids: Sequence[str]) -> dict[str, str | None]:
-    metas = {one: catalog.manifest(one)["meta"] for one in adapter_ids}
-    return {one: meta.get("license") for one, meta in metas.items() if meta.get("origin")}
+    from registry.kinds import WeightsMeta
+
+    metas = {one: catalog.manifest(one, WeightsMeta).meta for one in adapter_ids}
+    return {one: meta.license for one, meta in metas.items() if meta.origin}
 
 
 def _parts_of(catalog: Catalog, adapter_id: str) -> list[str]:
     return _parts(catalog, catalog.manifest(adapter_id))
 
 
-def _parts(catalog: Catalog, manifest: Manifest) -> list[str]:
+def _parts(catalog: Catalog, manifest: Manifest[Meta]) -> list[str]:
     """The adapters that an adapter was merged from, and those that they were."""
-    own = [parent["id"] for parent in manifest["parents"] if parent["role"] == "part"]
+    own = [parent.id for parent in manifest.parents if parent.role == "part"]
     return [*own, *(one for part in own for one in _parts_of(catalog, part))]
 
 

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from registry.attach import CATALOG_NAME, refuse_when_open_elsewhere
-from registry.erased import FILE, KIND, REDACTED, erased_rows, keyed, store_key, write_erased
+from registry.erased import KIND, REDACTED, erased_rows, keyed, store_key, write_erased
 from registry.errors import UserError
+from registry.filenames import ERASED
 from registry.hashing import digest
 from registry.lock import catalog_lock
 from registry.pending import ERASURE, PENDING, finish, publish
@@ -105,11 +106,13 @@ def erase(
             is full.
         StoreError: an object that can't be read.
     """
+    from registry.kinds import ErasureMeta
+
     began = datetime.now(UTC).isoformat(timespec="microseconds")
     hashes = _hashes(catalog, uids)
     if not hashes:
         raise UserError("none of these rows is in the store", expected="row_uid of the view rows")
-    key = store_key(catalog.committed(KIND))
+    key = store_key(catalog.committed(ErasureMeta))
     known = {row_hash: keyed(key, row_hash) for row_hash in hashes.values()}
     pairs = [(uid, known[row_hash]) for uid, row_hash in hashes.items()]
     identity = {"key": key.hex(), "rows": digest([[u, k.hex()] for u, k in sorted(pairs)])}
@@ -129,13 +132,13 @@ def erase(
             kinds[kind] = kinds.get(kind, 0) + 1
         aside = Store(staged)
         with aside.draft() as draft:
-            write_erased(draft / FILE, pairs)
+            write_erased(draft / ERASED, pairs)
             aside.put(
                 KIND,
                 draft,
                 identity=identity,
                 parents=[Parent(one, REDACTED) for one in sorted(redacted)],
-                meta={"reason": reason, "rows": len(pairs), "began": began, "redacted": redacted},
+                meta=ErasureMeta(reason=reason, rows=len(pairs), began=began, redacted=redacted),
             )
         shutil.rmtree(aside.drafts)
         _decide(store, catalog, staged, erasure)
@@ -150,13 +153,15 @@ def erase_again(store: Store, catalog: Catalog) -> int:
     Raises:
         UserError, StoreError: as `erase`.
     """
-    erasures = catalog.committed(KIND)
+    from registry.kinds import ErasureMeta
+
+    erasures = catalog.committed(ErasureMeta)
     if not erasures:
         return 0
-    gone = _late(store, erasures, since := min(one["meta"]["began"] for one in erasures))
+    gone = _late(store, erasures, since := min(one.meta.began for one in erasures))
     if gone is None:
         return 0
-    erasure = erasures[-1]["id"]
+    erasure = erasures[-1].id
     with store.draft() as staged:
         touched = _stage(store, staged, gone, erasure, lambda _: None, since=since)
         if touched:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from registry.filenames import ERASED
 from registry.statement import fill
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.catalog import Catalog
-    from registry.store import Manifest, Store
+    from registry.kinds import ErasureMeta
+    from registry.manifest import Manifest
+    from registry.store import Store
 
 KIND = "erasure"
-FILE = "erased.parquet"
 REDACTED = "redacted"
 """The role of an object that an erasure took rows out of."""
 
@@ -53,10 +55,10 @@ def keyed(key: bytes, row_hash: str) -> bytes:
     return hashlib.blake2b(row_hash.encode("ascii"), key=key, digest_size=_KEY_BYTES).digest()
 
 
-def store_key(erasures: Sequence[Manifest]) -> bytes:
+def store_key(erasures: Sequence[Manifest[ErasureMeta]]) -> bytes:
     """Return the key of a store's erasures: one for all, so that a row is hashed once; or a new."""
     if erasures:
-        return bytes.fromhex(erasures[0]["identity"]["key"])
+        return bytes.fromhex(erasures[0].decided_by("key"))
     return secrets.token_bytes(_KEY_BYTES)
 
 
@@ -67,9 +69,9 @@ def erased_rows(store: Store, erasures: Sequence[Manifest]) -> ErasedRows:
     known: dict[bytes, set[bytes]] = {}
     uids: set[int] = set()
     for manifest in erasures:
-        with pq.ParquetFile(store.get(KIND, manifest["id"]).path / FILE) as file:
+        with pq.ParquetFile(store.get(KIND, manifest.id).path / ERASED) as file:
             columns = file.read().to_pydict()
-        known.setdefault(bytes.fromhex(manifest["identity"]["key"]), set()).update(
+        known.setdefault(bytes.fromhex(manifest.decided_by("key")), set()).update(
             columns["keyed_hash"]
         )
         uids.update(columns["row_uid"])
@@ -91,8 +93,10 @@ def write_erased(path: Path, rows: Iterable[tuple[int, bytes]]) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest]:
+def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest[ErasureMeta]]:
     """Return the erasures that took rows out of one of these objects, oldest first."""
+    from registry.kinds import ErasureMeta
+
     wanted = tuple(object_ids)
     if not wanted:
         return []
@@ -104,7 +108,7 @@ def erasures_from(catalog: Catalog, object_ids: Iterable[str]) -> list[Manifest]
             )
         ).fetchall()
     ids = {row[0] for row in found}
-    return [one for one in catalog.committed(KIND) if one["id"] in ids] if ids else []
+    return [one for one in catalog.committed(ErasureMeta) if one.id in ids] if ids else []
 
 
 def erased_by_dataset(catalog: Catalog) -> dict[str, list[str]]:
@@ -112,15 +116,17 @@ def erased_by_dataset(catalog: Catalog) -> dict[str, list[str]]:
 
     They are part of what decides its next version. Datasets without any are left out.
     """
-    erasures = catalog.committed(KIND)
+    from registry.kinds import ErasureMeta, VersionMeta
+
+    erasures = catalog.committed(ErasureMeta)
     if not erasures:
         return {}
-    names = {one["id"]: one["meta"]["name"] for one in catalog.committed("dataset_version")}
+    names = {one.id: one.meta.name for one in catalog.committed(VersionMeta)}
     found: dict[str, set[str]] = {}
     for erasure in erasures:
-        for parent in erasure["parents"]:
-            if parent["role"] == REDACTED and parent["id"] in names:
-                found.setdefault(names[parent["id"]], set()).add(erasure["id"])
+        for parent in erasure.parents:
+            if parent.role == REDACTED and parent.id in names:
+                found.setdefault(names[parent.id], set()).add(erasure.id)
     return {name: sorted(ids) for name, ids in found.items()}
 
 
@@ -129,11 +135,7 @@ def why_not_reproducible(catalog: Catalog, selection_id: str) -> str | None:
     found = erasures_from(catalog, [selection_id])
     if not found:
         return None
-    rows = sum(_rows_from(one, selection_id) for one in found)
-    day = str(found[-1]["meta"]["created_at"])[:10]
+    rows = sum(one.meta.redacted.get(selection_id, 0) for one in found)
+    day = found[-1].meta.created_at[:10]
     counted = "a row" if rows == 1 else f"{rows} rows"
     return f"{counted} that it was trained on {'was' if rows == 1 else 'were'} erased on {day}"
-
-
-def _rows_from(erasure: Mapping[str, Any], object_id: str) -> int:
-    return int(erasure["meta"]["redacted"].get(object_id, 0))

@@ -11,6 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from registry.filenames import STATE
 from registry.hashing import file_digest
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def remembered_digest(path: Path, root: Path) -> str:
     key = f"{path}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"
     if key in _SEEN:
         return _SEEN[key]
-    memory = root / ".gapmend" / "cache" / "hashes.json"
+    memory = root / STATE / "cache" / "hashes.json"
     large = state.st_size >= REMEMBER_FROM_BYTES
     known = _read(memory) if large else {}
     if key not in known:

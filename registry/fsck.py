@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from registry.attach import CATALOG_NAME, open_catalog
 from registry.errors import StoreError
+from registry.filenames import MANIFEST
 from registry.hashing import file_digest
 from registry.index_check import differing, tables_of
-from registry.store import MANIFEST, manifest_text, read_manifest
+from registry.store import manifest_text, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from registry.catalog import Catalog
-    from registry.store import Manifest, Store
+    from registry.store import ManifestJson, Store
 
 Problem = Literal[
     "changed",  # a file's bytes are not what the manifest says
@@ -92,14 +93,14 @@ def fsck(store: Store, catalog: Catalog) -> FsckReport:
     return FsckReport(sum(1 for _ in store.folders()), size, tuple(findings))
 
 
-def _catalog_state(catalog: Catalog) -> tuple[dict[str, Manifest], list[tuple[str, str, str]]]:
+def _catalog_state(catalog: Catalog) -> tuple[dict[str, ManifestJson], list[tuple[str, str, str]]]:
     with open_catalog(catalog.root, wait_s=catalog.wait_s, write=False) as connection:
         objects = connection.execute("SELECT id, manifest FROM catalog.objects").fetchall()
         edges = connection.execute("SELECT child, parent, role FROM catalog.edges").fetchall()
     return {row[0]: json.loads(row[1]) for row in objects}, edges
 
 
-def _check_folders(store: Store, committed: dict[str, Manifest]) -> Iterator[Finding]:
+def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator[Finding]:
     for folder in store.folders():
         place = _relative(folder, store)
         try:
@@ -115,9 +116,24 @@ def _check_folders(store: Store, committed: dict[str, Manifest]) -> Iterator[Fin
             continue
         if not _as_written(folder / MANIFEST, manifest):
             yield Finding("manifest", place, "its bytes are not those that were written")
+        elif unfit := _unfit(folder, manifest["kind"]):
+            yield Finding("manifest", place, unfit)
 
 
-def _check_files(store: Store, folder: Path, manifest: Manifest) -> Iterator[Finding]:
+def _unfit(folder: Path, kind: str) -> str | None:
+    """Return why a manifest doesn't fit the model of its kind; None if it does."""
+    from registry.kinds import KINDS
+    from registry.manifest import Meta, manifest_of
+
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        manifest_of(text, folder.parent.parent, KINDS.get(kind, Meta))
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _check_files(store: Store, folder: Path, manifest: ManifestJson) -> Iterator[Finding]:
     for name, facts in manifest["files"].items():
         file = folder / name
         if not file.is_file():
@@ -130,7 +146,7 @@ def _check_files(store: Store, folder: Path, manifest: Manifest) -> Iterator[Fin
             yield Finding("extra", _relative(file, store), "no manifest names it")
 
 
-def _check_absent(store: Store, committed: dict[str, Manifest]) -> list[Finding]:
+def _check_absent(store: Store, committed: dict[str, ManifestJson]) -> list[Finding]:
     found = []
     for object_id, manifest in committed.items():
         folder = store.objects / manifest["kind"] / object_id
@@ -139,7 +155,7 @@ def _check_absent(store: Store, committed: dict[str, Manifest]) -> list[Finding]
     return found
 
 
-def _as_written(path: Path, manifest: Manifest) -> bool:
+def _as_written(path: Path, manifest: ManifestJson) -> bool:
     """Whether a manifest's file is the text of what it says: a flipped bit may leave the values."""
     return path.read_bytes() == manifest_text(manifest).encode()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from registry.changed import holds_changed
 from registry.errors import UserError
 from registry.file_hashes import remembered_digest
+from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER, TOKENIZER_CONFIG
 from registry.hashing import digest, file_digest
+from registry.safetensors_header import read_header
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp4", "int8"]
@@ -38,8 +39,8 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER,
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -54,7 +55,7 @@ TOKENIZER_FILES = (
 
 # Everything but the weights that decides tokens and logits. Python files matter only where the
 # spec lets them run.
-_IDENTITY_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+_IDENTITY_FILES = (MODEL_CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
 _SMALL_FILES = (*_IDENTITY_FILES, "*.safetensors.index.json", "additional_chat_templates/*")
 _CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
@@ -212,7 +213,7 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
 
 
 def _merged_folder(prefix: str, root: Path, where: str) -> Path:
-    models = root / ".gapmend" / "objects" / "model"
+    models = root / STATE / "objects" / "model"
     found = sorted(models.glob(f"{prefix}*")) if _DIGITS.fullmatch(prefix) else []
     if len(found) != 1:
         what = f"{len(found)} merged models have" if found else "no merged model has"
@@ -238,7 +239,7 @@ def read_config(folder: Path, where: str) -> dict[str, Any]:
     Raises:
         UserError: it is missing or isn't a JSON object.
     """
-    path = folder / "config.json"
+    path = folder / MODEL_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -298,41 +299,8 @@ def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:
 
 
 def _parameters(files: tuple[Path, ...]) -> int:
-    """Stored weights, from the safetensors headers alone (8-byte length, then JSON)."""
-    return sum(
-        math.prod(tensor["shape"])
-        for path in files
-        for key, tensor in _tensors(path).items()
-        if key != "__metadata__"
-    )
-
-
-def _tensors(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: tensor -> dtype, shape and place.
-
-    Raises:
-        UserError: it is none, or it is cut short, as after an interrupted download.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size:
-                message = "its header is longer than the file"
-                raise ValueError(message)  # noqa: TRY301 - one way out for all that is wrong
-            header: dict[str, Any] = json.loads(stream.read(length))
-        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
-        if 8 + length + max(ends, default=0) != size:
-            message = "the file is cut short"
-            raise ValueError(message)  # noqa: TRY301
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"not a whole safetensors file: {error}",
-            where=str(path),
-            expected="weights as save_pretrained writes them",
-            fix="download or save it again",
-        ) from None
-    return header
+    """Stored weights, from the safetensors headers alone."""
+    return sum(math.prod(one.shape) for path in files for one in read_header(path).values())
 
 
 def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:
@@ -348,7 +316,7 @@ def _context(config: dict[str, Any], folder: Path) -> int:
     for key in _CONTEXT_KEYS:
         if text.get(key) is not None:
             return int(text[key])
-    path = folder / "tokenizer_config.json"
+    path = folder / TOKENIZER_CONFIG
     limit = json.loads(path.read_text("utf-8")).get("model_max_length") if path.is_file() else None
     # transformers writes 1e30 for "no limit".
     return int(limit) if limit and limit < 10**9 else DEFAULT_CONTEXT

@@ -7,18 +7,15 @@ and the adapter would answer as the base does. Each of these is refused by name.
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.adapters import CONFIG, WEIGHTS, read_adapter_config, weights_file
 from registry.errors import UserError
 from registry.incoming_config import check_config
+from registry.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +24,6 @@ if TYPE_CHECKING:
     from registry.identity import BaseIdentity
 
 MOST_CONFIG_BYTES = 1 << 20
-MOST_HEADER_BYTES = 16 << 20  # of safetensors: 100,000 tensors take about 12 MiB
-_LARGEST_SIDE = 1 << 48  # of a tensor
-_MOST_SIDES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +54,8 @@ def check_folder(folder: Path) -> Declared:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"it can't be read ({type(error).__name__})", str(path)) from None
     check_config(config, path)
-    check_header(weights_file(folder))
+    read_header(weights_file(folder))
     return Declared(str(config.get("base_model_name_or_path") or ""), config.get("revision"))
-
-
-def check_header(path: Path) -> None:
-    """Check a safetensors header against the file, before any library reads it.
-
-    Raises:
-        UserError: it is too long, not JSON, or doesn't fit the file; or a tensor's bytes overlap.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size - 8, MOST_HEADER_BYTES):
-                raise ValueError(f"its header claims {length} bytes")  # noqa: TRY301
-            header = json.loads(file.read(length))
-        notes = header.get("__metadata__", {})
-        if not all(isinstance(note, str) for note in notes.values()):
-            raise ValueError("its metadata are no texts")  # noqa: TRY301
-        for name, one in header.items():
-            if name != "__metadata__" and not _fills(one):
-                raise ValueError("a tensor's shape doesn't fit its bytes")  # noqa: TRY301
-        spans = sorted(
-            tuple(one["data_offsets"]) for name, one in header.items() if name != "__metadata__"
-        )
-        ends = [0, *(end for _, end in spans)]
-        if [start for start, _ in spans] != ends[:-1] or 8 + length + ends[-1] != size:
-            raise ValueError("its tensors don't fill the file")  # noqa: TRY301
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"not a whole safetensors file: {error}",
-            str(path),
-            expected="weights as save_pretrained writes them",
-        ) from None
 
 
 def base_for(
@@ -144,19 +105,6 @@ def _refuse_no_file(path: Path) -> None:
         raise UserError(f"{path.name} can't be read ({type(error).__name__})", str(path)) from None
     if not stat.S_ISREG(mode):
         raise UserError(f"{path.name} is no file", str(path), "a file of its own")
-
-
-def _fills(tensor: Mapping[str, Any]) -> bool:
-    """Whether the shape of a tensor in a safetensors header takes just its bytes."""
-    sides, offsets = tensor["shape"], tensor["data_offsets"]
-    whole = [*sides, *offsets]
-    if len(offsets) != 2 or len(sides) > _MOST_SIDES:  # noqa: PLR2004 - start and end
-        return False
-    if any(type(one) is not int or not 0 <= one < _LARGEST_SIDE for one in whole):
-        return False
-    dtype = re.match(r"(?:[A-Z]+?)([0-9]+)(?:_|$)", tensor["dtype"])  # F32, BF16, F8_E4M3
-    bits = 8 if tensor["dtype"] == "BOOL" else int(dtype[1]) if dtype else 0
-    return bits > 0 and math.prod(sides) * bits == 8 * (offsets[1] - offsets[0])
 
 
 def _is_for(declared: Declared, base: BaseIdentity) -> bool:

@@ -7,7 +7,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
-from registry.incoming import check_header
+from registry.filenames import TOKENIZER, TOKENIZER_CONFIG
+from registry.safetensors_header import read_header
 from registry.scan import refuse_secrets, scan_files
 from registry.template_check import check_text
 
@@ -26,7 +27,7 @@ def check_model(folder: Path, where: str) -> None:
         UserError: it is not so; one line that names the file.
     """
     for path in sorted(folder.glob("*.json")):
-        if path.name != "tokenizer.json":
+        if path.name != TOKENIZER:
             _refuse_code(path, where)
     check_templates(folder, where)
     refuse_secrets(scan_files([(p.name, p) for p in sorted(folder.glob("*.json"))], ()))
@@ -35,7 +36,7 @@ def check_model(folder: Path, where: str) -> None:
         raise UserError("a model without weights", where, "*.safetensors")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weights:
-        check_header(path)
+        read_header(path)
         shapes |= _finite_shapes(path, where)
     _check_fits(folder, shapes, where)
 
@@ -55,7 +56,7 @@ def _templates(folder: Path, where: str) -> Iterator[tuple[str, str]]:
     for path in files:
         if path.is_file():
             yield path.read_text("utf-8", errors="replace"), path.name
-    config = folder / "tokenizer_config.json"
+    config = folder / TOKENIZER_CONFIG
     given = _object(config, where).get("chat_template") if config.is_file() else None
     entries = given if isinstance(given, list) else [given]
     for entry in entries:

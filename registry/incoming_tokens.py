@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
+from registry.filenames import TOKENIZER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _KEY = "trainable_token_indices"
-_TOKENIZER = "tokenizer.json"
 _MOST_BYTES = 64 << 20  # of a tokenizer; those of 260,000 tokens take about 35 MiB
 _NAMED = 5  # tokens that a message names
 
@@ -44,7 +44,7 @@ def check_tokens(
     trained = _trained(config, f"{where}: {_KEY}")
     if not trained:
         return
-    theirs = _added(folder / _TOKENIZER)
+    theirs = _added(folder / TOKENIZER)
     own = {number: token for token, number in tokenizer.get_vocab().items()}
     unlike = [one for one in trained if one in theirs and own.get(one) != theirs[one]]
     if unlike:

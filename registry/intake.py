@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from registry import changed
 from registry.errors import UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG
 from registry.hashing import digest, file_digest
 from registry.parcel import ALLOWED, CARD, RECORD, Kind
 
@@ -139,9 +140,9 @@ def _check_files(record: Record, where: str) -> None:
         return
     if record.kind == "model" and named != record.files:
         raise UserError("its files are not those that its identity names", where)
-    if record.kind == "model" and "config.json" not in record.files:
+    if record.kind == "model" and MODEL_CONFIG not in record.files:
         raise UserError("a model without config.json", where)
-    wanted = {"adapter_config.json", "adapter_model.safetensors"}
+    wanted = {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
     if record.kind == "adapter" and not wanted <= record.files.keys():
         raise UserError("an adapter without its configuration or weights", where)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from registry.adapters import WEIGHTS, save_tokenizer
 from registry.changed import holds_changed, read_changed
 from registry.errors import UserError
+from registry.filenames import MODEL_CONFIG
 from registry.merge_changes import parameters_of
 
 if TYPE_CHECKING:
@@ -159,12 +160,12 @@ def save_merged(loaded: LoadedModel, merged: Mapping[str, Tensor], out: Path) ->
     """
     with no_bars():
         loaded.model.save_pretrained(str(out), state_dict={**loaded.model.state_dict(), **merged})
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((out / MODEL_CONFIG).read_text(encoding="utf-8"))
     for key in ("_name_or_path", "quantization_config"):  # a local path; what isn't so any more
         config.pop(key, None)
     if is_parted(loaded, merged):
         config["tie_word_embeddings"] = False
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    (out / MODEL_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     save_tokenizer(loaded.tokenizer, out)
 
 

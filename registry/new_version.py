@@ -135,8 +135,8 @@ def append_version(
         ContentWriter(store, catalog, wanted.rows, before.index) as writer,
     ):
         found = collect(files, wanted.labels, Collector(writer, spool), advance)
-        was = before.manifest["meta"]
-        records, rejects = was["records"] + found.records, was["rejects"] + len(found.rejects)
+        was = before.manifest.meta
+        records, rejects = was.records + found.records, was.rejects + len(found.rejects)
         if rejects > spec.allow_rejects * records:
             return None
         writer.put()

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from openlineage.client.generated.base import DatasetFacet, RunFacet
 
     from registry.catalog import Catalog
-    from registry.store import Manifest
+    from registry.kinds import RunMeta
+    from registry.manifest import Manifest
 
 NAMESPACE = "gapmend"
 
@@ -90,7 +91,9 @@ def openlineage(catalog: Catalog, *, namespace: str = NAMESPACE) -> Iterator[dic
     require_extra("openlineage")
     from openlineage.client.serde import Serde
 
-    for runs in _batches(catalog.each("run")):
+    from registry.kinds import RunMeta
+
+    for runs in _batches(catalog.each(RunMeta)):
         ends = {end for run in runs for end in (*_read_by(run), *_made_by(run))}
         facts = _facts(catalog, sorted(ends))
         for run in runs:
@@ -98,40 +101,40 @@ def openlineage(catalog: Catalog, *, namespace: str = NAMESPACE) -> Iterator[dic
                 yield Serde.to_dict(event)
 
 
-def _batches(runs: Iterator[Manifest]) -> Iterator[list[Manifest]]:
+def _batches(runs: Iterator[Manifest[RunMeta]]) -> Iterator[list[Manifest[RunMeta]]]:
     while batch := list(islice(runs, _AT_ONCE)):
         yield batch
 
 
-def _read_by(run: Manifest) -> list[str]:
-    return [parent["id"] for parent in run["parents"]]
+def _read_by(run: Manifest[RunMeta]) -> list[str]:
+    return [parent.id for parent in run.parents]
 
 
-def _made_by(run: Manifest) -> list[str]:
-    return [output["id"] for output in run["meta"].get("outputs", [])]
+def _made_by(run: Manifest[RunMeta]) -> list[str]:
+    return [output.id for output in run.meta.outputs]
 
 
-def _events(run: Manifest, facts: Mapping[str, _Facts], namespace: str) -> Iterator[Any]:
+def _events(run: Manifest[RunMeta], facts: Mapping[str, _Facts], namespace: str) -> Iterator[Any]:
     from openlineage.client.event_v2 import Run, RunEvent, RunState
 
-    meta = run["meta"]
-    failed = meta["status"] != "done"
-    job = _job(meta["stage"], namespace)
+    meta = run.meta
+    failed = not meta.done
+    job = _job(meta.stage, namespace)
     read = [_input(facts[one], namespace) for one in dict.fromkeys(_read_by(run)) if one in facts]
     written = [
         _output(facts[one], namespace) for one in dict.fromkeys(_made_by(run)) if one in facts
     ]
     ended = RunState.FAIL if failed else RunState.COMPLETE
     for state, moment, outputs in (
-        (RunState.START, meta["started_at"], []),
-        (ended, meta["ended_at"], written),
+        (RunState.START, meta.started_at, []),
+        (ended, meta.ended_at, written),
     ):
         began = state is RunState.START
         facets = _engine() if began else _engine() | _known(meta) | (_error(meta) if failed else {})
         yield RunEvent(
             eventTime=moment,
             eventType=state,
-            run=Run(runId=str(uuid.uuid5(_RUNS, run["id"])), facets=facets),
+            run=Run(runId=str(uuid.uuid5(_RUNS, run.id)), facets=facets),
             job=job,
             inputs=read,
             outputs=outputs,
@@ -158,19 +161,20 @@ def _engine() -> dict[str, RunFacet]:
     return {"processing_engine": engine}
 
 
-def _known(meta: Mapping[str, Any]) -> dict[str, RunFacet]:
+def _known(meta: RunMeta) -> dict[str, RunFacet]:
     """Return a facet of our own: how the run was made, and what came of it."""
     from openlineage.client.generated.base import RunFacet
 
-    known = {key: _clean(meta[key]) for key in _KNOWN if meta.get(key) is not None}
+    said = meta.as_json()
+    known = {key: _clean(said[key]) for key in _KNOWN if said.get(key) is not None}
     facet: Any = RunFacet(producer=_PRODUCER).with_additional_properties(**known)
     return {"gapmend": facet}
 
 
-def _error(meta: Mapping[str, Any]) -> dict[str, RunFacet]:
+def _error(meta: RunMeta) -> dict[str, RunFacet]:
     from openlineage.client.facet_v2 import error_message_run
 
-    message = _clean(str(meta.get("result", {}).get("error", meta["status"])))
+    message = _clean(str(meta.result.get("error", meta.status)))
     error = error_message_run.ErrorMessageRunFacet(
         message=message, programmingLanguage="PYTHON", producer=_PRODUCER
     )

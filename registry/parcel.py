@@ -6,15 +6,25 @@ import fnmatch
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from registry.errors import UserError
+from registry.filenames import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CHANGED_CONFIG,
+    CHANGED_WEIGHTS,
+    GENERATION_CONFIG,
+    MODEL_CONFIG,
+)
 from registry.hashing import file_digest
 from registry.identity import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from registry.manifest import Manifest, Meta
 
 Kind = Literal["adapter", "model", "dataset_version"]
 
@@ -26,11 +36,11 @@ RECORD = "gapmend.json"
 _FORMAT = 1
 _TOKENIZER = (*TOKENIZER_FILES, "additional_chat_templates/*.jinja")
 ALLOWED: Mapping[Kind, tuple[str, ...]] = {
-    "adapter": ("adapter_config.json", "adapter_model.safetensors", *_TOKENIZER),
+    "adapter": (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *_TOKENIZER),
     "model": (
-        *("config.json", "generation_config.json", "model.safetensors"),
+        *(MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors"),
         *("model-*-of-*.safetensors", "model.safetensors.index.json"),
-        *("changed.json", "changed.safetensors"),
+        *(CHANGED_CONFIG, CHANGED_WEIGHTS),
         *_TOKENIZER,
     ),
     "dataset_version": ("data/*.parquet",),
@@ -76,7 +86,7 @@ class Parcel:
 
 
 def pack(
-    manifest: Mapping[str, Any],
+    manifest: Manifest[Meta],
     files: Mapping[str, Path],
     card: str,
     base: str | None,
@@ -96,7 +106,7 @@ def pack(
     Raises:
         UserError: a file that may not be pushed with this kind, or a link.
     """
-    kind: Kind = manifest["kind"]
+    kind = cast("Kind", manifest.kind)
     for path, file in files.items():
         if not any(fnmatch.fnmatchcase(path, one) for one in ALLOWED[kind]):
             raise UserError(
@@ -108,8 +118,8 @@ def pack(
     record = {
         "format": _FORMAT,
         "kind": kind,
-        "id": manifest["id"],
-        "identity": manifest["identity"],
+        "id": manifest.id,
+        "identity": manifest.identity,
         "base": base,
         "license": license_,
         "files": {file.path: file.sha256 for file in packed},
@@ -119,7 +129,7 @@ def pack(
     packed += [_of_bytes(path, data) for path, data in extra.items()]
     if signature is not None:
         packed.append(_of_file(SIGNATURE, signature))
-    return Parcel(kind, manifest["id"], tuple(packed))
+    return Parcel(kind, manifest.id, tuple(packed))
 
 
 def allowed_files(folder: Path, kind: Kind) -> dict[str, Path]:

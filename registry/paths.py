@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from registry.errors import UserError
+from registry.filenames import STATE
 
-CACHE = Path(".gapmend") / "cache"
+CACHE = Path(STATE) / "cache"
 """What can be made or fetched again, in a workspace: no part of its store."""
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from registry.attach import CATALOG_NAME, committed_manifests, create_catalog
 from registry.errors import StoreError
-from registry.store import MANIFEST, Store, read_manifest, sync_folder
+from registry.filenames import MANIFEST
+from registry.store import Store, read_manifest, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from registry.store import Manifest
+    from registry.store import ManifestJson
 
 PENDING = "erasing"
 ERASURE = "erasure.json"  # in that folder: which erasure it is
@@ -89,7 +90,7 @@ def _turn(staged: Path) -> tuple[int, str]:
     return place, str(staged)
 
 
-def _manifests(store: Store, known: Mapping[str, str] | None) -> Iterator[Manifest]:
+def _manifests(store: Store, known: Mapping[str, str] | None) -> Iterator[ManifestJson]:
     """Every committed object's manifest, and the erasure's own, as they are in the store now.
 
     One that can't be read there is as it was committed. Without a catalog all are taken: it was

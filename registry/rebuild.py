@@ -14,7 +14,7 @@ from registry.store import read_manifest
 
 if TYPE_CHECKING:
     from registry.catalog import Catalog
-    from registry.store import Manifest, Store
+    from registry.store import ManifestJson, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def rebuild(store: Store, catalog: Catalog) -> Rebuilt:
         pending = (root / PENDING).exists()
         if pending:  # an erasure that was decided, and killed before its end
             put_in_place(root)
-        manifests: list[Manifest] = []
+        manifests: list[ManifestJson] = []
         unreadable: list[str] = []
         for folder in store.folders():
             try:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import damaged
+from registry.filenames import BITMAPS, REJECTS, ROWS, SAMPLES
 from registry.hashing import file_digest
 from registry.phrases import ERASED, Phrases, cut_all, cut_labels, hide_touched
 from registry.refs import read_refs, refs_names
 from registry.splits import cluster_number
+from registry.store import ManifestJson, RedactedJson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +23,16 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from registry.store import Manifest
 
 # (kind, file) -> the texts of a line that stays. In any other file with row_uid, or with row_hash
 # alone, the line goes.
 _BLANKED = {
-    ("eval", "samples.parquet"): ("row_hash", "prompt", "expected", "answer"),
-    ("selection", "rows.parquet"): ("row_hash", "answer"),
+    ("eval", SAMPLES): ("row_hash", "prompt", "expected", "answer"),
+    ("selection", ROWS): ("row_hash", "answer"),
 }
-_REJECTS = "rejects.parquet"
 _REJECT_TEXTS = ("row_hash", "excerpt", "reason")
-_ANSWERS = ("eval", "samples.parquet")
+_ANSWERS = ("eval", SAMPLES)
 _TELLING = ("row_uid", "row_hash", "cluster", "answer", "reason", "excerpt")
-_BITMAPS = "bitmaps.parquet"  # bits of uids: which adapter saw a row can be asked for ever
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Gone:
 class Redacted:
     """An object without the rows: its new manifest, and how many of its lines had one."""
 
-    manifest: Manifest
+    manifest: ManifestJson
     rows: int
 
 
@@ -73,7 +72,7 @@ def other_clusters(hashes: Mapping[str, bytes]) -> dict[int, int]:
 
 
 def redact(
-    folder: Path, manifest: Manifest, gone: Gone, draft: Path, erasure: str
+    folder: Path, manifest: ManifestJson, gone: Gone, draft: Path, erasure: str
 ) -> Redacted | None:
     """Write the files that change into `draft` and return the manifest; None if nothing does.
 
@@ -90,7 +89,8 @@ def redact(
     kind, rows = manifest["kind"], 0
     files = dict(manifest["files"])
     for name in files:
-        if not name.endswith(".parquet") or name == _BITMAPS:
+        # Bits of uids stay: which adapter saw a row can be asked for ever.
+        if not name.endswith(".parquet") or name == BITMAPS:
             continue
         out = draft / name
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,17 +105,19 @@ def redact(
     if same and meta == manifest["meta"]:
         return None
     if kind == "dataset_version" and refs_names(path.name for path in draft.iterdir()):
-        now = [_newer(draft / name, folder / name) for name in refs_names(files)]
-        meta = {**meta, **_counted(now, meta)}
+        refs = [_newer(draft / name, folder / name) for name in refs_names(files)]
+        meta = {**meta, **_counted(refs, meta)}
     elif kind == "rows" and rows:
         meta = {**meta, "rows": int(meta["rows"]) - rows}
-    before = manifest.get("redacted", {"by": [], "identity": False})
-    said = {
+    before = manifest.get("redacted") or RedactedJson(by=[], identity=False)
+    said: RedactedJson = {
         "by": [*before["by"], erasure],
         "identity": before["identity"] or identity != manifest["identity"],
     }
-    changed = {"files": files, "identity": identity, "meta": meta, "redacted": said}
-    return Redacted({**manifest, **changed}, rows)
+    now: ManifestJson = {
+        **manifest, "files": files, "identity": identity, "meta": meta, "redacted": said
+    }  # fmt: skip
+    return Redacted(now, rows)
 
 
 def _editor(kind: str, name: str, gone: Gone) -> Callable[[pa.Table], tuple[pa.Table, int] | None]:
@@ -125,7 +127,7 @@ def _editor(kind: str, name: str, gone: Gone) -> Callable[[pa.Table], tuple[pa.T
         mine = _lines_of(table, gone)
         hits = sum(mine)
         edited = table
-        if name == _REJECTS:
+        if name == REJECTS:
             edited = _blank(edited, mine, _REJECT_TEXTS)
             edited = _hide(edited, gone.words)
         elif (kind, name) in _BLANKED:

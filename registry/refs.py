@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from registry.errors import damaged
+from registry.filenames import REFS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
     from registry.splits import Numbers
     from registry.store import ObjectRef, Store
 
-REFS = re.compile(r"refs(?:-([0-9]+))?\.parquet")
+REFS_FILE = re.compile(r"refs(?:-([0-9]+))?\.parquet")
 GROUP = 100_000  # rows written and read at a time
 
 
 def refs_name(number: int) -> str:
     """Return the name of the file of this number, from 0."""
-    return "refs.parquet" if number == 0 else f"refs-{number + 1}.parquet"
+    return REFS if number == 0 else f"refs-{number + 1}.parquet"
 
 
 def refs_names(files: Iterable[str]) -> list[str]:
     """Return those of a version's files that have its rows, in the order of the rows."""
-    found = [name for name in files if REFS.fullmatch(name)]
+    found = [name for name in files if REFS_FILE.fullmatch(name)]
     return sorted(found, key=lambda name: (len(name), name))
 
 

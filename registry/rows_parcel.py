@@ -13,6 +13,7 @@ from registry.datasets import DatasetSpec
 from registry.erased import KIND as ERASURE
 from registry.erased import erased_rows
 from registry.errors import UserError
+from registry.filenames import ROWS
 from registry.refs import read_refs, refs_paths
 from registry.rows import HELD, SPLITS
 from registry.rows_incoming import PLACES, parcel_schema, read_rows
@@ -110,7 +111,7 @@ def _contents(store: Store, version: ObjectRef) -> Iterator[dict[str, Any]]:
 
     for parent in store.manifest(version)["parents"]:
         if parent["role"] == "rows":
-            path = store.get("rows", parent["id"]).path / "rows.parquet"
+            path = store.get("rows", parent["id"]).path / ROWS
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=_BATCH):
                     yield from batch.to_pylist()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
+from registry.safetensors_header import header_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -133,7 +133,7 @@ def _pieces(line: str) -> Iterator[str]:
 
 def _lines(name: str, content: Path | bytes) -> Iterator[tuple[int, str]]:
     if isinstance(content, Path) and content.suffix == ".safetensors":
-        yield from ((1, line) for line in _unescaped(_header(content)).splitlines())
+        yield from ((1, line) for line in _unescaped(header_text(content)).splitlines())
     elif isinstance(content, Path) and content.suffix == ".parquet":
         yield from _parquet(content)
     elif isinstance(content, Path) and content.suffix == ".gguf":
@@ -172,12 +172,6 @@ def _plain(value: object, key: str) -> Iterator[str]:
         yield key
     for name, child in children:
         yield from _plain(child, str(name))
-
-
-def _header(path: Path) -> str:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        return file.read(length).decode("utf-8", errors="replace")
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, str]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError, UserError
 from registry.extras import require_extra
-from registry.store import MANIFEST
+from registry.filenames import MANIFEST
 
 if TYPE_CHECKING:
     from pathlib import Path

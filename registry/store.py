@@ -13,25 +13,24 @@ import os
 import secrets
 import shutil
 import socket
+from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from registry.diskfull import one_line_when_full
 from registry.errors import StoreError
+from registry.filenames import MANIFEST
 from registry.hashing import digest, file_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from registry.manifest import Meta
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-
-Manifest = dict[str, Any]
-Sealed = dict[str, Any]
-"""What a manifest says of a file: `sha256` and `bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,51 @@ class Parent:
 
     id: str
     role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A file of an object: the SHA-256 of its bytes, and how many there are."""
+
+    sha256: str
+    bytes: int
+
+
+class ParentJson(TypedDict):
+    """A `Parent` as it is written."""
+
+    id: str
+    role: str
+
+
+class SealedJson(TypedDict):
+    """A `Sealed` as it is written."""
+
+    sha256: str
+    bytes: int
+
+
+class RedactedJson(TypedDict):
+    """What erasures did: their ids, and whether words of the identity went."""
+
+    by: list[str]
+    identity: bool
+
+
+class ManifestJson(TypedDict):
+    """A manifest as it is written: what is indexed, compared and rewritten without being asked.
+
+    `registry.manifest.Manifest` is the same as a typed value.
+    """
+
+    format: int
+    kind: str
+    id: str
+    identity: dict[str, Any]
+    files: dict[str, SealedJson]
+    parents: list[ParentJson]
+    meta: dict[str, Any]
+    redacted: NotRequired[RedactedJson]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +132,7 @@ class Store:
         *,
         identity: Mapping[str, Any],
         parents: Sequence[Parent] = (),
-        meta: Mapping[str, Any] | None = None,
+        meta: Meta | Mapping[str, Any] | None = None,
         sealed: Mapping[str, Sealed] | None = None,
     ) -> ObjectRef:
         """Make the draft's files an object; durable on return, not yet acknowledged.
@@ -101,7 +145,8 @@ class Store:
             draft: a folder from `draft()`, or None for an object without files.
             identity: the JSON values that decide the id.
             parents: objects that this one was made from.
-            meta: JSON values that describe it and do not decide the id; `created_at` is added.
+            meta: what describes it and does not decide the id, by its kind's model in
+                `registry.kinds` or, of a kind without one, as JSON; `created_at` is added.
             sealed: files of the draft that are shared with another object, as its manifest has
                 them; see `share`.
 
@@ -116,14 +161,14 @@ class Store:
         with one_line_when_full(self.root):
             if not target.exists():
                 created = {"created_at": datetime.now(UTC).isoformat(timespec="microseconds")}
-                manifest = {
+                manifest: ManifestJson = {
                     "format": FORMAT,
                     "kind": kind,
                     "id": object_id,
                     "identity": dict(identity),
                     "files": _seal_files(draft, sealed or {}),
-                    "parents": [asdict(parent) for parent in parents],
-                    "meta": {**created, **(meta or {})},
+                    "parents": [_parent(one) for one in parents],
+                    "meta": {**created, **_as_json(meta)},
                 }
                 write_manifest(draft, manifest)
                 _make_folder(target.parent)
@@ -144,28 +189,29 @@ class Store:
             raise StoreError(message)
         return ObjectRef(kind, object_id, path)
 
-    def adopt(self, ref: ObjectRef) -> Manifest:
+    def adopt(self, ref: ObjectRef) -> ManifestJson:
         """Give an object that was never committed the parents that the last `put` named.
 
         It was left by a run that failed or was killed before it was acknowledged, and names that
         run as its parent. The caller holds the catalog's lock and knows that it is not committed.
         """
-        manifest = read_manifest(ref.path) | {"parents": [asdict(p) for p in ref.wanted or ()]}
+        manifest = read_manifest(ref.path)
+        manifest["parents"] = [_parent(one) for one in ref.wanted or ()]
         with self.draft() as draft:
             write_manifest(draft, manifest)
             (draft / MANIFEST).replace(ref.path / MANIFEST)
         sync_folder(ref.path)
         return manifest
 
-    def manifest(self, ref: ObjectRef) -> Manifest:
-        """Read an object's manifest.
+    def manifest(self, ref: ObjectRef) -> ManifestJson:
+        """Read an object's manifest, as it is written.
 
         Raises:
             StoreError: when it is absent, not JSON, or another object's.
         """
         return read_manifest(ref.path)
 
-    def manifests(self) -> Iterator[Manifest]:
+    def manifests(self) -> Iterator[ManifestJson]:
         """Read every object's manifest, whether committed or not, in the order of kind and id."""
         for folder in self.folders():
             yield read_manifest(folder)
@@ -207,8 +253,10 @@ def share(path: Path, target: Path) -> bool:
     return True
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> ManifestJson:
     """Read the manifest of an object folder and check that it belongs there.
+
+    Its envelope is checked; what its `meta` says is checked by who asks (`Manifest`) and by `fsck`.
 
     Raises:
         StoreError: when it is absent, not JSON, or names another kind or id.
@@ -224,13 +272,16 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path}: not a readable manifest ({type(error).__name__}: {error})"
         raise StoreError(message) from error
+    if type(found[0]) is int and found[0] > FORMAT:
+        message = f"{path}: has format {found[0]}, written by a newer gapmend. Update gapmend"
+        raise StoreError(message)
     if found != (FORMAT, folder.parent.name, folder.name) or expected_id != folder.name:
         message = f"{path}: describes {found[1]} {str(found[2])[:12]}, not what its folder says"
         raise StoreError(message)
-    return dict(manifest)
+    return cast("ManifestJson", manifest)
 
 
-def _check_shape(manifest: Manifest) -> None:
+def _check_shape(manifest: ManifestJson) -> None:
     """Raise one of the errors that `read_manifest` expects where a part is not as `put` writes."""
     for facts in manifest["files"].values():
         str.encode(facts["sha256"])
@@ -249,16 +300,26 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _seal_files(draft: Path, shared: Mapping[str, Sealed]) -> dict[str, Sealed]:
+def _parent(parent: Parent) -> ParentJson:
+    return {"id": parent.id, "role": parent.role}
+
+
+def _as_json(meta: Meta | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if meta is None or isinstance(meta, Mapping):
+        return meta or {}
+    return meta.as_json()
+
+
+def _seal_files(draft: Path, shared: Mapping[str, Sealed]) -> dict[str, SealedJson]:
     """Fsync and hash every file below the draft, and make it read-only."""
-    sealed: dict[str, Sealed] = {}
+    sealed: dict[str, SealedJson] = {}
     for path in sorted(draft.rglob("*")):
         if path.is_dir():
             sync_folder(path)
             continue
         name = path.relative_to(draft).as_posix()
         if name in shared:
-            sealed[name] = shared[name]
+            sealed[name] = {"sha256": shared[name].sha256, "bytes": shared[name].bytes}
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -267,13 +328,13 @@ def _seal_files(draft: Path, shared: Mapping[str, Sealed]) -> dict[str, Sealed]:
     return sealed
 
 
-def manifest_text(manifest: Manifest) -> str:
+def manifest_text(manifest: ManifestJson) -> str:
     """Return the only text that this manifest has in a file."""
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return f"{text}\n"
 
 
-def write_manifest(draft: Path, manifest: Manifest) -> None:
+def write_manifest(draft: Path, manifest: ManifestJson) -> None:
     """Write an object's manifest into its folder, durably."""
     with (draft / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(manifest_text(manifest))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.errors import damaged
+from registry.filenames import ROWS
 from registry.rows import Content, Message, user_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def user_texts(store: Store, version: ObjectRef, uids: Numbers) -> dict[int, str
     found: dict[int, str] = {}
     for parent in store.manifest(version)["parents"] if len(wanted) else ():
         if parent["role"] == "rows":
-            found |= _texts_in(store.get("rows", parent["id"]).path / "rows.parquet", wanted)
+            found |= _texts_in(store.get("rows", parent["id"]).path / ROWS, wanted)
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from registry.contents import SCHEMA
 from registry.errors import StoreError
+from registry.filenames import REJECTS
 from registry.hash_index import as_texts
 from registry.hashing import digest as hash_of
 from registry.refs import GROUP, refs_name
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
     from registry.collect import Collected
     from registry.contents import Known
     from registry.datasets import DatasetSpec
+    from registry.kinds import VersionMeta
     from registry.placements import Placements
     from registry.splits import Assignment, Codes, Groups
     from registry.spool import Texts
     from registry.store import Sealed, Store
 
 _KIND = "dataset_version"
-REJECTS = "rejects.parquet"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Written:
 
     version: ObjectRef
     objects: tuple[ObjectRef, ...]
-    facts: dict[str, Any]
+    facts: VersionMeta
     new: bool  # and not in the store before
     blocks: tuple[str, ...]  # see `RowsDigest`
 
@@ -104,7 +105,7 @@ def put_version(
     draft: Path,
     identity: dict[str, Any],
     contents: Sequence[str],
-    facts: dict[str, Any],
+    facts: VersionMeta,
     blocks: Sequence[str],
     shared: Mapping[str, Sealed] | None = None,
 ) -> Written:
@@ -219,18 +220,20 @@ def write_rejects(path: Path, tables: Sequence[pa.Table]) -> None:
     pq.write_table(pa.concat_tables(tables), path, compression="zstd")
 
 
-def _facts(name: str, spec: DatasetSpec, found: Collected, placed: Assignment) -> dict[str, Any]:
+def _facts(name: str, spec: DatasetSpec, found: Collected, placed: Assignment) -> VersionMeta:
     """Return what the manifest says of the version; counts are of rows."""
+    from registry.kinds import Leaks, VersionMeta
+
     counts = np.bincount(placed.splits, minlength=len(CODED)).tolist()
     by_split = {split: counts[CODED.index(split)] for split in (*SPLITS, HELD)}
-    return {
-        "name": name,
-        "rows": len(found),
-        "records": found.records,
-        "rejects": len(found.rejects),
-        "splits": {split: count for split, count in by_split.items() if count},
-        "clusters": len(np.unique(placed.clusters)),
-        "duplicates": len(found.occurrences.rows) - len(found),
-        "leaks": {"exact": found.leaked, "near": len(placed.leaks)},
-        "license": spec.license,
-    }
+    return VersionMeta(
+        name=name,
+        rows=len(found),
+        records=found.records,
+        rejects=len(found.rejects),
+        splits={split: count for split, count in by_split.items() if count},
+        clusters=len(np.unique(placed.clusters)),
+        duplicates=len(found.occurrences.rows) - len(found),
+        leaks=Leaks(exact=found.leaked, near=len(placed.leaks)),
+        license=spec.license,
+    )

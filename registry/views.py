@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from registry.attach import connect, snapshot
 from registry.errors import UserError, damaged
-from registry.refs import REFS
+from registry.refs import REFS_FILE
 from registry.statement import fill, literal
 from registry.store import Store
 
@@ -32,7 +32,7 @@ _FOLDER = Path(__file__).parent / "views"
 # views/parquet.sql.
 _PARQUET = {
     "stored_rows": (("rows",), r"rows\.parquet"),
-    "stored_refs": (("dataset_version",), REFS.pattern),
+    "stored_refs": (("dataset_version",), REFS_FILE.pattern),
     "stored_rejects": (("dataset_version", "eval", "selection"), r"rejects\.parquet"),
     "stored_samples": (("eval",), r"samples\.parquet"),
     "stored_picks": (("selection",), r"rows\.parquet"),

@@ -101,9 +101,7 @@ def _eval(store: Store, adapter: str | None = None) -> ObjectRef:
             "eval", draft,
             identity={"adapter": adapter, "labels": ["yes", "no", f"{CANARY} too"]},
             parents=[Parent(adapter, "adapter")] if adapter else [],
-            meta={"subject": "talk", "split": "dev", "arm": "zero_shot", "n": 6, "mean": 0.0,
-                  "low": 0.0, "high": 0.5, "prompt_tokens_mean": 9.0, "base": "nano",
-                  "adapter_id": adapter, "scale": 1.0, "rejects": 1},
+            meta=eval_meta(adapter),
         )  # fmt: skip
 
 
@@ -139,11 +137,20 @@ def _run(store: Store, stage: str, parents: list[Parent], **result: Any) -> Obje
     )
 
 
-def _plain(store: Store, kind: str, parents: list[Parent], **meta: Any) -> ObjectRef:
+def _plain(store: Store, kind: str, parents: list[Parent], /, **meta: Any) -> ObjectRef:
     with store.draft() as draft:
         (draft / "data.bin").write_bytes(kind.encode() * 50)
         identity = {"object": parents[0].id} if kind == "removal" else {"of": kind}
         return store.put(kind, draft, identity=identity, parents=parents, meta=meta)
+
+
+def eval_meta(adapter: str | None = None) -> dict[str, Any]:
+    """Return what an evaluation of this store says."""
+    return {
+        "subject": "talk", "split": "dev", "arm": "zero_shot", "n": 6, "mean": 0.0, "low": 0.0,
+        "high": 0.5, "prompt_tokens_mean": 9.0, "base": "nano", "adapter_id": adapter,
+        "scale": 1.0, "rejects": 1,
+    }  # fmt: skip
 
 
 def make(root: Path) -> tuple[Store, Catalog]:
@@ -169,8 +176,9 @@ def make(root: Path) -> tuple[Store, Catalog]:
             draft / "metrics.parquet", [{"step": 1, "name": "loss", "value": 0.5, "seconds": 1.0}]
         )
         figures = store.put(
-            "metrics", draft, identity={"of": 1}, parents=[Parent(trained.id, "run")]
-        )
+            "metrics", draft, identity={"of": 1}, parents=[Parent(trained.id, "run")],
+            meta={"rows": 1, "steps": 1},
+        )  # fmt: skip
     catalog.commit([selection, trained, tuned, figures])
     after = _eval(store, tuned.id)
     of_it = [Parent(tuned.id, "adapter")]
@@ -178,19 +186,22 @@ def make(root: Path) -> tuple[Store, Catalog]:
     kept: list[dict[str, Any]] = []
     more = [
         after,
-        _plain(
-            store, "forgetting", [*of_it, Parent(after.id, "eval")], adapter=tuned.id, kept=kept
-        ),
-        _plain(store, "promotion", of_it, base="nano", promoted=True, looks=1.0, reasons=[]),
+        _plain(store, "forgetting", [*of_it, Parent(after.id, "eval")], adapter=tuned.id,
+               scale=1.0, split="dev", kept=kept),
+        _plain(store, "promotion", of_it, base="nano", adapter_id=tuned.id, promoted=True,
+               split="test", tests={}, looks=1, reasons=[]),
         model,
-        _plain(store, "merge", [*of_it, Parent(model.id, "model")], base="nano"),
-        _plain(store, "export", [Parent(model.id, "model")], form="safetensors"),
-        _plain(store, "push", of_it, repo="me/it", revision="c" * 40, adapter_id=tuned.id),
-        _plain(store, "signature", of_it),
-        _plain(store, "reproduction", of_it, same=True),
+        _plain(store, "merge", [*of_it, Parent(model.id, "model")], base="nano", path="m",
+               dtype="float32", bound=1e-4, scale=1.0, max_difference=1e-6),
+        _plain(store, "export", [Parent(model.id, "model")], form="safetensors", bytes=1),
+        _plain(store, "push", of_it, object_id=tuned.id, kind="adapter", repo="me/it",
+               revision="c" * 40, adapter_id=tuned.id, private=True, request=None, url="u",
+               files={}),
+        _plain(store, "signature", of_it, thing_kind="adapter", files=1, format="OMS"),
+        _plain(store, "reproduction", of_it, same=True, changed={}),
         _plain(store, "base", [], name="nano"),
         _plain(store, "removal", [Parent(tuned.id, "removed")], reason="test"),
-    ]
+    ]  # fmt: skip
     catalog.commit(more)
     catalog.move_alias(store, "champion", tuned.id, reason="best")
     catalog.move_alias(store, "champion", model.id, reason="better")

@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 from pipeline.training import processes
 from pipeline.training.new_rows import keep_masters, new_rows
 from registry.errors import UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -277,12 +278,12 @@ def save_adapter(
             state_dict={n: processes.whole(p.detach()) for n, p in trainable(peft_model).items()},
         )
     (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text("utf-8"))
     # PEFT keeps them in a set, whose order changes from process to process.
     config["target_modules"] = sorted(config["target_modules"])
     if start is not None:
-        _write_difference(folder / "adapter_model.safetensors", start)
+        _write_difference(folder / ADAPTER_WEIGHTS, start)
         config |= {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"]}
         config["init_lora_weights"] = True
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from registry.errors import GateRefusedError, UserError
+from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG
 from registry.gguf.architectures import architecture_of, figures, permute, rope_factors
 from registry.gguf.vocabulary import vocabulary_of
 from registry.identity import check_weights, weight_files
@@ -65,7 +66,7 @@ def read_source(folder: Path) -> Source:
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"config or tokenizer can't be read: {error}", folder.name[:12]) from error
-    arch = architecture_of(config, "config.json")
+    arch = architecture_of(config, MODEL_CONFIG)
     ends = _ends(folder, config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, int(config.vocab_size), ends)
     return Source(folder, config, arch, tokenizer, vocabulary, ends)
@@ -234,7 +235,7 @@ def _describe(writer: Any, source: Source, dtype: GgufType, name: str) -> None:
     writer.add_name(name)
     writer.add_file_type(kinds[dtype])
     writer.add_quantization_version(_QUANTIZATION_VERSION)
-    for key, value in figures(source.config, source.arch, "config.json").items():
+    for key, value in figures(source.config, source.arch, MODEL_CONFIG).items():
         full = f"{source.arch.name}.{key}"
         if isinstance(value, str):
             writer.add_string(full, value)
@@ -265,7 +266,7 @@ def _describe_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
 
 def _ends(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
     """Return ids of the tokens that end an answer, the tokenizer's own first."""
-    path = folder / "generation_config.json"
+    path = folder / GENERATION_CONFIG
     try:
         generation = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except ValueError as error:

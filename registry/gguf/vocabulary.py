@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.errors import UserError
+from registry.filenames import TOKENIZER, TOKENIZER_CONFIG
 from registry.gguf.pretokenizers import name_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-_WHERE = "tokenizer.json"
+_WHERE = TOKENIZER
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """The types of tokens, as gguf.TokenType numbers them."""
@@ -171,7 +172,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     try:
         (template or "").encode()
     except UnicodeEncodeError:
-        raise UserError("the chat template is no UTF-8", "tokenizer_config.json") from None
+        raise UserError("the chat template is no UTF-8", TOKENIZER_CONFIG) from None
     return template
 
 

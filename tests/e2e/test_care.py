@@ -21,7 +21,7 @@ from registry.datasets import load_rows
 from registry.fsck import fsck
 from registry.rows import Row
 from registry.store import Store
-from tests.care_store import CANARY, ERASED_UID, make
+from tests.care_store import CANARY, ERASED_UID, eval_meta, make
 from tests.decode import find
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
 
@@ -47,7 +47,7 @@ def original(tmp_path_factory) -> Path:
     for number in range(3):
         with store.draft() as draft:
             (draft / "data.bin").write_bytes(b"x" * 5000)
-            orphan = store.put("eval", draft, identity={"orphan": number}, meta={})
+            orphan = store.put("eval", draft, identity={"orphan": number}, meta=eval_meta())
         os.utime(orphan.path, (1, 1))
     return folder
 
@@ -77,7 +77,7 @@ class Held:
     def of(cls, root: Path) -> Held:
         store, catalog = Store(root), Catalog(root, wait_s=5)
         ids = frozenset(row[0] for row in catalog.query("SELECT id FROM objects").rows)
-        versions = [one["id"] for one in catalog.committed("dataset_version")]
+        versions = [one.id for one in catalog.committed("dataset_version")]
         return cls(ids, {one: load_rows(store, one) for one in versions})
 
     def without(self) -> dict[str, list[Row]]:

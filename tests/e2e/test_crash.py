@@ -33,7 +33,7 @@ def check_what_is_left(root: Path, ended: Ended) -> None:
     uids = []
     for kind, *rest in acknowledged(ended):
         if kind == "ack":
-            assert catalog.manifest(rest[1])["kind"] == rest[0]
+            assert catalog.manifest(rest[1]).kind == rest[0]
             store.get(rest[0], rest[1])
         elif kind == "ack-alias":
             assert catalog.alias(rest[0]) == rest[1]
@@ -41,9 +41,9 @@ def check_what_is_left(root: Path, ended: Ended) -> None:
             uids.append(int(rest[0]))
     assert uids == sorted(set(uids))
     # An adapter and its run are committed in one transaction: both or neither.
-    runs = {manifest["id"] for manifest in catalog.committed("run")}
+    runs = {manifest.id for manifest in catalog.committed("run")}
     for manifest in catalog.committed("made_adapter"):
-        assert {parent["id"] for parent in manifest["parents"]} <= runs
+        assert {parent.id for parent in manifest.parents} <= runs
     again = catalog.reserve_uids(1)
     assert not uids or again >= max(uids) + 10
 

@@ -63,7 +63,7 @@ class Verb:
 
 def kept(folder: Path) -> dict[str, set[str]]:
     catalog = Catalog(folder / ".gapmend")
-    return {kind: {one["id"] for one in catalog.committed(kind)} for kind in KINDS}
+    return {kind: {one.id for one in catalog.committed(kind)} for kind in KINDS}
 
 
 def written(folder: Path) -> dict[str, str]:

@@ -117,14 +117,14 @@ def test_a_disk_that_fills_up_under_an_ingest(small_disk: Path, tmp_path: Path, 
     expected = ended(start(alone, "other"))
     folder = workspace(small_disk, rows=900, words=120)
     ended(start(folder, "one"))
-    before = [one["id"] for one in Catalog(folder / ".gapmend").committed("dataset_version")]
+    before = [one.id for one in Catalog(folder / ".gapmend").committed("dataset_version")]
     left = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     (folder / "filler").write_bytes(b"0" * (left - free))
     process = start(folder, "other")
     out, err = process.communicate(timeout=300)
     (folder / "filler").unlink()
     root = folder / ".gapmend"
-    after = [one["id"] for one in Catalog(root).committed("dataset_version")]
+    after = [one.id for one in Catalog(root).committed("dataset_version")]
     if free == 0 or process.returncode != 0:
         assert process.returncode == 2, err
         assert "the disk is full" in json.loads(out)["message"]

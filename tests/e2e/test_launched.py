@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from pipeline.select import select
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
+from registry.kinds import RunMeta
 from tests.integration.test_select_to_merge import make_workspace
 
 pytestmark = pytest.mark.slow
@@ -116,7 +117,7 @@ def test_two_processes_do_what_one_does(
     for one, other in zip(report["curve"], single["curve"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
     ws = Workspace.open(copy)
-    runs = [one for one in ws.catalog.committed("run") if one["meta"]["stage"] == "train"]
+    runs = [one for one in ws.catalog.committed(RunMeta) if one.meta.stage == "train"]
     assert len(runs) == 1
     (adapter,) = ws.catalog.committed("adapter")
     expected = load_file(
@@ -125,9 +126,7 @@ def test_two_processes_do_what_one_does(
         / single["adapter_id"]
         / "adapter_model.safetensors"
     )
-    found = load_file(
-        copy / ".gapmend/objects/adapter" / adapter["id"] / "adapter_model.safetensors"
-    )
+    found = load_file(copy / ".gapmend/objects/adapter" / adapter.id / "adapter_model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
         assert float((tensor - expected[name]).abs().max()) < 1e-4, name

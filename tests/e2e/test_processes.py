@@ -64,7 +64,7 @@ def test_four_processes_commit_at_once(tmp_path: Path) -> None:
     lines = [line.split() for out, _ in said for line in out.splitlines()]
     assert len(lines) == 4 * count
     store, catalog = Store(tmp_path), Catalog(tmp_path)
-    made = {manifest["id"] for manifest in catalog.committed("made")}
+    made = {manifest.id for manifest in catalog.committed("made")}
     assert made == {line[1] for line in lines}
     assert len(catalog.committed("shared")) == count
     firsts = sorted(int(line[2]) for line in lines)
@@ -106,7 +106,7 @@ def test_a_writer_names_who_holds_the_catalog_and_loses_nothing(tmp_path: Path, 
     child.kill()
     child.wait()
     rebuild(store, Catalog(tmp_path))
-    assert Catalog(tmp_path).manifest(late.id)["identity"] == {"name": "ten hours of training"}
+    assert Catalog(tmp_path).manifest(late.id).identity == {"name": "ten hours of training"}
 
 
 def test_a_writer_waits_for_who_holds_the_catalog(tmp_path: Path, holder, caplog) -> None:
@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_there(small_disk: Path) -> 
     with pytest.raises(UserError, match="the disk is full") as caught, store.draft() as draft:
         (draft / "big.bin").write_bytes(os.urandom(4_000_000))
     assert "\n" not in str(caught.value)
-    assert [manifest["id"] for manifest in catalog.committed("made")] == [first.id]
+    assert [manifest.id for manifest in catalog.committed("made")] == [first.id]
     report = fsck(store, catalog)
     assert report.findings == ()
 
@@ -179,7 +179,7 @@ def test_a_disk_that_fills_at_the_commit(small_disk: Path) -> None:
     with pytest.raises(UserError, match="the disk is full"):
         catalog.commit(refs)
     (small_disk / "filler").unlink()
-    assert [manifest["id"] for manifest in catalog.committed("made")] == [first.id]
+    assert [manifest.id for manifest in catalog.committed("made")] == [first.id]
     catalog.commit(refs)
     assert len(catalog.committed("made")) == 21
     assert fsck(store, catalog).findings == ()

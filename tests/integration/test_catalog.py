@@ -30,6 +30,13 @@ def catalog(store: Store) -> Catalog:
     return Catalog(store.root, wait_s=5)
 
 
+RUN = {
+    "stage": "train", "key": "k", "status": "done", "started_at": "2026-01-02T03:04:05+00:00",
+    "ended_at": "2026-01-02T03:04:06+00:00", "seconds": 1.0, "code_version": 1, "inputs": {},
+    "result": {},
+}  # fmt: skip
+
+
 def made(store: Store, number: int, *parents: Parent, **meta: object) -> ObjectRef:
     return store.put("made", None, identity={"number": number}, parents=parents, meta=meta)
 
@@ -37,16 +44,16 @@ def made(store: Store, number: int, *parents: Parent, **meta: object) -> ObjectR
 def test_committed_objects_are_found(store: Store, catalog: Catalog) -> None:
     first, second = made(store, 1, colour="red", size=1.5), made(store, 2, colour="red")
     catalog.commit([first])
-    assert [found["id"] for found in catalog.committed("made")] == [first.id]
+    assert [found.id for found in catalog.committed("made")] == [first.id]
     catalog.commit([first, second])
     catalog.commit([first, second])
-    assert [found["id"] for found in catalog.committed("made")] == [first.id, second.id]
+    assert [found.id for found in catalog.committed("made")] == [first.id, second.id]
     newest = catalog.find("made", colour="red")
     assert newest is not None
-    assert newest["id"] == second.id
+    assert newest.id == second.id
     by_both = catalog.find("made", number=1, size=1.5)
     assert by_both is not None
-    assert by_both == store.manifest(first)
+    assert by_both.as_json() == store.manifest(first)
     assert catalog.find("made", number=3) is None
     assert catalog.find("made", number="1") is None
     assert catalog.find("other", number=1) is None
@@ -60,12 +67,12 @@ def test_values_are_compared_as_json(store: Store, catalog: Catalog) -> None:
 
 
 def test_runs_are_found_by_stage_and_key(store: Store, catalog: Catalog) -> None:
-    run = store.put("run", None, identity={"stage": "train", "key": "k"}, meta={"status": "done"})
+    run = store.put("run", None, identity={"stage": "train", "key": "k"}, meta=RUN)
     assert catalog.find_run("train", "k") is None
     catalog.commit([run])
     found = catalog.find_run("train", "k")
     assert found is not None
-    assert found["meta"]["status"] == "done"
+    assert found.meta.status == "done"
     assert catalog.find_run("train", "other") is None
 
 
@@ -133,8 +140,8 @@ def test_what_is_known_to_be_committed_is_read_from_the_store(
 def test_prefixes(store: Store, catalog: Catalog) -> None:
     refs = [made(store, number) for number in range(40)]
     catalog.commit(refs)
-    assert catalog.manifest(refs[3].id[:12])["identity"] == {"number": 3}
-    assert catalog.manifest(refs[3].id[:12].upper())["id"] == refs[3].id
+    assert catalog.manifest(refs[3].id[:12]).identity == {"number": 3}
+    assert catalog.manifest(refs[3].id[:12].upper()).id == refs[3].id
     with pytest.raises(UserError, match="nothing in the store has the id 'zz'"):
         catalog.manifest("zz")
     with pytest.raises(UserError, match="nothing"):
@@ -178,13 +185,14 @@ def test_what_a_failed_run_left_gets_the_parents_of_the_next(
     again = made(store, 1, Parent(done.id, "run"), note="second")
     catalog.commit([again, done])
     manifest = catalog.manifest(again.id)
-    assert manifest["parents"] == [{"id": done.id, "role": "run"}]
-    assert manifest["meta"]["note"] == "first"
-    assert store.manifest(again) == manifest
+    assert manifest.parents == (Parent(done.id, "run"),)
+    assert manifest.meta.as_json()["note"] == "first"
+    assert store.manifest(again) == manifest.as_json()
     # Once committed, it never changes.
     other = store.put("run", None, identity={"stage": "s", "key": "other"})
     catalog.commit([made(store, 1, Parent(other.id, "run")), other])
-    assert catalog.manifest(again.id) == manifest == store.manifest(again)
+    assert catalog.manifest(again.id) == manifest
+    assert manifest.as_json() == store.manifest(again)
 
 
 def test_uids_are_dense_and_never_given_twice(store: Store, catalog: Catalog) -> None:
@@ -221,7 +229,7 @@ def test_a_lost_catalog_is_made_again_on_the_next_call(store: Store, catalog: Ca
     ref = made(store, 1)
     catalog.commit([ref])
     (store.root / "catalog.duckdb").unlink()
-    assert catalog.manifest(ref.id) == store.manifest(ref)
+    assert catalog.manifest(ref.id).as_json() == store.manifest(ref)
 
 
 def test_nothing_stays_open_between_calls(store: Store, catalog: Catalog) -> None:
@@ -273,7 +281,7 @@ def narrow(root: Path) -> dict[str, list[tuple]]:
 
 def registered(store: Store, catalog: Catalog) -> list[ObjectRef]:
     """A run, three adapters, a removal and moves of two aliases."""
-    run = store.put("run", None, identity={"key": "k"}, meta={"stage": "train", "status": "done"})
+    run = store.put("run", None, identity={"key": "k"}, meta=RUN)
     tuned = [
         store.put(
             "adapter", None, identity={"n": n}, parents=[Parent(run.id, "run")],
@@ -372,7 +380,7 @@ def test_each_gives_all_of_a_kind_in_parts(store: Store, catalog: Catalog, monke
     for count in (0, 3, 7):
         refs = [made(store, number) for number in range(count)]
         catalog.commit(refs)
-        assert [found["id"] for found in catalog.each("made")] == [ref.id for ref in refs]
+        assert [found.id for found in catalog.each("made")] == [ref.id for ref in refs]
 
 
 def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> None:
@@ -388,6 +396,21 @@ def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> 
     command = [sys.executable, "-c", code, str(store.root), first.id]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_lists_and_sql_read_no_manifest_as_a_model(store: Store, catalog: Catalog) -> None:
+    _, first, *_ = registered(store, catalog)
+    code = (
+        "import sys; from pathlib import Path; from registry.catalog import Catalog\n"
+        "from registry.index import adapters; from registry.lineage import lineage\n"
+        "catalog = Catalog(Path(sys.argv[1])); adapters(catalog, base='nano')\n"
+        "lineage(catalog, sys.argv[2], down=True); catalog.alias('x')\n"
+        "catalog.sql('SELECT * FROM adapters'); print('pydantic' in sys.modules)\n"
+        "catalog.committed('adapter'); print('pydantic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(store.root), first.id]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\nTrue\n"
 
 
 def test_values_are_written_as_sql() -> None:
@@ -412,7 +435,7 @@ def test_every_migration_is_applied_to_the_oldest_catalog(
     newer = [*attach.migrations(), (9_000, "CREATE TABLE catalog.added (x INTEGER)")]
     with monkeypatch.context() as future:
         future.setattr(attach, "migrations", lambda: newer)
-        assert [found["id"] for found in catalog.committed("made")] == [first.id]
+        assert [found.id for found in catalog.committed("made")] == [first.id]
         with open_catalog(store.root, wait_s=1, write=False) as connection:
             assert connection.execute("FROM catalog.added").fetchall() == []
             numbers = connection.execute("FROM catalog.migrations ORDER BY ALL").fetchall()

@@ -26,6 +26,7 @@ from registry.adapters import adapter_path
 from registry.changed import holds_changed, read_changed
 from registry.errors import GateRefusedError, UserError
 from registry.identity import BaseSpec, identify
+from registry.kinds import RunMeta
 from registry.models import load_model
 from tests.integration.test_select_to_merge import make_workspace
 
@@ -70,8 +71,8 @@ def test_each_method_on_the_same_rows(ws: Workspace, selection: str) -> None:
     assert all(one.memory > size for one in report.variants)
     assert lora.closed.keys() == {"mood"}
     assert not report.failed
-    runs = [m["meta"] for m in ws.catalog.committed("run") if m["meta"]["stage"] == "train"]
-    methods = [meta["config"]["method"] for meta in runs]
+    runs = [m.meta for m in ws.catalog.committed(RunMeta) if m.meta.stage == "train"]
+    methods = [meta.config["method"] for meta in runs]
     assert {"lora", "freeze", "full"} <= set(methods)
     again = compare(ws, Ui(), selection, variants)
     assert again == report
@@ -88,7 +89,7 @@ def test_dtypes_make_bases_of_their_own(ws: Workspace, selection: str) -> None:
     report = compare(ws, Ui(), selection, by_setting(ws.spec, "dtype=fp32,int4"))
     whole, small = report.variants
     assert (whole.base, small.base) == ("tiny-fp32", "tiny-int4")
-    made = [ws.catalog.manifest(one.adapter_id)["identity"]["base"] for one in (whole, small)]
+    made = [ws.catalog.manifest(one.adapter_id).identity["base"] for one in (whole, small)]
     assert made[0] != made[1]
 
 
@@ -96,15 +97,15 @@ def test_full_is_a_model_of_changed_tensors(full: Whole) -> None:
     ws, tuned = full.ws, full.tuned
     assert adapter_named(ws, tuned) == tuned
     manifest = ws.catalog.manifest(tuned)
-    assert manifest["kind"] == "model"
-    assert set(manifest["files"]) >= {"changed.safetensors", "changed.json", "tokenizer.json"}
+    assert manifest.kind == "model"
+    assert set(manifest.files) >= {"changed.safetensors", "changed.json", "tokenizer.json"}
     assert holds_changed(adapter_path(ws.store, tuned))
-    assert [parent["role"] for parent in manifest["parents"]] == ["run", "selection"]
+    assert [parent.role for parent in manifest.parents] == ["run", "selection"]
     listed = ws.catalog.query("SELECT adapter_id FROM adapters WHERE method = 'full'").rows
     assert (tuned,) in listed
     assert show(ws, tuned).config["method"] == "full"
     assert not diff(ws, tuned, tuned).weights
-    assert identify("b", BaseSpec(model="base"), ws.root).digest == manifest["identity"]["base"]
+    assert identify("b", BaseSpec(model="base"), ws.root).digest == manifest.identity["base"]
     with pytest.raises(UserError, match="holds the tensors alone that training changed"):
         identify("merged", BaseSpec(model=f"merged:{tuned}"), ws.root)
 
@@ -116,7 +117,7 @@ def test_full_goes_through_the_gates_and_is_merged(full: Whole) -> None:
     assert report.closed["mood"].verdict
     with contextlib.suppress(GateRefusedError):  # chance decides what a random base learns
         assert promote(ws, ui, tuned).adapter_id == tuned
-    assert [run for run in ws.catalog.committed("run") if run["meta"]["stage"] == "promote"]
+    assert [run for run in ws.catalog.committed(RunMeta) if run.meta.stage == "promote"]
     made = merge(ws, ui, tuned)
     assert made.merged < made.bound
     assert made.reloaded < made.bound
@@ -131,7 +132,7 @@ def test_full_is_scaled_by_mending(full: Whole, selection: str) -> None:
     ui = Ui()
     ws, tuned = full.ws, full.tuned
     state = _State(0, tuned, selection, gap(ws, ui), forget(ws, ui, Tuned(tuned)), {})
-    run = ws.catalog.committed("run")[-1]["id"]
+    run = ws.catalog.committed("run")[-1].id
     with ws.store.draft() as draft:
         ref = _publish_scaled(ws, StageContext(run, draft, ui), state, 0.5)
         ids = torch.arange(7, 40)[None]

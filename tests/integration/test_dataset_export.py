@@ -30,7 +30,9 @@ from registry.dataset_names import Version
 from registry.datasets import load_rows
 from registry.errors import UserError
 from registry.formats import SHAPES, Format
+from registry.kinds import VersionMeta
 from registry.llamafactory import read_entry
+from registry.manifest import manifest_in
 from registry.readers import read_records
 from registry.rows import Content, Message, content_hash
 from tests.any_rows import contents
@@ -177,8 +179,8 @@ def test_any_rows_come_back_from_files(
 
 
 def write(made: Versions, version: str, out: Path, form: FormName, *splits: str) -> Any:
-    meta = made.store.manifest(made.store.get("dataset_version", version))["meta"]
-    about = Version(version, "chat", meta["created_at"], meta)
+    meta = manifest_in(made.store.get("dataset_version", version).path, VersionMeta).meta
+    about = Version(version, "chat", meta.created_at, meta)
     return export_version(made.store, about, out, form, splits=splits)
 
 

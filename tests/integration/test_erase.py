@@ -36,6 +36,7 @@ from registry.datasets import load_rows
 from registry.describe import describe
 from registry.errors import UserError
 from registry.fsck import fsck
+from registry.kinds import VersionMeta
 from registry.lineage import lineage
 from registry.rebuild import rebuild
 from registry.store import Parent
@@ -117,7 +118,7 @@ def leave_what_kills_leave(ws: Workspace) -> None:
     # An evaluation that was put and never committed.
     version = ws.catalog.committed("eval")[0]
     with ws.store.draft() as folder:
-        source = ws.store.get("eval", version["id"]).path
+        source = ws.store.get("eval", version.id).path
         (folder / "samples.parquet").write_bytes((source / "samples.parquet").read_bytes())
         ref = ws.store.put("eval", folder, identity={"orphan": 1}, meta={"subject": "mood"})
     os.utime(ref.path, (1, 1))
@@ -157,11 +158,10 @@ def erased(tmp_path_factory) -> Erased:
     )  # fmt: skip
     ws.catalog.commit([push])
     versions = {
-        one["id"]: len(load_rows(ws.store, one["id"]))
-        for one in ws.catalog.committed("dataset_version")
+        one.id: len(load_rows(ws.store, one.id)) for one in ws.catalog.committed("dataset_version")
     }
     leave_a_draft(ws)
-    newest_of = {one["meta"]["name"]: one["id"] for one in ws.catalog.committed("dataset_version")}
+    newest_of = {one.meta.name: one.id for one in ws.catalog.committed(VersionMeta)}
     before = find(ws.state, CANARY)
     looked = erase(ws, ui, WHERE, [], reason="asked to", do=False)
     assert find(ws.state, CANARY) == before  # looking changes nothing
@@ -279,8 +279,8 @@ def test_the_tombstone_says_when_and_why_and_nothing_else(erased) -> None:
     found = ws.catalog.sql("SELECT rows, reason, len(version_ids) FROM erasures").rows
     assert found == [(len(erased.done.reach.uids), "asked to", 2)]
     manifest = ws.catalog.manifest(erased.done.erasure_id)
-    assert set(manifest["files"]) == {"erased.parquet"}
-    assert set(manifest["meta"]) == {"created_at", "reason", "rows", "began", "redacted"}
+    assert set(manifest.files) == {"erased.parquet"}
+    assert set(manifest.meta.as_json()) == {"created_at", "reason", "rows", "began", "redacted"}
 
 
 def test_gc_took_what_it_had_shown_and_nothing_that_is_committed(erased) -> None:

@@ -77,7 +77,7 @@ def test_the_hash_of_the_row_is_gone_too(made) -> None:
 def test_versions_answer_under_their_ids_without_the_row(made) -> None:
     store, catalog = made
     versions = catalog.committed("dataset_version")
-    before = {one["id"]: load_rows(store, one["id"]) for one in versions}
+    before = {one.id: load_rows(store, one.id) for one in versions}
     erase_one(store, catalog)
     for version, rows in before.items():
         left = load_rows(store, version)
@@ -137,12 +137,12 @@ def test_the_row_is_known_when_it_comes_again(made, original) -> None:
     assert [content_hash(content(uid)) in known for uid in (2, 3, 4, 5)] == [
         *(False, True, False, True),
     ]
-    keys = {one["identity"]["key"] for one in catalog.committed("erasure")}
+    keys = {one.identity["key"] for one in catalog.committed("erasure")}
     assert len(keys) == 1
     root = Path(shutil.copytree(original, store.root.parent / "other"))
     other, elsewhere = Store(root), Catalog(root, wait_s=5)
     erase_one(other, elsewhere)
-    assert elsewhere.committed("erasure")[0]["identity"]["key"] not in keys
+    assert elsewhere.committed("erasure")[0].identity["key"] not in keys
 
 
 def test_erasing_again_is_refused_and_changes_nothing(made) -> None:
@@ -158,7 +158,7 @@ def test_every_row_of_an_object_can_be_erased(made) -> None:
     with erasing(store.root):
         erase(store, catalog, range(ROWS), reason="", advance=lambda _: None)
     for version in catalog.committed("dataset_version"):
-        assert load_rows(store, version["id"]) == []
+        assert load_rows(store, version.id) == []
     assert catalog.sql("SELECT count(*) FROM rows").rows == [(0,)]
     assert fsck(store, catalog).findings == ()
 
@@ -203,7 +203,7 @@ def test_a_dataset_from_elsewhere_does_not_bring_it_back(made, tmp_path: Path) -
     store, catalog = made
     newest = catalog.committed("dataset_version")[-1]
     (tmp_path / "parcel").mkdir()
-    write_rows(store, store.get("dataset_version", newest["id"]), tmp_path / "parcel")
+    write_rows(store, store.get("dataset_version", newest.id), tmp_path / "parcel")
     erase_one(store, catalog)
     with pytest.raises(UserError, match="1 of its rows were erased from this store"):
         take_rows(
@@ -276,6 +276,6 @@ def test_another_program_that_has_the_catalog_open_stops_it_in_time(made) -> Non
 def test_a_reason_is_kept_and_a_condition_is_not(made) -> None:
     store, catalog = made
     done = erase_one(store, catalog)
-    said = json.dumps(catalog.manifest(done.id))
+    said = json.dumps(catalog.manifest(done.id).as_json())
     assert "asked to" in said
     assert catalog.sql("SELECT reason FROM erasures").rows == [("asked to",)]

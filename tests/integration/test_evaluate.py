@@ -16,6 +16,7 @@ from evals.evaluate import EvalResult, evaluate, paired
 from evals.prompts import Arm, arms_of, choose_shots
 from registry.catalog import Catalog
 from registry.errors import GapmendError, UserError
+from registry.kinds import EvalMeta
 from registry.models import BaseSpec, identify, load_model
 from registry.rows import Message
 from registry.store import Store
@@ -153,7 +154,7 @@ def test_a_result_that_was_never_acknowledged_is_taken_up(bench) -> None:
     fresh = Catalog(bench.root / "elsewhere")
     bench.catalog = fresh
     assert bench().cached
-    assert fresh.manifest(first.id)["meta"]["mean"] == first.mean
+    assert fresh.manifest(first.id, EvalMeta).meta.mean == first.mean
 
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -16,8 +16,9 @@ from registry.erase import erasing
 from registry.errors import UserError
 from registry.fsck import fsck
 from registry.gc import Waste, throw_away, waste
+from registry.kinds import RunMeta
 from registry.store import ObjectRef, Store
-from tests.care_store import make
+from tests.care_store import eval_meta, make
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def ws(original: Path, tmp_path: Path) -> Kept:
 def orphan(store: Store, number: int = 1, *, old: bool = True) -> ObjectRef:
     with store.draft() as draft:
         (draft / "data.bin").write_bytes(b"x" * 1000)
-        ref = store.put("eval", draft, identity={"orphan": number}, meta={})
+        ref = store.put("eval", draft, identity={"orphan": number}, meta=eval_meta())
     if old:
         os.utime(ref.path, (1, 1))
     return ref
@@ -106,13 +107,13 @@ def test_hashes_of_the_bases_are_kept_and_other_caches_are_not(ws: Kept) -> None
 
 
 def test_a_run_s_folder_says_what_becomes_of_the_run(ws: Kept) -> None:
-    done = ws.catalog.find("run", stage="train")
+    done = ws.catalog.find(RunMeta, stage="train")
     assert done is not None
-    for name in (f"train-{done['meta']['key'][:16]}", "gap-0123456789abcdef"):
+    for name in (f"train-{done.meta.key[:16]}", "gap-0123456789abcdef"):
         (ws.state / "work" / name).mkdir(parents=True)
     shown = {one.path: one.detail for one in gc(ws, remove=False).found if one.what == "workdir"}
     assert shown == {
-        f"work/train-{done['meta']['key'][:16]}": "the run is done",
+        f"work/train-{done.meta.key[:16]}": "the run is done",
         "work/gap-0123456789abcdef": "of a killed run of gap: it would begin anew",
     }
     gc(ws, remove=True)

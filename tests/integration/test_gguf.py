@@ -159,7 +159,7 @@ def ws(tmp_path_factory) -> Workspace:
 
 
 def _one(ws: Workspace, kind: str) -> str:
-    return str(ws.catalog.committed(kind)[0]["id"])
+    return str(ws.catalog.committed(kind)[0].id)
 
 
 def test_nano_is_exported_with_its_proof_and_a_modelfile(ws, tmp_path) -> None:
@@ -183,8 +183,8 @@ def test_nano_is_exported_with_its_proof_and_a_modelfile(ws, tmp_path) -> None:
     assert text.startswith(f"FROM ./{name}-q8_0.gguf\n# nano\nTEMPLATE ")
     assert 'PARAMETER stop "<|end|>"\nLICENSE """Apache-2.0"""\n' in text
     record = ws.catalog.manifest(made.export_id)
-    assert record["kind"] == "export"
-    assert [p["id"] for p in record["parents"]] == [made.thing]
+    assert record.kind == "export"
+    assert [p.id for p in record.parents] == [made.thing]
     file = GgufFile(tmp_path / "out" / f"{name}-q8_0.gguf")
     assert file.figures["tokenizer.chat_template"] == (
         (nano_folder() / "chat_template.jinja").read_text()

@@ -29,6 +29,8 @@ from registry.gguf.convert import Source, read_source
 from registry.gguf.ollama import modelfile
 from registry.gguf.readback import GgufFile
 from registry.intake import license_beside
+from registry.kinds import VersionMeta
+from registry.manifest import Manifest
 from tests import tiny_models
 from tests.card_code import example_code
 
@@ -249,7 +251,15 @@ def cards(name: str) -> list[str]:
     asked = Asked(name, name, name, name)
     to = Publication("me/it", "1" * 64, name, "bfloat16", {name: asked}, {name: "me/rows"})
     merge = {"merged": 1e-6, "reloaded": 1e-6, "bound": 1e-4, "dtype": "fp32"}
-    manifest = {"id": "3" * 64, "meta": {"name": name, "splits": {"train": 3}}}
+    manifest = Manifest(
+        format=1,
+        kind="dataset_version",
+        id="3" * 64,
+        identity={},
+        files={},
+        parents=(),
+        meta=VersionMeta(name=name, rows=3, splits={"train": 3}),
+    )
     return [
         adapter_card(facts(name), to),
         model_card(facts(name), to, merge),

@@ -20,6 +20,7 @@ from pipeline.ui import Ui
 from pipeline.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
 from registry.hashing import digest, file_digest
+from registry.kinds import VersionMeta
 from registry.models import nano_folder
 from registry.signing import make_key
 from tests.tiny_models import save_adapter
@@ -87,9 +88,9 @@ def test_it_comes_back_with_its_id(
 ) -> None:
     taken = take(receiver, UI, str(pushed(sender, kind, tmp_path / "it")))
     (manifest,) = sender.catalog.committed(kind)
-    assert (taken.object_id, taken.same) == (manifest["id"], True)
+    assert (taken.object_id, taken.same) == (manifest.id, True)
     if kind == "dataset_version":
-        assert receiver.catalog.manifest(taken.object_id)["meta"]["name"] == "pulled/it"
+        assert receiver.catalog.manifest(taken.object_id, VersionMeta).meta.name == "pulled/it"
     if kind == "adapter":  # its licence comes with it
         again = push(receiver, UI, taken.object_id, repo="me/again", dry=True)
         assert "license: cc-by-4.0" in again.card

@@ -17,6 +17,7 @@ from pipeline.ui import Ui
 from pipeline.workspace import Workspace
 from registry.datasets import load_rows
 from registry.errors import UserError
+from registry.kinds import SelectionMeta
 from registry.store import Parent
 from tests import tiny_models
 
@@ -96,7 +97,12 @@ def chosen(ws: Workspace, ui: Ui, *texts: str, dataset: str = "bank") -> str:
         for rank, text in enumerate(texts)
     ]
     made = put_selection(
-        ws.store, picked, [], base_digest="b", parents=[Parent(version, "dataset")], meta={}
+        ws.store,
+        picked,
+        [],
+        base_digest="b",
+        parents=[Parent(version, "dataset")],
+        meta=SelectionMeta(base="nano", round=0, rows=len(picked), replay_rows=0, budget={}),
     )
     ws.catalog.commit([made])
     return made.id

@@ -303,9 +303,9 @@ def test_the_stage_keeps_the_model_with_both_adapters_and_finds_it_again(
     assert (made.method, made.density, made.seed) == ("mergekit:della_linear", 0.5, 0)
     for found in (made.model_id, made.merge_id):
         manifest = ws.catalog.manifest(found)
-        parents = {p["id"] for p in manifest["parents"] if p["role"] == "adapter"}
+        parents = {p.id for p in manifest.parents if p.role == "adapter"}
         assert parents == {one, two}
-        assert manifest["identity"]["mergekit"].startswith("0.")
+        assert manifest.identity["mergekit"].startswith("0.")
         assert str(tmp_path) not in json.dumps(manifest)
     assert merge(ws, Ui(), [one, two], method="mergekit:della_linear", weights=(0.5, 0.3)).cached
     text = shown(made)

@@ -441,8 +441,8 @@ def test_the_stage_searches_weights_and_keeps_model_and_adapter_with_their_paren
         ("adapter", made.adapter_id, "part"),
     ):
         manifest = ws.catalog.manifest(str(found))
-        assert manifest["kind"] == kind
-        parents = {p["id"] for p in manifest["parents"] if p["role"] == role}
+        assert manifest.kind == kind
+        parents = {p.id for p in manifest.parents if p.role == role}
         assert parents == {one, two}
     row = ws.catalog.query("SELECT adapter_id, max_difference, bound FROM merges").rows[0]
     assert row[0] == made.adapter_id

@@ -16,7 +16,7 @@ import pytest
 from registry.catalog import Catalog
 from registry.index import adapters
 from registry.lineage import lineage
-from registry.store import Manifest, Store
+from registry.store import ManifestJson, Store
 
 WITHIN_S = 0.3
 START = (
@@ -44,7 +44,7 @@ def registered(project_root: Path) -> ModuleType:
     return module
 
 
-def reached(manifests: list[Manifest], root: str, *, down: bool) -> set[str]:
+def reached(manifests: list[ManifestJson], root: str, *, down: bool) -> set[str]:
     """What a plain walk over the manifests finds."""
     steps: dict[str, list[str]] = defaultdict(list)
     for manifest in manifests:
@@ -68,7 +68,7 @@ def test_what_the_narrow_tables_answer_is_what_manifests_say(
     manifests = list(made.Registered().manifests(20, 20))
     made.make(tmp_path, 20, 20)
     catalog = Catalog(tmp_path)
-    of_kind: dict[str, list[Manifest]] = defaultdict(list)
+    of_kind: dict[str, list[ManifestJson]] = defaultdict(list)
     for manifest in manifests:
         of_kind[manifest["kind"]].append(manifest)
 

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from pipeline.kept import Kept
-from pipeline.run_metrics import FILE, Measured, measured_steps, put_metrics, step_values
+from pipeline.run_metrics import Measured, measured_steps, put_metrics, step_values
 from pipeline.stage import StageContext, StageOutcome, StageOutput, run_stage
 from pipeline.training.encode import TrainingRow
 from pipeline.training.fit import FitResult, fit
@@ -21,6 +21,7 @@ from pipeline.training.spec import TrainSpec
 from pipeline.training.trackers import open_trackers
 from pipeline.ui import Ui
 from registry.catalog import Catalog
+from registry.filenames import METRICS
 from registry.models import BaseSpec, LoadedModel, load_model
 from registry.store import Store
 from registry.views import stored_columns
@@ -176,7 +177,7 @@ def test_a_step_has_one_figure_of_a_name(kept: Kept) -> None:
 
 def test_the_file_has_the_columns_that_the_view_expects(kept: Kept) -> None:
     ref = put_metrics(kept.store, [Measured(1, "loss", 2.5, 0.1)], run_id="0" * 64)
-    schema = parquet.read_schema(ref.path / FILE)
+    schema = parquet.read_schema(ref.path / METRICS)
     sql = {"int64": "BIGINT", "string": "VARCHAR", "double": "DOUBLE"}
     written = tuple((field.name, sql[str(field.type)]) for field in schema)
     assert written == stored_columns("stored_metrics")

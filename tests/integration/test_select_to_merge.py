@@ -185,7 +185,7 @@ def test_nothing_of_dev_or_test_is_selected(loop) -> None:
     rows = read_selection(ws.store, loop.selected.selection_id)
     held: set[str] = set()
     for manifest in ws.catalog.committed("dataset_version"):
-        held |= {r.row_hash for r in load_rows(ws.store, manifest["id"], splits={"dev", "test"})}
+        held |= {r.row_hash for r in load_rows(ws.store, manifest.id, splits={"dev", "test"})}
     assert len(held) > 300
     assert not held & {row.row_hash for row in rows}
 

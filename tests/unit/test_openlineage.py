@@ -32,6 +32,10 @@ def catalog(tmp_path_factory) -> Catalog:
         "stage": "train",
         "started_at": AT.format(1),
         "ended_at": AT.format(2),
+        "key": "k",
+        "seconds": 1.5,
+        "code_version": 1,
+        "inputs": {},
         "seed": 3,
         "config": {
             "pool": ["/home/ann/data.csv", "data/days.csv", "yes/no", "https://hub.example/a/b"],

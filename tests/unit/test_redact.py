@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from registry.phrases import Phrases
 from registry.redact import Gone, redact
+from registry.store import ManifestJson, SealedJson
 from tests.care_store import CANARY
 from tests.decode import find
 
@@ -17,8 +18,11 @@ def test_a_dictionary_does_not_keep_the_text(tmp_path: Path) -> None:
     column = pa.array(["one", CANARY, "two"]).dictionary_encode()
     table = pa.table({"row_uid": pa.array([1, 2, 3], pa.int64()), "text": column})
     pq.write_table(table, tmp_path / "new.parquet")
-    files = {"new.parquet": {"sha256": "0", "bytes": 1}}
-    manifest = {"kind": "new", "identity": {}, "meta": {}, "files": files}
+    files: dict[str, SealedJson] = {"new.parquet": {"sha256": "0", "bytes": 1}}
+    manifest: ManifestJson = {
+        "format": 1, "id": "", "parents": [], "kind": "new", "identity": {}, "meta": {},
+        "files": files,
+    }  # fmt: skip
     (tmp_path / "out").mkdir()
     gone = Gone(frozenset({2}), frozenset(), {}, Phrases(()))
     done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
@@ -43,8 +47,11 @@ def test_phrases() -> None:
 def test_row_groups_that_have_no_such_row_stay_as_they_were(tmp_path: Path) -> None:
     table = pa.table({"row_uid": pa.array(range(10), pa.int64()), "text": ["x"] * 10})
     pq.write_table(table, tmp_path / "new.parquet", row_group_size=3)
-    files = {"new.parquet": {"sha256": "0", "bytes": 1}}
-    manifest = {"kind": "new", "identity": {}, "meta": {}, "files": files}
+    files: dict[str, SealedJson] = {"new.parquet": {"sha256": "0", "bytes": 1}}
+    manifest: ManifestJson = {
+        "format": 1, "id": "", "parents": [], "kind": "new", "identity": {}, "meta": {},
+        "files": files,
+    }  # fmt: skip
     (tmp_path / "out").mkdir()
     none = Gone(frozenset({77}), frozenset({"ab"}), {5: 6}, Phrases(["nothing of the kind"]))
     assert redact(tmp_path, manifest, none, tmp_path / "out", "e" * 64) is None
@@ -65,7 +72,10 @@ def test_row_groups_that_have_no_such_row_stay_as_they_were(tmp_path: Path) -> N
 def test_what_a_manifest_calls_its_parts_is_left_alone(tmp_path: Path) -> None:
     words = Phrases(["dataset_version", "a text of a row", "purple"])
     (tmp_path / "out").mkdir()
-    manifest = {
+    manifest: ManifestJson = {
+        "format": 1,
+        "id": "",
+        "parents": [],
         "kind": "run",
         "identity": {"stage": "gap", "labels": ["red", "purple"]},
         "meta": {

@@ -245,12 +245,14 @@ def test_an_object_is_signed_beside_itself_and_verified_by_id(ws, made) -> None:
     assert first.signature_id == again.signature_id
     assert {p.name for p in ws.store.get("model", thing).path.iterdir()} == before
     assert first.ignored == ["manifest.json"]
-    parents = {p["id"] for p in ws.catalog.manifest(first.signature_id)["parents"]}
+    parents = {p.id for p in ws.catalog.manifest(first.signature_id).parents}
     assert thing in parents
     assert list(stage.verify(ws, thing, made.keys.public).files) == ["config.json"]
     with pytest.raises(GateRefusedError, match="signed with another key"):
         stage.verify(ws, thing, made.other.public)
-    everything = json.dumps([ws.catalog.committed(kind) for kind in ("run", "signature")])
+    everything = json.dumps(
+        [one.as_json() for kind in ("run", "signature") for one in ws.catalog.committed(kind)]
+    )
     assert str(made.keys.private.parent) not in everything
 
 
