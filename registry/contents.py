@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from registry.catalog import Catalog
     from registry.hash_index import Hashes
+    from registry.kinds import RowsMeta
+    from registry.manifest import Manifest
     from registry.row_index import RowIndex
     from registry.splits import Numbers
-    from registry.store import Manifest, ObjectRef, Store
+    from registry.store import ObjectRef, Store
 
 SCHEMA = 1
 """Of rows and refs; part of every version's id."""
@@ -97,7 +99,7 @@ class Known:
 
 
 def known_contents(
-    store: Store, rows: Iterable[Manifest], version: RowIndex | None = None
+    store: Store, rows: Iterable[Manifest[RowsMeta]], version: RowIndex | None = None
 ) -> Known:
     """Return where each content is, over these `rows` objects.
 
@@ -136,7 +138,7 @@ class ContentWriter:
         self,
         store: Store,
         catalog: Catalog,
-        rows: Iterable[Manifest],
+        rows: Iterable[Manifest[RowsMeta]],
         version: RowIndex | None = None,
     ) -> None:
         """Find out what is known, in `version` and beside it; nothing is made until one is new.

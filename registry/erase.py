@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.catalog import Catalog
-    from registry.store import Manifest
+    from registry.kinds import ErasureMeta
+    from registry.manifest import Manifest
 
 LOCK = "erase.lock"
 # What the rows say, and whether a row that is left says it too. Texts are compared by their MD5:
@@ -245,7 +246,7 @@ def _committed(catalog: Catalog) -> set[str]:
         return {row[0] for row in connection.execute("SELECT id FROM catalog.objects").fetchall()}
 
 
-def _late(store: Store, erasures: Sequence[Manifest], since: str) -> Gone | None:
+def _late(store: Store, erasures: Sequence[Manifest[ErasureMeta]], since: str) -> Gone | None:
     """Return the erased rows that stand in objects made since; None when none does."""
     erased = erased_rows(store, erasures)
     uids: set[int] = set()

@@ -62,7 +62,7 @@ def store_key(erasures: Sequence[Manifest[ErasureMeta]]) -> bytes:
     return secrets.token_bytes(_KEY_BYTES)
 
 
-def erased_rows(store: Store, erasures: Sequence[Manifest]) -> ErasedRows:
+def erased_rows(store: Store, erasures: Sequence[Manifest[ErasureMeta]]) -> ErasedRows:
     """Return the rows that were erased from a store by these erasures."""
     import pyarrow.parquet as pq
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from registry.contents import Known
     from registry.datasets import DatasetSpec, Sources
     from registry.hash_index import Hashes, HashIndex
+    from registry.kinds import ErasureMeta, RowsMeta
+    from registry.manifest import Manifest
     from registry.placements import Placements
     from registry.splits import Assignment, Groups
-    from registry.store import Manifest, Store
+    from registry.store import Store
     from registry.versions import Written
 
 _BESIDE = ("meta", "text")
@@ -58,8 +60,8 @@ class Wanted:
     labels: Collection[str] | None
     earlier: Sequence[str]
     key: str
-    rows: Sequence[Manifest]
-    erasures: Sequence[Manifest]
+    rows: Sequence[Manifest[RowsMeta]]
+    erasures: Sequence[Manifest[ErasureMeta]]
 
 
 @dataclass(frozen=True)

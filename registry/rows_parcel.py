@@ -10,7 +10,6 @@ from registry.chunks import Usable, table_of
 from registry.collect import Collector
 from registry.contents import ContentWriter
 from registry.datasets import DatasetSpec
-from registry.erased import KIND as ERASURE
 from registry.erased import erased_rows
 from registry.errors import UserError
 from registry.filenames import ROWS
@@ -74,9 +73,11 @@ def take_rows(
     Raises:
         UserError: a row that isn't what it says, or a file that is no such Parquet.
     """
+    from registry.kinds import ErasureMeta, RowsMeta
+
     rows = read_rows(folder, where)
-    there = catalog.committed_of("rows", ERASURE)
-    erased = erased_rows(store, there[ERASURE])
+    there = catalog.committed_of(RowsMeta, ErasureMeta)
+    erased = erased_rows(store, there[ErasureMeta.of_kind])
     if gone := sum(erased.among(str(line["row_hash"]) for line, _ in rows)):
         raise UserError(f"{gone} of its rows were erased from this store on purpose", where)
     with (

@@ -35,6 +35,7 @@ from pipeline.workspace import Workspace
 from registry import attach, datasets
 from registry.datasets import load_rows
 from registry.errors import GateRefusedError, UserError
+from registry.kinds import AdapterMeta
 from tests import tiny_models
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     scale = looked.round.scale
     assert scale in SCALES[1:]
     assert looked.adapter_id not in {None, adapter}
-    assert ws.catalog.manifest(looked.adapter_id)["meta"]["scale"] == scale
+    assert ws.catalog.manifest(looked.adapter_id, AdapterMeta).meta.scale == scale
     what = subject(ws.spec, "colour")
     items = items_of(ws, what, "dev")
     same = [
