@@ -213,6 +213,7 @@ def view_names() -> list[str]:
 
 
 @cache
+@cache
 def stored_columns(name: str) -> tuple[tuple[str, str], ...]:
     """Return name and type of each column of the Parquet files behind a view such as stored_rows.
 
