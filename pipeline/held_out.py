@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.row_texts import RowText
+    from registry.read import RowText
 
 _SPLITS = ("dev", "test")
 
@@ -25,11 +25,11 @@ def held_items(ws: Workspace, ui: Ui) -> list[Item]:
         UserError: a dataset that can't be ingested, a task that can't be loaded.
     """
     from pipeline.ingest import version_of
-    from registry.row_texts import row_texts
+    from registry.read import VersionReader
 
     items = []
     for name in ws.spec.datasets:
-        for rows in row_texts(ws.store, version_of(ws, ui, name), _SPLITS):
+        for rows in VersionReader(ws.store, version_of(ws, ui, name)).texts(_SPLITS):
             items += [
                 Item(f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,))
                 for row in rows
@@ -86,11 +86,12 @@ def refuse_leaks(ws: Workspace, ui: Ui, selection_id: str) -> None:
 def rows_to_train(ws: Workspace, ui: Ui, uids: Collection[int]) -> Iterator[list[RowText]]:
     """Yield these rows where the datasets of the spec have them, each once, in train before all."""
     from pipeline.ingest import version_of
-    from registry.row_texts import row_texts
+    from registry.read import VersionReader
 
     left = set(uids)
     for splits in (("train",), (*_SPLITS, "held")):
         for name in ws.spec.datasets:
-            for rows in row_texts(ws.store, version_of(ws, ui, name), splits, only=left):
+            reader = VersionReader(ws.store, version_of(ws, ui, name))
+            for rows in reader.texts(splits, frozenset(left)):
                 left.difference_update(row.uid for row in rows)
                 yield rows

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evals.prompts import Arm, Shots
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.rows import Row
+    from registry.read import VersionReader
 
 Split = Literal["train", "dev", "test"]
 
@@ -80,37 +80,47 @@ def placed(what: Subject) -> Iterator[None]:
         raise
 
 
-def items_of(ws: Workspace, ui: Ui, what: Subject, split: Split) -> list[Item]:
-    """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash."""
-    from evals.capability import items_from_rows
+def items_of(
+    ws: Workspace, ui: Ui, what: Subject, split: Split, most: int | None = None
+) -> list[Item]:
+    """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash.
+
+    With `most`, only the first so many of them.
+    """
+    from evals.version_items import version_items
 
     installed = getattr(what.spec, "lm_eval", None)
     if installed is not None:
         from evals.installed import installed_items
 
-        return installed_items(installed, ws.root, split, what.spec.limit)
-    return items_from_rows(rows_of(ws, ui, what, {split}), what.spec, whole=split == "train")
+        return installed_items(installed, ws.root, split, what.spec.limit)[:most]
+    reader = reader_of(ws, ui, what)
+    return version_items(reader, what.spec, split, whole=split == "train", most=most)
 
 
-def rows_of(ws: Workspace, ui: Ui, what: Subject, splits: set[str] | None = None) -> list[Row]:
-    """Return the rows of the dataset of `what`; none for a task that brings its own items."""
+def reader_of(ws: Workspace, ui: Ui, what: Subject) -> VersionReader:
+    """Return what reads the dataset of `what`.
+
+    Raises:
+        UserError: it brings its own items.
+    """
     from pipeline.ingest import version_of
-    from registry.datasets import load_rows
+    from registry.read import VersionReader
 
     if what.spec.data is None:
-        return []
-    return load_rows(ws.store, version_of(ws, ui, what.spec.data), splits=splits)
+        raise UserError(f"'{what.name}' has no dataset: it brings its own items")
+    return VersionReader(ws.store, version_of(ws, ui, what.spec.data))
 
 
 def labels_of_subject(ws: Workspace, ui: Ui, what: Subject) -> tuple[str, ...]:
     """Return the labels of a choice: those of the spec, else every answer in its dataset."""
-    from evals.capability import labels_of
+    from evals.version_items import version_labels
 
     if what.spec.answer != "choice":
         return ()
     if isinstance(what.spec.labels, tuple):
         return what.spec.labels
-    return labels_of(what.spec, rows_of(ws, ui, what), ws.root)
+    return version_labels(reader_of(ws, ui, what), what.spec, ws.root)
 
 
 def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Item]) -> Shots:
@@ -118,16 +128,17 @@ def shots_of(ws: Workspace, ui: Ui, what: Subject, arm: Arm, items: Sequence[Ite
 
     An lm-eval task brings its own.
     """
-    from evals.prompts import choose_shots
+    from evals.version_items import shot_pool, version_shots
 
     if arm.shots == 0 or what.spec.data is None:
         return ()
-    train = items_of(ws, ui, what, "train")
+    reader = reader_of(ws, ui, what)
     if arm.similar:
         from evals.similar import similar_shots
 
-        return similar_shots(train, items, arm, labels_of_subject(ws, ui, what))
-    return choose_shots(train, arm, seed=0)
+        pool = shot_pool(reader, what.spec)
+        return similar_shots(pool, items, arm, labels_of_subject(ws, ui, what))
+    return version_shots(reader, what.spec, arm, seed=0)
 
 
 def zero_shot(what: Subject) -> Arm:

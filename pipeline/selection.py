@@ -111,15 +111,14 @@ def training_rows(ws: Workspace, ui: Ui, selection_id: str) -> list[Lesson]:
     """
     from pipeline.ingest import version_of
     from pipeline.measure import labels_of_subject, subjects
-    from registry.datasets import load_rows
+    from registry.read import VersionReader
 
     selected = read_selection(ws.store, selection_id)
     wanted = {row.row_uid for row in selected}
     by_uid: dict[int, Row] = {}
     for name in ws.spec.datasets:
-        for row in load_rows(ws.store, version_of(ws, ui, name), splits={"train"}):
-            if row.uid in wanted:
-                by_uid[row.uid] = row
+        reader = VersionReader(ws.store, version_of(ws, ui, name))
+        by_uid |= {row.uid: row for row in reader.rows(wanted, {"train"})}
     if gone := sorted(wanted - by_uid.keys()):
         raise UserError(
             f"{len(gone)} of the selected rows are not there any more, row {gone[0]} first",
