@@ -27,7 +27,6 @@ from registry import dataset_export
 from registry.dataset_export import export_version
 from registry.dataset_forms import FORMATS, FormName
 from registry.dataset_names import Version
-from registry.datasets import load_rows
 from registry.errors import UserError
 from registry.formats import SHAPES, Format
 from registry.llamafactory import read_entry
@@ -35,6 +34,7 @@ from registry.readers import read_records
 from registry.rows import Content, Message, content_hash
 from tests.any_rows import contents
 from tests.made_versions import Made, Versions, rows_of, sft
+from tests.plain_rows import load_rows
 
 FORMS: tuple[FormName, ...] = get_args(FormName)
 UI = Ui(as_json=True)

@@ -28,9 +28,9 @@ from pipeline.selection import read_selection, training_rows
 from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry.datasets import load_rows
 from registry.errors import GateRefusedError, UserError
 from tests import tiny_models
+from tests.plain_rows import load_rows
 
 pytestmark = pytest.mark.slow
 
