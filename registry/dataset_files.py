@@ -128,9 +128,9 @@ def asking(store: Store, **named: VersionFiles) -> Iterator[DuckDBPyConnection]:
                 _make_views(connection, name, files)
             yield connection
     except duckdb.Error as error:
-        named = isinstance(error, (duckdb.IOException, duckdb.InvalidInputException))
+        told = isinstance(error, (duckdb.IOException, duckdb.InvalidInputException))
         # What is of no kind comes out of a page whose bytes make no sense.
-        if type(error) is duckdb.Error or (named and ".parquet" in str(error)):
+        if type(error) is duckdb.Error or (told and ".parquet" in str(error)):
             raise damaged(store.objects, error) from None
         raise
     finally:
