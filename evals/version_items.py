@@ -46,10 +46,11 @@ def version_items(
         UserError: a row that can't be scored; see `items_from_rows`.
     """
     if spec.limit is None or whole:
-        uids = reader.uids({split}, limit=most)
+        rows = reader.rows(reader.uids({split}, limit=most))
     else:
-        uids = sorted(reader.uids({split}, salt=LIMIT_SALT, limit=spec.limit))[:most]
-    return items_from_rows(reader.rows(uids), spec, whole=True)
+        rows = reader.first({split}, LIMIT_SALT, spec.limit)
+        rows = sorted(rows, key=lambda row: row.uid)[:most]
+    return items_from_rows(rows, spec, whole=True)
 
 
 def version_labels(reader: VersionReader, spec: Spec, root: Path) -> tuple[str, ...]:

@@ -126,9 +126,9 @@ class VersionReader:
             limit: at most so many, the first in the order.
             skip: without so many at its beginning.
         """
-        order = "row_uid" if salt is None else f"sha256({literal(f'{salt}:')} || row_hash)"
-        cut = "" if limit is None else f" LIMIT {limit}"
-        sql = f"{_refs('row_uid', splits)} ORDER BY {order}{cut} OFFSET {skip}"
+        order = "ORDER BY row_uid" if salt is None else _by_hash(salt)
+        cut = "" if limit is None else f"LIMIT {limit}"
+        sql = f"{_refs('row_uid', splits)} {order} {cut} OFFSET {skip}"
         with self._open() as connection:
             return [uid for (uid,) in connection.execute(sql).fetchall()]
 
@@ -150,10 +150,14 @@ class VersionReader:
             first: how many will probably be enough; read at once, and then twice as many, again.
         """
         skip = 0
-        while uids := self.uids(splits, salt=salt, limit=first, skip=skip):
-            there = {row.uid: row for row in self.rows(uids)}
-            yield from (there[uid] for uid in uids)
-            skip, first = skip + len(uids), 2 * first
+        while rows := self.first(splits, salt, first, skip=skip):
+            yield from rows
+            skip, first = skip + len(rows), 2 * first
+
+    def first(self, splits: Collection[str], salt: str, limit: int, *, skip: int = 0) -> list[Row]:
+        """Return so many rows of these splits in the order of a salted hash; see `uids`."""
+        sql = f"{_refs(_REFS, splits)} {_by_hash(salt)} LIMIT {limit} OFFSET {skip}"
+        return [row for some in self._rows(sql) for row in some]
 
     def places(self, splits: Collection[str], hashes: Collection[str]) -> list[tuple[int, str]]:
         """Return uid, and file and line, of the rows with these hashes, ascending by uid."""
@@ -242,3 +246,7 @@ def _refs(columns: str, splits: Collection[str]) -> str:
             raise UserError(f"no split is called '{split}'", expected=", ".join(_SPLITS))
     wanted = literal(tuple(sorted(splits)) or (None,))  # which nothing is in
     return f"SELECT {columns} FROM v_refs WHERE split IN {wanted}"  # noqa: S608 - our own words
+
+
+def _by_hash(salt: str) -> str:
+    return f"ORDER BY sha256({literal(f'{salt}:')} || row_hash)"
