@@ -23,7 +23,7 @@ from pipeline.ingest import ingest
 from pipeline.kept import Kept
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry import dataset_export
+from registry import dataset_export, dataset_files
 from registry.dataset_export import export_version
 from registry.dataset_forms import FORMATS, FormName
 from registry.dataset_names import Version
@@ -265,7 +265,7 @@ def test_the_order_is_the_version_s_wherever_the_content_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Content that came with other versions, in another order, read a few rows at a time."""
-    monkeypatch.setattr(dataset_export, "_CHUNK", 7)
+    monkeypatch.setattr(dataset_files, "_CHUNK", 7)
     monkeypatch.setattr(dataset_export, "_BATCH", 3)
     rows = [Made(sft(f"q{n}", "a"), ("train", "dev")[n % 3 == 0]) for n in range(60)]
     made = Versions(tmp_path / "store")
