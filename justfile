@@ -85,9 +85,10 @@ bench-train *args:
 bench-registry *args:
     HF_HUB_OFFLINE=1 python benchmarks/registry_scale.py "$@"
 
-# Row lineage at 10 M rows; ingest beside datasets and, with --dvc PROGRAM, an append beside DVC.
+# Row lineage at 10 M rows; ingest beside datasets and, with --dvc PROGRAM, DVC; gap on 2 M rows.
 bench-data *args:
     HF_HUB_OFFLINE=1 python benchmarks/rows_scale.py && HF_HUB_OFFLINE=1 python benchmarks/ingest.py "$@"
+    HF_HUB_OFFLINE=1 python benchmarks/version_scale.py
 
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:

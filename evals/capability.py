@@ -42,6 +42,9 @@ Answer = Annotated[
 ]
 
 
+LIMIT_SALT = "limit"
+"""Salts the hash by which `limit` chooses."""
+
 _COLUMN = re.compile(r"(?<!\{)\{[^\W\d][\w.-]*\}(?!\})")  # what is filled in; {{x}} is the text {x}
 _WHOLE_COLUMN = re.compile(r"\{([^{}]+)\}")
 
@@ -254,8 +257,25 @@ def labels_of(spec: CapabilitySpec | GuardSpec, rows: Iterable[Row], root: Path)
         return spec.labels
     if spec.labels is not None:
         return _labels_from_file(root / spec.labels)
-    found = tuple(sorted({_item(row).expected for row in rows}))
-    return _checked(found, f"the answers of dataset {spec.data!r}")
+    return labels_from(spec, map(expected_of, rows))
+
+
+def labels_from(spec: CapabilitySpec | GuardSpec, answers: Iterable[str]) -> tuple[str, ...]:
+    """Return the labels of a choice whose spec names none: every answer in its dataset.
+
+    Raises:
+        UserError: they are fewer than two, or one is empty.
+    """
+    return _checked(tuple(sorted(set(answers))), f"the answers of dataset {spec.data!r}")
+
+
+def expected_of(row: Row) -> str:
+    """Return the answer that is expected to the last question of a row.
+
+    Raises:
+        UserError: the row has no question and answer.
+    """
+    return _item(row).expected
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -281,7 +301,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _limit_order(item: Item) -> str:
-    return hashlib.sha256(f"limit:{item.row_hash}".encode()).hexdigest()
+    return hashlib.sha256(f"{LIMIT_SALT}:{item.row_hash}".encode()).hexdigest()
 
 
 def _item(row: Row) -> Item:

@@ -123,7 +123,12 @@ def usable_shots(train: Iterable[Item]) -> list[Item]:
 
 def shot_order(item: Item, seed: int) -> str:
     """Return what orders items by hash, the same whatever other items there are."""
-    return hashlib.sha256(f"shot:{seed}:{item.row_hash}".encode()).hexdigest()
+    return hashlib.sha256(f"{shot_salt(seed)}:{item.row_hash}".encode()).hexdigest()
+
+
+def shot_salt(seed: int) -> str:
+    """Return what salts the hash by which examples are chosen."""
+    return f"shot:{seed}"
 
 
 def require_enough(arm: Arm, found: int) -> None:

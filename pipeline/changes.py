@@ -99,8 +99,9 @@ class _Again(NamedTuple):
 
 def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None:
     """Return how to ask again, with examples; None where there are none, or nothing is asked."""
-    from evals.prompts import another_arm, usable_shots
-    from pipeline.measure import items_of
+    from evals.prompts import another_arm
+    from evals.version_items import first_shots
+    from pipeline.measure import reader_of
 
     if not items or one.spec.answer == "perplexity":
         return None
@@ -111,8 +112,8 @@ def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None
 
         shown = with_reminders(items, named, ws.root)
         return None if shown is None else _Again(arm, shown)
-    there = {item.cluster for item in usable_shots(items_of(ws, one, "train"))}
-    return _Again(arm, items) if len(there) > arm.shots else None
+    there = first_shots(reader_of(ws, one), one.spec, 0, arm.shots + 1)
+    return _Again(arm, items) if len({item.cluster for item in there}) > arm.shots else None
 
 
 def _answerer(ws: Workspace, base: str, which: Tuned | None) -> Answerer:

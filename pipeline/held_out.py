@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pipeline.resolved import Resolved
     from pipeline.workspace import Workspace
-    from registry.row_texts import RowText
+    from registry.read import RowText
 
 _SPLITS = ("dev", "test")
 
@@ -24,11 +24,11 @@ def held_items(ws: Resolved) -> list[Item]:
     Raises:
         UserError: a task that can't be loaded.
     """
-    from registry.row_texts import row_texts
+    from registry.read import VersionReader
 
     items = []
     for name in ws.spec.datasets:
-        for rows in row_texts(ws.store, ws.versions[name], _SPLITS):
+        for rows in VersionReader(ws.store, ws.versions[name]).texts(_SPLITS):
             items += [
                 Item(f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,))
                 for row in rows
@@ -84,11 +84,12 @@ def refuse_leaks(ws: Resolved, selection_id: str) -> None:
 
 def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]]:
     """Yield these rows where the datasets of the spec have them, each once, in train before all."""
-    from registry.row_texts import row_texts
+    from registry.read import VersionReader
 
     left = set(uids)
     for splits in (("train",), (*_SPLITS, "held")):
         for name in ws.spec.datasets:
-            for rows in row_texts(ws.store, ws.versions[name], splits, only=left):
+            reader = VersionReader(ws.store, ws.versions[name])
+            for rows in reader.texts(splits, frozenset(left)):
                 left.difference_update(row.uid for row in rows)
                 yield rows

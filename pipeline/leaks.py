@@ -19,7 +19,7 @@ from pipeline.selection import read_selection
 from pipeline.subjects import measured_datasets
 from registry.errors import UserError
 from registry.overlap import KINDS, HeldOut, Said
-from registry.row_texts import AT_ONCE
+from registry.read import AT_ONCE, VersionReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
     from registry.overlap import Kind
-    from registry.row_texts import RowText
+    from registry.read import RowText
 
 _SHOWN = 1000  # rows kept of each pair of sets and kind, to be shown; all are counted
 _EXCERPT = 200
@@ -133,9 +133,7 @@ def _may_be_trained_on(ws: Workspace) -> set[str]:
 
 
 def _train_rows(ws: Resolved, name: str) -> Iterator[list[RowText]]:
-    from registry.row_texts import row_texts
-
-    return row_texts(ws.store, ws.versions[name], ("train",))
+    return VersionReader(ws.store, ws.versions[name]).texts(("train",))
 
 
 def _rows_of(ws: Workspace, thing: str) -> tuple[str, Collection[int]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.subjects import placed
+from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.subjects import Split, Subject
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.rows import Row
+    from registry.read import VersionReader
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,43 @@ class Tuned:
     base: str | None = None
 
 
-def items_of(ws: Resolved, what: Subject, split: Split) -> list[Item]:
-    """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash."""
-    from evals.capability import items_from_rows
+def items_of(ws: Resolved, what: Subject, split: Split, most: int | None = None) -> list[Item]:
+    """Return the items of `what` in `split`; of dev and test at most its `limit`, by hash.
+
+    With `most`, only the first so many of them.
+    """
+    from evals.version_items import version_items
 
     installed = getattr(what.spec, "lm_eval", None)
     if installed is not None:
         from evals.installed import installed_items
 
-        return installed_items(installed, ws.root, split, what.spec.limit)
-    return items_from_rows(rows_of(ws, what, {split}), what.spec, whole=split == "train")
+        return installed_items(installed, ws.root, split, what.spec.limit)[:most]
+    return version_items(reader_of(ws, what), what.spec, split, whole=split == "train", most=most)
 
 
-def rows_of(ws: Resolved, what: Subject, splits: set[str] | None = None) -> list[Row]:
-    """Return the rows of the dataset of `what`; none for a task that brings its own items."""
-    from registry.datasets import load_rows
+def reader_of(ws: Resolved, what: Subject) -> VersionReader:
+    """Return what reads the dataset of `what`.
+
+    Raises:
+        UserError: it brings its own items.
+    """
+    from registry.read import VersionReader
 
     if what.spec.data is None:
-        return []
-    return load_rows(ws.store, ws.versions[what.spec.data], splits=splits)
+        raise UserError(f"'{what.name}' has no dataset: it brings its own items")
+    return VersionReader(ws.store, ws.versions[what.spec.data])
 
 
 def labels_of_subject(ws: Resolved, what: Subject) -> tuple[str, ...]:
     """Return the labels of a choice: those of the spec, else every answer in its dataset."""
-    from evals.capability import labels_of
+    from evals.version_items import version_labels
 
     if what.spec.answer != "choice":
         return ()
     if isinstance(what.spec.labels, tuple):
         return what.spec.labels
-    return labels_of(what.spec, rows_of(ws, what), ws.root)
+    return version_labels(reader_of(ws, what), what.spec, ws.root)
 
 
 def shots_of(ws: Resolved, what: Subject, arm: Arm, items: Sequence[Item]) -> Shots:
@@ -76,16 +84,16 @@ def shots_of(ws: Resolved, what: Subject, arm: Arm, items: Sequence[Item]) -> Sh
 
     An lm-eval task brings its own.
     """
-    from evals.prompts import choose_shots
+    from evals.version_items import shot_pool, version_shots
 
     if arm.shots == 0 or what.spec.data is None:
         return ()
-    train = items_of(ws, what, "train")
+    reader = reader_of(ws, what)
     if arm.similar:
         from evals.similar import similar_shots
 
-        return similar_shots(train, items, arm, labels_of_subject(ws, what))
-    return choose_shots(train, arm, seed=0)
+        return similar_shots(shot_pool(reader, what.spec), items, arm, labels_of_subject(ws, what))
+    return version_shots(reader, what.spec, arm, seed=0)
 
 
 def zero_shot(what: Subject) -> Arm:

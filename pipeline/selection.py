@@ -112,15 +112,14 @@ def training_rows(ws: Resolved, selection_id: str) -> list[Lesson]:
     """
     from pipeline.measure import labels_of_subject
     from pipeline.subjects import subjects
-    from registry.datasets import load_rows
+    from registry.read import VersionReader
 
     selected = read_selection(ws.store, selection_id)
     wanted = {row.row_uid for row in selected}
     by_uid: dict[int, Row] = {}
     for name in ws.spec.datasets:
-        for row in load_rows(ws.store, ws.versions[name], splits={"train"}):
-            if row.uid in wanted:
-                by_uid[row.uid] = row
+        reader = VersionReader(ws.store, ws.versions[name])
+        by_uid |= {row.uid: row for row in reader.rows(wanted, {"train"})}
     if gone := sorted(wanted - by_uid.keys()):
         raise UserError(
             f"{len(gone)} of the selected rows are not there any more, row {gone[0]} first",

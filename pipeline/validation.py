@@ -85,27 +85,26 @@ def _of_dataset(ws: Resolved, name: str, trained: set[str]) -> list[Lesson]:
     from pipeline.measure import labels_of_subject
     from pipeline.selection import render
     from pipeline.subjects import subjects
-    from registry.datasets import load_rows
+    from registry.read import VersionReader
 
     where = "train.validation.data"
     if name not in ws.spec.datasets:
         raise UserError(f"no dataset '{name}'", where, ", ".join(ws.spec.datasets))
-    rows = list(load_rows(ws.store, ws.versions[name], splits={"dev"}))
-    both = [row for row in rows if row.row_hash in trained]
+    reader = VersionReader(ws.store, ws.versions[name])
+    both = reader.places({"dev"}, trained)
     if both:
-        first = both[0]
         raise UserError(
-            f"{len(both)} rows of '{name}' are trained on too, the first is "
-            f"{first.source_file}:{first.source_line}",
+            f"{len(both)} rows of '{name}' are trained on too, the first is {both[0][1]}",
             where,
             expected="rows that the run doesn't see",
         )
+    rows = reader.rows(reader.uids({"dev"}, limit=_MOST_ROWS))
     if not rows:
         raise UserError(f"'{name}' has no dev rows", where, "a dataset with a dev split")
     about = next((what for what in subjects(ws.spec) if what.spec.data == name), None)
     labels = labels_of_subject(ws, about) if about else ()
     shown = about.name if about else name
-    return [render(ws, row, shown, labels=labels) for row in rows[:_MOST_ROWS]]
+    return [render(ws, row, shown, labels=labels) for row in rows]
 
 
 def _probe(
@@ -142,7 +141,7 @@ def questions(ws: Resolved, ui: Ui, count: int) -> list[Question]:
     found: list[Question] = []
     for what in tuned:
         labels = labels_of_subject(ws, what)
-        for item in items_of(ws, what, "dev")[:each]:
+        for item in items_of(ws, what, "dev", each):
             choices = item.labels or labels
             if item.expected in choices:
                 rows = tuple(_answered(what, item, one, labels) for one in choices)

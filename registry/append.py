@@ -16,9 +16,9 @@ from registry.bands import runs_with
 from registry.collect import several
 from registry.duplicates import join, sketch
 from registry.hash_index import HashIndex
+from registry.read import VersionReader
 from registry.refs import refs_at, refs_paths
 from registry.splits import CODED, NOWHERE, Assignment, Candidates, Target, assign
-from registry.user_texts import user_texts
 from registry.versions import carved
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _groups(store: Store, before: Before, texts: Texts, fresh: Numbers, keys: Ke
     runs = _without_strays(list(runs_with(index.bands, keys)), index.rows)
     asked = np.array(sorted({one for run in runs for one in run if one < index.rows}), np.int64)
     uids = index.uids_of(asked)
-    said = user_texts(store, before.version, uids)
+    said = VersionReader(store, before.version.id).user_texts(uids.tolist())
     older = {place: said[uid] for place, uid in zip(asked.tolist(), uids.tolist(), strict=True)}
     by_place = _ByPlace(older, index.rows, texts, fresh)
     return join(index.rows + len(fresh), runs, by_place, index.groups)

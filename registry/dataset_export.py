@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from registry import dataset_llamafactory, dataset_parquet
-from registry.dataset_files import asking, records, version_files
+from registry.dataset_files import WHOLE, asking, joined, records, version_files
 from registry.dataset_forms import FORMATS, layout
 from registry.errors import UserError
 from registry.llamafactory import INFO
@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from duckdb import DuckDBPyConnection
-
     from registry.dataset_forms import FormName, Layout
     from registry.dataset_names import Version
     from registry.rows import Kind
     from registry.store import Store
 
 _BATCH = 2_000  # rows in Python at a time
-_CHUNK = 200_000  # and at most so many looked for in one reading of the content,
-_CHUNK_BYTES = 256 << 20  # or as many as have this size
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _HINT = "--format parquet has room for every other column, jsonl for every turn"
@@ -60,12 +56,6 @@ FROM facts JOIN v_refs AS refs USING (row_uid) GROUP BY ALL ORDER BY ALL
 _REFS = """
 SELECT row_uid, row_hash, split, cluster, source_file, source_line, license, tags, meta, position
 FROM v_refs WHERE split IN ?
-"""
-_ROWS = """
-SELECT chunk.*, content.kind, content.messages, content.chosen, content.rejected, content.label,
-       content.tools
-FROM (FROM v_rows WHERE row_uid BETWEEN ? AND ?) AS content JOIN chunk USING (row_uid)
-ORDER BY chunk.position
 """
 
 
@@ -180,7 +170,9 @@ def export_version(
         _begin(files, version)
         with ExitStack() as stack:
             write = {(g.split, g.kind): stack.enter_context(_writer(files, g)) for g in groups}
-            for rows in _batches(connection, wanted, _chunk_rows(stored.rows)):
+            refs, chunk = fill(_REFS, [tuple(wanted)]), stored.chunk_rows()
+            for batch in joined(connection, refs, WHOLE, _BATCH, chunk=chunk):
+                rows = batch.to_pylist()
                 for key, some in groupby(rows, lambda row: (row["split"], row["kind"])):
                     write[key]([*some])
                 advance(len(rows))
@@ -222,7 +214,7 @@ def _begin(files: _Files, version: Version) -> None:
 
 @contextmanager
 def _writer(files: _Files, group: Group) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
-    """Open the file of a group; gives the function that writes lines of the query `_ROWS`."""
+    """Open the file of a group; gives the function that writes lines of the version."""
     path = files.folder / files.path(group)
     if files.form == "parquet" or files.form == "datasets":  # noqa: PLR1714 - mypy narrows by it
         how = layout("parquet", group.kind)
@@ -238,42 +230,6 @@ def _writer(files: _Files, group: Group) -> Iterator[Callable[[Sequence[dict[str
         how = layout(files.form, group.kind)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         yield lambda rows: file.writelines(_encoded(_whole(how, row)) + "\n" for row in rows)
-
-
-def _batches(
-    connection: DuckDBPyConnection, splits: Sequence[str], most: int
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of these splits in the version's order, a few at a time.
-
-    Content is looked for by its uids, `most` rows at once: mostly they follow each other in the
-    files, and then no part of a file is read twice.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    refs = connection.cursor().execute(fill(_REFS, [tuple(splits)]))
-    for chunk in refs.to_arrow_reader(most):
-        uids = pc.min_max(chunk["row_uid"]).as_py()
-        if uids["min"] is None:
-            continue
-        connection.register("chunk", pa.Table.from_batches([chunk]))
-        cursor = connection.execute(fill(_ROWS, [uids["min"], uids["max"]]))
-        for batch in cursor.to_arrow_reader(_BATCH):
-            yield batch.to_pylist()
-        connection.unregister("chunk")
-
-
-def _chunk_rows(files: Sequence[Path]) -> int:
-    """Return how many rows have about `_CHUNK_BYTES` of content."""
-    import pyarrow.parquet as pq
-
-    size = rows = 0
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            found = file.metadata
-            rows += found.num_rows
-            size += sum(found.row_group(n).total_byte_size for n in range(found.num_row_groups))
-    return max(1, min(_CHUNK, _CHUNK_BYTES * rows // max(size, 1)))
 
 
 def _placed(how: Layout, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,19 @@
-"""Datasets: what the spec says of one, the files behind it, and reading a version's rows back."""
+"""Datasets: what the spec says of one, and the files behind it."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.errors import UserError, damaged
-from registry.filenames import ROWS
 from registry.formats import FormatName
-from registry.refs import read_refs, refs_paths
-from registry.rows import HELD, SPLITS, Row, row_from
 from registry.shapes import CONVERSATIONAL, SHAPES
 from registry.sources import SourceFile, Sources, source_files, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from registry.store import ObjectRef, Store
 
 __all__ = [
     "DatasetSpec",
@@ -26,7 +21,6 @@ __all__ = [
     "Sources",
     "SplitSpec",
     "TurnSpec",
-    "load_rows",
     "source_files",
     "sources",
 ]
@@ -179,64 +173,6 @@ class DatasetSpec(BaseModel):
         if "train" not in self.places:
             return ()
         return tuple(split for split in ("dev", "test") if split not in self.places)
-
-
-def load_rows(store: Store, version_id: str, *, splits: Collection[str] | None = None) -> list[Row]:
-    """Return the rows of a dataset version, ordered by uid.
-
-    Args:
-        store: where the version is.
-        version_id: its full id.
-        splits: only rows of these splits (train, dev, test, held); all without it.
-
-    Raises:
-        StoreError: the version or its rows are not in the store.
-        UserError: a split that does not exist.
-    """
-    for split in splits or ():
-        if split not in (*SPLITS, HELD):
-            raise UserError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
-    version = store.get("dataset_version", version_id)
-    table = read_refs(refs_paths(store, version))
-    if splits is not None:
-        table = table.filter(_is_in(table["split"], sorted(splits)))
-    refs = table.to_pylist()
-    contents = _contents(store, version, [ref["row_uid"] for ref in refs])
-    return [row_from(ref, contents[ref["row_uid"]]) for ref in sorted(refs, key=_uid)]
-
-
-def _contents(store: Store, version: ObjectRef, uids: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Return uid -> line of rows.parquet, from the row objects that the version names."""
-    found: dict[int, dict[str, Any]] = {}
-    for parent in store.manifest(version)["parents"]:
-        if parent["role"] == "rows":
-            table = _read(store.get("rows", parent["id"]), ROWS)
-            lines = table.filter(_is_in(table["row_uid"], uids)).to_pylist()
-            found.update((line["row_uid"], line) for line in lines)
-    return found
-
-
-def _read(ref: ObjectRef, name: str) -> Any:
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
-
-    # ParquetFile and not read_table: the dataset reader takes `kind/id` folders for partitions.
-    try:
-        with pq.ParquetFile(ref.path / name) as file:
-            return file.read()
-    except (ArrowException, OSError) as error:
-        raise damaged(ref.path / name, error) from error
-
-
-def _is_in(column: Any, values: Sequence[int] | Sequence[str]) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.is_in(column, value_set=pa.array(values, column.type))
-
-
-def _uid(ref: dict[str, Any]) -> int:
-    return int(ref["row_uid"])
 
 
 def unknown_part(columns: Mapping[str, str], name: FormatName) -> str | None:

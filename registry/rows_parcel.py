@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,16 +12,14 @@ from registry.contents import ContentWriter
 from registry.datasets import DatasetSpec
 from registry.erased import erased_rows
 from registry.errors import UserError
-from registry.filenames import ROWS
-from registry.refs import read_refs, refs_paths
+from registry.read import VersionReader
 from registry.rows import HELD, SPLITS
-from registry.rows_incoming import PLACES, parcel_schema, read_rows
+from registry.rows_incoming import parcel_schema, read_rows
 from registry.splits import CODED, Assignment
 from registry.spool import Spool
 from registry.versions import write_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from registry.catalog import Catalog
@@ -35,22 +33,18 @@ def write_rows(store: Store, version: ObjectRef, folder: Path) -> dict[str, Path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    refs = read_refs(refs_paths(store, version)).to_pylist()
-    places = {ref["row_uid"]: (position, ref) for position, ref in enumerate(refs)}
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for content in _contents(store, version):
-        if content["row_uid"] in places:
-            position, ref = places[content["row_uid"]]
-            line = content | {"position": position} | {key: ref[key] for key in PLACES[1:]}
-            lines.setdefault(ref["split"], []).append(line)
+    reader, schema = VersionReader(store, version.id), parcel_schema()
+    there = reader.counts()
     written = {}
     (folder / "data").mkdir()
     for split in (*SPLITS, HELD):
-        if found := sorted(lines.get(split, ()), key=lambda line: int(line["position"])):
-            path = folder / "data" / f"{split}.parquet"
-            table = pa.Table.from_pylist(found, parcel_schema())
-            pq.write_table(table, path, compression="zstd")
-            written[f"data/{split}.parquet"] = path
+        if split not in there:
+            continue
+        path = folder / "data" / f"{split}.parquet"
+        with pq.ParquetWriter(path, schema, compression="zstd") as file:
+            for lines in reader.lines({split}):
+                file.write_table(pa.Table.from_pylist(lines, schema))
+        written[f"data/{split}.parquet"] = path
     return written
 
 
@@ -105,14 +99,3 @@ def take_rows(
         metas = spool.read()["meta"]
         made = write_version(store, name, spec, found, metas, assignment, writer.known)
     return made.objects
-
-
-def _contents(store: Store, version: ObjectRef) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    for parent in store.manifest(version)["parents"]:
-        if parent["role"] == "rows":
-            path = store.get("rows", parent["id"]).path / ROWS
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    yield from batch.to_pylist()

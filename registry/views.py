@@ -208,6 +208,7 @@ def _make_stored(connection: DuckDBPyConnection, root: Path, name: str) -> None:
 
 
 @cache
+@cache
 def stored_columns(name: str) -> tuple[tuple[str, str], ...]:
     """Return name and type of each column of the Parquet files behind a view such as stored_rows.
 

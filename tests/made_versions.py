@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry.catalog import Catalog
+from registry.refs import refs_name
 from registry.rows import (
     Content,
     Message,
@@ -25,6 +26,8 @@ from registry.rows import (
     rejects_schema,
 )
 from registry.store import ObjectRef, Parent, Store
+
+_ROW_GROUP = 3  # so that a few rows are several
 
 
 def content_record(uid: int, digest: str, content: Content) -> dict[str, Any]:
@@ -101,8 +104,9 @@ class Versions:
         license_: str | None = None,
         rejects: Sequence[Mapping[str, Any]] = (),
         commit: bool = True,
+        parts: int = 1,
     ) -> str:
-        """Put a version of these rows and commit it; returns its id."""
+        """Put a version of these rows, its refs in so many files, and commit it; returns its id."""
         objects = [*self._new_contents(rows)]
         refs = [self._ref(position, row, name, license_) for position, row in enumerate(rows)]
         used = dict.fromkeys(self.known[ref["row_hash"]][1] for ref in refs)
@@ -117,7 +121,9 @@ class Versions:
         }
         decides = [[r["row_hash"], r["split"], r["tags"], r["meta"]] for r in refs]
         with self.store.draft() as draft:
-            _write(draft / "refs.parquet", refs, refs_schema())
+            for part in range(parts):
+                begin, end = (len(refs) * number // parts for number in (part, part + 1))
+                _write(draft / refs_name(part), refs[begin:end], refs_schema())
             if rejects:
                 _write(draft / "rejects.parquet", rejects, rejects_schema())
             version = self.store.put(
@@ -144,7 +150,7 @@ class Versions:
         with self.store.draft() as draft:
             _write(draft / "rows.parquet", lines, content_schema())
             identity = {"rows": _digest([line["row_hash"] for line in lines])}
-            ref = self.store.put("rows", draft, identity=identity)
+            ref = self.store.put("rows", draft, identity=identity, meta={"rows": len(lines)})
         self.known.update((line["row_hash"], (line["row_uid"], ref.id)) for line in lines)
         return [ref]
 
@@ -166,7 +172,8 @@ class Versions:
 
 
 def _write(path: Path, lines: Sequence[Mapping[str, Any]], schema: Any) -> None:
-    pq.write_table(pa.Table.from_pylist([dict(line) for line in lines], schema), path)
+    table = pa.Table.from_pylist([dict(line) for line in lines], schema)
+    pq.write_table(table, path, row_group_size=_ROW_GROUP)
 
 
 def _digest(value: Any) -> str:

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from registry.catalog import Catalog
-from registry.datasets import load_rows
 from registry.fsck import fsck
 from registry.rows import Row
 from registry.store import Store
 from tests.care_store import CANARY, ERASED_UID, eval_meta, make
 from tests.decode import find
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
+from tests.plain_rows import load_rows
 
 MAIN = "pipeline.cli:main"
 GAPMEND = [sys.executable, "-c", "from pipeline.cli import main; main()"]

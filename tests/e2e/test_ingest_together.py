@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from registry.catalog import Catalog
-from registry.datasets import load_rows
 from registry.fsck import fsck
 from registry.store import Store
+from tests.plain_rows import load_rows
 
 GAPMEND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
 NAMES = ("one", "other", "both", "copy")

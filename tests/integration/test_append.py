@@ -17,10 +17,10 @@ from pipeline.ingest import ingest
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
 from registry import new_version
-from registry.datasets import load_rows
 from registry.fsck import fsck
 from registry.refs import read_refs, refs_paths
 from registry.row_index import open_index
+from tests.plain_rows import load_rows
 
 SPEC = """\
 bases: {{nano: {{model: nano}}}}

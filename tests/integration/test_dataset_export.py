@@ -23,11 +23,10 @@ from pipeline.ingest import ingest
 from pipeline.kept import Kept
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry import dataset_export
+from registry import dataset_export, dataset_files
 from registry.dataset_export import export_version
 from registry.dataset_forms import FORMATS, FormName
 from registry.dataset_names import Version
-from registry.datasets import load_rows
 from registry.errors import UserError
 from registry.formats import SHAPES, Format
 from registry.kinds import VersionMeta
@@ -37,6 +36,7 @@ from registry.readers import read_records
 from registry.rows import Content, Message, content_hash
 from tests.any_rows import contents
 from tests.made_versions import Made, Versions, rows_of, sft
+from tests.plain_rows import load_rows
 
 FORMS: tuple[FormName, ...] = get_args(FormName)
 UI = Ui(as_json=True)
@@ -267,7 +267,7 @@ def test_the_order_is_the_version_s_wherever_the_content_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Content that came with other versions, in another order, read a few rows at a time."""
-    monkeypatch.setattr(dataset_export, "_CHUNK", 7)
+    monkeypatch.setattr(dataset_files, "_CHUNK", 7)
     monkeypatch.setattr(dataset_export, "_BATCH", 3)
     rows = [Made(sft(f"q{n}", "a"), ("train", "dev")[n % 3 == 0]) for n in range(60)]
     made = Versions(tmp_path / "store")

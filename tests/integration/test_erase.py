@@ -32,7 +32,6 @@ from pipeline.train import train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
 from registry.attach import open_catalog
-from registry.datasets import load_rows
 from registry.describe import describe
 from registry.errors import UserError
 from registry.fsck import fsck
@@ -44,6 +43,7 @@ from tests import tiny_models
 from tests.decode import find
 from tests.integration.test_select_to_merge import BAD, GOOD
 from tests.integration.test_select_to_merge import SPEC as WORKSPACE
+from tests.plain_rows import load_rows
 
 pytestmark = pytest.mark.slow
 

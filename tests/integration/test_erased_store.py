@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from registry.catalog import Catalog
-from registry.datasets import load_rows
 from registry.erase import erase, erase_again, erasing
 from registry.erased import KIND, erased_by_dataset, erased_rows, why_not_reproducible
 from registry.errors import StoreError, UserError
@@ -25,6 +24,7 @@ from registry.rows_parcel import take_rows, write_rows
 from registry.store import Store, read_manifest
 from tests.care_store import CANARY, ERASED_UID, ROWS, content, make
 from tests.decode import find
+from tests.plain_rows import load_rows
 
 
 @pytest.fixture(scope="module")

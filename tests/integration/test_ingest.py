@@ -16,9 +16,9 @@ from pipeline.ingest import ingest, resolve
 from pipeline.stage import WouldRunError
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry.datasets import load_rows
 from registry.duplicates import near_pairs
 from registry.errors import UserError
+from tests.plain_rows import load_rows
 
 SPEC = """\
 bases: {{nano: {{model: nano}}}}

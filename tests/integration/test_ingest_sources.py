@@ -12,7 +12,7 @@ import pytest
 from pipeline.ingest import ingest
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry.datasets import load_rows
+from tests.plain_rows import load_rows
 
 SPEC = """\
 bases: {nano: {model: nano}}

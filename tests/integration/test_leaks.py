@@ -15,11 +15,11 @@ from pipeline.selection import SelectedRow, put_selection
 from pipeline.train import train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry.datasets import load_rows
 from registry.errors import UserError
 from registry.kinds import SelectionMeta
 from registry.store import Parent
 from tests import tiny_models
+from tests.plain_rows import load_rows
 
 SPEC = """
 bases: {tiny: {model: base}}

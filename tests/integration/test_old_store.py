@@ -17,7 +17,6 @@ import pytest
 from pipeline.adapter import show
 from pipeline.kept import Kept
 from registry.dataset_facts import history, listing
-from registry.datasets import load_rows
 from registry.errors import StoreError
 from registry.filenames import MANIFEST, STATE
 from registry.fsck import fsck
@@ -25,6 +24,7 @@ from registry.kinds import KINDS, RunMeta, SelectionMeta, VersionMeta
 from registry.manifest import Meta, manifest_in
 from registry.rebuild import rebuild
 from registry.store import manifest_text, read_manifest
+from tests.plain_rows import load_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

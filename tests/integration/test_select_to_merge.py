@@ -33,10 +33,10 @@ from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
 from registry import attach, datasets
-from registry.datasets import load_rows
 from registry.errors import GateRefusedError, UserError
 from registry.kinds import AdapterMeta
 from tests import tiny_models
+from tests.plain_rows import load_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
