@@ -1,4 +1,4 @@
-"""The whole table of docs/internals/statistics.md: `./just soak -k simulation -s` prints it, in minutes."""
+"""The tables of docs/internals/statistics.md: `./just soak -k simulation -s`, in minutes."""
 
 from __future__ import annotations
 
