@@ -35,7 +35,9 @@ class TableFormat(StrEnum):
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT; see docs/reference/sql.md.")],
+    query: Annotated[
+        str, typer.Argument(help="One SELECT over the views; see docs/reference/sql.md.")
+    ],
     form: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.table,
     workspace: WorkspaceOption = HERE,
     *,
