@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from registry.compressed import PACKED
 from registry.errors import UserError
-from registry.line_blocks import read_blocks
 from registry.readers_arrow import arrow_columns, read_arrow
 from registry.readers_parquet import parquet_columns, read_parquet
 from registry.readers_text import csv_columns, read_csv, read_json, read_jsonl, read_txt
@@ -21,9 +20,7 @@ from registry.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from registry.line_blocks import Block
-
-__all__ = ["KNOWN", "Record", "columns_of", "file_type", "read_lines", "read_records"]
+__all__ = ["KNOWN", "Record", "columns_of", "file_type", "read_records"]
 
 _NAMED = 6  # files that are named as what is there instead
 _TEXT: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -62,20 +59,6 @@ def read_records(path: Path) -> Iterator[Record]:
     reader = _READERS[_checked(path)]
     with _told(path):
         yield from reader(path)
-
-
-def read_lines(path: Path) -> Iterator[Block] | None:
-    """Yield the lines of a file of JSON lines in blocks; None for a file of another kind.
-
-    Raises:
-        UserError: as `read_records`.
-    """
-    return _blocks(path) if _READERS[_checked(path)] is read_jsonl else None
-
-
-def _blocks(path: Path) -> Iterator[Block]:
-    with _told(path):
-        yield from read_blocks(path)
 
 
 def columns_of(path: Path) -> tuple[str, ...] | None:
