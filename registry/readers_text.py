@@ -122,12 +122,12 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     with open_bytes(path) as file:
         for line, raw in enumerate(file, 1):
             try:
-                record = _object(line, _decode(raw))
+                value = _decode(raw)
             except _DOUBTFUL:
-                if (exact := _exactly(line, raw)) is None:
-                    continue
-                record = exact
-            yield record
+                if (record := _exactly(line, raw)) is not None:
+                    yield record
+            else:
+                yield _object(line, value)
 
 
 def _exactly(line: int, raw: bytes) -> Record | None:
@@ -179,8 +179,8 @@ def _decoded_elements(path: Path) -> Generator[Record, None, int | None]:
     number = 0
     try:
         for number, raw in enumerate(_cut(data)):
-            record = _object(number + 1, _decode(raw))
-            yield record
+            value = _decode(raw)
+            yield _object(number + 1, value)
     except _DOUBTFUL:
         return number
     return None
