@@ -23,7 +23,8 @@ from registry.sources import SourceFile
 def main() -> None:
     """Read a file to hashed rows."""
     file, form = SourceFile(Path(sys.argv[1]), "d", "train"), Format(SHAPES[sys.argv[2]])
-    rows, hashes = 0, []
+    rows = 0
+    hashes: list[pa.Array] = []
     began = time.process_time()
     for chunk in read_chunks(file, form, None):
         rows += len(chunk.table)

@@ -11,8 +11,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -54,6 +52,7 @@ class RowsDigest:
 
 def _lines(rows: pa.Table) -> memoryview:
     """Return the lines of rows, as bytes."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
