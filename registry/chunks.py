@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from registry.plain_turns import PlainTurns
-from registry.readers import read_lines, read_records
-from registry.readers_text import json_line
-from registry.rows import (
-    Content,
-    Message,
-    Row,
-    answer,
-    content_hash,
-    content_schema,
-    user_text,
-)
+from registry.readers import read_records
+from registry.rows import Content, Message, Row, answer, content_schema, digest, encoded, user_text
 from registry.turns import UnusableError
 
 if TYPE_CHECKING:
@@ -28,11 +20,11 @@ if TYPE_CHECKING:
 
     from registry.datasets import SourceFile, Sources
     from registry.formats import Format
-    from registry.line_blocks import Block
     from registry.record import Record
     from registry.splits import Numbers
 
-AT_ONCE = 20_000  # records
+_AT_ONCE = 5_000  # records, or
+_BYTES = 1 << 23  # of what they say: what is made of them stays small
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +42,16 @@ class Reject:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
-    """A record that becomes a row: what it says, its hash, and its other columns as JSON."""
+class Usable(msgspec.Struct, frozen=True, gc=False):
+    """A record that becomes a row: what it says, its hash, and its other columns as JSON.
+
+    `size` is that of all of it, in bytes.
+    """
 
     content: Content
     row_hash: str
     meta: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,14 +79,13 @@ class _Gathered:
     rows: list[Usable] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-
-    @property
-    def records(self) -> int:
-        return len(self.rows) + len(self.rejects)
+    records: int = 0
+    size: int = 0
 
     def take(
         self, record: Record, label: str, form: Format, labels: Collection[str] | None
     ) -> None:
+        self.records += 1
         try:
             row = usable(record, form, labels)
         except UnusableError as error:
@@ -99,6 +93,7 @@ class _Gathered:
         else:
             self.rows.append(row)
             self.lines.append(record.line)
+            self.size += row.size
 
     def chunk(self) -> Chunk:
         lines = np.array(self.lines, np.int64)
@@ -111,42 +106,14 @@ def read_chunks(file: SourceFile, form: Format, labels: Collection[str] | None) 
     Raises:
         UserError: it can't be read as a whole.
     """
-    plain = PlainTurns.of(form)
-    blocks = read_lines(file.path) if plain is not None else None
-    if plain is not None and blocks is not None:
-        for block in blocks:
-            yield _chunk_of_lines(block, plain, file.label, labels)
-        return
     gathered = _Gathered()
     for record in read_records(file.path):
         gathered.take(record, file.label, form, labels)
-        if gathered.records >= AT_ONCE:
+        if gathered.records == _AT_ONCE or gathered.size >= _BYTES:
             yield gathered.chunk()
             gathered = _Gathered()
     if gathered.records:
         yield gathered.chunk()
-
-
-def _chunk_of_lines(
-    block: Block, plain: PlainTurns, label: str, labels: Collection[str] | None
-) -> Chunk:
-    """Read lines: the plain ones together, each of the others by itself."""
-    import pyarrow as pa
-
-    table, numbers = plain.read(block, labels)
-    others = np.ones(len(block.ends), np.bool_)
-    others[numbers] = False
-    gathered = _Gathered()
-    for number in np.flatnonzero(others).tolist():
-        record = json_line(block.first + number, block.line(number))
-        if record is not None:
-            gathered.take(record, label, plain.form, labels)
-    lines = np.concatenate((numbers + block.first, np.array(gathered.lines, np.int64)))
-    if gathered.rows:
-        order = np.argsort(lines)
-        both = pa.concat_tables([table, table_of(gathered.rows)])
-        table, lines = both.take(pa.array(order)), lines[order]
-    return Chunk(table, lines, tuple(gathered.rejects), len(numbers) + gathered.records)
 
 
 def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usable:
@@ -158,18 +125,20 @@ def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usab
     if record.value is None:
         reason, _, detail = (record.error or "").partition(": ")
         raise UnusableError(reason, detail)
-    content = form.content(record.value)
-    meta = form.meta(record.value)
     try:
-        meta.encode()
-        digest = content_hash(content)
+        content = form.content(record.value)
+        meta = form.meta(record.value)
+        size = len(meta.encode())
+        said = encoded(content)
     except UnicodeEncodeError as error:
         raise UnusableError(
             "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
         ) from error
+    except RecursionError as error:  # decoding goes a little deeper than what is made of it
+        raise UnusableError("malformed JSON", "nested too deeply") from error
     if labels is not None and content.kind == "sft" and answer(content) not in labels:
         raise UnusableError("label not in the label set", repr(answer(content))[:80])
-    return Usable(content, digest, meta)
+    return Usable(content, digest(said), meta, size + len(said))
 
 
 def first_usable(sources: Sources) -> tuple[SourceFile, int, Usable] | None:
@@ -238,11 +207,7 @@ def _turns(lists: Sequence[tuple[Message, ...] | None], kind: Any) -> pa.Array:
     if all(one is None for one in lists):
         return pa.nulls(len(lists), kind)
     flat = [turn for one in lists for turn in one or ()]
-    names = [kind.value_type.field(number).name for number in range(kind.value_type.num_fields)]
-    fields = [
-        pa.array([getattr(turn, name) for turn in flat], kind.value_type.field(name).type)
-        for name in names
-    ]
+    fields = [pa.array(map(attrgetter(one.name), flat), one.type) for one in kind.value_type]
     ends = [0]
     for one in lists:
         ends.append(ends[-1] + len(one or ()))

@@ -59,6 +59,10 @@ class Format:
         found = {part: self.column(part) for part in self.shape.parts}
         return {part: column for part, column in found.items() if column is not None}
 
+    @cached_property
+    def _read(self) -> frozenset[str]:
+        return frozenset(self.used.values())
+
     @property
     def required_columns(self) -> tuple[str, ...]:
         """Return the columns without which no record is usable."""
@@ -78,9 +82,10 @@ class Format:
         Raises:
             UnusableError: a value that JSON can't hold.
         """
-        used = self.used.values()
-        rest = {key: plain(value) for key, value in record.items() if key not in used}
-        return json_text(dict(sorted(rest.items()))) if rest else "{}"
+        if record.keys() <= self._read:
+            return "{}"
+        rest = {key: plain(value) for key, value in record.items() if key not in self._read}
+        return json_text(dict(sorted(rest.items())))
 
 
 def left_out(form: Format, record: Record) -> frozenset[str]:

@@ -20,9 +20,7 @@ from registry.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from registry.line_blocks import Block
-
-__all__ = ["KNOWN", "Record", "columns_of", "file_type", "read_lines", "read_records"]
+__all__ = ["KNOWN", "Record", "columns_of", "file_type", "read_records"]
 
 _NAMED = 6  # files that are named as what is there instead
 _TEXT: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -61,22 +59,6 @@ def read_records(path: Path) -> Iterator[Record]:
     reader = _READERS[_checked(path)]
     with _told(path):
         yield from reader(path)
-
-
-def read_lines(path: Path) -> Iterator[Block] | None:
-    """Yield the lines of a file of JSON lines in blocks; None for a file of another kind.
-
-    Raises:
-        UserError: as `read_records`.
-    """
-    return _blocks(path) if _READERS[_checked(path)] is read_jsonl else None
-
-
-def _blocks(path: Path) -> Iterator[Block]:
-    from registry.line_blocks import read_blocks  # with numpy, which a plan does without
-
-    with _told(path):
-        yield from read_blocks(path)
 
 
 def columns_of(path: Path) -> tuple[str, ...] | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Record:
+
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of a file: its columns, or why it can't be read.
 
     `line` is the physical line where it begins (of a compressed file, the line of its text), for

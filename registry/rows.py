@@ -9,12 +9,13 @@ Joined on `row_uid` they are a `Row`.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     import pyarrow as pa
 
@@ -24,10 +25,11 @@ HELD = "held"
 """The split of a row that may be neither trained on nor measured: it would leak."""
 
 _HASH_FORMAT = 1  # raised only if the same content must get another hash
+_encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+# Of messages and contents millions are made: as structs in less than a fifth of the time.
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn. `tool_calls` is a JSON list; `train: False` keeps a turn out of the loss."""
 
     role: str
@@ -37,8 +39,7 @@ class Message:
     train: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True, array_like=True, tag=_HASH_FORMAT, gc=False):
     """What a row says, apart from where it came from.
 
     `sft`: messages end with the answer. `text`: one message of the role `text`. `preference`:
@@ -76,34 +77,27 @@ class Row:
     meta: str
 
 
-def content_hash(content: Content) -> str:
-    """Return the 64 hex digits that name this content, the same on any machine.
+def encoded(content: Content) -> bytes:
+    """Return the JSON that `digest` names: the format of the hash, and then its parts in order.
 
     Raises:
         UnicodeEncodeError: a text holds a lone surrogate, which no UTF-8 can say.
     """
-    return row_hash(
-        content.kind,
-        content.messages,
-        content.chosen,
-        content.rejected,
-        content.label,
-        content.tools,
-    )
+    return _encode(content)
 
 
-def row_hash(
-    kind: str,
-    messages: Sequence[Message],
-    chosen: Sequence[Message] | None,
-    rejected: Sequence[Message] | None,
-    label: bool | None,  # noqa: FBT001 - positional like the other five parts of a row
-    tools: str | None,
-) -> str:
-    """Return the hash of a row's content; see `content_hash`."""
-    parts = [_HASH_FORMAT, kind, _lists(messages), _lists(chosen), _lists(rejected), label, tools]
-    encoded = json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
-    return hashlib.sha256(encoded).hexdigest()
+def digest(said: bytes) -> str:
+    """Return the 64 hex digits that name an encoded content, the same on any machine."""
+    return hashlib.sha256(said).hexdigest()
+
+
+def content_hash(content: Content) -> str:
+    """Return the `row_hash` of a content.
+
+    Raises:
+        UnicodeEncodeError: as `encoded`.
+    """
+    return digest(encoded(content))
 
 
 def user_text(content: Content) -> str:
@@ -196,10 +190,6 @@ def row_from(ref: Mapping[str, Any], record: Mapping[str, Any]) -> Row:
     )
 
 
-def _lists(messages: Iterable[Message] | None) -> list[list[Any]] | None:
-    if messages is None:
-        return None
-    return [[m.role, m.content, m.tool_calls, m.name, m.train] for m in messages]
 
 
 def _messages(structs: Iterable[Mapping[str, Any]] | None) -> tuple[Message, ...] | None:

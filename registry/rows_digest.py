@@ -11,8 +11,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from registry.json_strings import bytes_of
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -54,6 +52,7 @@ class RowsDigest:
 
 def _lines(rows: pa.Table) -> memoryview:
     """Return the lines of rows, as bytes."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -62,4 +61,5 @@ def _lines(rows: pa.Table) -> memoryview:
     said = [json.dumps(meta, ensure_ascii=False) for meta in beside.dictionary.to_pylist()]
     quoted = pa.array(said, pa.string()).take(beside.indices)
     lines = pc.binary_join_element_wise('["', hashes, '","', splits, '",[],', quoted, "]\n", "")
-    return memoryview(bytes_of(lines)[1].data)
+    _, ends, letters = lines.buffers()
+    return memoryview(letters)[: np.frombuffer(ends, np.int32)[len(lines)]]

@@ -78,14 +78,17 @@ def _read_text(parts: Mapping[str, Any]) -> Content:
 def _alpaca_question(parts: Mapping[str, Any]) -> tuple[Message, ...]:
     """Return the history's turns and the question: instruction, newline, input."""
     turns: list[Message] = []
-    for pair in parts.get("history") or ():
+    history = parts.get("history") or ()
+    if not isinstance(history, list | tuple):
+        raise UnusableError("history is not a list of pairs")
+    for pair in history:
         if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - a pair
             raise UnusableError("history is not a list of pairs")
         turns.append(Message("user", _string(pair[0], "history")))
         turns.append(Message("assistant", _string(pair[1], "history")))
-    said = [parts.get("instruction"), parts.get("input")]
-    question = "\n".join(_string(text, "instruction") for text in said if text not in (None, ""))
-    turns.append(Message("user", question))
+    said = (parts.get("instruction"), parts.get("input"))
+    texts = [_string(text, "instruction") for text in said if text is not None and text != ""]
+    turns.append(Message("user", "\n".join(texts)))
     return tuple(turns)
 
 

@@ -6,8 +6,11 @@ Whatever can't become a turn raises `UnusableError`, whose reason becomes the ro
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from registry.rows import Message
 
@@ -37,7 +40,18 @@ class Dialect:
     roles: Mapping[str, str]  # its word -> system, user, assistant, call or tool
     train_key: str | None = None
 
+    @cached_property
+    def spoken(self) -> Mapping[str, str]:
+        """The words of a turn that is its text, if that is written under two keys of their own."""
+        keys = {self.role_key, self.content_key}
+        if len(keys) != _PLAIN or not keys.isdisjoint((*_READ, self.train_key)):
+            return {}
+        roles = self.roles.items()
+        return {word: role for word, role in roles if role in ("system", "user", "assistant")}
 
+
+_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_PLAIN = 2  # keys of a turn that has a role and a text and nothing else
 _READ = ("tool_calls", "function_call", "tool_call_id", "name", "weight")  # beside its own keys
 
 SHAREGPT = Dialect(
@@ -73,12 +87,11 @@ OPENAI = Dialect(
 )
 
 
-@dataclass(frozen=True)
-class Turns:
+class Turns(msgspec.Struct, frozen=True, gc=False):
     """The turns of one value: the leading system text apart, as it may override a column."""
 
     system: str | None
-    messages: tuple[Message, ...] = field(default=())
+    messages: tuple[Message, ...] = ()
 
 
 def turns_of(value: object, dialect: Dialect) -> Turns:
@@ -91,12 +104,29 @@ def turns_of(value: object, dialect: Dialect) -> Turns:
         value = parse_json(value, "the conversation")
     if not isinstance(value, list) or not value:
         raise UnusableError("no turns")
-    messages = [turn_of(turn, dialect) for turn in value]
-    if any(message.role == "tool" for message in messages):
-        messages = _results_in_order(value, messages)
+    messages = _plain(value, dialect)
+    if messages is None:
+        messages = [turn_of(turn, dialect) for turn in value]
+        if any(message.role == "tool" for message in messages):
+            messages = _results_in_order(value, messages)
     if messages[0].role == "system":
         return Turns(messages[0].content, tuple(messages[1:]))
     return Turns(None, tuple(messages))
+
+
+def _plain(turns: Sequence[Any], dialect: Dialect) -> list[Message] | None:
+    """Read turns as `turn_of` does, at once; None where one is more than a role and a text."""
+    roles, role_key, content_key = dialect.spoken, dialect.role_key, dialect.content_key
+    found = []
+    try:
+        for turn in turns:
+            text = turn[content_key]
+            if len(turn) != _PLAIN or not isinstance(text, str):
+                return None
+            found.append(Message(roles[turn[role_key]], text))
+    except (KeyError, TypeError):
+        return None
+    return found
 
 
 def turn_of(turn: object, dialect: Dialect) -> Message:
@@ -143,6 +173,8 @@ def strictly_alternating(messages: Sequence[Message], *, several_results: bool) 
     Raises:
         UnusableError: a turn is out of order.
     """
+    if [message.role for message in messages] == ["user", "assistant"] * (len(messages) // 2):
+        return
     if several_results:
         messages = [
             message
@@ -174,8 +206,10 @@ def check_asked(messages: Sequence[Message]) -> None:
     Raises:
         UnusableError: there is no user turn, or all are empty.
     """
-    if not any(message.role == "user" and message.content.strip() for message in messages):
-        raise UnusableError("empty question")
+    for message in messages:
+        if message.role == "user" and message.content.strip():
+            return
+    raise UnusableError("empty question")
 
 
 def calls_from_text(text: str) -> str:
@@ -194,9 +228,11 @@ def tools_text(value: object) -> str | None:
     Raises:
         UnusableError: not JSON, or not a list of objects.
     """
+    if value is None:
+        return None
     if isinstance(value, str):
-        value = parse_json(value, "tools") if value.strip() else None
-    if value is None or value == []:
+        value = parse_json(value, "tools") if value.strip() else []
+    if value == [] or value is None:
         return None
     schemas: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(schema, dict) for schema in schemas):
@@ -221,7 +257,7 @@ def parse_json(text: str, what: str) -> Any:
 def json_text(value: object) -> str:
     """Write JSON for people and templates: characters as they are, keys in their order."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return _WRITER.encode(value)
     except (ValueError, TypeError) as error:
         raise UnusableError("a value that JSON can't hold", str(error)) from error
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given
+from msgspec.structs import replace
 
 from registry import dataset_llamafactory
 from registry.dataset_forms import Layout, layout
