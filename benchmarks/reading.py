@@ -5,9 +5,9 @@
 
 The rows are those of benchmarks/ingest.py, about 800 bytes each, written as sharegpt, messages,
 alpaca and two columns in JSON lines, and as two columns in CSV and Parquet. Every reading is a
-fresh process, which imports first; CPU seconds are of the reading alone. `--beside` reads the same
-files with the code of another checkout, in turns, and checks that the rows' hashes are the same.
-Medians of the turns.
+fresh process, which reads the first rows before; CPU seconds are of the reading alone. `--beside`
+reads the same files with the code of another checkout, in turns, and checks that the rows' hashes
+are the same. Medians of the turns.
 """
 
 from __future__ import annotations
