@@ -1,8 +1,8 @@
 """A training's figures to trackers that the user names: TensorBoard, Weights & Biases, and so on.
 
 They only watch: none is needed, none decides anything, and one that fails is dropped. The record of
-a run is in the catalog (the view `run_metrics`). A package (`tracker_kinds.py`) is imported only if
-it is named.
+a run is in the catalog (the view `run_metrics`). They are accelerate's (`tracker_kinds.py`) and get
+what this guard lets through. A package is imported only if it is named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from pipeline.training.tracker_kinds import KINDS
+from pipeline.training.tracker_kinds import AccelerateTracker
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def open_trackers(
     """
     for name in names:
         _require(name)
-    made = {name: KINDS[name](folder / name) for name in names}
+    made = {name: AccelerateTracker(name, folder / name) for name in names}
     return Trackers(made, run_name, config, say)
 
 
