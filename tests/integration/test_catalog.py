@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,11 +102,14 @@ def test_what_is_committed_soon_waits_for_the_next_transaction(
 def test_what_is_known_to_be_committed_is_read_from_the_store(
     store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = []
+    opened: list[Path] = []
     attached = attach._attached
-    monkeypatch.setattr(
-        attach, "_attached", lambda *a, **named: (opened.append(a), attached(*a, **named))[1]
-    )
+
+    def counted(connection: Any, root: Path, **named: Any) -> Any:
+        opened.append(root)
+        return attached(connection, root, **named)
+
+    monkeypatch.setattr(attach, "_attached", counted)
     ref = store.put("run", None, identity={"stage": "train", "key": "k"}, meta={"n": 1})
     assert catalog.find_run("train", "other") is None  # nothing of it is in the store
     assert not opened
