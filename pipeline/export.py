@@ -164,14 +164,14 @@ def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:
 
 
 def _is_listed(kind: str, name: str) -> bool:
-    from registry.adapters import CONFIG, WEIGHTS
+    from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
     from registry.identity import TOKENIZER_FILES
 
     if name in TOKENIZER_FILES:
         return True
     if kind == "adapter":
-        return name in (CONFIG, WEIGHTS)
-    if name in (changed.CONFIG, changed.WEIGHTS):
+        return name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+    if name in (changed.ADAPTER_CONFIG, changed.ADAPTER_WEIGHTS):
         return True
     return name in _MODEL_FILES or _SHARD.fullmatch(name) is not None
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.stage import StageContext, StageOutcome
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.hash_index import Hashes
+    from registry.arrays import HashArray
     from registry.kinds import RunMeta
     from registry.manifest import Manifest
     from registry.new_version import Made, Wanted
@@ -292,7 +292,7 @@ def _outputs(written: Written) -> list[tuple[str, Any]]:
     return [*rows, ("version", version)]
 
 
-def _tell_leaks(ui: Ui, name: str, hashes: Hashes, placed: Assignment) -> None:
+def _tell_leaks(ui: Ui, name: str, hashes: HashArray, placed: Assignment) -> None:
     """Say which rows were kept out because they are near rows of another split."""
     if not placed.leaks:
         return

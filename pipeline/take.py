@@ -197,7 +197,8 @@ def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> st
 
 
 def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
-    from registry.adapters import CONFIG, read_adapter_config
+    from registry.adapters import read_adapter_config
+    from registry.filenames import ADAPTER_CONFIG
     from registry.incoming import base_for, check_folder
     from registry.incoming_places import check_fits
     from registry.incoming_tokens import check_tokens
@@ -206,7 +207,7 @@ def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
         raise UserError(f"no base is called '{chosen}'", expected=", ".join(ws.spec.bases))
     declared = check_folder(source.folder)
     identities = {name: ws.models.identity(name) for name in ws.spec.bases}
-    where = f"{source.origin}: {CONFIG}"
+    where = f"{source.origin}: {ADAPTER_CONFIG}"
     base = base_for(declared, identities, chosen, where)
     config = read_adapter_config(source.folder)
     check_tokens(source.folder, config, ws.models.chat(base).tokenizer, base, where)

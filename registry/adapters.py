@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from registry.models import BaseIdentity
     from registry.store import ObjectRef, Parent, Store
 
-CONFIG = ADAPTER_CONFIG
-WEIGHTS = ADAPTER_WEIGHTS
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
@@ -77,13 +75,13 @@ def publish(
     config = read_adapter_config(folder)
     with store.draft() as draft:
         weights = canonical_safetensors(weights_file(folder))
-        (draft / WEIGHTS).write_bytes(weights)
-        _write_json(draft / CONFIG, _clean_config(config, base, folder / CONFIG))
+        (draft / ADAPTER_WEIGHTS).write_bytes(weights)
+        _write_json(draft / ADAPTER_CONFIG, _clean_config(config, base, folder / ADAPTER_CONFIG))
         save_tokenizer(tokenizer, draft)
         identity = {
             "base": base.digest,
-            "config": file_digest(draft / CONFIG),
-            "weights": file_digest(draft / WEIGHTS),
+            "config": file_digest(draft / ADAPTER_CONFIG),
+            "weights": file_digest(draft / ADAPTER_WEIGHTS),
         }
         facts = {
             "base": base.name,
@@ -153,7 +151,7 @@ def write_scaled(source: Path, scale: float, target: Path) -> None:
     """
     from safetensors.torch import load_file, save_file
 
-    tensors = load_file(source / WEIGHTS)
+    tensors = load_file(source / ADAPTER_WEIGHTS)
     foreign = sorted(one for one in tensors if ".lora_" not in one and not one.endswith(_ROWS))
     if foreign:
         raise UserError(
@@ -166,8 +164,8 @@ def write_scaled(source: Path, scale: float, target: Path) -> None:
         for name, tensor in tensors.items()
     }
     target.mkdir(parents=True, exist_ok=True)
-    save_file(scaled, target / WEIGHTS, metadata={"format": "pt"})
-    shutil.copyfile(source / CONFIG, target / CONFIG)
+    save_file(scaled, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(source / ADAPTER_CONFIG, target / ADAPTER_CONFIG)
 
 
 def move_alias(
@@ -223,11 +221,13 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it isn't one.
     """
-    path = folder / CONFIG
+    path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no {CONFIG} here", where=str(folder), expected="a PEFT adapter") from None
+        raise UserError(
+            f"no {ADAPTER_CONFIG} here", where=str(folder), expected="a PEFT adapter"
+        ) from None
     except (ValueError, RecursionError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"not JSON: {said}", where=str(path)) from None
@@ -242,12 +242,12 @@ def weights_file(folder: Path) -> Path:
     Raises:
         UserError: there is none, or it is a pickle.
     """
-    path = folder / WEIGHTS
+    path = folder / ADAPTER_WEIGHTS
     if path.is_file():
         return path
     pickled = [name for name in _PICKLES if (folder / name).exists()]
     what = f"{pickled[0]} is a pickle, which can run code when read" if pickled else "no weights"
-    raise UserError(what, where=str(folder), expected=WEIGHTS, fix="save it as safetensors")
+    raise UserError(what, where=str(folder), expected=ADAPTER_WEIGHTS, fix="save it as safetensors")
 
 
 def _clean_config(config: Mapping[str, Any], base: BaseIdentity, where: Path) -> dict[str, Any]:

@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from registry.bands import Keys
+    from registry.arrays import Int32Array, Int64Array, KeyArray, Uint8Array
     from registry.collect import Collected
     from registry.datasets import DatasetSpec
     from registry.kinds import VersionMeta
     from registry.manifest import Manifest
     from registry.row_index import Gone, RowIndex
-    from registry.splits import Codes, Groups, Numbers
     from registry.spool import Texts
     from registry.store import ObjectRef, Store
 
@@ -70,10 +69,10 @@ class Older:
         stand: the same with the new files.
     """
 
-    places: Numbers
+    places: Int64Array
     table: pa.Table
-    stood: Codes
-    stand: Codes
+    stood: Uint8Array
+    stand: Uint8Array
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,10 @@ class Appended:
         rows: what `placed` was decided by.
     """
 
-    places: Numbers
-    fresh: Numbers
-    keys: Keys
-    groups: Groups
+    places: Int64Array
+    fresh: Int64Array
+    keys: KeyArray
+    groups: Int32Array
     older: Older
     placed: Assignment
     rows: Candidates
@@ -121,11 +120,11 @@ def place_appended(
         Target(target.split, target.rows - _elsewhere(before, target.split, splits))
         for target in carved(spec, index.rows + len(fresh))
     ]
-    here: Groups = np.concatenate((groups[older.places], groups[index.rows :]))
+    here: Int32Array = np.concatenate((groups[older.places], groups[index.rows :]))
     return Appended(places, fresh, keys, groups, older, assign(rows, here, targets), rows)
 
 
-def _sketch(texts: Texts, fresh: Numbers) -> Keys:
+def _sketch(texts: Texts, fresh: Int64Array) -> KeyArray:
     """Return the bands of the fresh ones among the texts."""
     found = [sketch(())]
     for begin in range(0, len(texts), _AT_ONCE):
@@ -139,7 +138,7 @@ def _sketch(texts: Texts, fresh: Numbers) -> Keys:
 class _ByPlace:
     """What rows ask, by place: some of the version before, and the fresh ones."""
 
-    def __init__(self, older: dict[int, str], rows: int, texts: Texts, fresh: Numbers) -> None:
+    def __init__(self, older: dict[int, str], rows: int, texts: Texts, fresh: Int64Array) -> None:
         self._older, self._rows, self._texts, self._fresh = older, rows, texts, fresh
 
     def __getitem__(self, place: int, /) -> str:
@@ -148,7 +147,9 @@ class _ByPlace:
         return self._texts[int(self._fresh[place - self._rows])]
 
 
-def _groups(store: Store, before: Before, texts: Texts, fresh: Numbers, keys: Keys) -> Groups:
+def _groups(
+    store: Store, before: Before, texts: Texts, fresh: Int64Array, keys: KeyArray
+) -> Int32Array:
     """Join the fresh rows to the groups that were there."""
     index = before.index
     runs = _without_strays(list(runs_with(index.bands, keys)), index.rows)
@@ -173,7 +174,7 @@ def _without_strays(runs: list[list[int]], older: int) -> list[list[int]]:
     return [run for run in left if len(run) > 1]
 
 
-def _older(before: Before, looked_at: Numbers, found: Collected, places: Numbers) -> Older:
+def _older(before: Before, looked_at: Int64Array, found: Collected, places: Int64Array) -> Older:
     """Read what the version before says of rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -192,7 +193,7 @@ def _older(before: Before, looked_at: Numbers, found: Collected, places: Numbers
     return Older(looked_at, table, stood, stand)
 
 
-def _candidates(gone: Gone, older: Older, found: Collected, fresh: Numbers) -> Candidates:
+def _candidates(gone: Gone, older: Older, found: Collected, fresh: Int64Array) -> Candidates:
     """Return the older rows, which were committed, and the fresh ones, which may have been."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -217,7 +218,7 @@ def _candidates(gone: Gone, older: Older, found: Collected, fresh: Numbers) -> C
     )
 
 
-def _elsewhere(before: Before, split: str, looked_at: Codes) -> int:
+def _elsewhere(before: Before, split: str, looked_at: Uint8Array) -> int:
     """Return how many rows of a split there are that weren't looked at."""
     rows = before.manifest.meta.splits.get(split, 0)
     return rows - int(np.count_nonzero(looked_at == CODED.index(split)))

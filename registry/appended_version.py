@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from registry.append import Appended, Before
+    from registry.arrays import Int64Array
     from registry.collect import Collected
     from registry.contents import Known
     from registry.kinds import VersionMeta
-    from registry.splits import Numbers
     from registry.spool import Texts
     from registry.store import Sealed, Store
     from registry.versions import Written
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 class Edited:
     """Rows of the version before that the new one says something else of; places ascend."""
 
-    places: Numbers
+    places: Int64Array
     columns: pa.Table  # their cluster and sources
 
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Keys = NDArray[np.uint64]
-    Flags = NDArray[np.bool_]
-    Positions = NDArray[np.int64]
+    from registry.arrays import BoolArray, Int64Array, KeyArray
+
 
 _PERMUTATIONS = 128
 BANDS = (
@@ -33,7 +32,7 @@ _LOW = 16  # of them lie in a file's second half, where only keys that begin ali
 _MARKED = 22  # leading bits by which keys are told apart first
 
 
-def sketched(sets: Sequence[list[str]]) -> Keys:
+def sketched(sets: Sequence[list[str]]) -> KeyArray:
     """Return what sets of shingles are filed under in each band: uint64 [bands, sets].
 
     Two bands that differ may share a key; that proposes a pair too many, and no pair too few.
@@ -57,7 +56,7 @@ class Bands:
     path: Path
     texts: int
 
-    def write(self, first: int, keys: Keys) -> None:
+    def write(self, first: int, keys: KeyArray) -> None:
         """Write the keys of neighbouring texts; `first` is the position of the first of them."""
         self.path.touch()
         with self.path.open("r+b", buffering=0) as file:
@@ -68,15 +67,15 @@ class Bands:
                 file.seek(self._low_from + place * 2)
                 file.write(some.astype(np.uint16).data)
 
-    def band(self, number: int) -> Keys:
+    def band(self, number: int) -> KeyArray:
         """Return the keys of one band."""
         return (self._high(number).astype(np.uint64) << np.uint64(_LOW)) | self._low(number)
 
-    def read(self) -> Keys:
+    def read(self) -> KeyArray:
         """Return the keys of all bands: uint64 [bands, texts]."""
         return np.stack([self.band(number) for number in range(BANDS)])
 
-    def near(self, number: int, marked: Flags) -> tuple[Positions, Keys]:
+    def near(self, number: int, marked: BoolArray) -> tuple[Int64Array, KeyArray]:
         """Return the texts whose keys in a band begin as marked ones do, and their keys."""
         high = self._high(number)
         found = np.flatnonzero(marked[high >> np.uint32(32 - _MARKED)])
@@ -99,7 +98,7 @@ class Bands:
             yield from runs_of(self.band(number), np.arange(self.texts))
 
 
-def runs_with(old: Sequence[Bands], new: Keys) -> Iterator[list[int]]:
+def runs_with(old: Sequence[Bands], new: KeyArray) -> Iterator[list[int]]:
     """Yield the positions that share a key, where a new text is among them.
 
     Args:
@@ -121,7 +120,7 @@ def runs_with(old: Sequence[Bands], new: Keys) -> Iterator[list[int]]:
         yield from (run for run in runs if run[-1] >= count)
 
 
-def runs_of(keys: Keys, positions: Positions) -> Iterator[list[int]]:
+def runs_of(keys: KeyArray, positions: Int64Array) -> Iterator[list[int]]:
     """Yield the positions that have one key, ascending, where there are several."""
     order = np.argsort(keys, kind="stable")
     same = np.diff(keys[order]) == 0

@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from registry.identity import BaseIdentity
     from registry.store import ObjectRef, Parent, Store
 
-WEIGHTS = CHANGED_WEIGHTS
-CONFIG = CHANGED_CONFIG
-
 
 def holds_changed(folder: Path) -> bool:
     """Whether a folder holds changed tensors of a base."""
-    return (folder / WEIGHTS).is_file()
+    return (folder / CHANGED_WEIGHTS).is_file()
 
 
 def write_changed(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -38,13 +35,13 @@ def write_changed(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(whole, folder / CHANGED_WEIGHTS, metadata={"format": "pt"})
     _write_config(folder, facts)
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    (folder / CHANGED_CONFIG).write_text(text, encoding="utf-8")
 
 
 def read_changed(folder: Path) -> dict[str, Tensor]:
@@ -57,11 +54,11 @@ def read_changed(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(folder / WEIGHTS)
+        return load_file(folder / CHANGED_WEIGHTS)
     except (SafetensorError, OSError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{WEIGHTS} can't be read: {said}",
+            f"{CHANGED_WEIGHTS} can't be read: {said}",
             folder.name[:12],
             fix="`gapmend fsck` says whether its files are damaged",
         ) from error
@@ -119,7 +116,7 @@ def check_changed(folder: Path, model: PreTrainedModel, where: str) -> str:
     """
     from registry.safetensors_header import read_header
 
-    read_header(folder / WEIGHTS)
+    read_header(folder / CHANGED_WEIGHTS)
     own = dict(model.named_parameters())
     for name, tensor in read_changed(folder).items():
         fits = name in own and own[name].shape == tensor.shape and own[name].dtype == tensor.dtype
@@ -130,9 +127,13 @@ def check_changed(folder: Path, model: PreTrainedModel, where: str) -> str:
     try:
         method = read_changed_config(folder)["method"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError("it says no method", f"{where}: {CONFIG}", "freeze or full") from None
+        raise UserError(
+            "it says no method", f"{where}: {CHANGED_CONFIG}", "freeze or full"
+        ) from None
     if method not in ("freeze", "full"):
-        raise UserError(f"its method is {method!r:.40}", f"{where}: {CONFIG}", "freeze or full")
+        raise UserError(
+            f"its method is {method!r:.40}", f"{where}: {CHANGED_CONFIG}", "freeze or full"
+        )
     return str(method)
 
 
@@ -152,7 +153,7 @@ def _between(base: Tensor, changed: Tensor, scale: float) -> Tensor:
 
 def read_changed_config(folder: Path) -> dict[str, Any]:
     """Return what `changed.json` says: which base, and how they were trained."""
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads((folder / CHANGED_CONFIG).read_text(encoding="utf-8"))
     return config
 
 
@@ -172,16 +173,16 @@ def publish_changed(
     from registry.tensors import canonical_safetensors
 
     with store.draft() as draft:
-        (draft / WEIGHTS).write_bytes(canonical_safetensors(folder / WEIGHTS))
+        (draft / CHANGED_WEIGHTS).write_bytes(canonical_safetensors(folder / CHANGED_WEIGHTS))
         config = {"base_model_name_or_path": base.public_name, "revision": base.commit}
         _write_config(draft, read_changed_config(folder) | config)
         save_tokenizer(tokenizer, draft)
         identity = {
             "base": base.digest,
-            "config": file_digest(draft / CONFIG),
-            "changed": file_digest(draft / WEIGHTS),
+            "config": file_digest(draft / CHANGED_CONFIG),
+            "changed": file_digest(draft / CHANGED_WEIGHTS),
         }
-        size = (draft / WEIGHTS).stat().st_size
+        size = (draft / CHANGED_WEIGHTS).stat().st_size
         facts = {"base": base.name, "peft_type": None, "rank": None, "bytes": size}
         said = ModelMeta.model_validate({**facts, **meta})
         return store.put("model", draft, identity=identity, parents=parents, meta=said)

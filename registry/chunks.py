@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from registry.arrays import Int64Array
     from registry.datasets import SourceFile, Sources
     from registry.formats import Format
     from registry.record import Record
-    from registry.splits import Numbers
 
 _AT_ONCE = 5_000  # records, or
 _BYTES = 1 << 23  # of what they say: what is made of them stays small
@@ -67,7 +67,7 @@ class Chunk:
     """
 
     table: pa.Table
-    lines: Numbers
+    lines: Int64Array
     rejects: tuple[Reject, ...]
     records: int
 

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     import pyarrow as pa
-    from numpy.typing import NDArray
 
+    from registry.arrays import BoolArray, Int32Array, Int64Array, Uint8Array
     from registry.contents import ContentWriter
     from registry.datasets import Sources
     from registry.rows import Row
-    from registry.splits import Codes, Numbers
     from registry.spool import Spool
 
 _COMMONEST = 3  # reasons named when ingest stops
@@ -40,9 +39,9 @@ class Occurrences:
         lines: in it, from 1.
     """
 
-    rows: Numbers
-    files: NDArray[np.int32]
-    lines: Numbers
+    rows: Int64Array
+    files: Int32Array
+    lines: Int64Array
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Collected:
     index: HashIndex
     files: tuple[tuple[str, str], ...]
     occurrences: Occurrences
-    uids: Numbers
+    uids: Int64Array
     rejects: tuple[Reject, ...]
     records: int
 
@@ -70,14 +69,14 @@ class Collected:
         return len(self.index)
 
     @property
-    def given(self) -> Codes:
+    def given(self) -> Uint8Array:
         """The strongest split among the files of each content."""
         found = np.zeros(len(self), np.uint8)
         np.maximum.at(found, self.occurrences.rows, self._splits)
         return found
 
     @property
-    def stands(self) -> Codes:
+    def stands(self) -> Uint8Array:
         """The splits of the files in which each content stands, a bit each."""
         seen = np.zeros(len(self), np.uint8)
         np.bitwise_or.at(seen, self.occurrences.rows, np.left_shift(1, self._splits, dtype="u1"))
@@ -89,12 +88,12 @@ class Collected:
         return int(np.count_nonzero(several(self.stands)))
 
     @property
-    def _splits(self) -> Codes:
+    def _splits(self) -> Uint8Array:
         codes = np.array([CODED.index(split) for _, split in self.files], np.uint8)
         return codes[self.occurrences.files]
 
 
-def several(splits: Codes) -> NDArray[np.bool_]:
+def several(splits: Uint8Array) -> BoolArray:
     """Whether more than one bit is set in each of these."""
     return (splits & (splits - np.uint8(1))) != 0
 
@@ -107,13 +106,13 @@ class Collector:
         self._writer = writer
         self._spool = spool
         self._index = HashIndex()
-        self._uids: list[Numbers] = []
-        self._found: list[tuple[Numbers, NDArray[np.int32], Numbers]] = []
+        self._uids: list[Int64Array] = []
+        self._found: list[tuple[Int64Array, Int32Array, Int64Array]] = []
         self._rejects: list[Reject] = []
         self._records = 0
 
     def add(
-        self, table: pa.Table, files: int | NDArray[np.int32], lines: Sequence[int] | Numbers
+        self, table: pa.Table, files: int | Int32Array, lines: Sequence[int] | Int64Array
     ) -> None:
         """Take rows, as `Chunk.table` has them: of one file, or each with the number of its own."""
         hashes = hashes_of(table["row_hash"].combine_chunks())

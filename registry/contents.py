@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import pyarrow as pa
-    from numpy.typing import NDArray
 
+    from registry.arrays import BoolArray, HashArray, Int64Array
     from registry.catalog import Catalog
-    from registry.hash_index import Hashes
     from registry.kinds import RowsMeta
     from registry.manifest import Manifest
     from registry.row_index import RowIndex
-    from registry.splits import Numbers
     from registry.store import ObjectRef, Store
 
 SCHEMA = 1
@@ -48,12 +46,12 @@ class Known:
         """Begin with the contents of a version, or with none."""
         self._version = version
         self._index = HashIndex()
-        self._uids: list[Numbers] = [np.empty(0, np.int64)]
-        self._objects: list[Numbers] = [np.empty(0, np.int64)]
+        self._uids: list[Int64Array] = [np.empty(0, np.int64)]
+        self._objects: list[Int64Array] = [np.empty(0, np.int64)]
         self._ids: list[str] = []
         self.newest: tuple[str, ...] = ()  # what `add_newest` named
 
-    def find(self, hashes: Hashes) -> Numbers:
+    def find(self, hashes: HashArray) -> Int64Array:
         """Return the uid of each content, -1 where there is none."""
         places = self._index.find(hashes)
         if len(self._uids) > 1:
@@ -65,7 +63,7 @@ class Known:
             uids[left] = self._version.uids_of(self._version.find(hashes[left]))
         return uids
 
-    def add(self, rows_id: str, hashes: Hashes, uids: Numbers) -> None:
+    def add(self, rows_id: str, hashes: HashArray, uids: Int64Array) -> None:
         """Remember contents of one object; one that is there already keeps its place."""
         if not self._ids or self._ids[-1] != rows_id:
             self._ids.append(rows_id)
@@ -73,7 +71,7 @@ class Known:
         self._uids.append(uids[first])
         self._objects.append(np.full(int(first.sum()), len(self._ids) - 1, np.int64))
 
-    def objects_of(self, hashes: Hashes) -> list[str]:
+    def objects_of(self, hashes: HashArray) -> list[str]:
         """Return the `rows` objects that hold these contents, in the order of their first use.
 
         What is not known otherwise is in the newest one, which `add_newest` named.
@@ -82,7 +80,7 @@ class Known:
         numbers, first = np.unique(objects[self._index.find(hashes)], return_index=True)
         return [self._ids[number] for number in numbers[np.argsort(first)].tolist()]
 
-    def wholly_in(self, hashes: Hashes) -> list[str]:
+    def wholly_in(self, hashes: HashArray) -> list[str]:
         """Return the `rows` objects that hold none but these contents."""
         if not len(self._index):
             return list(self._ids)
@@ -125,10 +123,10 @@ def known_contents(
 class _Waiting:
     """New contents that are not written yet: `new` says which of `uids` are theirs."""
 
-    hashes: Hashes
+    hashes: HashArray
     table: pa.Table
-    uids: Numbers
-    new: NDArray[np.bool_]
+    uids: Int64Array
+    new: BoolArray
 
 
 class ContentWriter:
@@ -172,7 +170,7 @@ class ContentWriter:
             self._file.close()
         self._stack.__exit__(kind, error, trace)
 
-    def take(self, hashes: Hashes, table: pa.Table) -> Numbers:
+    def take(self, hashes: HashArray, table: pa.Table) -> Int64Array:
         """Take contents, of which those are written that the store hasn't.
 
         Returns:
@@ -231,7 +229,7 @@ class ContentWriter:
         self.known.add_newest(ref.id)
         return ref
 
-    def _write(self, uids: Numbers, table: pa.Table) -> None:
+    def _write(self, uids: Int64Array, table: pa.Table) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 

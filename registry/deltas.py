@@ -6,8 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from registry.adapters import WEIGHTS
 from registry.changed import holds_changed
+from registry.filenames import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ def _pairs(folder: Path, config: Mapping[str, Any]) -> Pairs:
 
     if config.get("use_dora"):
         return {}
-    tensors = load_file(folder / WEIGHTS)
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
     inside = tuple(one.rpartition(".")[0] for one in config.get("target_parameters") or ())
     pairs: Pairs = {}
     for name, tensor in tensors.items():

@@ -25,8 +25,7 @@ from registry.bands import Bands, sketched
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from registry.bands import Keys
-    from registry.splits import Groups
+    from registry.arrays import Int32Array, KeyArray
 
 THRESHOLD = 0.8
 """Jaccard similarity at or above which two texts are near-duplicates."""
@@ -73,7 +72,7 @@ def near_pairs(queries: Sequence[str], corpus: Sequence[str]) -> list[NearPair]:
     return found
 
 
-def clusters(texts: Sequence[str], path: Path | None = None) -> Groups:
+def clusters(texts: Sequence[str], path: Path | None = None) -> Int32Array:
     """Return a cluster number for each text: the position of the cluster's first text.
 
     Texts joined by a chain of near-duplicates are one cluster. Their bands are left in `path`.
@@ -87,7 +86,7 @@ def clusters(texts: Sequence[str], path: Path | None = None) -> Groups:
     return join(len(texts), bands.runs(), texts)
 
 
-def sketch(texts: Sequence[str]) -> Keys:
+def sketch(texts: Sequence[str]) -> KeyArray:
     """Return what each text is filed under in each band: uint64 [bands, texts]."""
     blocks = [
         sketched([list(shingles(text)) for text in texts[begin : begin + _AT_ONCE]])
@@ -105,8 +104,8 @@ class ByPlace(Protocol):
 
 
 def join(
-    count: int, runs: Iterable[Sequence[int]], texts: ByPlace, groups: Groups | None = None
-) -> Groups:
+    count: int, runs: Iterable[Sequence[int]], texts: ByPlace, groups: Int32Array | None = None
+) -> Int32Array:
     """Join texts that are near: of those that a band proposes, each with one of every cluster.
 
     A pair that is in one cluster already is not compared (union-find).
@@ -144,7 +143,7 @@ def join(
     return _roots(np.frombuffer(parent, np.int32) if count else np.empty(0, np.int32))
 
 
-def _roots(parents: Groups) -> Groups:
+def _roots(parents: Int32Array) -> Int32Array:
     while True:
         above = parents[parents]
         if np.array_equal(above, parents):
@@ -156,7 +155,7 @@ def _shingles_of(texts: ByPlace | Sequence[str]) -> Callable[[int], frozenset[st
     return lru_cache(maxsize=_KEPT)(lambda position: shingles(texts[position]))
 
 
-def _proposed(queries: Keys, corpus: Keys) -> Iterator[tuple[int, list[int]]]:
+def _proposed(queries: KeyArray, corpus: KeyArray) -> Iterator[tuple[int, list[int]]]:
     """Yield each query with the positions in the corpus that share a band with it."""
     found: dict[int, set[int]] = {}
     for asked, filed in zip(queries, corpus, strict=True):

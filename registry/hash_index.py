@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    Hashes = NDArray[np.uint64]
-    Places = NDArray[np.int64]
+    from registry.arrays import BoolArray, HashArray, Int64Array
+
 
 _DIGITS = 64
 _VALUES = np.full(256, 255, np.uint8)
 _VALUES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16, dtype=np.uint8)
 
 
-def hashes_of(texts: pa.Array) -> Hashes:
+def hashes_of(texts: pa.Array) -> HashArray:
     """Return hashes written as 64 hex digits as numbers, uint64 [n, 4], in the same order.
 
     Raises:
@@ -47,7 +47,7 @@ def hashes_of(texts: pa.Array) -> Hashes:
     return whole.view(">u8").astype(np.uint64)
 
 
-def as_texts(hashes: Hashes) -> pa.Array:
+def as_texts(hashes: HashArray) -> pa.Array:
     """Return hashes as 64 hex digits each."""
     return digests_as_texts(np.ascontiguousarray(hashes).astype(">u8").tobytes())
 
@@ -63,7 +63,7 @@ def digests_as_texts(digests: bytes) -> pa.Array:
     ).cast(pa.string())
 
 
-def _begin_apart(hashes: Hashes) -> bool:
+def _begin_apart(hashes: HashArray) -> bool:
     """Whether no two hashes have the same first number, so that all are different."""
     ordered = np.sort(hashes[:, 0])
     return not bool((ordered[1:] == ordered[:-1]).any())
@@ -74,20 +74,20 @@ class HashIndex:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._all: Hashes = np.empty((0, 4), np.uint64)
+        self._all: HashArray = np.empty((0, 4), np.uint64)
         self._length = 0
-        self._runs: list[tuple[NDArray[np.uint64], Places]] = []
+        self._runs: list[tuple[NDArray[np.uint64], Int64Array]] = []
 
     def __len__(self) -> int:
         """How many there are."""
         return self._length
 
     @property
-    def hashes(self) -> Hashes:
+    def hashes(self) -> HashArray:
         """All of them, in the order of their places: uint64 [n, 4]."""
         return self._all[: self._length]
 
-    def find(self, hashes: Hashes) -> Places:
+    def find(self, hashes: HashArray) -> Int64Array:
         """Return the place of each hash, -1 for one that isn't there."""
         places = np.full(len(hashes), -1, np.int64)
         if not self._runs:
@@ -106,7 +106,7 @@ class HashIndex:
                 left, at = left[~same], at[~same] + 1
         return places
 
-    def add(self, hashes: Hashes) -> Places:
+    def add(self, hashes: HashArray) -> Int64Array:
         """Add hashes that are neither there nor twice among these; returns their places."""
         first = self._length
         self._grow(len(hashes))
@@ -120,7 +120,7 @@ class HashIndex:
         self._runs.append((run[0][order], run[1][order]))
         return added
 
-    def place(self, hashes: Hashes) -> tuple[Places, NDArray[np.bool_]]:
+    def place(self, hashes: HashArray) -> tuple[Int64Array, BoolArray]:
         """Return the place of each hash, and which are first seen here; those are added."""
         places = self.find(hashes)
         new = np.flatnonzero(places < 0)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from registry.adapters import CONFIG, WEIGHTS, read_adapter_config, weights_file
+from registry.adapters import read_adapter_config, weights_file
 from registry.errors import UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from registry.incoming_config import check_config
 from registry.safetensors_header import read_header
 
@@ -40,14 +41,16 @@ def check_folder(folder: Path) -> Declared:
     Raises:
         UserError: no adapter, a pickle, a link, an oversized or damaged file, code, a path.
     """
-    for name in (CONFIG, WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if (folder / name).is_symlink():
             raise UserError(f"{name} is a link", str(folder), "the file itself")
         _refuse_no_file(folder / name)
-    path = folder / CONFIG
+    path = folder / ADAPTER_CONFIG
     if path.is_file() and path.stat().st_size > MOST_CONFIG_BYTES:
         raise UserError(
-            f"{CONFIG} has {path.stat().st_size} bytes", str(folder), f"{MOST_CONFIG_BYTES} at most"
+            f"{ADAPTER_CONFIG} has {path.stat().st_size} bytes",
+            str(folder),
+            f"{MOST_CONFIG_BYTES} at most",
         )
     try:
         config = read_adapter_config(folder)

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.adapters import CONFIG, WEIGHTS
 from registry.errors import UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from registry.identity import BaseSpec
@@ -31,7 +31,7 @@ def check_fits(folder: Path, base: str, spec: BaseSpec, root: Path) -> None:
         UserError: tensors are missing, left over, of another shape, or not finite.
     """
     wanted = _places(folder, base, spec, root)
-    found = _finite_shapes(folder / WEIGHTS)
+    found = _finite_shapes(folder / ADAPTER_WEIGHTS)
     wrong = {
         "no place in the base": sorted(found.keys() - wanted.keys()),
         "missing": sorted(wanted.keys() - found.keys()),
@@ -42,8 +42,8 @@ def check_fits(folder: Path, base: str, spec: BaseSpec, root: Path) -> None:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             raise UserError(
                 f"{what}: {', '.join(names[:_NAMED])}{more}",
-                str(folder / WEIGHTS),
-                expected=f"the tensors that {CONFIG} makes of base {base}",
+                str(folder / ADAPTER_WEIGHTS),
+                expected=f"the tensors that {ADAPTER_CONFIG} makes of base {base}",
             )
 
 
@@ -72,7 +72,7 @@ def _places(folder: Path, base: str, spec: BaseSpec, root: Path) -> Shapes:
     """
     from registry.identity import locate
 
-    where = str(folder / CONFIG)
+    where = str(folder / ADAPTER_CONFIG)
     model = locate(base, spec, root).path.resolve()
     given = [str(folder.resolve()), str(model), spec.trust_remote_code, _SECONDS]
     try:

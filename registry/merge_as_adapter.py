@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.adapters import CONFIG, WEIGHTS
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from registry.merge_changes import LowRank
 from registry.merge_rules import compressed, factored, stacked, weighted_sum
 
@@ -106,11 +106,13 @@ def write_adapter(
         for key, tensor in zip(keys, (a, b), strict=True):
             tensors[f"base_model.model.{module}.{key}{end}"] = tensor
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     modules = [name.removesuffix(".weight") for name in lora.factors]
-    config = json.loads((first / CONFIG).read_text(encoding="utf-8")) | _plain(lora.rank)
+    config = json.loads((first / ADAPTER_CONFIG).read_text(encoding="utf-8")) | _plain(lora.rank)
     config["target_modules"] = _targets(modules, base)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    (folder / ADAPTER_CONFIG).write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8"
+    )
 
 
 def _factors(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from registry.adapter_folder import adapter_key
-from registry.adapters import CONFIG, WEIGHTS
 from registry.changed import holds_changed, read_changed
 from registry.errors import GateRefusedError, UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -120,8 +120,8 @@ def refuse_unmergeable(adapter: Path) -> None:
     """
     if holds_changed(adapter):
         return
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    where = f"{adapter.name[:12]}/{CONFIG}"
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    where = f"{adapter.name[:12]}/{ADAPTER_CONFIG}"
     if config.get("peft_type") != "LORA":
         raise UserError(f"{config.get('peft_type')} can't be merged", where, "LORA")
     for key, why in _REFUSED.items():
@@ -163,7 +163,7 @@ def read_changes(loaded: LoadedModel, adapter: Path, base: Mapping[str, Tensor])
 
     if holds_changed(adapter):
         return _whole_changes(loaded.model, adapter)
-    file = {k.removeprefix(_PREFIX): t for k, t in load_file(adapter / WEIGHTS).items()}
+    file = {k.removeprefix(_PREFIX): t for k, t in load_file(adapter / ADAPTER_WEIGHTS).items()}
     key = adapter_key(adapter)
     found: Changes = {}
     try:
@@ -236,7 +236,7 @@ def _leftovers(adapter: Path, file: dict[str, Tensor], base: Mapping[str, Tensor
     """Return the trained biases; beside them only copies of the base's own weights may be left."""
     import torch
 
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     found: Changes = {}
     for key, tensor in file.items():
         name = key.replace(".base_layer.", ".")
@@ -246,7 +246,7 @@ def _leftovers(adapter: Path, file: dict[str, Tensor], base: Mapping[str, Tensor
         elif own is None or not torch.equal(tensor.to(own), own):
             raise UserError(
                 f"can't be merged: {_why_not(name)}",
-                f"{adapter.name[:12]}/{WEIGHTS}",
+                f"{adapter.name[:12]}/{ADAPTER_WEIGHTS}",
                 "changes of the base's parameters",
             )
     return found

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.adapters import WEIGHTS, save_tokenizer
+from registry.adapters import save_tokenizer
 from registry.changed import holds_changed, read_changed
 from registry.errors import UserError
-from registry.filenames import MODEL_CONFIG
+from registry.filenames import ADAPTER_WEIGHTS, MODEL_CONFIG
 from registry.merge_changes import parameters_of
 
 if TYPE_CHECKING:
@@ -230,6 +230,6 @@ def _written(adapter: Path) -> list[str]:
 
     if holds_changed(adapter):
         return sorted(read_changed(adapter))
-    with safe_open(adapter / WEIGHTS, framework="pt") as file:
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
         keys = [key.removeprefix("base_model.model.") for key in file.keys()]  # noqa: SIM118
     return [key.replace(".base_layer.", ".") for key in keys]

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from registry.arrays import HashArray, Int32Array
     from registry.catalog import Catalog
     from registry.collect import Collected
     from registry.contents import Known
     from registry.datasets import DatasetSpec, Sources
-    from registry.hash_index import Hashes, HashIndex
+    from registry.hash_index import HashIndex
     from registry.kinds import ErasureMeta, RowsMeta
     from registry.manifest import Manifest
     from registry.placements import Placements
-    from registry.splits import Assignment, Groups
+    from registry.splits import Assignment
     from registry.store import Store
     from registry.versions import Written
 
@@ -77,7 +78,7 @@ class Made:
 
     written: Written
     placed: Assignment
-    hashes: Hashes
+    hashes: HashArray
     withheld: int = 0
 
 
@@ -155,7 +156,7 @@ def _publish(
     scratch: Path,
     wanted: Wanted,
     found: Collected,
-    groups: Groups,
+    groups: Int32Array,
     committed: Placements,
     written: Written,
     known: Known,

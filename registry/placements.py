@@ -13,8 +13,7 @@ from registry.splits import CODED, NOWHERE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.hash_index import Hashes
-    from registry.splits import Codes, Numbers
+    from registry.arrays import HashArray, Int64Array, Uint8Array
     from registry.store import Store
 
 
@@ -24,21 +23,21 @@ class Placements:
     def __init__(self) -> None:
         """Begin empty."""
         self._index = HashIndex()
-        self._splits: Codes = np.empty(0, np.uint8)
-        self._clusters: Numbers = np.empty(0, np.int64)
+        self._splits: Uint8Array = np.empty(0, np.uint8)
+        self._clusters: Int64Array = np.empty(0, np.int64)
 
-    def add(self, hashes: Hashes, splits: Codes, numbers: Numbers) -> None:
+    def add(self, hashes: HashArray, splits: Uint8Array, numbers: Int64Array) -> None:
         """Remember a later version's rows."""
         places, first = self._index.place(hashes)
         self._splits = np.concatenate((self._splits, splits[first]))
         self._clusters = np.concatenate((self._clusters, numbers[first]))
         self._clusters[places] = numbers
 
-    def all(self) -> tuple[Hashes, Codes, Numbers]:
+    def all(self) -> tuple[HashArray, Uint8Array, Int64Array]:
         """Return hash, split and cluster of every row."""
         return self._index.hashes, self._splits, self._clusters
 
-    def of(self, hashes: Hashes) -> tuple[Codes, Numbers]:
+    def of(self, hashes: HashArray) -> tuple[Uint8Array, Int64Array]:
         """Return code of the split, NOWHERE for a new row, and cluster of each row."""
         places = self._index.find(hashes)
         splits, numbers = np.full(len(hashes), NOWHERE, np.uint8), np.zeros(len(hashes), np.int64)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from registry.splits import Numbers
+    from registry.arrays import Int64Array
     from registry.store import ObjectRef, Store
 
 REFS_FILE = re.compile(r"refs(?:-([0-9]+))?\.parquet")
@@ -76,7 +76,7 @@ def refs_batches(paths: Sequence[Path], columns: Sequence[str] | None = None) ->
             raise damaged(path, error) from error
 
 
-def refs_at(paths: Sequence[Path], places: Numbers, columns: Sequence[str]) -> pa.Table:
+def refs_at(paths: Sequence[Path], places: Int64Array, columns: Sequence[str]) -> pa.Table:
     """Return the rows at these places of a version, ascending; only their row groups are read.
 
     Raises:

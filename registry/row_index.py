@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.bands import Keys
-    from registry.hash_index import Hashes
-    from registry.splits import Codes, Groups, Numbers
+    from registry.arrays import HashArray, Int32Array, Int64Array, KeyArray, Uint8Array
     from registry.store import Store
 
 FORMAT = 1
@@ -61,9 +59,9 @@ class IndexFacts:
 class Gone:
     """Rows of a dataset's earlier versions that aren't in its newest: where they were put."""
 
-    hashes: Hashes
-    splits: Codes
-    clusters: Numbers
+    hashes: HashArray
+    splits: Uint8Array
+    clusters: Int64Array
 
 
 class RowIndex:
@@ -80,7 +78,7 @@ class RowIndex:
         ]
 
     @property
-    def groups(self) -> Groups:
+    def groups(self) -> Int32Array:
         """The group of each row: the position of its first."""
         return np.asarray(np.load(self.folder / "groups.npy", allow_pickle=False), np.int32)
 
@@ -98,7 +96,7 @@ class RowIndex:
             for number, rows in enumerate(self.facts.parts)
         ]
 
-    def find(self, hashes: Hashes) -> Numbers:
+    def find(self, hashes: HashArray) -> Int64Array:
         """Return the place of each hash, -1 for one that isn't there."""
         places = np.full(len(hashes), -1, np.int64)
         ordered = np.argsort(hashes[:, 0], kind="stable")  # near ones are looked for together
@@ -118,19 +116,21 @@ class RowIndex:
             begin += rows
         return places
 
-    def uids_of(self, places: Numbers) -> Numbers:
+    def uids_of(self, places: Int64Array) -> Int64Array:
         """Return the uid of each place, -1 for place -1."""
         found = np.full(len(places), -1, np.int64)
         for part, mine, at in self._within(places):
             found[mine] = part["uids"][at]
         return found
 
-    def part(self, number: int) -> tuple[Hashes, Numbers, Keys]:
+    def part(self, number: int) -> tuple[HashArray, Int64Array, KeyArray]:
         """Return hashes, uids and all bands of a part."""
         arrays = self._parts[number]
         return np.array(arrays["hashes"]), np.array(arrays["uids"]), self.bands[number].read()
 
-    def _within(self, places: Numbers) -> Iterator[tuple[dict[str, Any], Numbers, Numbers]]:
+    def _within(
+        self, places: Int64Array
+    ) -> Iterator[tuple[dict[str, Any], Int64Array, Int64Array]]:
         """Yield each part's arrays, which of the places are in it, and where."""
         begin = 0
         for part, rows in zip(self._parts, self.facts.parts, strict=True):
@@ -159,7 +159,7 @@ def open_index(store: Store, version_id: str) -> RowIndex | None:
         return None
 
 
-def add_part(draft: Path, number: int, hashes: Hashes, uids: Numbers) -> None:
+def add_part(draft: Path, number: int, hashes: HashArray, uids: Int64Array) -> None:
     """Write what an index has of a part's rows, but for their bands."""
     order = np.argsort(hashes[:, 0], kind="stable").astype(np.int32)
     arrays = {"hashes": hashes, "keys": hashes[order, 0], "order": order, "uids": uids}
@@ -178,7 +178,7 @@ def publish(
     draft: Path,
     version_id: str,
     facts: IndexFacts,
-    groups: Groups,
+    groups: Int32Array,
     gone: Gone,
     *,
     keep: Sequence[str],

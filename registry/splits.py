@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from registry.hash_index import Hashes
+    from registry.arrays import BoolArray, HashArray, Int32Array, Int64Array, Uint8Array
 
-    Groups = NDArray[np.int32]
-    Codes = NDArray[np.uint8]
-    Numbers = NDArray[np.int64]
 
 CODED = ("train", "dev", "test", HELD)
 """Splits by code, the weaker first: of a row in several files, and of a cluster."""
@@ -54,10 +51,10 @@ class Candidates:
         clusters: the number of its committed cluster; of no account where there is none.
     """
 
-    hashes: Hashes
-    given: Codes
-    committed: Codes
-    clusters: Numbers
+    hashes: HashArray
+    given: Uint8Array
+    committed: Uint8Array
+    clusters: Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,8 @@ class Leak:
 class Assignment:
     """Code of the split and number of the cluster of each row, and the rows held for a leak."""
 
-    splits: Codes
-    clusters: Numbers
+    splits: Uint8Array
+    clusters: Int64Array
     leaks: tuple[Leak, ...]
 
 
@@ -98,7 +95,9 @@ def cluster_number(row_hash: str) -> int:
     return int(row_hash[:_CLUSTER_DIGITS], 16)
 
 
-def assign(rows: Candidates, groups: Groups | Numbers, targets: Sequence[Target]) -> Assignment:
+def assign(
+    rows: Candidates, groups: Int32Array | Int64Array, targets: Sequence[Target]
+) -> Assignment:
     """Place every row.
 
     Args:
@@ -129,7 +128,7 @@ def assign(rows: Candidates, groups: Groups | Numbers, targets: Sequence[Target]
     return Assignment(splits, clusters, leaks)
 
 
-def _homes(rows: Candidates, group: Numbers, count: int) -> Codes:
+def _homes(rows: Candidates, group: Int64Array, count: int) -> Uint8Array:
     """Return for each group the splits it is at home in, a bit each.
 
     Where rows of it were committed (and not held), theirs; else the strongest that was given.
@@ -142,7 +141,7 @@ def _homes(rows: Candidates, group: Numbers, count: int) -> Codes:
     return np.where(homes == 0, np.left_shift(1, strongest, dtype=np.uint8), homes)
 
 
-def _clusters(rows: Candidates, group: Numbers, count: int) -> Numbers:
+def _clusters(rows: Candidates, group: Int64Array, count: int) -> Int64Array:
     """Return the number of each group: the smallest committed one, else that of its hashes."""
     known = rows.committed != NOWHERE
     old, new = np.full(count, _FAR), np.full(count, _FAR)
@@ -152,7 +151,7 @@ def _clusters(rows: Candidates, group: Numbers, count: int) -> Numbers:
     return np.where(old < _FAR, old, new)
 
 
-def _still_wanted(targets: Sequence[Target], splits: Codes) -> dict[int, int]:
+def _still_wanted(targets: Sequence[Target], splits: Uint8Array) -> dict[int, int]:
     """Return what is left to carve, test first, after what was committed or given."""
     counts = np.bincount(splits, minlength=len(CODED))
     wanted = {CODED.index(t.split): t.rows - int(counts[CODED.index(t.split)]) for t in targets}
@@ -160,11 +159,11 @@ def _still_wanted(targets: Sequence[Target], splits: Codes) -> dict[int, int]:
 
 
 def _carve(
-    hashes: Hashes,
-    group: Numbers,
-    free: NDArray[np.bool_],
+    hashes: HashArray,
+    group: Int64Array,
+    free: BoolArray,
     wanted: dict[int, int],
-    splits: Codes,
+    splits: Uint8Array,
 ) -> None:
     """Fill each wanted split with whole groups, in the order of their salted smallest hashes.
 
@@ -191,7 +190,7 @@ def _carve(
         order = passed
 
 
-def _smallest(hashes: Hashes, starts: Numbers, sizes: Numbers) -> Hashes:
+def _smallest(hashes: HashArray, starts: Int64Array, sizes: Int64Array) -> HashArray:
     """Return the smallest hash of each group; `starts` and `sizes` say where groups are."""
     if not len(starts) or len(starts) == len(hashes):
         return hashes
@@ -204,7 +203,7 @@ def _smallest(hashes: Hashes, starts: Numbers, sizes: Numbers) -> Hashes:
     return hashes[among[np.flatnonzero(np.diff(groups, prepend=-1))]]
 
 
-def _in_order(numbers: NDArray[np.uint64]) -> Numbers:
+def _in_order(numbers: NDArray[np.uint64]) -> Int64Array:
     """Return the order of rows of numbers [n, m] by the first, then the next and so on."""
     order = np.argsort(numbers[:, 0], kind="stable")
     first = numbers[order, 0]
@@ -213,7 +212,7 @@ def _in_order(numbers: NDArray[np.uint64]) -> Numbers:
     return order
 
 
-def _salted(hashes: Hashes) -> NDArray[np.uint64]:
+def _salted(hashes: HashArray) -> NDArray[np.uint64]:
     """Return the first 64 bits of each hash's own salted hash."""
     found = np.empty(len(hashes), ">u8")
     for begin in range(0, len(hashes), _AT_ONCE):

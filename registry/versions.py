@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from registry.arrays import Int32Array, Uint8Array
     from registry.collect import Collected
     from registry.contents import Known
     from registry.datasets import DatasetSpec
     from registry.kinds import VersionMeta
     from registry.placements import Placements
-    from registry.splits import Assignment, Codes, Groups
+    from registry.splits import Assignment
     from registry.spool import Texts
     from registry.store import Sealed, Store
 
@@ -51,7 +52,9 @@ class Written:
     blocks: tuple[str, ...]  # see `RowsDigest`
 
 
-def place(found: Collected, groups: Groups, spec: DatasetSpec, committed: Placements) -> Assignment:
+def place(
+    found: Collected, groups: Int32Array, spec: DatasetSpec, committed: Placements
+) -> Assignment:
     """Decide split and cluster of every content that was found; `groups` are what is near."""
     splits, numbers = committed.of(found.index.hashes)
     rows = Candidates(found.index.hashes, found.given, splits, numbers)
@@ -195,7 +198,7 @@ def _sources(found: Collected) -> Iterator[tuple[slice, pa.ListArray]]:
         yield rows, pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), made, type=kind)
 
 
-def _named(codes: Codes) -> pa.Array:
+def _named(codes: Uint8Array) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(CODED).take(pa.array(codes))

@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
-    from numpy.typing import NDArray
 
+    from registry.arrays import Int32Array, Int64Array
     from registry.contents import ContentWriter
     from registry.erased import ErasedRows
-    from registry.splits import Numbers
     from registry.spool import Spool
 
 
@@ -30,7 +29,7 @@ class WithholdingCollector(Collector):
         self.withheld = 0
 
     def add(
-        self, table: pa.Table, files: int | NDArray[np.int32], lines: Sequence[int] | Numbers
+        self, table: pa.Table, files: int | Int32Array, lines: Sequence[int] | Int64Array
     ) -> None:
         """Take rows as `Collector.add` does, but for those that were erased."""
         if self._erased:

@@ -15,8 +15,9 @@ from pipeline.training.attention import make_layout
 from pipeline.training.fit import FitResult, fit
 from pipeline.training.metrics import StepMetrics
 from pipeline.training.spec import METHODS, Method, TrainSpec
-from registry.changed import WEIGHTS, read_changed
+from registry.changed import read_changed
 from registry.errors import UserError
+from registry.filenames import CHANGED_WEIGHTS
 from registry.models import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 from tests.integration.test_training import conversations
@@ -144,7 +145,7 @@ def test_full_keeps_what_it_changed_alone(base: LoadedModel, tmp_path: Path) -> 
     changed = read_changed(made)
     assert {"model.embed_tokens.weight", "model.norm.weight"} <= changed.keys()
     assert all(not torch.equal(own[name], tensor) for name, tensor in changed.items())
-    assert (made / WEIGHTS).stat().st_size < 1.01 * sum(
+    assert (made / CHANGED_WEIGHTS).stat().st_size < 1.01 * sum(
         4 * t.numel() for t in changed.values()
     ) + 1e4
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.adapters import CONFIG, WEIGHTS, adapter_path, move_alias, publish, save_tokenizer
+from registry.adapters import adapter_path, move_alias, publish, save_tokenizer
 from registry.catalog import Catalog
 from registry.errors import StoreError, UserError
+from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from registry.identity import TOKENIZER_FILES, BaseIdentity
 from registry.store import Store
 from registry.tensors import canonical_safetensors
@@ -52,13 +53,13 @@ def peft_folder(
         "revision": None,
         **changes,
     }
-    (folder / CONFIG).write_text(json.dumps(dict(list(config.items())[::order])))
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(dict(list(config.items())[::order])))
     rng = np.random.default_rng(0)
     tensors: dict[str, Any] = {
         A: rng.normal(size=(4, 8)).astype(np.float32),
         B: rng.normal(size=(8, 4)).astype(np.float16),
     }
-    save_file(tensors, folder / WEIGHTS, metadata=metadata)
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=metadata)
     (folder / "training_args.bin").write_bytes(pickle.dumps({"token": "hf_secret"}))
     (folder / "README.md").write_text("trained in /home/me")
     return folder
@@ -73,17 +74,17 @@ def test_only_what_is_needed_is_published_and_nothing_of_this_machine(tmp_path) 
     made = put(store, peft_folder(tmp_path / "a"), rows=3)
     names = {path.name for path in made.path.iterdir()} - {"manifest.json"}
     assert names == {
-        CONFIG,
-        WEIGHTS,
+        ADAPTER_CONFIG,
+        ADAPTER_WEIGHTS,
         "tokenizer.json",
         "tokenizer_config.json",
         "chat_template.jinja",
     }
-    for name in names - {WEIGHTS, "tokenizer.json"}:
+    for name in names - {ADAPTER_WEIGHTS, "tokenizer.json"}:
         text = (made.path / name).read_text()
         assert "/home/me" not in text
         assert "hf_" not in text
-    config = json.loads((made.path / CONFIG).read_text())
+    config = json.loads((made.path / ADAPTER_CONFIG).read_text())
     assert config["base_model_name_or_path"] == "nano"
     assert config["target_modules"] == ["k_proj", "q_proj", "v_proj"]
     meta = store.manifest(made)["meta"]
@@ -106,7 +107,7 @@ def test_every_file_that_decides_tokens_travels_with_the_adapter(tmp_path) -> No
 def test_the_scanner_of_this_test_sees_what_it_looks_for(tmp_path) -> None:
     Tokenizer().save_pretrained(str(tmp_path / "t"))
     assert "/home/me" in (tmp_path / "t" / "tokenizer_config.json").read_text()
-    assert "/home/me" in (peft_folder(tmp_path / "a") / CONFIG).read_text()
+    assert "/home/me" in (peft_folder(tmp_path / "a") / ADAPTER_CONFIG).read_text()
 
 
 def test_the_same_weights_have_the_same_id_whoever_wrote_them(tmp_path) -> None:
@@ -121,19 +122,19 @@ def test_the_same_weights_have_the_same_id_whoever_wrote_them(tmp_path) -> None:
 
 def test_weights_are_the_same_after_they_are_made_canonical(tmp_path) -> None:
     folder = peft_folder(tmp_path / "a", metadata={"path": "/home/me"})
-    (tmp_path / "canonical").write_bytes(canonical_safetensors(folder / WEIGHTS))
-    before, after = load_file(folder / WEIGHTS), load_file(tmp_path / "canonical")
+    (tmp_path / "canonical").write_bytes(canonical_safetensors(folder / ADAPTER_WEIGHTS))
+    before, after = load_file(folder / ADAPTER_WEIGHTS), load_file(tmp_path / "canonical")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert tensor.dtype == after[name].dtype
         assert np.array_equal(tensor, after[name])
-    assert b"/home/me" in (folder / WEIGHTS).read_bytes()
+    assert b"/home/me" in (folder / ADAPTER_WEIGHTS).read_bytes()
     assert b"/home/me" not in (tmp_path / "canonical").read_bytes()
 
 
 def test_a_base_of_the_hub_is_named_with_its_commit(tmp_path) -> None:
     made = put(Store(tmp_path / "store"), peft_folder(tmp_path / "a"), HUB)
-    config = json.loads((made.path / CONFIG).read_text())
+    config = json.loads((made.path / ADAPTER_CONFIG).read_text())
     assert config["base_model_name_or_path"] == "Qwen/Qwen3-0.6B"
     assert config["revision"] == "c" * 40
 
@@ -161,11 +162,11 @@ def test_pickled_weights_are_refused_unread(tmp_path) -> None:
             return Path.touch, (tmp_path / "exploded",)
 
     folder = peft_folder(tmp_path / "a")
-    (folder / WEIGHTS).unlink()
+    (folder / ADAPTER_WEIGHTS).unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError, match="pickle"):
         put(Store(tmp_path / "store"), folder)
-    (folder / "adapter_model.bin").rename(folder / WEIGHTS)
+    (folder / "adapter_model.bin").rename(folder / ADAPTER_WEIGHTS)
     with pytest.raises(UserError, match="not a well-formed safetensors"):
         put(Store(tmp_path / "store"), folder)
     assert not (tmp_path / "exploded").exists()
@@ -174,9 +175,9 @@ def test_pickled_weights_are_refused_unread(tmp_path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "header", "empty"])
 def test_damaged_weights_are_refused(tmp_path, damage) -> None:
     folder = peft_folder(tmp_path / "a")
-    data = (folder / WEIGHTS).read_bytes()
+    data = (folder / ADAPTER_WEIGHTS).read_bytes()
     damaged = {"cut": data[:-4], "header": b"\xff" * 8 + data[8:], "empty": b""}[damage]
-    (folder / WEIGHTS).write_bytes(damaged)
+    (folder / ADAPTER_WEIGHTS).write_bytes(damaged)
     with pytest.raises(UserError, match="not a well-formed safetensors"):
         put(Store(tmp_path / "store"), folder)
 
