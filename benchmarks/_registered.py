@@ -11,7 +11,8 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from registry.attach import MARK_NAME, create_catalog
+from registry.attach import create_catalog
+from registry.catalog_open import MARK_NAME
 from registry.hashing import digest
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from evals.engine import PackedLM
-    from evals.plan import Answerer, Question
+    from evals.plan import Answerer
     from evals.results import Sample
+    from evals.tasks import Question
 
 MOST_ITEMS = 100
 """Items that the divergence is measured on, at most: it settles long before a score does."""

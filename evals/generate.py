@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from evals.kv import Slots
-from evals.memory import out_of_memory
+from evals.limits import out_of_memory
 from evals.tree import Batch, Segment, batches, segments
 
 if TYPE_CHECKING:

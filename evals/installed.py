@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from reprlib import repr as shortened
@@ -18,11 +18,8 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.tasks import TaskManager
 
 from evals.capability import Item
-from evals.preflight import check_metrics, check_scoring, remedy, said, score_of
-from evals.results import Sample
-from evals.scoring import Scored, rejects_of
+from evals.preflight import check_metrics, check_scoring, remedy, said
 from evals.task_files import installed_tasks, is_file, read_task, task_digest, task_file
-from evals.tasks import run
 from registry.errors import UserError
 from registry.hashing import digest
 
@@ -30,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lm_eval.api.task import Task
-
-    from evals.backend import Backend
-    from evals.plan import Plan
 
 
 _LEAST_WORDS = 5  # of a document's field that may be what it asks
@@ -53,7 +47,7 @@ def documents(named: str, root: Path) -> list[Document]:
     Raises:
         UserError: as `installed_items`.
     """
-    task = _task(named, root)
+    task = task_of(named, root)
     return [_document(task, position, doc) for position, doc in enumerate(task.eval_docs)]
 
 
@@ -91,12 +85,12 @@ def installed_items(named: str, root: Path, split: str, limit: int | None = None
     Raises:
         UserError: there is no such task, its data isn't on this machine, or it can't score.
     """
-    task = _task(named, root)
+    task = task_of(named, root)
     shown = _shown(task)
     first: dict[str, int] = {}
     items = []
     for position, doc in enumerate(task.eval_docs):
-        fingerprint = _hash(doc)
+        fingerprint = document_hash(doc)
         cluster = first.setdefault(fingerprint, position)
         if ("dev" if int(fingerprint[0], 16) % 2 == 0 else "test") == split:
             target = str(task.doc_to_target(doc))
@@ -111,53 +105,12 @@ def documents_digest(named: str, root: Path) -> str:
     Raises:
         UserError: as `installed_items`.
     """
-    task = _task(named, root)
-    return digest([*(_hash(doc) for doc in task.eval_docs), _shown(task)])
+    task = task_of(named, root)
+    return digest([*(document_hash(doc) for doc in task.eval_docs), _shown(task)])
 
 
-def with_reminders(items: Sequence[Item], named: str, root: Path) -> list[Item] | None:
-    """Return items to be asked with more of the task's examples than it gives by itself.
-
-    None where the task has no examples but the documents that are asked. Which examples there are
-    becomes part of each item, and so of an evaluation's key.
-    """
-    task = _task(named, root)
-    config = task.config
-    split = config.fewshot_split or config.training_split
-    if split is None or split == (config.test_split or config.validation_split):
-        return None
-    shown = {"examples": digest([_hash(doc) for doc in task.fewshot_docs()])}
-    return [replace(item, fields=shown) for item in items]
-
-
-def score_installed(plan: Plan, engine: Backend) -> Scored:
-    """Run the task on the plan's items, through its own prompts and its own scoring.
-
-    The score is the task's acc_norm where it has one, else its first metric, after the first of
-    its filters. An arm with examples adds so many to those that the task gives by itself.
-
-    Raises:
-        UserError: the metric isn't a number from 0 to 1 for each document.
-    """
-    whole = _task(str(getattr(plan.spec, "lm_eval", None)), plan.root)
-    items = [question.item for question in plan.questions]
-
-    def make(positions: Sequence[int]) -> Task:
-        chosen = [items[position].uid for position in positions]
-        return _restricted(whole, chosen, plan.arm.shots)
-
-    chat = bool(engine.chat.tokenizer.chat_template)
-    ran = run(engine, make, len(items), log_samples=True, chat_template=chat)
-    first = ran.logged[0]["filter"] if ran.logged else None
-    logged = {one["doc_id"]: one for one in ran.logged if one["filter"] == first}
-    samples = tuple(
-        _sample(items[position], logged[at], whole, engine)
-        for at, position in enumerate(ran.positions)
-    )
-    return Scored(samples, rejects_of(plan, ran.too_long, engine.max_length))
-
-
-def _task(named: str, root: Path) -> Task:
+def task_of(named: str, root: Path) -> Task:
+    """Return the task that `lm_eval:` names: a file of the workspace, or one of lm-eval's."""
     if is_file(named):
         path = task_file(named, root)
         return _own(path, task_digest(path))
@@ -187,11 +140,11 @@ def _load(path: Path, name: str) -> Task:
             fix=remedy(error),
         ) from error
     (task,) = loaded["tasks"].values()
-    check_scoring(task, lambda positions: _restricted(task, positions))
+    check_scoring(task, lambda positions: restricted_to(task, positions))
     return task
 
 
-def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
+def restricted_to(task: Task, positions: Sequence[int], more: int = 0) -> Task:
     """Return the task with these documents alone, and with so many more examples before each.
 
     lm-eval's `samples=` numbers documents anew and draws examples in the order of asking; here an
@@ -199,7 +152,9 @@ def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
     """
     docs = task.eval_docs
     chosen = [docs[position] for position in positions]
-    docs_of = {_hash(doc): position for doc, position in zip(chosen, positions, strict=True)}
+    docs_of = {
+        document_hash(doc): position for doc, position in zip(chosen, positions, strict=True)
+    }
 
     class Restricted(type(task)):  # type: ignore[misc]
         """The same task over fewer documents."""
@@ -219,12 +174,12 @@ def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
                 raise UserError(
                     f"lm-eval task {task.config.task} can't score the answer "
                     f"{shortened(results)}: {said(error)}",
-                    f"document {docs_of[_hash(doc)]}",
+                    f"document {docs_of[document_hash(doc)]}",
                     fix="mend its process_results, or leave the guard out",
                 ) from error
 
         def fewshot_context(self, doc: Any, *args: Any, **options: Any) -> Any:
-            self.set_fewshot_seed(int(_hash(doc)[:8], 16))
+            self.set_fewshot_seed(int(document_hash(doc)[:8], 16))
             return super().fewshot_context(doc, *args, **options)
 
     restricted = copy.copy(task)
@@ -235,35 +190,14 @@ def _restricted(task: Task, positions: Sequence[int], more: int = 0) -> Task:
     return restricted
 
 
-def _sample(item: Item, logged: Mapping[str, Any], task: Task, engine: Backend) -> Sample:
-    prompt = str(logged["arguments"][0][0])
-    responses = logged["filtered_resps"]
-    likelihoods = None
-    answer = str(responses[0])
-    if task.OUTPUT_TYPE == "multiple_choice":
-        likelihoods = tuple(float(response[0]) for response in responses)
-        best = likelihoods.index(max(likelihoods))
-        answer = str(logged["arguments"][best][1]).strip()
-    return Sample(
-        row_uid=item.uid,
-        row_hash=item.row_hash,
-        cluster=item.cluster,
-        prompt=prompt,
-        expected=item.expected,
-        answer=answer,
-        score=score_of(task.config.task, logged),
-        loglikelihoods=likelihoods,
-        prompt_tokens=len(engine.chat.tokenizer(prompt, add_special_tokens=False)["input_ids"]),
-    )
-
-
 @cache
 def _shown(task: Task) -> dict[str, str]:
     """Return the digest of the documents that examples come from: they decide every prompt."""
     docs = task.fewshot_docs() if task.config.num_fewshot else None
-    return {} if docs is None else {"examples": digest([_hash(doc) for doc in docs])}
+    return {} if docs is None else {"examples": digest([document_hash(doc) for doc in docs])}
 
 
-def _hash(doc: Any) -> str:
+def document_hash(doc: Any) -> str:
+    """Return the SHA-256 of a document, which is its item's hash."""
     text = json.dumps(doc, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from evals.layout import Row, batch_of
-from evals.limits import NotFiniteError
-from evals.memory import out_of_memory
+from evals.limits import NotFiniteError, out_of_memory
 from evals.tree import Segment, batches, segments
 
 if TYPE_CHECKING:

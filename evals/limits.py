@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Part of the key of every kept score: raised whenever the engine's figures may change.
 ENGINE_VERSION = "2"
+# How CUDA's and the CPU's allocators put it where they raise a plain RuntimeError.
+_SIGNS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,8 @@ class NotFiniteError(UserError):
             where,
             fix="check the weights and the adapter, or use dtype bf16 or fp32",
         )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a batch failed for want of memory, so that a smaller one may do."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)

@@ -16,6 +16,7 @@ from evals.limits import ENGINE_VERSION
 from evals.prompts import render_messages
 from evals.scorers import code_files
 from evals.task_files import own_file, task_digest
+from evals.tasks import Question
 from registry.errors import UserError
 from registry.hashing import digest, file_digest
 
@@ -31,14 +32,6 @@ SCORING_VERSION = 1
 """Raised whenever prompts, tasks or scorers could give another score (the engine has its own)."""
 
 _REASONING_TOKENS = 256  # chain of thought needs more than the answer that the spec allows
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """An item with the turns that ask it (none for a plain text), before any chat template."""
-
-    item: Item
-    messages: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evals.stats import Interval, Paired, Scores, mean_interval
 from registry.errors import GapmendError
@@ -12,9 +12,10 @@ from registry.filenames import REJECTS, SAMPLES
 from registry.read_back import read_back
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from evals.plan import Plan
     from registry.kinds import EvalMeta
     from registry.manifest import Manifest
 
@@ -170,4 +171,30 @@ def _rejects_schema() -> Any:
             ("reason", pa.string()),
             ("stage", pa.string()),
         ]
+    )
+
+
+class Scored(NamedTuple):
+    """The samples in the order of the questions, and the questions that were too long."""
+
+    samples: tuple[Sample, ...]
+    rejects: tuple[Reject, ...]
+
+
+def rejects_of(plan: Plan, too_long: Mapping[int, int], context: int) -> tuple[Reject, ...]:
+    """Return the questions at these positions as rejects, with the tokens that they need."""
+    items = {position: plan.questions[position].item for position in sorted(too_long)}
+    return tuple(
+        Reject(
+            row_uid=item.uid,
+            row_hash=item.row_hash,
+            source_file=item.source_file,
+            source_line=item.source_line,
+            base=plan.answerer.base.name,
+            reason=(
+                f"prompt and answer take {too_long[position]} tokens, more than the base's "
+                f"context of {context}"
+            ),
+        )
+        for position, item in items.items()
     )

@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from evals.limits import NotFiniteError
-from evals.results import Reject, Sample
+from evals.results import Sample, Scored, rejects_of
 from evals.scorers import scorer_of
 from evals.tasks import Asking, CapabilityTask, end_of_turn, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from evals.backend import Backend
-    from evals.plan import Plan, Question
-    from evals.tasks import Outcome
+    from evals.plan import Plan
+    from evals.tasks import Outcome, Question
     from registry.chat import Chat
-
-
-class Scored(NamedTuple):
-    """The samples in the order of the questions, and the questions that were too long."""
-
-    samples: tuple[Sample, ...]
-    rejects: tuple[Reject, ...]
 
 
 def score(plan: Plan, engine: Backend) -> Scored:
@@ -39,7 +32,7 @@ def score(plan: Plan, engine: Backend) -> Scored:
     engine.use(plan.answerer.adapter_path, plan.answerer.scale)
     try:
         if plan.spec.answer is None:
-            from evals.installed import score_installed
+            from evals.scored_installed import score_installed
 
             return score_installed(plan, engine)
         return _score(plan, engine)
@@ -70,25 +63,6 @@ def _score(plan: Plan, engine: Backend) -> Scored:
         if ran.task is not None
     )
     return Scored(samples, rejects_of(plan, ran.too_long, engine.max_length))
-
-
-def rejects_of(plan: Plan, too_long: Mapping[int, int], context: int) -> tuple[Reject, ...]:
-    """Return the questions at these positions as rejects, with the tokens that they need."""
-    items = {position: plan.questions[position].item for position in sorted(too_long)}
-    return tuple(
-        Reject(
-            row_uid=item.uid,
-            row_hash=item.row_hash,
-            source_file=item.source_file,
-            source_line=item.source_line,
-            base=plan.answerer.base.name,
-            reason=(
-                f"prompt and answer take {too_long[position]} tokens, more than the base's "
-                f"context of {context}"
-            ),
-        )
-        for position, item in items.items()
-    )
 
 
 def _asking(plan: Plan, chat: Chat) -> Asking:

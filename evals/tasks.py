@@ -11,6 +11,7 @@ and its log-probability is the sum over its tokens, not divided by their number.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
     from evals.capability import Item
-    from evals.plan import Question
     from evals.scorers import Scorer
     from registry.chat import Chat
 
@@ -253,3 +253,11 @@ def _too_long(task: Task, positions: Sequence[int], error: OverlongError) -> dic
 
 def _likelihood(result: Any) -> float:
     return float(result[0] if isinstance(result, tuple | list) else result)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An item with the turns that ask it (none for a plain text), before any chat template."""
+
+    item: Item
+    messages: tuple[dict[str, Any], ...]

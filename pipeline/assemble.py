@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.replay import Source
     from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
-    from registry.rows import Row
+    from registry.row import Row
 
 _MOST_FAILURES = 300
 _FEWEST_CANDIDATES = 2000

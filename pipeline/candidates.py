@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.resolved import Resolved
     from pipeline.workspace import Workspace
-    from registry.rows import Row
+    from registry.row import Row
 
 _TEMPLATE_TOKENS = 256
 """What a chat template may add to a row; a row that only fits without it is encoded to find out."""

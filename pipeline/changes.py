@@ -108,7 +108,7 @@ def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None
     arm = another_arm(one.spec.prompts)
     named = getattr(one.spec, "lm_eval", None)
     if named is not None:
-        from evals.installed import with_reminders
+        from evals.scored_installed import with_reminders
 
         shown = with_reminders(items, named, ws.root)
         return None if shown is None else _Again(arm, shown)

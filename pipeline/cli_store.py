@@ -80,7 +80,7 @@ def lineage(
     """
 
     def work(ws: Kept, _: Ui) -> Answer:
-        from pipeline.report_lineage import answer_for
+        from pipeline.cli_lineage import answer_for
 
         if thing is None and row is None:
             raise UserError("nothing to trace", expected="an id, an alias, a commit, or --row UID")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.kept import weights_named
 from pipeline.stage import environment
-from registry import changed
 from registry.adapters import is_tuned
 from registry.errors import UserError, damaged
 from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG
@@ -164,14 +163,14 @@ def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:
 
 
 def _is_listed(kind: str, name: str) -> bool:
-    from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-    from registry.identity import TOKENIZER_FILES
+    from registry.adapter_folder import TOKENIZER_FILES
+    from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHANGED_CONFIG, CHANGED_WEIGHTS
 
     if name in TOKENIZER_FILES:
         return True
     if kind == "adapter":
         return name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-    if name in (changed.ADAPTER_CONFIG, changed.ADAPTER_WEIGHTS):
+    if name in (CHANGED_CONFIG, CHANGED_WEIGHTS):
         return True
     return name in _MODEL_FILES or _SHARD.fullmatch(name) is not None
 

@@ -181,7 +181,7 @@ def allowed_labels(ws: Workspace, name: str) -> frozenset[str] | None:
 
 def _file_hash(path: Path, label: str, root: Path) -> str:
     """Return the SHA-256 of a file; one that looks as it did is not read again."""
-    from registry.file_hashes import remembered_digest
+    from registry.hashing import remembered_digest
     from registry.readers import columns_of
 
     if not path.is_file():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.seen_rows import BaseAtHand, SeenRow
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.rows import Row
+    from registry.row import Row
     from registry.sources import SourceFile, Sources
 
 SAMPLE = 1000
@@ -120,7 +120,8 @@ class _Sample:
 
 
 def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample:
-    from registry.chunks import row_of, usable
+    from registry.chunks import usable
+    from registry.collect import row_of
     from registry.formats import left_out
     from registry.turns import UnusableError
 

@@ -230,8 +230,9 @@ def _holds_at(ws: Resolved, ui: Ui, state: _State, scale: float, name: str) -> b
 
 def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: float) -> Any:
     """Put the adapter at `scale` into the store, so that it is used at scale 1 ever after."""
+    from registry.adapter_folder import holds_changed
     from registry.adapters import adapter_path, publish, write_scaled
-    from registry.changed import holds_changed, publish_changed, write_scaled_changed
+    from registry.changed import publish_changed, write_scaled_changed
 
     base = state.found.base
     folder = ctx.workdir / "scaled"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.subjects import Subject
     from pipeline.ui import Ui
     from pipeline.workspace import Workspace
-    from registry.rows import Row
+    from registry.row import Row
 
 PASSES = 0.5
 """The least score of a right answer; built-in scorers give 0 or 1."""

@@ -44,8 +44,9 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
         UserError: it was made elsewhere, rows that it was trained on were erased, or its base is
             not in the spec as it was.
     """
+    from registry.adapter_folder import holds_changed
     from registry.adapters import adapter_path, publish
-    from registry.changed import holds_changed, publish_changed
+    from registry.changed import publish_changed
     from registry.erased import why_not_reproducible
 
     run = _run_of(ws, adapter_id)
@@ -127,8 +128,8 @@ def _train(
 
 
 def _apart(then: Path, now: Path) -> dict[str, float]:
-    from registry.adapters import read_adapter_config
-    from registry.changed import changed_apart, holds_changed
+    from registry.adapter_folder import holds_changed, read_adapter_config
+    from registry.changed import changed_apart
     from registry.deltas import differences
 
     if holds_changed(then):

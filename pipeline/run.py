@@ -6,7 +6,7 @@ This is the main path of gapmend, top to bottom.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
@@ -17,7 +17,7 @@ from pipeline.merge import merge
 from pipeline.promote import promote
 from pipeline.resolved import Resolved
 from pipeline.select import select
-from pipeline.stage import WouldRunError
+from pipeline.stage import Done, Step, WouldRunError
 from pipeline.train import dry, train
 from registry.errors import UserError
 
@@ -33,29 +33,6 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
-
-
-@dataclass(frozen=True)
-class Done:
-    """One stage of the loop that has its report, from now or from the cache."""
-
-    stage: str
-    about: str
-    report: Any
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of a plan."""
-
-    stage: str
-    about: str
-    state: str  # `up to date`, `would run` or `after the above`
-    why: str
-
-    def cells(self) -> tuple[str, ...]:
-        """Return the line's cells."""
-        return (self.stage, self.about, self.state, self.why)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pipeline.subjects import Subject
     from pipeline.workspace import Workspace
     from registry.chat import Chat
-    from registry.rows import Message, Row
+    from registry.row import Row
+    from registry.rows import Message
 
 
 @dataclass(frozen=True, slots=True)

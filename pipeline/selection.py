@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pipeline.training.objective import Lesson
     from pipeline.workspace import Workspace
     from registry.kinds import SelectionMeta
-    from registry.rows import Message, Row
+    from registry.row import Row
+    from registry.rows import Message
     from registry.store import ObjectRef, Parent, Store
 
 KIND = "selection"

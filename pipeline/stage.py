@@ -289,3 +289,26 @@ def hardware() -> dict[str, Any]:
     pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {"cpu": platform.machine(), "cores": os.cpu_count(), "ram_bytes": pages * page}
+
+
+@dataclass(frozen=True)
+class Done:
+    """One stage of the loop that has its report, from now or from the cache."""
+
+    stage: str
+    about: str
+    report: Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan."""
+
+    stage: str
+    about: str
+    state: str  # `up to date`, `would run` or `after the above`
+    why: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the line's cells."""
+        return (self.stage, self.about, self.state, self.why)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pipeline.run import Done
+    from pipeline.stage import Done
     from pipeline.workspace import Workspace
 
 _SHOWN: dict[str, Callable[[Any], Sequence[RenderableType]]] = {

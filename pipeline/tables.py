@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipeline.check import CheckReport
-    from pipeline.run import Step
+    from pipeline.stage import Step
     from registry.catalog import QueryResult
     from registry.fsck import FsckReport
 

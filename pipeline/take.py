@@ -197,7 +197,7 @@ def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> st
 
 
 def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
-    from registry.adapters import read_adapter_config
+    from registry.adapter_folder import read_adapter_config
     from registry.filenames import ADAPTER_CONFIG
     from registry.incoming import base_for, check_folder
     from registry.incoming_places import check_fits
@@ -217,7 +217,8 @@ def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
 
 
 def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None) -> StageOutput:
-    from registry.adapters import publish, read_adapter_config
+    from registry.adapter_folder import read_adapter_config
+    from registry.adapters import publish
 
     name = str(base)
     config = read_adapter_config(source.folder)
@@ -271,7 +272,8 @@ def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> S
 
 def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -> StageOutput:
     """A model that holds changed tensors alone is taken in for the very base it was made of."""
-    from registry.changed import check_changed, publish_changed
+    from registry.changed import publish_changed
+    from registry.incoming_changed import check_changed
 
     wanted = record.identity.get("base")
     name = next((one for one in ws.spec.bases if ws.models.identity(one).digest == wanted), None)
@@ -299,7 +301,7 @@ def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -
 
 
 def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
-    from registry.rows_parcel import take_rows
+    from registry.rows_incoming import take_rows
 
     record = _record(source)
     license_ = record.identity.get("license")

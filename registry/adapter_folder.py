@@ -1,12 +1,20 @@
-"""What a folder with an adapter says before it is put on a base."""
+"""The files of a folder with an adapter, a model or a tokenizer, before anything loads them."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UserError
-from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from registry.filenames import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CHANGED_WEIGHTS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+)
+from registry.hashing import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,10 +22,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
+TOKENIZER_FILES = (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
 def adapter_key(adapter: Path) -> str:
     """A name for the adapter's content as far as the file system tells: paths are reused."""
-    from registry.hashing import digest
-
     state = [
         [p.name, p.stat().st_size, p.stat().st_mtime_ns]
         for p in sorted(adapter.glob("adapter_*"))
@@ -75,3 +97,43 @@ def _config_of(adapter: Path) -> dict[str, Any]:
             str(path),
             fix="`gapmend fsck` says whether it is damaged",
         ) from error
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Return the PEFT configuration in a folder.
+
+    Raises:
+        UserError: there is none, or it isn't one.
+    """
+    path = folder / ADAPTER_CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"no {ADAPTER_CONFIG} here", where=str(folder), expected="a PEFT adapter"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"not JSON: {said}", where=str(path)) from None
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise UserError("no peft_type in it", where=str(path), expected="a PEFT configuration")
+    return config
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file with an adapter's weights.
+
+    Raises:
+        UserError: there is none, or it is a pickle.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    if path.is_file():
+        return path
+    pickled = [name for name in _PICKLES if (folder / name).exists()]
+    what = f"{pickled[0]} is a pickle, which can run code when read" if pickled else "no weights"
+    raise UserError(what, where=str(folder), expected=ADAPTER_WEIGHTS, fix="save it as safetensors")
+
+
+def holds_changed(folder: Path) -> bool:
+    """Whether a folder holds changed tensors of a base."""
+    return (folder / CHANGED_WEIGHTS).is_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry import derive
-from registry.attach import open_catalog
+from registry.catalog_open import open_catalog
 from registry.errors import AliasMovedError, StoreError
 from registry.hashing import canonical_json, digest
 from registry.statement import Value, fill

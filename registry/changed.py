@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from registry.store import ObjectRef, Parent, Store
 
 
-def holds_changed(folder: Path) -> bool:
-    """Whether a folder holds changed tensors of a base."""
-    return (folder / CHANGED_WEIGHTS).is_file()
-
-
 def write_changed(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors by parameter name; equal ones give equal bytes. `facts` say how they came."""
     from safetensors.torch import save_file
@@ -108,35 +103,6 @@ def write_scaled_changed(source: Path, model: PreTrainedModel, scale: float, tar
     write_changed(target, scaled, read_changed_config(source))
 
 
-def check_changed(folder: Path, model: PreTrainedModel, where: str) -> str:
-    """Check tensors from outside against the base they are for; returns the method they name.
-
-    Raises:
-        UserError: no place in the base, another shape or dtype, or values that are not finite.
-    """
-    from registry.safetensors_header import read_header
-
-    read_header(folder / CHANGED_WEIGHTS)
-    own = dict(model.named_parameters())
-    for name, tensor in read_changed(folder).items():
-        fits = name in own and own[name].shape == tensor.shape and own[name].dtype == tensor.dtype
-        if not fits:
-            raise UserError(f"{name:.100} has no place in the base", where)
-        if not bool(tensor.isfinite().all()):
-            raise UserError(f"{name:.100} has values that are not finite", where)
-    try:
-        method = read_changed_config(folder)["method"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(
-            "it says no method", f"{where}: {CHANGED_CONFIG}", "freeze or full"
-        ) from None
-    if method not in ("freeze", "full"):
-        raise UserError(
-            f"its method is {method!r:.40}", f"{where}: {CHANGED_CONFIG}", "freeze or full"
-        )
-    return str(method)
-
-
 def changed_apart(a: Path, b: Path) -> dict[str, float]:
     """Return name -> |b - a| / |a| of the tensors in two folders, the furthest apart first."""
     first, second = read_changed(a), read_changed(b)
@@ -167,7 +133,7 @@ def publish_changed(
     parents: Sequence[Parent],
 ) -> ObjectRef:
     """Put the changed tensors in `folder` into the store as a `model`; the caller commits it."""
-    from registry.adapters import save_tokenizer
+    from registry.chat import save_tokenizer
     from registry.hashing import file_digest
     from registry.kinds import ModelMeta
     from registry.tensors import canonical_safetensors

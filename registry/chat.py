@@ -6,19 +6,42 @@ Whoever computes with the weights, this engine or another, reads the same text.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
+from registry.adapter_folder import (
+    TOKENIZER_FILES,
+)
 from registry.errors import UserError
+from registry.filenames import TOKENIZER_CONFIG
 from registry.identity import BaseIdentity, BaseSpec, identify, locate
 from registry.new_tokens import add_tokens
 from registry.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
+
+    from registry.models import BaseIdentity
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
+_PRIVATE_KEYS = (
+    "name_or_path",
+    "tokenizer_file",
+    "vocab_file",
+    "merges_file",
+    "special_tokens_map_file",
+    "token",
+    "use_auth_token",
+    "auth_token",
+    "cache_dir",
+    "auto_map",
+    "local_files_only",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +184,53 @@ def _fold_system(chat: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     if not system or not rest or rest[0]["role"] != "user":
         return None
     return [{**rest[0], "content": "\n\n".join([*system, str(rest[0]["content"])])}, *rest[1:]]
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save tokenizer and chat template into `folder`, allow-listed files only, without paths."""
+    saved = folder / "_tokenizer"
+    tokenizer.save_pretrained(str(saved))
+    for name in TOKENIZER_FILES:
+        if (saved / name).is_file():
+            shutil.move(saved / name, folder / name)
+    shutil.rmtree(saved)
+    path = folder / TOKENIZER_CONFIG
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in config.items() if key not in _PRIVATE_KEYS}
+        refuse_private(kept, path.name)
+        write_json(path, kept)
+
+
+def refuse_private(config: Mapping[str, Any], where: str) -> None:
+    """Raise UserError where a text is an access token or a path of this machine."""
+    for key, text in _strings(config, ""):
+        if _TOKEN.search(text):
+            raise UserError(f"{key} holds an access token", where=where, fix="remove and revoke it")
+        if _is_local_path(text):
+            raise UserError(f"{key} is a path of this machine", where=where, fix="remove it")
+
+
+def _is_local_path(text: str) -> bool:
+    if "\n" in text or not 3 <= len(text) <= 1024:  # noqa: PLR2004 - '/' and '//' are tokens
+        return False
+    if text.startswith(("~/", "file:")) or PureWindowsPath(text).drive:
+        return True
+    return text.startswith("/") and "/" in text[1:]
+
+
+def _strings(value: object, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, child in value.items():
+            yield from _strings(child, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from _strings(child, key)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON as all files of a model are: keys in order, two spaces."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from registry.readers import read_records
-from registry.rows import Content, Message, Row, answer, content_schema, digest, encoded, user_text
+from registry.rows import Content, Message, answer, content_schema, digest, encoded, user_text
 from registry.turns import UnusableError
 
 if TYPE_CHECKING:
@@ -154,29 +154,6 @@ def first_usable(sources: Sources) -> tuple[SourceFile, int, Usable] | None:
             except UnusableError:
                 continue
     return None
-
-
-def row_of(usable: Usable, dataset: str, file: SourceFile, line: int) -> Row:
-    """Return the row that a record would be, but for its place in a version."""
-    content = usable.content
-    return Row(
-        uid=0,
-        row_hash=usable.row_hash,
-        kind=content.kind,
-        messages=content.messages,
-        chosen=content.chosen,
-        rejected=content.rejected,
-        label=content.label,
-        tools=content.tools,
-        split=file.split,
-        cluster=0,
-        dataset=dataset,
-        source_file=file.label,
-        source_line=line,
-        license="",
-        tags=(),
-        meta=usable.meta,
-    )
 
 
 def table_of(rows: Sequence[Usable]) -> pa.Table:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.chunks import Reject, first_usable, read_chunks, row_of
+from registry.chunks import Reject, Usable, first_usable, read_chunks
 from registry.errors import UserError
 from registry.hash_index import HashIndex, as_texts, hashes_of
+from registry.row import Row
 from registry.splits import CODED
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from registry.arrays import BoolArray, Int32Array, Int64Array, Uint8Array
     from registry.contents import ContentWriter
-    from registry.datasets import Sources
-    from registry.rows import Row
+    from registry.datasets import SourceFile, Sources
+    from registry.erased import ErasedRows
     from registry.spool import Spool
 
 _COMMONEST = 3  # reasons named when ingest stops
@@ -233,3 +234,48 @@ def _sample(sources: Sources, labels: Collection[str] | None) -> frozenset[str] 
 
 def _sample_order(row_hash: str) -> bytes:
     return hashlib.sha256(f"sample:{row_hash}".encode()).digest()
+
+
+class WithholdingCollector(Collector):
+    """A collector that passes over erased rows and counts how often it met one."""
+
+    def __init__(self, erased: ErasedRows, writer: ContentWriter, spool: Spool) -> None:
+        """Remember which rows were erased; the rest is as in `Collector`."""
+        super().__init__(writer, spool)
+        self._erased = erased
+        self.withheld = 0
+
+    def add(
+        self, table: pa.Table, files: int | Int32Array, lines: Sequence[int] | Int64Array
+    ) -> None:
+        """Take rows as `Collector.add` does, but for those that were erased."""
+        if self._erased:
+            kept = ~np.array(self._erased.among(table["row_hash"].to_pylist()), bool)
+            if not kept.all():
+                self.withheld += int(np.count_nonzero(~kept))
+                table, lines = table.filter(kept), np.asarray(lines, np.int64)[kept]
+                files = files if isinstance(files, int) else files[kept]
+        super().add(table, files, lines)
+
+
+def row_of(usable: Usable, dataset: str, file: SourceFile, line: int) -> Row:
+    """Return the row that a record would be, but for its place in a version."""
+    content = usable.content
+    return Row(
+        uid=0,
+        row_hash=usable.row_hash,
+        kind=content.kind,
+        messages=content.messages,
+        chosen=content.chosen,
+        rejected=content.rejected,
+        label=content.label,
+        tools=content.tools,
+        split=file.split,
+        cluster=0,
+        dataset=dataset,
+        source_file=file.label,
+        source_line=line,
+        license="",
+        tags=(),
+        meta=usable.meta,
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import dataset_llamafactory, dataset_parquet
 from registry.dataset_files import WHOLE, asking, joined, records, version_files
-from registry.dataset_forms import FORMATS, layout
+from registry.dataset_forms import FORMATS, Group, layout
 from registry.errors import UserError
 from registry.llamafactory import INFO
 from registry.rows import HELD, SPLITS, Content, Message
@@ -57,25 +57,6 @@ _REFS = """
 SELECT row_uid, row_hash, split, cluster, source_file, source_line, license, tags, meta, position
 FROM v_refs WHERE split IN ?
 """
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one kind in one split, and what any of them has."""
-
-    split: str
-    kind: Kind
-    rows: int
-    tools: bool
-    calls: bool
-    results: bool
-    names: bool
-    weights: bool
-
-    @property
-    def with_tools(self) -> bool:
-        """Whether a row has tools, calls one or has its result."""
-        return self.tools or self.calls or self.results
 
 
 @dataclass(frozen=True)

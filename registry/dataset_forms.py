@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.formats import SHAPES, Format, FormatName
+from registry.rows import Content, Message
 from registry.turns import UnusableError, json_text
 
 if TYPE_CHECKING:
@@ -186,3 +187,22 @@ _WRITERS: Mapping[str, Callable[[Content], dict[str, Any]]] = {
     "jsonl": _openai_record,
     "trl": _trl_record,
 }
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one kind in one split, and what any of them has."""
+
+    split: str
+    kind: Kind
+    rows: int
+    tools: bool
+    calls: bool
+    results: bool
+    names: bool
+    weights: bool
+
+    @property
+    def with_tools(self) -> bool:
+        """Whether a row has tools, calls one or has its result."""
+        return self.tools or self.calls or self.results

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from registry.adapters import check_alias_name
+from registry.aliases import check_alias_name
 from registry.errors import UserError
 
 if TYPE_CHECKING:

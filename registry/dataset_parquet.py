@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from registry.dataset_export import Group
+    from registry.dataset_forms import Group
     from registry.dataset_names import Version
     from registry.rows import Kind
 

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from registry.changed import holds_changed
+from registry.adapter_folder import holds_changed
 from registry.filenames import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry.adapters import is_tuned, read_adapter_config, tuned_ref
-from registry.changed import holds_changed, read_changed_config
+from registry.adapter_folder import holds_changed, read_adapter_config
+from registry.adapters import is_tuned, tuned_ref
+from registry.changed import read_changed_config
 from registry.errors import UserError
 
 if TYPE_CHECKING:

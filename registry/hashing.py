@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from typing import TYPE_CHECKING
+
+from registry.filenames import STATE
 
 if TYPE_CHECKING:
     from pathlib import Path
+# Hashing a file smaller than this costs less than keeping its hash.
+REMEMBER_FROM_BYTES = 64 * 2**20
+SETTLED_NS = 2 * 10**9
+_SEEN: dict[str, str] = {}  # in this process
 
 
 def canonical_json(value: object) -> bytes:
@@ -51,3 +59,38 @@ def _refuse_other_keys(value: object) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _refuse_other_keys(inner)
+
+
+def remembered_digest(path: Path, root: Path) -> str:
+    """Return the SHA-256 of a file; that of a large one is kept in the workspace `root`.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    state = path.stat()
+    key = f"{path}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"
+    if key in _SEEN:
+        return _SEEN[key]
+    memory = root / STATE / "cache" / "hashes.json"
+    large = state.st_size >= REMEMBER_FROM_BYTES
+    known = _read(memory) if large else {}
+    if key not in known:
+        known[key] = file_digest(path)
+        if large and state.st_mtime_ns < time.time_ns() - SETTLED_NS:
+            _write(memory, known)
+    _SEEN[key] = known[key]
+    return known[key]
+
+
+def _read(memory: Path) -> dict[str, str]:
+    try:
+        return {str(key): str(said) for key, said in json.loads(memory.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _write(memory: Path, known: dict[str, str]) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    draft = memory.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(known), "utf-8")
+    draft.replace(memory)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from registry.parcel import ParcelFile
 
 RepoType = Literal["model", "dataset"]
 
@@ -288,3 +287,22 @@ def _equal(file: ParcelFile, remote: RemoteFile | None) -> bool:
 
 def _content(file: ParcelFile) -> str | bytes:
     return file.content if isinstance(file.content, bytes) else str(file.content)
+
+
+@dataclass(frozen=True)
+class ParcelFile:
+    """One file of a push.
+
+    Attributes:
+        path: in the repository.
+        content: a file, or its bytes.
+        size: in bytes.
+        sha256: as the Hub shows it for large files.
+        blob: git's SHA-1 of it, as the Hub shows it for small ones.
+    """
+
+    path: str
+    content: Path | bytes
+    size: int
+    sha256: str
+    blob: str

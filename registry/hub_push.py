@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.errors import UserError
-from registry.hub import check_there, is_there
-from registry.parcel import CARD, RECORD, SIGNATURE, Parcel, ParcelFile
+from registry.hub import ParcelFile, check_there, is_there
+from registry.parcel import CARD, RECORD, SIGNATURE, Parcel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,11 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from registry.changed import holds_changed
+from registry.adapter_folder import TOKENIZER_FILES, holds_changed
 from registry.errors import UserError
-from registry.file_hashes import remembered_digest
-from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER, TOKENIZER_CONFIG
-from registry.hashing import digest, file_digest
+from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER_CONFIG
+from registry.hashing import digest, file_digest, remembered_digest
 from registry.safetensors_header import read_header
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -38,19 +37,6 @@ FP32_UP_TO_PARAMETERS = 500_000_000
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
-TOKENIZER_FILES = (
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 """The files of a tokenizer and its chat template, under any name that transformers gives them."""
 
 # Everything but the weights that decides tokens and logits. Python files matter only where the

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from registry.adapters import read_adapter_config, weights_file
+from registry.adapter_folder import read_adapter_config, weights_file
 from registry.errors import UserError
 from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from registry.incoming_config import check_config

@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from registry import changed
 from registry.errors import UserError
-from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG
+from registry.filenames import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CHANGED_CONFIG,
+    CHANGED_WEIGHTS,
+    MODEL_CONFIG,
+)
 from registry.hashing import digest, file_digest
 from registry.parcel import ALLOWED, CARD, RECORD, Kind
 
@@ -134,7 +139,7 @@ def _check_files(record: Record, where: str) -> None:
     """The files must be those that the identity names: what is not in an id could be anything."""
     named: Mapping[str, Any] | None = record.identity.get("files")
     if record.kind == "model" and "changed" in record.identity:
-        told = {changed.WEIGHTS: "changed", changed.CONFIG: "config"}
+        told = {CHANGED_WEIGHTS: "changed", CHANGED_CONFIG: "config"}
         if any(record.files.get(name) != record.identity.get(key) for name, key in told.items()):
             raise UserError("its files are not those that its identity names", where)
         return

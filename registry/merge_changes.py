@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from registry.adapter_folder import adapter_key
-from registry.changed import holds_changed, read_changed
+from registry.adapter_folder import adapter_key, holds_changed
+from registry.changed import read_changed
 from registry.errors import GateRefusedError, UserError
 from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.adapters import save_tokenizer
-from registry.changed import holds_changed, read_changed
+from registry.adapter_folder import holds_changed
+from registry.changed import read_changed
+from registry.chat import save_tokenizer
 from registry.errors import UserError
 from registry.filenames import ADAPTER_WEIGHTS, MODEL_CONFIG
 from registry.merge_changes import parameters_of

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from registry.adapter_folder import (
     adapter_key,
     check_adapter,
+    holds_changed,
     saves_modules,
     written_parameters,
 )
-from registry.changed import holds_changed, put_back, put_on
+from registry.changed import put_back, put_on
 from registry.chat import Chat, load_tokenizer
 from registry.errors import UserError
 from registry.identity import (

@@ -9,16 +9,15 @@ import numpy as np
 
 from registry.append import Before, place_appended
 from registry.appended_version import write_appended
-from registry.collect import Collector, check_rejects, collect
+from registry.collect import Collector, WithholdingCollector, check_rejects, collect
 from registry.contents import ContentWriter
 from registry.duplicates import clusters
 from registry.erased import erased_rows
 from registry.errors import UserError
-from registry.placements import committed_placements
 from registry.row_index import Gone, IndexFacts, add_part, publish
+from registry.splits import committed_placements
 from registry.spool import Spool
 from registry.versions import place, write_version
-from registry.withhold import WithholdingCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
     from registry.hash_index import HashIndex
     from registry.kinds import ErasureMeta, RowsMeta
     from registry.manifest import Manifest
-    from registry.placements import Placements
-    from registry.splits import Assignment
+    from registry.splits import Assignment, Placements
     from registry.store import Store
     from registry.versions import Written
 

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from registry.adapter_folder import TOKENIZER_FILES
 from registry.errors import UserError
 from registry.filenames import (
     ADAPTER_CONFIG,
@@ -18,7 +19,7 @@ from registry.filenames import (
     MODEL_CONFIG,
 )
 from registry.hashing import file_digest
-from registry.identity import TOKENIZER_FILES
+from registry.hub import ParcelFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,25 +46,6 @@ ALLOWED: Mapping[Kind, tuple[str, ...]] = {
     ),
     "dataset_version": ("data/*.parquet",),
 }
-
-
-@dataclass(frozen=True)
-class ParcelFile:
-    """One file of a push.
-
-    Attributes:
-        path: in the repository.
-        content: a file, or its bytes.
-        size: in bytes.
-        sha256: as the Hub shows it for large files.
-        blob: git's SHA-1 of it, as the Hub shows it for small ones.
-    """
-
-    path: str
-    content: Path | bytes
-    size: int
-    sha256: str
-    blob: str
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.dataset_files import WHOLE, asking, joined, version_files
 from registry.errors import StoreError, UserError
-from registry.rows import HELD, SPLITS, row_from
+from registry.row import row_from
+from registry.rows import HELD, SPLITS
 from registry.statement import literal
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-    from registry.rows import Row
+    from registry.row import Row
     from registry.store import Store
 
 AT_ONCE = 20_000

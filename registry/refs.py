@@ -50,7 +50,7 @@ def read_refs(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa
     """
     import pyarrow as pa
 
-    from registry.rows import refs_schema
+    from registry.row import refs_schema
 
     none = refs_schema().empty_table()
     none = none if columns is None else none.select(columns)

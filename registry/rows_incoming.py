@@ -13,31 +13,34 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
+from registry.chunks import Usable, table_of
+from registry.collect import Collector
+from registry.contents import ContentWriter
+from registry.datasets import DatasetSpec
+from registry.erased import erased_rows
 from registry.errors import UserError
-from registry.rows import HELD, SPLITS, Content, Kind, Message, content_hash, content_schema
+from registry.rows import HELD, SPLITS, Content, Kind, Message, content_hash
+from registry.rows_parcel import NUMBERS, parcel_schema
+from registry.splits import CODED, Assignment
+from registry.spool import Spool
+from registry.versions import write_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
 
-PLACES = ("position", "split", "cluster", "meta", "source_file", "source_line")
-_NUMBERS = ("position", "cluster", "source_line")
+    from registry.catalog import Catalog
+    from registry.store import ObjectRef, Store
+
 _BATCH = 1_000
 _ROLES = frozenset({"system", "user", "assistant", "tool", "text"})
 # Text that compresses well takes a fiftieth at best; a small file may be all repetition.
 _MOST_TIMES = 50
 _ALWAYS_BYTES = 512 << 20
 _ROOM_BYTES = 1 << 30  # beside what is read, for the reader
-
-
-def parcel_schema() -> pa.Schema:
-    """Return the columns of `data/<split>.parquet`: a row's content, and its place in a version."""
-    import pyarrow as pa
-
-    content = [field for field in content_schema() if field.name != "row_uid"]
-    places = [pa.field(n, pa.int64() if n in _NUMBERS else pa.string()) for n in PLACES]
-    return pa.schema([*content, *places])
 
 
 def read_rows(folder: Path, where: str) -> list[tuple[dict[str, Any], Content]]:
@@ -128,7 +131,7 @@ def _plain(batch: pa.RecordBatch, where: str) -> list[dict[str, Any]]:
 
 def _checked(line: Mapping[str, Any], where: str) -> Content:
     """Return what a line says; it has a place and is what its hash says."""
-    whole = all(isinstance(line[key], int) for key in _NUMBERS)
+    whole = all(isinstance(line[key], int) for key in NUMBERS)
     place = line["split"] in (*SPLITS, HELD) and isinstance(line["source_file"], str)
     if not whole or not place or not isinstance(_json(line["meta"]), dict):
         raise UserError(f"row {line['position']} has no such place", where)
@@ -223,3 +226,56 @@ if __name__ == "__main__":
     except (UserError, MemoryError) as refused:
         sys.stdout.write(str(refused) if isinstance(refused, UserError) else "")
         sys.exit(1)
+
+
+def take_rows(
+    store: Store, catalog: Catalog, folder: Path, *, name: str, license_: str | None, where: str
+) -> tuple[ObjectRef, ...]:
+    """Put the rows of `data/*.parquet` into the store as a version; the caller commits it.
+
+    Args:
+        store: where to.
+        catalog: what is there already.
+        folder: with `data/`.
+        name: what the dataset is called here.
+        license_: of its rows.
+        where: what the files are recorded as, such as owner/name@commit.
+
+    Returns:
+        Every object to commit, the version last.
+
+    Raises:
+        UserError: a row that isn't what it says, or a file that is no such Parquet.
+    """
+    from registry.kinds import ErasureMeta, RowsMeta
+
+    rows = read_rows(folder, where)
+    there = catalog.committed_of(RowsMeta, ErasureMeta)
+    erased = erased_rows(store, there[ErasureMeta.of_kind])
+    if gone := sum(erased.among(str(line["row_hash"]) for line, _ in rows)):
+        raise UserError(f"{gone} of its rows were erased from this store on purpose", where)
+    with (
+        store.draft() as scratch,
+        Spool(scratch / "beside.arrow", ("meta", "text")) as spool,
+        ContentWriter(store, catalog, there["rows"]) as writer,
+    ):
+        collector = Collector(writer, spool)
+        files: dict[tuple[str, str], int] = {}
+        for begin in range(0, len(rows), _BATCH):
+            some = rows[begin : begin + _BATCH]
+            table = table_of([Usable(c, str(line["row_hash"]), line["meta"]) for line, c in some])
+            at = [(str(line["source_file"]), str(line["split"])) for line, _ in some]
+            numbers = np.array([files.setdefault(one, len(files)) for one in at], np.int32)
+            collector.add(table, numbers, [line["source_line"] for line, _ in some])
+        collector.reject((), len(rows))
+        writer.put()
+        found = collector.collected(list(files))
+        assignment = Assignment(
+            np.array([CODED.index(line["split"]) for line, _ in rows], np.uint8),
+            np.array([line["cluster"] for line, _ in rows], np.int64),
+            (),
+        )
+        spec = DatasetSpec(path=where, license=license_)
+        metas = spool.read()["meta"]
+        made = write_version(store, name, spec, found, metas, assignment, writer.known)
+    return made.objects

@@ -1,31 +1,22 @@
-"""A dataset version as Parquet for the Hub, and back: the same rows, the same id."""
+"""A dataset version as Parquet for the Hub."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from registry.chunks import Usable, table_of
-from registry.collect import Collector
-from registry.contents import ContentWriter
-from registry.datasets import DatasetSpec
-from registry.erased import erased_rows
-from registry.errors import UserError
 from registry.read import VersionReader
-from registry.rows import HELD, SPLITS
-from registry.rows_incoming import parcel_schema, read_rows
-from registry.splits import CODED, Assignment
-from registry.spool import Spool
-from registry.versions import write_version
+from registry.rows import HELD, SPLITS, content_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from registry.catalog import Catalog
+    import pyarrow as pa
+
     from registry.store import ObjectRef, Store
 
-_BATCH = 1_000
+PLACES = ("position", "split", "cluster", "meta", "source_file", "source_line")
+NUMBERS = ("position", "cluster", "source_line")
 
 
 def write_rows(store: Store, version: ObjectRef, folder: Path) -> dict[str, Path]:
@@ -48,54 +39,10 @@ def write_rows(store: Store, version: ObjectRef, folder: Path) -> dict[str, Path
     return written
 
 
-def take_rows(
-    store: Store, catalog: Catalog, folder: Path, *, name: str, license_: str | None, where: str
-) -> tuple[ObjectRef, ...]:
-    """Put the rows of `data/*.parquet` into the store as a version; the caller commits it.
+def parcel_schema() -> pa.Schema:
+    """Return the columns of `data/<split>.parquet`: a row's content, and its place in a version."""
+    import pyarrow as pa
 
-    Args:
-        store: where to.
-        catalog: what is there already.
-        folder: with `data/`.
-        name: what the dataset is called here.
-        license_: of its rows.
-        where: what the files are recorded as, such as owner/name@commit.
-
-    Returns:
-        Every object to commit, the version last.
-
-    Raises:
-        UserError: a row that isn't what it says, or a file that is no such Parquet.
-    """
-    from registry.kinds import ErasureMeta, RowsMeta
-
-    rows = read_rows(folder, where)
-    there = catalog.committed_of(RowsMeta, ErasureMeta)
-    erased = erased_rows(store, there[ErasureMeta.of_kind])
-    if gone := sum(erased.among(str(line["row_hash"]) for line, _ in rows)):
-        raise UserError(f"{gone} of its rows were erased from this store on purpose", where)
-    with (
-        store.draft() as scratch,
-        Spool(scratch / "beside.arrow", ("meta", "text")) as spool,
-        ContentWriter(store, catalog, there["rows"]) as writer,
-    ):
-        collector = Collector(writer, spool)
-        files: dict[tuple[str, str], int] = {}
-        for begin in range(0, len(rows), _BATCH):
-            some = rows[begin : begin + _BATCH]
-            table = table_of([Usable(c, str(line["row_hash"]), line["meta"]) for line, c in some])
-            at = [(str(line["source_file"]), str(line["split"])) for line, _ in some]
-            numbers = np.array([files.setdefault(one, len(files)) for one in at], np.int32)
-            collector.add(table, numbers, [line["source_line"] for line, _ in some])
-        collector.reject((), len(rows))
-        writer.put()
-        found = collector.collected(list(files))
-        assignment = Assignment(
-            np.array([CODED.index(line["split"]) for line, _ in rows], np.uint8),
-            np.array([line["cluster"] for line, _ in rows], np.int64),
-            (),
-        )
-        spec = DatasetSpec(path=where, license=license_)
-        metas = spool.read()["meta"]
-        made = write_version(store, name, spec, found, metas, assignment, writer.known)
-    return made.objects
+    content = [field for field in content_schema() if field.name != "row_uid"]
+    places = [pa.field(n, pa.int64() if n in NUMBERS else pa.string()) for n in PLACES]
+    return pa.schema([*content, *places])

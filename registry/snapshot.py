@@ -10,7 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.attach import connect, snapshot
+from registry.attach import connect
+from registry.catalog_open import snapshot
 from registry.diskfull import one_line_when_full
 from registry.errors import UserError
 from registry.statement import literal

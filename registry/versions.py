@@ -17,7 +17,8 @@ from registry.filenames import REJECTS
 from registry.hash_index import as_texts
 from registry.hashing import digest as hash_of
 from registry.refs import GROUP, refs_name
-from registry.rows import HELD, SPLITS, refs_schema, rejects_schema
+from registry.row import refs_schema, rejects_schema
+from registry.rows import HELD, SPLITS
 from registry.rows_digest import RowsDigest
 from registry.splits import CODED, Candidates, Target, assign, target_rows
 from registry.store import ObjectRef, Parent
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from registry.contents import Known
     from registry.datasets import DatasetSpec
     from registry.kinds import VersionMeta
-    from registry.placements import Placements
-    from registry.splits import Assignment
+    from registry.splits import Assignment, Placements
     from registry.spool import Texts
     from registry.store import Sealed, Store
 

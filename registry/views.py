@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from registry.attach import connect, snapshot
+from registry.attach import connect
+from registry.catalog_open import snapshot
 from registry.errors import UserError, damaged
 from registry.refs import REFS_FILE
 from registry.statement import fill, literal

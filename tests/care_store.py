@@ -17,13 +17,8 @@ import pyarrow.parquet as pq
 
 from registry.bitmaps import write_bitmaps
 from registry.catalog import Catalog
-from registry.rows import (
-    Content,
-    Message,
-    content_hash,
-    content_schema,
-    refs_schema,
-)
+from registry.row import refs_schema
+from registry.rows import Content, Message, content_hash, content_schema
 from registry.splits import cluster_number
 from registry.store import ObjectRef, Parent, Store
 from tests.made_versions import content_record

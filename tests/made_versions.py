@@ -17,14 +17,8 @@ import pyarrow.parquet as pq
 
 from registry.catalog import Catalog
 from registry.refs import refs_name
-from registry.rows import (
-    Content,
-    Message,
-    content_hash,
-    content_schema,
-    refs_schema,
-    rejects_schema,
-)
+from registry.row import refs_schema, rejects_schema
+from registry.rows import Content, Message, content_hash, content_schema
 from registry.store import ObjectRef, Parent, Store
 
 _ROW_GROUP = 3  # so that a few rows are several

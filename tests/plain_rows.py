@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from registry.refs import read_refs, refs_paths
-from registry.rows import Row, row_from
+from registry.row import Row, row_from
 from registry.store import Store
 
 

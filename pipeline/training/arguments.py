@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from transformers import TrainingArguments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     import torch
 
-    from pipeline.training.trainer import Run
+    from pipeline.training.metrics import StepMetrics
+    from pipeline.training.objective import Objective, Ways
+    from pipeline.training.packing import Batch
+    from pipeline.training.spec import TrainSpec
+    from pipeline.training.watch import Validation
+
 
 MAX_NORM = 1.0
 _WARMUP = 0.05
@@ -46,3 +56,37 @@ def share_of_rate(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training run is made of, beside the model.
+
+    Attributes:
+        spec: how to train.
+        objective: what is learnt, with its encoded rows.
+        plan: their batches.
+        ways: how rows go through the model.
+        root: where checkpoints are kept.
+        fingerprint: of everything that decides the outcome.
+        on_step: is told of each step.
+        log: is told what a person should know.
+        validation: how the run is watched, if it is.
+        history: the steps before the one that it begins with.
+    """
+
+    spec: TrainSpec
+    objective: Objective
+    plan: Sequence[Batch]
+    ways: Ways
+    root: Path
+    fingerprint: str
+    on_step: Callable[[StepMetrics], None]
+    log: Callable[[str], None]
+    validation: Validation | None = None
+    history: Sequence[StepMetrics] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps the plan makes."""
+        return math.ceil(len(self.plan) / self.spec.accumulation)

@@ -209,7 +209,7 @@ def _train(
     from registry.quiet import quiet_libraries
 
     with quiet_libraries():
-        from pipeline.training import checkpoint, compute, lora, memory, methods, trainer
+        from pipeline.training import arguments, checkpoint, compute, lora, memory, methods, trainer
         from pipeline.training.look import checked
 
     loaded, spec, workdir = call.loaded, call.spec, call.workdir
@@ -237,7 +237,7 @@ def _train(
             if on_step is not None:
                 on_step(step)
 
-        run = trainer.Run(
+        run = arguments.Run(
             spec=spec,
             objective=call.objective,
             plan=laid,

@@ -6,8 +6,6 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.training.trackers import TrackerName
-
 # The base is identified by its content, the rows by theirs; the rest is about the run alone.
 _NOT_DECIDING = frozenset(
     ("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects", "trackers")
@@ -28,6 +26,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 # (Schulman et al., "LoRA Without Regret", 2025).
 _WHOLE_RATE = 0.1
 _LORA_RATE = 2e-4
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class ValidationSpec(BaseModel):

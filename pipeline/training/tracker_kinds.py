@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from pipeline.training.trackers import Shown, TrackerName
+    from pipeline.training.spec import TrackerName
+    from pipeline.training.trackers import Shown
 
     _Config = dict[str, Shown]
 

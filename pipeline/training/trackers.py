@@ -12,7 +12,7 @@ import re
 import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pipeline.training.tracker_kinds import AccelerateTracker
 from registry.errors import UserError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+    from pipeline.training.spec import TrackerName
+
 Shown = str | int | float | bool
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # a folder, an id, a value in a filter

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training import processes
-from pipeline.training.arguments import MAX_NORM, arguments, share_of_rate
+from pipeline.training.arguments import MAX_NORM, Run, arguments, share_of_rate
 from pipeline.training.batches import PlannedBatches, is_out_of_memory
 from pipeline.training.lora import trainable
 from pipeline.training.methods import rate_groups
@@ -29,52 +29,15 @@ from pipeline.training.whole import decoder_layers
 from registry.errors import StoreError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from pipeline.training.metrics import StepMetrics
-    from pipeline.training.objective import Objective, Ways
-    from pipeline.training.packing import Batch
-    from pipeline.training.spec import TrainSpec
 
 _NAMED_ROWS = 8
 
 
 class DivergedError(UserError):
     """The loss is no longer a number: the step before it is the last good one."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one training run is made of, beside the model.
-
-    Attributes:
-        spec: how to train.
-        objective: what is learnt, with its encoded rows.
-        plan: their batches.
-        ways: how rows go through the model.
-        root: where checkpoints are kept.
-        fingerprint: of everything that decides the outcome.
-        on_step: is told of each step.
-        log: is told what a person should know.
-        validation: how the run is watched, if it is.
-        history: the steps before the one that it begins with.
-    """
-
-    spec: TrainSpec
-    objective: Objective
-    plan: Sequence[Batch]
-    ways: Ways
-    root: Path
-    fingerprint: str
-    on_step: Callable[[StepMetrics], None]
-    log: Callable[[str], None]
-    validation: Validation | None = None
-    history: Sequence[StepMetrics] = ()
-
-    @property
-    def steps(self) -> int:
-        """How many optimizer steps the plan makes."""
-        return math.ceil(len(self.plan) / self.spec.accumulation)
 
 
 @dataclass(frozen=True)

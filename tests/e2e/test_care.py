@@ -18,7 +18,7 @@ import pytest
 
 from registry.catalog import Catalog
 from registry.fsck import fsck
-from registry.rows import Row
+from registry.row import Row
 from registry.store import Store
 from tests.care_store import CANARY, ERASED_UID, eval_meta, make
 from tests.decode import find

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.attach import open_catalog
 from registry.catalog import Catalog
+from registry.catalog_open import open_catalog
 from registry.erase import erase, erasing
-from registry.fsck import fsck
-from registry.index_check import tables_of
+from registry.fsck import fsck, tables_of
 from registry.rebuild import rebuild
 from registry.store import Store
 from tests.care_store import make

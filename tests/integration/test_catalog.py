@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import registry.catalog
-from registry import attach
-from registry.attach import open_catalog
+from registry import attach, catalog_open
 from registry.catalog import Catalog
+from registry.catalog_open import open_catalog
 from registry.errors import StoreError, UserError
 from registry.index import AdapterPage, adapters, alias_history
 from registry.lineage import lineage
@@ -110,13 +110,13 @@ def test_what_is_known_to_be_committed_is_read_from_the_store(
     store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    attached = attach._attached
+    attached = catalog_open._attached
 
     def counted(*given: Any, **named: Any) -> Any:
         opened.append(given)
         return attached(*given, **named)
 
-    monkeypatch.setattr(attach, "_attached", counted)
+    monkeypatch.setattr(catalog_open, "_attached", counted)
     ref = store.put("run", None, identity={"stage": "train", "key": "k"}, meta=RUN | {"seed": 1})
     assert catalog.find_run("train", "other") is None  # nothing of it is in the store
     assert not opened
@@ -370,8 +370,8 @@ def test_commits_stay_in_the_log_until_it_is_long(
 ) -> None:
     log = store.root / "catalog.duckdb.wal"
     catalog.commit([made(store, 1)])
-    assert log.stat().st_size < attach._LOG_BYTES
-    monkeypatch.setattr(attach, "_LOG_BYTES", log.stat().st_size)
+    assert log.stat().st_size < catalog_open._LOG_BYTES
+    monkeypatch.setattr(catalog_open, "_LOG_BYTES", log.stat().st_size)
     catalog.commit([made(store, 2)])
     assert not log.exists()
     assert len(catalog.committed("made")) == 2
@@ -436,7 +436,8 @@ def test_every_migration_is_applied_to_the_oldest_catalog(
     as_the_first_version_did(store, [first])
     newer = [*attach.migrations(), (9_000, "CREATE TABLE catalog.added (x INTEGER)")]
     with monkeypatch.context() as future:
-        future.setattr(attach, "migrations", lambda: newer)
+        for module in (attach, catalog_open):
+            future.setattr(module, "migrations", lambda: newer)
         assert [found.id for found in catalog.committed("made")] == [first.id]
         with open_catalog(store.root, wait_s=1, write=False) as connection:
             assert connection.execute("FROM catalog.added").fetchall() == []

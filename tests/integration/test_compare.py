@@ -22,8 +22,9 @@ from pipeline.select import select
 from pipeline.stage import StageContext
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
+from registry.adapter_folder import holds_changed
 from registry.adapters import adapter_path
-from registry.changed import holds_changed, read_changed
+from registry.changed import read_changed
 from registry.errors import GateRefusedError, UserError
 from registry.identity import BaseSpec, identify
 from registry.kinds import RunMeta

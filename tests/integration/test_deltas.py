@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.adapters import read_adapter_config
+from registry.adapter_folder import read_adapter_config
 from registry.deltas import differences
 from tests import tiny_models
 

@@ -11,8 +11,9 @@ import torch
 from evals.capability import Item
 from evals.divergence import ANSWER_TOKENS, divergence
 from evals.engine import PackedLM
-from evals.plan import Answerer, Question
+from evals.plan import Answerer
 from evals.results import Sample
+from evals.tasks import Question
 from registry.models import BaseSpec, load_model
 from tests import tiny_models
 

@@ -31,7 +31,7 @@ from pipeline.selection import read_selection, training_rows
 from pipeline.train import train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry.attach import open_catalog
+from registry.catalog_open import open_catalog
 from registry.describe import describe
 from registry.errors import UserError
 from registry.fsck import fsck

@@ -20,7 +20,8 @@ from registry.provenance import row_lineage
 from registry.reach import reach
 from registry.rebuild import rebuild
 from registry.rows import content_hash
-from registry.rows_parcel import take_rows, write_rows
+from registry.rows_incoming import take_rows
+from registry.rows_parcel import write_rows
 from registry.store import Store, read_manifest
 from tests.care_store import CANARY, ERASED_UID, ROWS, content, make
 from tests.decode import find

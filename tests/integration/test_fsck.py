@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.attach import open_catalog
 from registry.catalog import Catalog
+from registry.catalog_open import open_catalog
 from registry.errors import StoreError
 from registry.fsck import fsck
 from registry.rebuild import rebuild

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.gc import gc, running
 from pipeline.kept import Kept
-from registry.attach import connect, open_catalog
+from registry.attach import connect
+from registry.catalog_open import open_catalog
 from registry.erase import erasing
 from registry.errors import UserError
 from registry.fsck import fsck

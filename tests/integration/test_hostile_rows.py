@@ -23,7 +23,8 @@ from registry.errors import UserError
 from registry.fsck import fsck
 from registry.hashing import digest, file_digest
 from registry.rows import Content, Message, content_hash
-from registry.rows_incoming import parcel_schema, read_rows
+from registry.rows_incoming import read_rows
+from registry.rows_parcel import parcel_schema
 from tests.loopback_hub import serving
 
 if TYPE_CHECKING:

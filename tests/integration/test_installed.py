@@ -257,7 +257,7 @@ def test_a_score_that_only_an_answer_shows_is_still_refused(bench) -> None:
 
 def test_a_task_can_be_asked_with_more_examples_of_its_own(bench) -> None:
     """As lost items are asked again: from a split that isn't asked, and part of the key."""
-    from evals.installed import with_reminders
+    from evals.scored_installed import with_reminders
 
     named = "tasks/mine/choice.yaml"
     own = {"lm_eval": named, "allow_code": True}

@@ -32,7 +32,7 @@ from pipeline.subjects import subject
 from pipeline.train import TrainReport, train
 from pipeline.ui import Ui
 from pipeline.workspace import Workspace
-from registry import attach, datasets
+from registry import catalog_open, datasets
 from registry.errors import GateRefusedError, UserError
 from registry.kinds import AdapterMeta
 from tests import tiny_models
@@ -121,7 +121,7 @@ def counted() -> Iterator[Counter[str]]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attach, "_attached", counting("opened", attach._attached))
+        patch.setattr(catalog_open, "_attached", counting("opened", catalog_open._attached))
         patch.setattr(datasets, "source_files", counting("resolved", datasets.source_files))
         yield asked
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from registry import views
-from registry.attach import snapshot
 from registry.catalog import Catalog
+from registry.catalog_open import snapshot
 from registry.errors import UserError
 from registry.store import Store
 

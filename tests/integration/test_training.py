@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training import checkpoint, compute, lora
+from pipeline.training import arguments, checkpoint, compute, lora
 from pipeline.training.attention import NotPackableError, make_layout, packed_attention
 from pipeline.training.encode import IGNORED, EncodedRow, TrainingRow
 from pipeline.training.fit import FitResult, fit
@@ -300,7 +300,7 @@ def test_accumulation_weighs_by_tokens(base: Callable[[str], LoadedModel], tmp_p
         learnt = objective.Answers(rows, loaded.device)
         ways = objective.Ways(packed=True, share=False)
         where = tmp_path / name
-        run = trainer.Run(spec, learnt, plan, ways, where, name, seen.append, seen.append)
+        run = arguments.Run(spec, learnt, plan, ways, where, name, seen.append, seen.append)
         with (
             compute.seeded(1),
             compute.packed(loaded.model),

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.adapters import adapter_path, move_alias, publish, save_tokenizer
+from registry.adapter_folder import TOKENIZER_FILES
+from registry.adapters import adapter_path, move_alias, publish
 from registry.catalog import Catalog
+from registry.chat import save_tokenizer
 from registry.errors import StoreError, UserError
 from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from registry.identity import TOKENIZER_FILES, BaseIdentity
+from registry.identity import BaseIdentity
 from registry.store import Store
 from registry.tensors import canonical_safetensors
 

@@ -7,28 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from registry import file_hashes
+from registry import hashing
 from registry.hashing import file_digest
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list[str]:
     """Names of the files that are read, in what look like processes of their own."""
-    monkeypatch.setattr(file_hashes, "REMEMBER_FROM_BYTES", 3)
-    monkeypatch.setattr(file_hashes, "_SEEN", {})
+    monkeypatch.setattr(hashing, "REMEMBER_FROM_BYTES", 3)
+    monkeypatch.setattr(hashing, "_SEEN", {})
     seen: list[str] = []
 
     def digest(path: Path) -> str:
         seen.append(path.name)
         return file_digest(path)
 
-    monkeypatch.setattr(file_hashes, "file_digest", digest)
+    monkeypatch.setattr(hashing, "file_digest", digest)
     return seen
 
 
 def again(path: Path, root: Path) -> str:
-    file_hashes._SEEN.clear()
-    return file_hashes.remembered_digest(path, root)
+    hashing._SEEN.clear()
+    return hashing.remembered_digest(path, root)
 
 
 def test_an_old_file_is_read_once_and_a_changed_one_again(tmp_path, reads) -> None:

@@ -88,8 +88,8 @@ def test_code_decides_where_it_may_run(base: Path, tmp_path: Path) -> None:
 
 
 def test_hashes_of_large_files_are_kept(base: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("registry.file_hashes.REMEMBER_FROM_BYTES", 0)
-    monkeypatch.setattr("registry.file_hashes.SETTLED_NS", -1)
+    monkeypatch.setattr("registry.hashing.REMEMBER_FROM_BYTES", 0)
+    monkeypatch.setattr("registry.hashing.SETTLED_NS", -1)
     before = named(tmp_path)
     kept = json.loads((tmp_path / ".gapmend" / "cache" / "hashes.json").read_text())
     assert len(kept) == 1

@@ -15,7 +15,8 @@ from evals.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows,
 from evals.prompts import arms_of, choose_shots, fill, render_messages
 from evals.similar import similar_shots
 from registry.errors import UserError
-from registry.rows import Message, Row
+from registry.row import Row
+from registry.rows import Message
 
 _PROMPTS = PromptsSpec(
     zero_shot="Q: {input}", few_shot=(3,), examples=("random",), cot="Think. {input}"

@@ -30,7 +30,8 @@ from registry.errors import StoreError, UserError
 from registry.phrases import Phrases
 from registry.read import RowText, VersionReader
 from registry.redact import Gone, redact
-from registry.rows import HELD, SPLITS, Content, Message, Row, user_text
+from registry.row import Row
+from registry.rows import HELD, SPLITS, Content, Message, user_text
 from registry.store import Store
 from tests.any_rows import contents
 from tests.made_versions import Made, Versions, rows_of, sft

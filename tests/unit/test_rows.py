@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.rows import Content, Message, content_hash, content_schema, row_from
+from registry.row import row_from
+from registry.rows import Content, Message, content_hash, content_schema
 from tests.made_versions import content_record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
