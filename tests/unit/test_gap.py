@@ -130,6 +130,14 @@ def test_closed_by_the_rule_of_met() -> None:
     assert unsettled.items_to_settle is not None
 
 
+def test_a_half_is_the_parity_of_the_first_byte_of_its_hash() -> None:
+    """By `printf half:0 | sha256sum`: the first two digits, even for A."""
+    by_hand = {0: 0xFF, 1: 0x3D, 2: 0xBA, 3: 0x71, 4: 0x52, 5: 0xE0, 123_456_789_012_345: 0xA9}
+    for cluster, first in by_hand.items():
+        assert half_of(cluster) == ("B" if first % 2 else "A")
+    assert {half_of(cluster) for cluster in by_hand} == {"A", "B"}
+
+
 def test_halves_are_fixed_by_the_cluster_and_about_equal() -> None:
     halves = [half_of(cluster) for cluster in range(2000)]
     assert halves == [half_of(cluster) for cluster in range(2000)]
