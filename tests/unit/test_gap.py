@@ -139,6 +139,7 @@ def test_closed_by_the_rule_of_met() -> None:
     unsettled = judge_closed(scores(79, 100), goal=0.8, margin=0.02)
     assert unsettled.verdict == "inconclusive"
     assert unsettled.items_to_settle is not None
+    assert "] neither reaches 0.78 nor misses 0.8; about " in unsettled.reason
 
 
 def test_a_half_is_the_parity_of_the_first_byte_of_its_hash() -> None:
@@ -172,12 +173,15 @@ def test_a_bound_at_the_limit_itself() -> None:
     assert at("c", scores(100, 1000), on_b.high, arms=(half,)).verdict == "inconclusive"
     assert at("c", scores(100, 1000), on_b.high + 1e-9, arms=(half,)).verdict == "tune"
     assert at("c", scores(100, 1000), on_b.low, 0.0, arms=(half,)).verdict == "prompt"
+    open_ = at("c", some, high, arms=(arm("few_shot_5", 60, 62, n=100),))  # the base isn't below
+    assert open_.items_to_settle == items_to_show_rate(some, high, 0.95)
 
 
 def test_nothing_measured_shows_nothing() -> None:
     finding = at("c", scores(0, 0), 0.02)  # a floor of 0, which an empty interval would reach
     assert (finding.verdict, finding.items_to_settle) == ("inconclusive", None)
     assert finding.reason.endswith("no number of items would settle it")
+    assert at("c", scores(1, 1), 0.02).verdict == "met"  # one item reaches it
     closed = judge_closed(scores(0, 0), goal=0.02, margin=0.02)
     assert (closed.verdict, closed.items_to_settle) == ("inconclusive", None)
     halves = (ArmScore("a", scores(9, 9), scores(0, 0), 1), ArmScore("b", scores(0, 0), GOOD, 1))
