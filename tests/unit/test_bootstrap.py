@@ -166,7 +166,7 @@ def test_the_unseen_cluster_is_as_large_as_that_of_a_random_item(bound) -> None:
 
 
 def test_weights_that_are_drawn_in_parts_are_the_same(monkeypatch) -> None:
-    values = np.random.default_rng(6).random(40)
+    values = np.random.default_rng(6).random(40).tolist()
     whole = resample(values, range(40), 0.0, 1.0)
     monkeypatch.setattr(bootstrap, "_CELLS", 40 * 300)  # 300 resamples at a time, and 199
     parts = resample(values, range(40), 0.0, 1.0)

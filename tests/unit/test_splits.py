@@ -166,7 +166,10 @@ def test_hashes_that_begin_alike_are_told_apart(seed: int) -> None:
     groups = [random.randrange(12) for _ in names]
     everywhere = np.full(30, NOWHERE, np.uint8)
     rows = Candidates(
-        hashes_of(pa.array(names, pa.string())), np.zeros(30, np.uint8), everywhere, np.zeros(30)
+        hashes_of(pa.array(names, pa.string())),
+        np.zeros(30, np.uint8),
+        everywhere,
+        np.zeros(30, np.int64),
     )
     placed = assign(rows, np.array(groups), TARGETS)
     assert [CODED[code] for code in placed.splits] == carved(names, groups)
