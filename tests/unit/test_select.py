@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -213,6 +214,10 @@ def test_replayed_rows_stand_in_the_middle_of_their_share() -> None:
         *("g0", "r0", "g1", "g2", "r1", "g3"),
     ]
     assert interleave([{"a": 1}], [{"b": 2}]) == [{"a": 1}, {"b": 2}]
+    rows = {(kind, i): Fraction(2 * i + 1, 2 * n) for kind, n in (("g", 41), ("r", 44))
+            for i in range(n)}  # fmt: skip
+    mixed = interleave([("g", i) for i in range(41)], [("r", i) for i in range(44)])
+    assert mixed == sorted(rows, key=rows.__getitem__)
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
