@@ -38,7 +38,7 @@ unit *args:
 
 # Tests with the built-in base or tiny models, on real files.
 integration *args:
-    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 tests/integration "$@"
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/integration "$@"
 
 # Tests as a user: the command line in its own process.
 e2e *args:
@@ -54,6 +54,10 @@ e2e-hub *args:
 # The long tests, among them 100 kills.
 soak *args:
     HF_HUB_OFFLINE=1 pytest -m soak --timeout=3600 tests "$@"
+
+# Mutation testing of the pure modules: at least 85% of the changes have to fail a test (FILE …).
+mutate *args:
+    HF_HUB_OFFLINE=1 python tests/mutate.py "$@"
 
 # Style, format, types, layers, shell scripts.
 lint:

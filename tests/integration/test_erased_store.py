@@ -128,6 +128,29 @@ def test_what_saw_the_row_is_told_before_and_after(made) -> None:
     assert {"adapter", "merge", "push"} <= {one.kind for one in traced.made}
 
 
+def test_how_many_rows_each_object_lost_is_on_record(made) -> None:
+    """Rows 3, 7 and 9: the first version ends at 7, the evals ask 1 to 6, 7, 3 and 8 are chosen."""
+    store, catalog = made
+    by_size = {one["id"]: one["meta"]["rows"] for one in catalog.committed("dataset_version")}
+    with erasing(store.root):
+        done = erase(store, catalog, [ERASED_UID, 7, 9], reason="", advance=lambda _: None)
+    lost = catalog.manifest(done.id)["meta"]["redacted"]
+    kinds = {one: catalog.manifest(one)["kind"] for one in lost}
+    assert {by_size[one]: rows for one, rows in lost.items() if one in by_size} == {8: 2, ROWS: 3}
+    assert sorted((kinds[one], rows) for one, rows in lost.items() if one not in by_size) == [
+        *(("eval", 1), ("eval", 1), ("rows", 3), ("selection", 2)),
+    ]
+    assert catalog.sql("SELECT rows FROM unreproducible").rows == [(2,)]
+    [selection] = [one for one, kind in kinds.items() if kind == "selection"]
+    why = why_not_reproducible(catalog, selection)
+    assert str(why).startswith("2 rows that it was trained on were erased on 20")
+    again = erase_one(store, catalog, 8)
+    assert {kinds[one]: n for one, n in catalog.manifest(again.id)["meta"]["redacted"].items()} == {
+        "rows": 1, "dataset_version": 1, "selection": 1,
+    }  # fmt: skip
+    assert str(why_not_reproducible(catalog, selection)).startswith("3 rows")
+
+
 def test_the_row_is_known_when_it_comes_again(made, original) -> None:
     store, catalog = made
     assert len(erased_rows(store, catalog.committed(KIND))) == 0

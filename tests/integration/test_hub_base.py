@@ -68,7 +68,7 @@ def call(hub: Hub, folder: Path, model: str, *arguments: str) -> subprocess.Comp
 
 def test_a_base_of_the_hub_goes_through_the_same_code(hub: Hub, tmp_path: Path) -> None:
     checked = call(hub, tmp_path, "me/small", "check")
-    assert checked.returncode == 0, (checked.stderr, hub.asked)
+    assert checked.returncode == 0, (checked.stderr, hub.requests)
     base = json.loads(checked.stdout)["bases"][0]["identity"]
     assert base["source"] == f"me/small@{hub.head('me/small')}"
     assert base["parameters"] == 2_607_168

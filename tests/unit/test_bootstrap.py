@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sp
 
-from evals import stats
-from evals.bootstrap import RESAMPLES, resample
+from evals import bootstrap, stats
+from evals.bootstrap import RESAMPLES, Resampled, resample
 from evals.stats import Paired, Scores
 
 UNIT = st.floats(0, 1)
@@ -131,3 +131,56 @@ def test_a_single_cluster_is_one_item() -> None:
     one = stats.mean_interval(Scores((0.5,) * 30, (7,) * 30))
     assert one.low == pytest.approx(0.5 * 0.025, abs=0.01)
     assert one.high == pytest.approx(1 - 0.5 * 0.025, abs=0.01)
+
+
+def test_the_bounds_are_counted_from_the_ends() -> None:
+    """Of 1,999 means: 49 lie below the bound at 2.5%, as 50 of 2,000 gaps between them do."""
+    assert RESAMPLES == 1_999
+    ranked = np.arange(1_999.0)
+    means = Resampled(ranked, ranked + 5_000)
+    assert (means.low(0.025), means.low(0.05), means.low(1e-9)) == (49, 99, 0)
+    assert (means.high(0.025), means.high(0.05), means.high(1e-9)) == (6_949, 6_899, 6_998)
+    assert means.p_at_most(49) == 50.5 / 2_000
+    assert means.p_at_most(48.5) == 49.5 / 2_000
+    assert means.p_at_least(6_949) == 50.5 / 2_000
+    assert means.p_at_least(6_949.5) == 49.5 / 2_000
+    assert means.p_at_most(-1) == means.p_at_least(9_999) == 0.5 / 2_000
+
+
+@pytest.mark.parametrize("bound", [0.3, 0.5, 0.7, 0.9])
+def test_the_unseen_cluster_is_as_large_as_that_of_a_random_item(bound) -> None:
+    """Perfect items in clusters of 1 and 3: an unseen one of (1 + 9) / 4 items is against them.
+
+    The mean is at most b where the seen weight is at most b / (1 - b) of the unseen one, which is
+    exponential: with the chance that a product of moment-generating functions gives.
+    """
+    resampled = resample([1.0] * 4, [0, 1, 1, 1], 0.0, 1.0)
+    per_item = (1 - bound) / bound / 2.5
+    chance = 1 / (1 + per_item) / (1 + 3 * per_item)
+    noise = 4 * (chance * (1 - chance) / RESAMPLES) ** 0.5
+    assert resampled.p_at_most(bound) == pytest.approx(chance, abs=noise)
+    assert set(resampled.highs) == {1.0}
+    worst = resample([0.0] * 4, [0, 1, 1, 1], 0.0, 1.0)
+    assert worst.p_at_least(1 - bound) == pytest.approx(chance, abs=noise)
+    assert set(worst.lows) == {0.0}
+
+
+def test_weights_that_are_drawn_in_parts_are_the_same(monkeypatch) -> None:
+    values = np.random.default_rng(6).random(40).tolist()
+    whole = resample(values, range(40), 0.0, 1.0)
+    monkeypatch.setattr(bootstrap, "_CELLS", 40 * 300)  # 300 resamples at a time, and 199
+    parts = resample(values, range(40), 0.0, 1.0)
+    assert parts.lows == pytest.approx(whole.lows, abs=1e-12)
+    assert parts.highs == pytest.approx(whole.highs, abs=1e-12)
+    monkeypatch.setattr(bootstrap, "_CELLS", 1)
+    assert resample(values, range(40), 0.0, 1.0).lows == pytest.approx(whole.lows, abs=1e-12)
+
+
+def test_the_order_of_items_and_the_names_of_clusters_say_nothing() -> None:
+    values, clusters = [0.2, 0.9, 0.4, 0.4, 1.0], [7, 3, 7, 5, 3]
+    one = resample(values, clusters, 0.0, 1.0)
+    other = resample(values[::-1], [number * 2 for number in clusters[::-1]], 0.0, 1.0)
+    assert one.lows == pytest.approx(other.lows)
+    assert list(one.lows) == sorted(one.lows)
+    assert list(one.highs) == sorted(one.highs)
+    assert all(one.highs > one.lows)

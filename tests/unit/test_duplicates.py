@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from registry import duplicates
 from registry.bands import sketched
-from registry.duplicates import THRESHOLD, clusters, jaccard, near_pairs, shingles
+from registry.duplicates import (
+    THRESHOLD,
+    clusters,
+    jaccard,
+    join,
+    near_pairs,
+    shingles,
+    sketch,
+)
 
 _WORDS = [
     "the",
@@ -94,6 +102,33 @@ def test_many_of_one_text_are_one_cluster() -> None:
     found = clusters(made).tolist()
     assert set(found[::2]) == {0}
     assert len(set(found)) == 2001
+
+
+def words(count: int) -> str:
+    """As many words as that, no two alike: all but two of them begin a shingle."""
+    return " ".join(f"w{number}" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("longer", "shorter", "near"),
+    [
+        (7, 6, True),  # 4 of 5 shingles are in both: 0.8
+        (16, 13, False),  # 11 of 14: 0.786
+        (26, 21, False),  # 19 of 24: 0.792
+        (102, 82, True),  # 80 of 100
+        (102, 81, False),  # 79 of 100
+    ],
+)
+def test_four_shingles_of_five_are_near_and_less_is_not(
+    longer: int, shorter: int, near: bool
+) -> None:
+    one, other = words(longer), words(shorter)
+    share = (shorter - 2) / (longer - 2)
+    assert jaccard(shingles(one), shingles(other)) == share
+    assert join(2, [[0, 1]], [one, other]).tolist() == ([0, 0] if near else [0, 1])
+    # The bands propose the pair, so that it is the similarity that decides.
+    assert list(duplicates._proposed(sketch([one]), sketch([other]))) == [(0, [0])]
+    assert [pair.similarity for pair in near_pairs([one], [other])] == [share] * near
 
 
 @given(st.lists(st.text(max_size=30), max_size=12))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.forgetting import PairedScores, judge_guards
-from evals.stats import Paired
+from evals.forgetting import PairedScores, change_of, judge_guards
+from evals.sample_size import items_to_show_kept, items_to_show_loss
+from evals.stats import Paired, paired_difference
 
 
 def guard(
@@ -82,6 +84,7 @@ def test_items_of_one_cluster_are_one_loss() -> None:
         judge_guards([PairedScores("g", uids, pairs, 0.02)])[0] for pairs in (alone, together)
     )
     assert first.verdict == "forgotten"
+    assert not first.accepted  # unless the spec says so
     assert second.verdict == "inconclusive"
 
 
@@ -105,3 +108,57 @@ def test_every_verdict_keeps_its_rule(lost, gained, n, max_drop) -> None:
         assert finding.p_bh <= 0.05
     if finding.verdict == "inconclusive":
         assert finding.p_bh > 0.05 or finding.lost <= finding.gained
+
+
+def test_what_is_lost_at_worst_has_to_be_less_than_what_may_be_lost() -> None:
+    """Nothing lost of 50 leaves 1 - 0.05^(1/50) open: exactly that much allowed isn't enough."""
+    open_ = 1 - 0.05 ** (1 / 50)
+    at = -judge_guards([guard(0, 0, n=50)])[0].difference.low
+    assert at == pytest.approx(open_)
+    assert verdict(0, 0, n=50, max_drop=at) == "inconclusive"
+    assert verdict(0, 0, n=50, max_drop=at + 1e-9) == "kept"
+
+
+def test_a_guard_without_items_says_nothing() -> None:
+    empty = PairedScores("g", (), Paired((), (), ()), 0.02, accept=True)
+    finding = judge_guards([empty])[0]
+    assert (finding.verdict, finding.n, finding.before, finding.after) == ("inconclusive", 0, 0, 0)
+    assert finding.items_to_settle is None
+    assert finding.accepted
+    assert "no number of items would settle it" in finding.reason
+
+
+def test_the_fewer_of_two_numbers_of_items_settle_it() -> None:
+    for one in (guard(8, 3, n=150), guard(5, 1, n=100)):
+        finding = judge_guards([one])[0]
+        ways = items_to_show_kept(one.pairs, 0.03), items_to_show_loss(one.pairs)
+        assert finding.verdict == "inconclusive"
+        assert finding.items_to_settle == min(way for way in ways if way is not None)
+    assert judge_guards([guard(80, 10)])[0].items_to_settle is None
+
+
+def test_the_reason_has_the_figures() -> None:
+    kept, lost, unsure = judge_guards([guard(10, 10), guard(80, 10), guard(0, 0, n=50)])
+    assert kept.reason.startswith("10 lost, 10 gained of 1000: at worst -0.0")
+    assert kept.reason.endswith(" where -0.030 is allowed")
+    assert (kept.before, kept.after) == (0.99, 0.99)
+    assert lost.reason.startswith("80 lost, 10 gained of 1000: -0.070, corrected p = ")
+    assert "at worst -0.058 where -0.030 is allowed, and no loss is shown" in unsure.reason
+
+
+def test_uids_have_to_match() -> None:
+    with pytest.raises(ValueError, match="guard g: 1 uids for 2 scores"):
+        PairedScores("g", (1,), Paired((1.0, 1.0), (1.0, 0.0), (1, 2)), 0.02)
+
+
+def test_a_change_is_counted_and_normalised_by_chance() -> None:
+    """Three of four right, then two: a quarter of the score, a third of what is above chance."""
+    pairs = Paired((1.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 1.0), (0, 1, 2, 3))
+    change = change_of(pairs, 0.25)
+    assert (change.n, change.before, change.after) == (4, 0.75, 0.5)
+    assert (change.lost, change.gained, change.chance) == (2, 1, 0.25)
+    assert change.normalised_drop == pytest.approx(1 / 3)
+    assert change.difference == paired_difference(pairs)
+    assert (change.kl, change.reprompt) == (None, None)
+    nothing = change_of(Paired((), (), ()), 0.0)
+    assert (nothing.n, nothing.before, nothing.after, nothing.normalised_drop) == (0, 0, 0, 0)

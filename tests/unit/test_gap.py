@@ -6,13 +6,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.gap import ArmScore, MeasuredCapability, half_of, judge_closed, judge_gaps
-from evals.stats import Scores
+from evals.gap import (
+    ArmScore,
+    GapFinding,
+    MeasuredCapability,
+    half_of,
+    judge_closed,
+    judge_gaps,
+)
+from evals.sample_size import items_to_show_rate
+from evals.stats import Scores, mean_interval, p_below
 
 
 def scores(right: int, n: int) -> Scores:
     values = (1.0,) * right + (0.0,) * (n - right)
     return Scores(values, tuple(range(n)))
+
+
+GOOD = scores(450, 500)
 
 
 def arm(name: str, a: int, b: int, n: int = 500, tokens: float = 100) -> ArmScore:
@@ -128,9 +139,101 @@ def test_closed_by_the_rule_of_met() -> None:
     unsettled = judge_closed(scores(79, 100), goal=0.8, margin=0.02)
     assert unsettled.verdict == "inconclusive"
     assert unsettled.items_to_settle is not None
+    assert "] neither reaches 0.78 nor misses 0.8; about " in unsettled.reason
+
+
+def test_a_half_is_the_parity_of_the_first_byte_of_its_hash() -> None:
+    """By `printf half:0 | sha256sum`: the first two digits, even for A."""
+    by_hand = {0: 0xFF, 1: 0x3D, 2: 0xBA, 3: 0x71, 4: 0x52, 5: 0xE0, 123_456_789_012_345: 0xA9}
+    for cluster, first in by_hand.items():
+        assert half_of(cluster) == ("B" if first % 2 else "A")
+    assert {half_of(cluster) for cluster in by_hand} == {"A", "B"}
 
 
 def test_halves_are_fixed_by_the_cluster_and_about_equal() -> None:
     halves = [half_of(cluster) for cluster in range(2000)]
     assert halves == [half_of(cluster) for cluster in range(2000)]
     assert 900 < halves.count("A") < 1100
+
+
+def at(capability: str, base: Scores, goal: float, margin: float = 0.02, **more) -> GapFinding:
+    return judge(MeasuredCapability(capability, goal, margin, base, 20, **more))[0]
+
+
+def test_a_bound_at_the_limit_itself() -> None:
+    """The lower bound may be the floor; the upper one has to be below the goal."""
+    some = scores(60, 100)
+    low, high = mean_interval(some).low, mean_interval(some).high
+    assert at("c", some, low, 0.0).verdict == "met"
+    assert judge_closed(some, goal=low, margin=0.0).verdict == "closed"
+    assert judge_closed(some, goal=high, margin=0.02).verdict == "inconclusive"
+    assert judge_closed(some, goal=high + 1e-9, margin=0.02).verdict == "open"
+    half = arm("few_shot_5", 60, 60, n=100)
+    on_b = mean_interval(half.half_b)
+    assert at("c", scores(100, 1000), on_b.high, arms=(half,)).verdict == "inconclusive"
+    assert at("c", scores(100, 1000), on_b.high + 1e-9, arms=(half,)).verdict == "tune"
+    assert at("c", scores(100, 1000), on_b.low, 0.0, arms=(half,)).verdict == "prompt"
+    open_ = at("c", some, high, arms=(arm("few_shot_5", 60, 62, n=100),))  # the base isn't below
+    assert open_.items_to_settle == items_to_show_rate(some, high, 0.95)
+
+
+def test_nothing_measured_shows_nothing() -> None:
+    finding = at("c", scores(0, 0), 0.02)  # a floor of 0, which an empty interval would reach
+    assert (finding.verdict, finding.items_to_settle) == ("inconclusive", None)
+    assert finding.reason.endswith("no number of items would settle it")
+    assert at("c", scores(1, 1), 0.02).verdict == "met"  # one item reaches it
+    closed = judge_closed(scores(0, 0), goal=0.02, margin=0.02)
+    assert (closed.verdict, closed.items_to_settle) == ("inconclusive", None)
+    halves = (ArmScore("a", scores(9, 9), scores(0, 0), 1), ArmScore("b", scores(0, 0), GOOD, 1))
+    assert at("c", scores(600, 1000), 0.8, arms=halves).best_prompt is None
+    third = (*halves, arm("c", 300, 300))
+    assert at("c", scores(600, 1000), 0.8, arms=third).best_prompt == "c"
+
+
+def test_equal_prompts_of_one_price_are_chosen_by_name() -> None:
+    one, two = arm("b", 440, 430), arm("a", 440, 430)
+    assert judge(measured(600, one, two))[0].best_prompt == "a"
+
+
+def test_the_advice_is_that_of_the_question_that_is_open() -> None:
+    base = scores(390, 500)  # .78, at the floor of .78: only "below .8" can be shown
+    finding = at("c", base, 0.8)
+    assert finding.items_to_settle == items_to_show_rate(base, 0.8, 0.95)
+    three = judge(*[MeasuredCapability("c", 0.8, 0.02, base, 20)] * 3)[0]
+    assert three.items_to_settle == items_to_show_rate(base, 0.8, 1 - 0.05 / 3)
+    assert three.items_to_settle > finding.items_to_settle
+    above = scores(205, 250)
+    assert at("c", above, 0.8).items_to_settle == items_to_show_rate(above, 0.78)
+    between = scores(395, 500)
+    met, missed = items_to_show_rate(between, 0.78), items_to_show_rate(between, 0.8, 0.95)
+    assert met is not None
+    assert missed is not None
+    assert at("c", between, 0.8).items_to_settle == min(met, missed)
+    assert judge_closed(between, goal=0.8, margin=0.02).items_to_settle == min(met, missed)
+    assert judge_closed(scores(99, 100), goal=0.8, margin=0.02).items_to_settle is None
+    # The base is surely below; whether the prompt is enough is open, and it has half of dev.
+    prompt = arm("few_shot_5", 84, 85, n=100)
+    half = items_to_show_rate(prompt.half_b, 0.78)
+    assert half is not None
+    assert at("c", scores(100, 400), 0.8, arms=(prompt,)).items_to_settle == 2 * half
+    # Neither is settled: the base is what is asked about.
+    assert at("c", base, 0.8, arms=(prompt,)).items_to_settle == finding.items_to_settle
+
+
+def test_a_finding_has_the_figures_it_rests_on() -> None:
+    prompt = arm("few_shot_5", 440, 430, tokens=310)
+    finding = at("c", scores(600, 1000), 0.8, arms=(prompt,), unfit=("cot", "few_shot_20"))
+    assert finding.base == mean_interval(scores(600, 1000))
+    assert finding.best_prompt_interval == mean_interval(prompt.half_b)
+    assert finding.p_value == finding.p_holm == pytest.approx(p_below(scores(600, 1000), 0.8))
+    assert (finding.prompt_tokens, finding.base_prompt_tokens) == (310, 20)
+    assert finding.reason.startswith("few_shot_5 scores 0.860 [0.8")
+    assert "(too long for the base's context: cot, few_shot_20)" in finding.reason
+    assert finding.reason.endswith("at least 0.78, for 310 tokens a call")
+    plain = at("c", scores(600, 1000), 0.8)
+    assert (plain.best_prompt, plain.best_prompt_interval) == (None, None)
+    assert plain.prompt_tokens == 20
+    assert plain.reason.endswith("is below the goal 0.8; no other prompt was tried")
+    met = at("c", scores(900, 1000), 0.8)
+    assert met.reason.endswith("] is at least 0.78")
+    assert judge_closed(scores(900, 1000), goal=0.8, margin=0.02).reason == met.reason

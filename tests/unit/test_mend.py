@@ -59,8 +59,34 @@ def test_what_is_added_is_cut_evenly_where_the_limit_is_reached() -> None:
     current = Budget({"mood": 200}, {"facts": 90, "sums": 0})
     lost = {"facts": Need("forgotten", 0.6), "sums": Need("forgotten", 0.6)}
     following = next_budget(current, {"mood": Need("closed")}, lost, rows=100)
-    assert following.total == MOST_ROWS * 100
+    assert following.total == 300  # three times the budget
     assert dict(following.replay) == {"facts": 99, "sums": 1}
+
+
+def test_gaps_and_losses_share_what_is_left_by_what_they_ask_for() -> None:
+    """50, 90 and 10 rows are asked for and 10 are left: 3.33, 6 and 0.67."""
+    current = Budget({"mood": 200}, {"facts": 90, "sums": 0})
+    lost = {"facts": Need("forgotten", 0.6), "sums": Need("forgotten", 0.6)}
+    following = next_budget(current, {"mood": Need("open")}, lost, rows=100)
+    assert dict(following.gap) == {"mood": 203}
+    assert dict(following.replay) == {"facts": 96, "sums": 1}
+    # One row less is asked for than is left: nothing is cut.
+    room = next_budget(current, {"mood": Need("open")}, {"facts": Need("forgotten")}, rows=144)
+    assert (dict(room.gap), dict(room.replay)) == ({"mood": 250}, {"facts": 180, "sums": 0})
+    # There are more than three times as many already: nothing is added, nothing taken away.
+    large = Budget({"mood": 400}, {"facts": 0})
+    assert next_budget(large, {"mood": Need("open")}, {"facts": Need("forgotten")}, rows=100) == (
+        large
+    )
+
+
+def test_a_part_of_a_row_is_a_row() -> None:
+    current = Budget({"mood": 10, "intent": 4000, "gone": 8}, {"facts": 0, "sums": 1, "names": 7})
+    lost = {"facts": Need("forgotten"), "sums": Need("inconclusive"), "names": Need("forgotten")}
+    asked = {"mood": Need("inconclusive"), "intent": Need("open")}
+    following = next_budget(current, asked, lost, rows=55_555)
+    assert dict(following.gap) == {"mood": 13, "intent": 5000, "gone": 8}  # 2.5, 1,000, not asked
+    assert dict(following.replay) == {"facts": 5556, "sums": 2779, "names": 5563}
 
 
 def test_an_open_gap_grows_and_gives_nothing() -> None:
@@ -94,5 +120,5 @@ def test_the_largest_scale_that_fits_is_taken_and_no_smaller_one_is_tried(scales
 
 
 def test_full_scale_comes_first() -> None:
-    assert SCALES[0] == 1.0
+    assert SCALES == (1.0, 0.85, 0.7, 0.5)
     assert first_scale(SCALES, lambda scale: scale < 0.9) == 0.85

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.duplicates import near_pairs
-from registry.overlap import WORDING, HeldOut, Item, Said, grams
+from registry.overlap import HeldOut, Item, Said, grams
 
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 QUESTION = "which of my two cards was charged twice in the shop by the river on monday"
@@ -60,11 +60,11 @@ def test_twelve_words_are_too_few_and_a_changed_word_breaks_the_run() -> None:
 
 def test_a_wording_that_many_items_share_forbids_nothing() -> None:
     wording = "what is the sum of the two numbers that i give you here now"
-    rows = [item(f"{wording} {number}") for number in range(WORDING + 1)]
-    assert HeldOut(rows).refuses(said(wording + " please")) is None
-    assert HeldOut(rows[:WORDING]).refuses(said(wording + " please")) == "13-gram"
-    again = [item(f"{wording} 0", held_in=f"set {number}") for number in range(WORDING + 5)]
-    assert len(HeldOut(again).find([said(wording + " please")])) == WORDING + 5  # one text, copied
+    rows = [item(f"{wording} {number}") for number in range(11)]
+    assert HeldOut(rows).refuses(said(wording + " please")) is None  # eleven share it: too many
+    assert HeldOut(rows[:10]).refuses(said(wording + " please")) == "13-gram"
+    again = [item(f"{wording} 0", held_in=f"set {number}") for number in range(15)]
+    assert len(HeldOut(again).find([said(wording + " please")])) == 15  # one text, copied
 
 
 def test_each_form_of_a_question_counts() -> None:

@@ -52,3 +52,21 @@ def test_an_accepted_loss_passes_and_is_on_the_record() -> None:
 
 def test_an_adapter_that_was_tuned_for_nothing_is_refused() -> None:
     assert refusals(gates({}, {"facts": Kept("kept")}))
+
+
+def test_each_gate_says_what_was_found_and_accepts_a_loss_alone() -> None:
+    closing = {"mood": Closed("closed"), "intent": Closed("open")}
+    keeping = {
+        "facts": Kept("kept", accepted=True),
+        "sums": Kept("forgotten"),
+        "names": Kept("inconclusive", accepted=True),
+    }
+    assert [(one.name, one.passed, one.reason) for one in gates(closing, keeping, "dev")] == [
+        ("closed:mood", True, "mood: the gap is closed on dev"),
+        ("closed:intent", False, "intent: the gap is open on dev"),
+        ("kept:facts", True, "facts is kept on dev"),
+        ("kept:sums", False, "sums is forgotten on dev"),
+        ("kept:names", True, "names is inconclusive on dev, which the spec accepts"),
+    ]
+    (alone,) = gates({}, {})
+    assert (alone.name, alone.passed) == ("tuned", False)

@@ -32,6 +32,23 @@ def test_a_dictionary_does_not_keep_the_text(tmp_path: Path) -> None:
     assert not find(tmp_path / "out", CANARY)
 
 
+def test_an_object_counts_the_most_lines_of_any_of_its_files(tmp_path: Path) -> None:
+    """Of rows 2, 4 and 6 the files hold one, three (in two row groups) and none."""
+    (tmp_path / "out").mkdir()
+    for name, uids in (("a", [1, 2]), ("b", [2, 3, 4, 5, 6]), ("c", [7])):
+        table = pa.table({"row_uid": pa.array(uids, pa.int64())})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
+    files = {f"{name}.parquet": {"sha256": "0", "bytes": 1} for name in "abc"}
+    manifest = {"kind": "rows", "identity": {}, "meta": {"rows": 5}, "files": files}
+    gone = Gone(frozenset({2, 4, 6}), frozenset(), {}, Phrases(()))
+    done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
+    assert done is not None
+    assert done.rows == 3
+    assert done.manifest["meta"] == {"rows": 2}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.parquet", "b.parquet"]
+    assert done.manifest["files"]["c.parquet"] == files["c.parquet"]
+
+
 def test_phrases() -> None:
     phrases = Phrases(["Zyzzyvarius lives here", "short", " "])
     assert phrases.inside('so: "Zyzzyvarius lives here."')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -49,6 +50,41 @@ def test_rows_grow_with_the_root_of_the_gap() -> None:
     }
 
 
+def test_shares_are_exact_where_rows_are_many() -> None:
+    assert budget({"wide": 0.4, "narrow": 0.1}, 30_000) == {"wide": 20_000, "narrow": 10_000}
+    assert budget({"wide": 0.9, "tiny": 1e-6, "met": 0.0}, 10_000) == {
+        "wide": 9000,
+        "tiny": 1000,
+        "met": 0,
+    }
+    assert budget({"met": 0.0}, 50) == {"met": 0}
+
+
+def test_who_falls_below_the_floor_after_others_were_raised_to_it_is_raised_too() -> None:
+    """Roots 10, 1.2 and 0.1: 88.5, 10.6 and 0.9%; then 80.4, 9.6 and 10%; then 80, 10 and 10%."""
+    gaps = {"a": 10.0**2, "b": 1.2**2, "c": 0.1**2}
+    assert budget(gaps, 1000) == {"a": 800, "b": 100, "c": 100}
+    assert budget({f"{n:02}": (n + 1) / 20 for n in range(20)}, 2000) == {
+        f"{n:02}": 100 for n in range(20)
+    }
+    assert budget({"a": 0.9, "b": 0.0001}, 1000, floor=0.25) == {"a": 750, "b": 250}
+
+
+def test_the_largest_remainders_are_rounded_up_and_of_equal_ones_the_first_names() -> None:
+    assert whole_numbers({"x": 5, "y": 3, "z": 1}, 10) == {"x": 6, "y": 3, "z": 1}
+    assert whole_numbers({"c": 1, "b": 1, "a": 1}, 2) == {"a": 1, "b": 1, "c": 0}
+    assert whole_numbers({"a": 0.0, "b": 0.0}, 3) == {"a": 0, "b": 0}
+    assert whole_numbers({}, 3) == {}
+
+
+def test_a_label_gets_three_quarters_of_its_equal_share() -> None:
+    there = {"a": 5000, "b": 5000, "c": 50, "none": 0}
+    assert label_quota(there, 4000) == {"a": 1000, "b": 1000, "c": 50, "none": 0}
+    assert label_quota(dict.fromkeys("edcba", 9), 3) == {"a": 1, "b": 1, "c": 1, "d": 0, "e": 0}
+    assert label_quota({"a": 1, "b": 0}, 1) == {"a": 1, "b": 0}
+    assert label_quota({"a": 9}, 0) == {"a": 0}
+
+
 @given(st.dictionaries(NAMES, st.floats(0, 100), min_size=1), st.integers(0, 1000))
 def test_whole_numbers_add_up_and_stay_within_one_of_the_share(shares, total) -> None:
     rounded = whole_numbers(shares, total)
@@ -77,6 +113,10 @@ def test_replay_is_spread_evenly_over_what_can_be_replayed() -> None:
     assert dict(made.gap) == {"intent": 800}
     assert first_budget({"intent": 0.3}, {"facts": 5}, 100, 0.0).gap == {"intent": 100}
     assert first_budget({"intent": 0.3}, {"facts": 5}, 100, 0.2).gap == {"intent": 95}
+    odd = first_budget({"intent": 0.3}, {"facts": 500, "sums": 1, "one": 300}, 1003, 0.2)
+    assert dict(odd.replay) == {"facts": 67, "sums": 1, "one": 67}  # 67 of 200.6 for each
+    assert (dict(odd.gap), odd.total) == ({"intent": 868}, 1003)
+    assert first_budget({"intent": 0.3}, {"none": 0}, 100, 0.2).gap == {"intent": 100}
 
 
 def test_failures_take_turns_with_their_nearest_row() -> None:
@@ -129,6 +169,57 @@ def test_labels_that_never_fail_still_get_their_floor() -> None:
     assert share >= LABEL_FLOOR / 2 - 0.01
 
 
+def test_a_row_nearer_than_95_of_100_is_a_near_duplicate() -> None:
+    def at(cosine: float) -> list[float]:
+        return [cosine, (1 - cosine**2) ** 0.5, 0.0]
+
+    pool = unit(np.array([at(1), at(0.951), at(0.949), [0, 0, 1]]))
+    failures = pool[:1]
+    picks = choose_nearest(pool, failures, 4, labels=[None] * 4, wanted=[None])
+    assert [pick.position for pick in picks.chosen] == [0, 2, 3]
+    assert picks.near_duplicates == 1
+    # At the limit itself it isn't one.
+    right = np.eye(3, dtype=np.float32)
+    picks = choose_nearest(
+        right, right[:1], 3, labels=[None] * 3, wanted=[None], near_duplicate=0.0
+    )
+    assert [pick.position for pick in picks.chosen] == [0, 1, 2]
+
+
+def test_nothing_is_chosen_of_nothing() -> None:
+    some, none = np.eye(2, dtype=np.float32), np.zeros((0, 2), np.float32)
+    for pool, failures, quota in ((some, some, 0), (none, some, 1), (some, none, 1)):
+        picks = choose_nearest(
+            pool, failures, quota, labels=[None] * len(pool), wanted=[None] * len(failures)
+        )
+        assert (picks.chosen, picks.near_duplicates) == ((), 0)
+    one = choose_nearest(some, some, 1, labels=[None] * 2, wanted=[None] * 2)
+    assert [(pick.position, pick.score) for pick in one.chosen] == [(0, 1.0)]
+
+
+def test_a_label_is_served_by_its_own_failures_first() -> None:
+    """`no` fails at the second axis: its floor goes there, though the other failure comes first."""
+    pool = unit(np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 1, 0.5], [1, 0, 0.5], [0.1, 0.2, 1]]))
+    labels = ["no", "no", "yes", "yes", None]
+    failures = np.eye(3, dtype=np.float32)[:2]
+    picks = choose_nearest(pool, failures, 2, labels=labels, wanted=["yes", "no"])
+    assert [pick.position for pick in picks.chosen] == [1, 3]
+    everything = choose_nearest(pool, failures, 9, labels=labels, wanted=["yes", "no"])
+    assert [pick.position for pick in everything.chosen][:4] == [1, 3, 0, 2]
+    assert len(everything.chosen) == 5
+
+
+def test_replayed_rows_stand_in_the_middle_of_their_share() -> None:
+    assert interleave(["g0", "g1", "g2", "g3"], ["r0", "r1"]) == [
+        *("g0", "r0", "g1", "g2", "r1", "g3"),
+    ]
+    assert interleave([{"a": 1}], [{"b": 2}]) == [{"a": 1}, {"b": 2}]
+    rows = {(kind, i): Fraction(2 * i + 1, 2 * n) for kind, n in (("g", 41), ("r", 44))
+            for i in range(n)}  # fmt: skip
+    mixed = interleave([("g", i) for i in range(41)], [("r", i) for i in range(44)])
+    assert mixed == sorted(rows, key=rows.__getitem__)
+
+
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_interleaving_keeps_both_orders_and_spreads_the_replay(gap, replay) -> None:
     mixed = interleave([("g", i) for i in range(gap)], [("r", i) for i in range(replay)])
@@ -149,3 +240,15 @@ def test_centring_takes_the_shared_direction_away() -> None:
     off = moved @ moved.T - np.eye(200)
     assert abs(off).mean() < 0.3
     assert np.allclose(np.linalg.norm(failures, axis=1), 1, atol=1e-5)
+
+
+def test_centring_is_by_hand_and_leaves_no_hole() -> None:
+    pool = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32)  # the last one is the mean
+    moved, failures = centred(pool, pool[:1])
+    half = 0.5**0.5
+    assert moved == pytest.approx(np.array([[half, -half], [-half, half], [0, 0]]), abs=1e-6)
+    assert failures == pytest.approx(moved[:1])
+    assert moved.dtype == failures.dtype == np.float32
+    none, alone = centred(np.zeros((0, 2), np.float32), np.array([[3.0, 4.0]], np.float32))
+    assert none.shape == (0, 2)
+    assert alone == pytest.approx(np.array([[0.6, 0.8]]))

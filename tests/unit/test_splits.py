@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +127,93 @@ def test_carving_never_takes_more_than_its_target_nor_what_was_given(rows) -> No
         assert placed.splits.count(target.split) <= max(target.rows, given_rows)
 
 
+def carved(names: list[str], groups: list[int]) -> list[str]:
+    """Return the splits of rows that all came as train, by the rule and nothing else.
+
+    Groups in the order of the salted hash of their smallest hash; two rows are test, then three
+    are dev, and a group that has no room is passed over.
+    """
+    members = defaultdict(list)
+    for one, group in zip(names, groups, strict=True):
+        members[group].append(one)
+
+    def place(group: int) -> tuple[str, str]:
+        smallest = min(members[group])
+        return hashlib.sha256(f"split:{smallest}".encode()).hexdigest()[:16], smallest
+
+    where: dict[int, str] = {}
+    for split, most in (("test", 2), ("dev", 3)):
+        left = most
+        for group in sorted(set(members) - set(where), key=place):
+            if len(members[group]) <= left:
+                where[group] = split
+                left -= len(members[group])
+    return [where.get(group, "train") for group in groups]
+
+
+@given(ROWS)
+@QUICK
+def test_the_salted_hash_decides_what_is_carved(rows) -> None:
+    trained = [(number, group, "train") for number, group, _ in rows]
+    wanted = carved([name(number) for number, _, _ in rows], [group for _, group, _ in rows])
+    assert list(run(trained).splits) == wanted
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_hashes_that_begin_alike_are_told_apart(seed: int) -> None:
+    random = Random(seed)
+    names = [f"{n % 3:016x}{random.getrandbits(192):048x}" for n in range(30)]
+    groups = [random.randrange(12) for _ in names]
+    everywhere = np.full(30, NOWHERE, np.uint8)
+    rows = Candidates(
+        hashes_of(pa.array(names, pa.string())),
+        np.zeros(30, np.uint8),
+        everywhere,
+        np.zeros(30, np.int64),
+    )
+    placed = assign(rows, np.array(groups), TARGETS)
+    assert [CODED[code] for code in placed.splits] == carved(names, groups)
+    assert all(
+        number == min(cluster_number(one) for one, other in zip(names, groups, strict=True)
+                      if other == group)
+        for number, group in zip(placed.clusters, groups, strict=True)
+    )  # fmt: skip
+
+
+def test_what_was_committed_is_not_carved_and_fills_the_target() -> None:
+    committed = {name(n): Placement("train", 100 + n) for n in range(10)}
+    committed |= {name(10): Placement("dev", 110), name(11): Placement("dev", 111)}
+    rows = [(n, n, "train") for n in range(40)] + [(40, 0, "train"), (41, 10, "dev")]
+    placed = run(rows, committed)
+    assert placed.splits[:12] == ("train",) * 10 + ("dev",) * 2
+    assert placed.splits[40:] == ("train", "dev")  # with the committed rows that they are near
+    assert placed.clusters[40:] == (100, 110)
+    assert (placed.splits.count("dev"), placed.splits.count("test")) == (3, 2)
+    assert placed.leaks == ()
+
+
+def test_a_cluster_is_called_by_its_smallest_hash() -> None:
+    assert cluster_number("f" * 64) == 2**60 - 1
+    assert cluster_number("0" * 14 + "1" + "f" * 49) == 1
+    placed = run([(1, 0, "train"), (2, 0, "train"), (3, 1, "train")])
+    smaller = min(int(name(1)[:15], 16), int(name(2)[:15], 16))
+    assert placed.clusters == (smaller, smaller, int(name(3)[:15], 16))
+
+
+def test_a_bridge_is_against_the_strongest_split_that_it_joins() -> None:
+    three = {name(1): Placement("train", 1), name(2): Placement("dev", 2)}
+    every = three | {name(3): Placement("test", 3)}
+    rows = [(1, 0, "train"), (2, 0, "train"), (4, 0, "dev"), (5, 0, "test")]
+    assert [(leak.position, leak.wanted, leak.against) for leak in run(rows, three).leaks] == [
+        (2, "dev", "dev"),
+        (3, "test", "dev"),
+    ]
+    placed = run([*rows, (3, 0, "train")], every)
+    assert placed.splits == ("train", "dev", HELD, HELD, "test")
+    assert placed.clusters == (1, 2, 1, 1, 3)
+    assert [leak.against for leak in placed.leaks] == ["test", "test"]
+
+
 def test_whole_clusters_are_carved_until_the_target_is_met() -> None:
     placed = run([(n, n, "train") for n in range(40)])
     assert (placed.splits.count("dev"), placed.splits.count("test")) == (3, 2)
@@ -162,6 +251,6 @@ def test_a_held_row_stays_held_when_its_neighbour_is_gone() -> None:
 def test_sizes_are_counts_shares_or_a_tenth() -> None:
     assert target_rows(None, 500) == 50
     assert target_rows(None, 1_000_000) == 1000
-    assert target_rows(0.25, 100) == 25
+    assert target_rows(0.25, 103) == 25
     assert target_rows(7, 100) == 7
     assert target_rows(0, 100) == 0
