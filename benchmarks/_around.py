@@ -18,7 +18,7 @@ from _shared import NEW_TOKENS, Figure, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from evals.capability import CapabilitySpec, Item
+    from evals.tasks.capability import CapabilitySpec, Item
     from registry.models import LoadedModel
 
 ITEMS = 2000
@@ -83,7 +83,7 @@ def rerun(repeats: int, target: float) -> Figure:
 
 
 def _specs() -> dict[str, CapabilitySpec]:
-    from evals.capability import CapabilitySpec
+    from evals.tasks.capability import CapabilitySpec
 
     labels = tuple(sorted({row["output"] for row in _rows()}))
     asked: dict[str, Any] = {"data": "intent", "goal": 0.5, "prompts": PROMPT}
@@ -100,7 +100,7 @@ def _rows() -> list[dict[str, str]]:
 def _share(
     case: str, loaded: LoadedModel, spec: CapabilitySpec, count: int, repeats: int, target: float
 ) -> Figure:
-    from evals.capability import Item
+    from evals.tasks.capability import Item
 
     items = [
         Item(uid, f"{uid:064x}", row, row["output"], uid) for uid, row in enumerate(_rows()[:count])
@@ -115,9 +115,9 @@ def _share(
 
 def _evaluate(loaded: LoadedModel, spec: CapabilitySpec, items: list[Item]) -> tuple[float, float]:
     """Return CPU seconds of one evaluation in a new store, and those inside the forward."""
-    from evals.engine import PackedLM
-    from evals.evaluate import evaluate
-    from evals.prompts import arms_of
+    from evals.engine.packed import PackedLM
+    from evals.scoring.evaluate import evaluate
+    from evals.tasks.prompts import arms_of
     from registry.catalog import Catalog
     from registry.store import Store
 

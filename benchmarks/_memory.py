@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _ours() -> Callable[[Any], list[str]]:
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
     from registry.identity import BaseSpec
     from registry.models import load_model
 

@@ -151,7 +151,7 @@ def load_theirs(adapter: Path | None = None) -> HFLM:
 
 def ours(loaded: LoadedModel, case: Case) -> tuple[float, list[Any]]:
     """Return CPU seconds and results of a fresh engine over the loaded model."""
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     began = time.process_time()
     results = getattr(PackedLM(loaded), case.kind)(case.requests)
@@ -168,7 +168,7 @@ def theirs(peer: HFLM, case: Case, batch_size: int) -> tuple[float, list[Any]]:
 
 def ours_with_adapters(case: Case, adapters: Sequence[Path]) -> tuple[float, list[Any]]:
     """Return CPU seconds, loading included, and results of one engine for all."""
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     began = time.process_time()
     engine = PackedLM(load_ours())

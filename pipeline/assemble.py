@@ -23,7 +23,7 @@ from registry.store import Parent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evals.capability import Item
+    from evals.tasks.capability import Item
     from pipeline.choose import Matrix
     from pipeline.gap import GapReport
     from pipeline.measure import Tuned
@@ -247,8 +247,8 @@ class Assembly:
         """Return the base's embeddings of `texts`, kept between rounds."""
         import numpy as np
 
-        from evals.embed import VERSION as EMBEDDING
-        from evals.embed import embed
+        from evals.engine.embed import VERSION as EMBEDDING
+        from evals.engine.embed import embed
 
         key = digest([EMBEDDING, self.ws.models.identity(self.found.base).digest, texts])
         kept = self.ws.state / "cache" / "embeddings" / f"{key}.npy"

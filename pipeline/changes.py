@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from evals.forgetting import Reprompt
+from evals.verdicts.forgetting import Reprompt
 from pipeline.measure import labels_of_subject, measure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from evals.capability import Item
-    from evals.evaluate import EvalResult
-    from evals.plan import Answerer
-    from evals.prompts import Arm
+    from evals.scoring.evaluate import EvalResult
+    from evals.scoring.plan import Answerer
+    from evals.tasks.capability import Item
+    from evals.tasks.prompts import Arm
     from pipeline.measure import Tuned
     from pipeline.resolved import Resolved
     from pipeline.subjects import Subject
@@ -41,9 +41,9 @@ def divergence_of(
 
     None where the backend gives no logits.
     """
-    from evals.divergence import MOST_ITEMS, divergence
-    from evals.engine import PackedLM
-    from evals.plan import make_plan
+    from evals.engine.packed import PackedLM
+    from evals.scoring.divergence import MOST_ITEMS, divergence
+    from evals.scoring.plan import make_plan
     from pipeline.measure import zero_shot
 
     first, second = (_answerer(ws, base, which) for which in (against, tuned))
@@ -99,8 +99,8 @@ class _Again(NamedTuple):
 
 def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None:
     """Return how to ask again, with examples; None where there are none, or nothing is asked."""
-    from evals.prompts import another_arm
-    from evals.version_items import first_shots
+    from evals.tasks.prompts import another_arm
+    from evals.tasks.version_items import first_shots
     from pipeline.measure import reader_of
 
     if not items or one.spec.answer == "perplexity":
@@ -108,7 +108,7 @@ def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None
     arm = another_arm(one.spec.prompts)
     named = getattr(one.spec, "lm_eval", None)
     if named is not None:
-        from evals.scored_installed import with_reminders
+        from evals.scoring.installed import with_reminders
 
         shown = with_reminders(items, named, ws.root)
         return None if shown is None else _Again(arm, shown)
@@ -117,7 +117,7 @@ def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None
 
 
 def _answerer(ws: Workspace, base: str, which: Tuned | None) -> Answerer:
-    from evals.plan import Answerer
+    from evals.scoring.plan import Answerer
     from registry.adapters import adapter_path
 
     identity = ws.models.identity(base)

@@ -11,7 +11,7 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from evals.capability import CapabilitySpec, GuardSpec
+    from evals.tasks.capability import CapabilitySpec, GuardSpec
     from pipeline.workspace import Workspace
     from registry.datasets import Sources
     from registry.models import BaseIdentity
@@ -55,8 +55,8 @@ def check(ws: Workspace) -> CheckReport:
     Raises:
         UserError: a base, a file, a task or the backend is missing or unfit.
     """
-    from evals.plan import code_digest
-    from evals.task_files import task_file
+    from evals.scoring.plan import code_digest
+    from evals.tasks.task_files import task_file
     from pipeline.subjects import placed, subjects
     from registry.datasets import sources
     from registry.sizes import weight_sizes
@@ -89,8 +89,8 @@ def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:
     Raises:
         UserError: the row is no question with an answer, or a template names no column of it.
     """
-    from evals.capability import items_from_rows
-    from evals.prompts import arms_of, fill, render_messages
+    from evals.tasks.capability import items_from_rows
+    from evals.tasks.prompts import arms_of, fill, render_messages
     from registry.collect import first_row
 
     row = first_row(files, spec.data or "")

@@ -200,7 +200,7 @@ def lm_eval(context: typer.Context) -> None:
 
     Example: `gapmend lm-eval run --model gapmend --model_args pretrained=DIR --tasks arc_easy`
     """
-    from evals import harness
+    from evals.engine import harness
     from registry.errors import GapmendError
 
     try:

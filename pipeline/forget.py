@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from evals.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
-from evals.gap import ClosedFinding, judge_closed
-from evals.results import chance_of, paired
+from evals.scoring.results import chance_of, paired
+from evals.verdicts.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
+from evals.verdicts.gap import ClosedFinding, judge_closed
 from pipeline.changes import divergence_of, reprompted
 from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.ingest import resolve
@@ -27,8 +27,8 @@ from registry.store import Parent
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from evals.evaluate import EvalResult
-    from evals.stats import Paired
+    from evals.scoring.evaluate import EvalResult
+    from evals.verdicts.stats import Paired
     from pipeline.gap import GapReport
     from pipeline.resolved import Resolved
     from pipeline.stage import StageContext

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evals.capability import GuardSpec
-from evals.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
-from evals.stats import Interval, Scores, mean_interval
+from evals.tasks.capability import GuardSpec
+from evals.verdicts.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
+from evals.verdicts.stats import Interval, Scores, mean_interval
 from pipeline.ingest import resolve
 from pipeline.measure import items_of, measure, zero_shot
 from pipeline.stage import StageOutput, run_stage
@@ -23,9 +23,9 @@ from registry.store import Parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.capability import Item
-    from evals.evaluate import EvalResult
-    from evals.prompts import Arm
+    from evals.scoring.evaluate import EvalResult
+    from evals.tasks.capability import Item
+    from evals.tasks.prompts import Arm
     from pipeline.resolved import Resolved
     from pipeline.stage import StageContext
     from pipeline.subjects import Subject
@@ -88,7 +88,7 @@ def dev_inputs(ws: Resolved, base: str) -> tuple[dict[str, Any], list[Parent]]:
 
     And the backend, where it isn't gapmend's own.
     """
-    from evals.plan import code_digest
+    from evals.scoring.plan import code_digest
 
     described: dict[str, Any] = {}
     parents: dict[str, Parent] = {}
@@ -102,7 +102,7 @@ def dev_inputs(ws: Resolved, base: str) -> tuple[dict[str, Any], list[Parent]]:
         if (code := code_digest(what.spec, ws.root)) is not None:
             described[what.name]["code"] = code
         if (named := getattr(what.spec, "lm_eval", None)) is not None:
-            from evals.installed import documents_digest
+            from evals.tasks.installed import documents_digest
 
             described[what.name]["documents"] = documents_digest(named, ws.root)
         if version:
@@ -174,7 +174,7 @@ def _try_prompts(
     Nothing is tried where the goal is met without: the question is then answered. A prompt that is
     too long for the base can't be used, and so doesn't stop the others.
     """
-    from evals.prompts import arms_of
+    from evals.tasks.prompts import arms_of
 
     spec = what.spec
     floor = spec.goal - spec.margin  # type: ignore[union-attr]  # only capabilities come here
@@ -217,7 +217,7 @@ def _fitting(
     ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], arm: Arm
 ) -> EvalResult | None:
     """Score a prompt; None where it is too long for the base."""
-    from evals.evaluate import TooLongError
+    from evals.scoring.evaluate import TooLongError
 
     try:
         return measure(ws, ui, what, base=base, items=items, split="dev", arm=arm)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from evals.journal import FOLDER as JOURNALS
+from evals.engine.journal import FOLDER as JOURNALS
 from registry.erase import erase_again, erasing
 from registry.gc import Waste, relative, size_of, throw_away, waste
 

@@ -35,7 +35,7 @@ def held_items(ws: Resolved) -> list[Item]:
             ]
     items.sort(key=lambda item: (item.held_in, item.row_hash))
     for guard, task in lm_eval_tasks(ws).items():
-        from evals.installed import documents
+        from evals.tasks.installed import documents
 
         items += [
             Item(f"{guard} (lm-eval)", f"document {doc.position}", "", doc.text, doc.questions)

@@ -15,9 +15,9 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.capability import Item
-    from evals.evaluate import EvalResult
-    from evals.prompts import Arm, Shots
+    from evals.scoring.evaluate import EvalResult
+    from evals.tasks.capability import Item
+    from evals.tasks.prompts import Arm, Shots
     from pipeline.resolved import Resolved
     from pipeline.subjects import Split, Subject
     from pipeline.ui import Ui
@@ -45,11 +45,11 @@ def items_of(ws: Resolved, what: Subject, split: Split, most: int | None = None)
 
     With `most`, only the first so many of them.
     """
-    from evals.version_items import version_items
+    from evals.tasks.version_items import version_items
 
     installed = getattr(what.spec, "lm_eval", None)
     if installed is not None:
-        from evals.installed import installed_items
+        from evals.tasks.installed import installed_items
 
         return installed_items(installed, ws.root, split, what.spec.limit)[:most]
     return version_items(reader_of(ws, what), what.spec, split, whole=split == "train", most=most)
@@ -70,7 +70,7 @@ def reader_of(ws: Resolved, what: Subject) -> VersionReader:
 
 def labels_of_subject(ws: Resolved, what: Subject) -> tuple[str, ...]:
     """Return the labels of a choice: those of the spec, else every answer in its dataset."""
-    from evals.version_items import version_labels
+    from evals.tasks.version_items import version_labels
 
     if what.spec.answer != "choice":
         return ()
@@ -84,13 +84,13 @@ def shots_of(ws: Resolved, what: Subject, arm: Arm, items: Sequence[Item]) -> Sh
 
     An lm-eval task brings its own.
     """
-    from evals.version_items import shot_pool, version_shots
+    from evals.tasks.version_items import shot_pool, version_shots
 
     if arm.shots == 0 or what.spec.data is None:
         return ()
     reader = reader_of(ws, what)
     if arm.similar:
-        from evals.similar import similar_shots
+        from evals.tasks.similar import similar_shots
 
         return similar_shots(shot_pool(reader, what.spec), items, arm, labels_of_subject(ws, what))
     return version_shots(reader, what.spec, arm, seed=0)
@@ -98,7 +98,7 @@ def shots_of(ws: Resolved, what: Subject, arm: Arm, items: Sequence[Item]) -> Sh
 
 def zero_shot(what: Subject) -> Arm:
     """Return the plain prompt of `what`: what it is trained with and judged by."""
-    from evals.prompts import arms_of
+    from evals.tasks.prompts import arms_of
 
     return arms_of(what.spec.prompts)[0]
 
@@ -115,7 +115,7 @@ def measure(
     tuned: Tuned | None = None,
 ) -> EvalResult:
     """Score `items` with the base `base`, or with an adapter on it; kept, never asked twice."""
-    from evals.evaluate import evaluate
+    from evals.scoring.evaluate import evaluate
     from registry.adapters import adapter_path
 
     arm = arm or zero_shot(what)
@@ -152,7 +152,7 @@ def _called(ws: Workspace, base: str) -> str:
 
 def _allowed_rejects(ws: Workspace, what: Subject) -> float:
     """Return the share of items that may be too long: what the spec allows in the dataset."""
-    from evals.evaluate import ALLOWED_REJECTS
+    from evals.scoring.evaluate import ALLOWED_REJECTS
 
     data = what.spec.data
     return ws.spec.datasets[data].allow_rejects if data else ALLOWED_REJECTS

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from evals.forgetting import Change, GuardFinding  # noqa: TC001 - read when a report is read back
-from evals.gap import ClosedFinding  # noqa: TC001 - likewise
+from evals.verdicts.forgetting import Change, GuardFinding  # noqa: TC001 - read when a report is read back
+from evals.verdicts.gap import ClosedFinding  # noqa: TC001 - likewise
 from pipeline.forget import Judged, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.gates import Gate, gates, refusals

@@ -76,7 +76,7 @@ def passing(
 
     About twice as many rows as wanted are asked, at most 3,200.
     """
-    from evals.capability import items_from_rows
+    from evals.tasks.capability import items_from_rows
 
     asked = scored_rows(wanted)
     rows = candidates.fitting(candidates.rows(source.dataset)[:asked], source.name)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from evals.forgetting import Change, GuardFinding
-    from evals.gap import ClosedFinding
-    from evals.stats import Interval
+    from evals.verdicts.forgetting import Change, GuardFinding
+    from evals.verdicts.gap import ClosedFinding
+    from evals.verdicts.stats import Interval
     from pipeline.forget import ChangedItem, ForgetReport
     from pipeline.gap import GapReport
     from pipeline.ingest import IngestReport

@@ -136,7 +136,7 @@ class Reader:
 
 
 def _labels(ws: Workspace, subject: Subject | None, rows: Sequence[Row]) -> tuple[str, ...]:
-    from evals.capability import labels_of
+    from evals.tasks.capability import labels_of
 
     if subject is None:
         return ()

@@ -149,8 +149,8 @@ def render(
         answer: stands in for the row's own answer.
         labels: fill `{labels}` in the prompt.
     """
-    from evals.capability import items_from_rows
-    from evals.prompts import arms_of, render_messages
+    from evals.tasks.capability import items_from_rows
+    from evals.tasks.prompts import arms_of, render_messages
     from pipeline.training.encode import TrainingRow
     from pipeline.training.pairs import FeedbackRow, PreferenceRow
 

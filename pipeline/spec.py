@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from evals.backend import BackendName
-from evals.capability import CapabilitySpec, GuardSpec, labels_of
+from evals.engine.backend import BackendName
+from evals.tasks.capability import CapabilitySpec, GuardSpec, labels_of
 from pipeline.spec_errors import InvalidSpecError, Problem, problems_of, unknown_name
 from pipeline.training.spec import TrainSpec
 from pipeline.yaml_lines import parse

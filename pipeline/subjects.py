@@ -11,7 +11,7 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from evals.capability import CapabilitySpec, GuardSpec
+    from evals.tasks.capability import CapabilitySpec, GuardSpec
     from pipeline.spec import Spec
 
 Split = Literal["train", "dev", "test"]

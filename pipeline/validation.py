@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from evals.capability import Item
+    from evals.tasks.capability import Item
     from pipeline.resolved import Resolved
     from pipeline.subjects import Subject
     from pipeline.training.encode import TrainingRow
@@ -150,7 +150,7 @@ def questions(ws: Resolved, ui: Ui, count: int) -> list[Question]:
 
 
 def _answered(what: Subject, item: Item, answer: str, labels: Sequence[str]) -> TrainingRow:
-    from evals.prompts import arms_of, render_messages
+    from evals.tasks.prompts import arms_of, render_messages
     from pipeline.training.encode import TrainingRow
 
     asked = render_messages(arms_of(what.spec.prompts)[0], item, (), labels)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from evals.backend import Backend
+    from evals.engine.backend import Backend
     from pipeline.spec import Spec
     from registry.chat import Chat
     from registry.models import BaseIdentity, LoadedModel
@@ -68,7 +68,7 @@ class Models:
         Raises:
             UserError: the spec's backend isn't installed, or doesn't take this base.
         """
-        from evals.backend import backend_of
+        from evals.engine.backend import backend_of
 
         name = self._spec.evals.backend
         return backend_of(name, self._spec.bases[base], self.identity(base))
@@ -87,10 +87,10 @@ class Models:
 
     def _open(self, base: str) -> Backend:
         if self.backend(base) is None:
-            from evals.engine import PackedLM
+            from evals.engine.packed import PackedLM
 
             return PackedLM(self.get(base))
-        from evals.backend import open_vllm
+        from evals.engine.backend import open_vllm
 
         self._free()  # of one GPU's memory, vLLM takes its share at once
         return open_vllm(base, self._spec.bases[base], self._root, rank=self._spec.train.rank)

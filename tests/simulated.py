@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals.bootstrap import RESAMPLES, resampled_means
-from evals.stats import Paired, Scores, change_p
+from evals.verdicts.bootstrap import RESAMPLES, resampled_means
+from evals.verdicts.stats import Paired, Scores, change_p
 
 EVALS = 10_000
 LIMIT = 0.055

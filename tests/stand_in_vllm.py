@@ -158,7 +158,7 @@ def installed(monkeypatch: Any, folder: Path) -> Iterator[None]:
     """Within it, `import vllm` and its version in the package index give the stand-in."""
     from lm_eval.api.registry import model_registry
 
-    theirs, ours = "lm_eval.models.vllm_causallms", "evals.vllm"
+    theirs, ours = "lm_eval.models.vllm_causallms", "evals.engine.vllm"
     (folder / f"vllm-{VERSION}.dist-info").mkdir()
     described = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}\n"
     (folder / f"vllm-{VERSION}.dist-info/METADATA").write_text(described, "utf-8")

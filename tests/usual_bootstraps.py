@@ -7,8 +7,8 @@ import math
 import numpy as np
 from scipy import stats as sp
 
-from evals.bootstrap import RESAMPLES
-from evals.stats import CONFIDENCE, Interval, z_of
+from evals.verdicts.bootstrap import RESAMPLES
+from evals.verdicts.stats import CONFIDENCE, Interval, z_of
 
 Z = 1.6448536269514722
 METHODS = ("t", "percentile", "BCa", "studentised", "wider of t and studentised")

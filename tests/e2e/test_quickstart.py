@@ -124,8 +124,8 @@ def test_no_dev_or_test_row_was_trained_on(quickstart: Path) -> None:
 
 def test_permuted_answers_are_never_met(quickstart: Path) -> None:
     """Score the answers that the base gave against the answers of other items."""
-    from evals.gap import judge_closed
-    from evals.stats import Scores
+    from evals.verdicts.gap import judge_closed
+    from evals.verdicts.stats import Scores
 
     asked = """
         select subject, answer, lead(expected, 1, 'none') over (

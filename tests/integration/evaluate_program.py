@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evals.capability import CapabilitySpec, Item
-from evals.evaluate import EvalResult, evaluate
-from evals.prompts import arms_of
+from evals.scoring.evaluate import EvalResult, evaluate
+from evals.tasks.capability import CapabilitySpec, Item
+from evals.tasks.prompts import arms_of
 from registry.catalog import Catalog
 from registry.models import BaseSpec, identify, load_model
 from registry.store import Store
@@ -25,7 +25,7 @@ def item(uid: int) -> Item:
 
 def run(root: Path, store: Path, kind: str) -> tuple[EvalResult, int]:
     """Evaluate in small batches; return the result and how many tokens the model read for it."""
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     base = BaseSpec(model=str(root / "base"))
     engine = PackedLM(load_model("base", base, root, threads=1), token_budget=64)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from evals.capability import Item
-from evals.divergence import ANSWER_TOKENS, divergence
-from evals.engine import PackedLM
-from evals.plan import Answerer
-from evals.results import Sample
-from evals.tasks import Question
+from evals.engine.packed import PackedLM
+from evals.scoring.divergence import ANSWER_TOKENS, divergence
+from evals.scoring.plan import Answerer
+from evals.scoring.results import Sample
+from evals.tasks.capability import Item
+from evals.tasks.task import Question
 from registry.models import BaseSpec, load_model
 from tests import tiny_models
 

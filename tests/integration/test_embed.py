@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evals.embed import embed
+from evals.engine.embed import embed
 from registry.errors import UserError
 from registry.models import BaseSpec, LoadedModel, load_model
 from tests import tiny_models

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from evals.limits import OverlongError
+from evals.engine.limits import OverlongError
 from registry.errors import UserError
 from registry.models import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
@@ -24,7 +24,7 @@ from tests import tiny_models
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
 SOFTMAX = ["llama", "qwen3", "gemma2", "gemma3", "mistral", "gpt2"]
 HYBRID = ["mamba", "jamba", "qwen3_next"]
@@ -65,7 +65,7 @@ def pair_of(tmp_path_factory: pytest.TempPathFactory):
     """A `Pair` of an architecture, made once."""
     from lm_eval.models.huggingface import HFLM
 
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     root = tmp_path_factory.mktemp("models")
     made: dict[tuple[str, bool], Pair] = {}
@@ -191,7 +191,7 @@ def other_tokenizer(folder: Path, which: str) -> None:
 def test_however_the_tokenizer_pads_and_merges(tmp_path: Path, which: str) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     tiny_models.save(tmp_path / "base", "llama")
     other_tokenizer(tmp_path / "base", which)
@@ -238,7 +238,7 @@ def prompts() -> list[tuple[str, dict]]:
 @pytest.mark.parametrize("kind", SOFTMAX)
 def test_greedy_generations_are_those_of_lm_eval(pair_of, monkeypatch, kind: str) -> None:
     # Few slots, so that rows leave, move and are refilled many times.
-    monkeypatch.setattr("evals.generate.MAX_ROWS", 5)
+    monkeypatch.setattr("evals.engine.generate.MAX_ROWS", 5)
     pair = pair_of(kind)
     ours = pair.ours.generate_until(requests("generate_until", prompts()))
     theirs = pair.theirs.generate_until(requests("generate_until", prompts()), disable_tqdm=True)
@@ -262,7 +262,7 @@ def test_a_stop_string_across_tokens_ends_an_answer(pair_of) -> None:
 def test_a_hybrid_gets_one_sequence_a_row_and_says_so(
     pair_of, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     pair = pair_of(kind)
     with caplog.at_level(logging.WARNING):
@@ -281,7 +281,7 @@ def test_a_hybrid_gets_one_sequence_a_row_and_says_so(
 
 def test_a_model_whose_mask_is_ignored_is_found_out(pair_of, caplog, monkeypatch) -> None:
     """What a hybrid unknown to the config check would do: the tried logits give it away."""
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     pair = pair_of("llama")
     forward = type(pair.loaded.model).forward
@@ -420,8 +420,8 @@ def test_an_empty_continuation_is_refused(pair_of) -> None:
 
 
 def test_a_batch_that_runs_out_of_memory_is_halved(pair_of, monkeypatch) -> None:
-    from evals.engine import PackedLM
-    from evals.forward import Forward
+    from evals.engine.forward import Forward
+    from evals.engine.packed import PackedLM
 
     pair = pair_of("llama")
     engine = PackedLM(pair.loaded)
@@ -461,7 +461,7 @@ def test_progress_counts_every_request(pair_of) -> None:
 
 
 def test_very_many_choices_are_divided_over_rows(pair_of, monkeypatch) -> None:
-    monkeypatch.setattr("evals.layout.build_trees", _small_trees)
+    monkeypatch.setattr("evals.engine.layout.build_trees", _small_trees)
     pair = pair_of("llama")
     pairs = [("Question: what?", f" card {word} {n}") for word in WORDS for n in range(10)]
     worst, greedy = differences(pair, pairs)
@@ -469,7 +469,7 @@ def test_very_many_choices_are_divided_over_rows(pair_of, monkeypatch) -> None:
 
 
 def _small_trees(ids: Any) -> Any:
-    from evals.tree import build_trees
+    from evals.engine.tree import build_trees
 
     return build_trees(ids, 20)
 
@@ -575,7 +575,7 @@ def test_a_template_is_run_in_a_sandbox(pair_of) -> None:
 
 @pytest.mark.parametrize("quantize", ["nf4", "fp4", "int8"])
 def test_a_quantised_base_scores(tmp_path: Path, quantize: str) -> None:
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     tiny_models.save(tmp_path / "q", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
     spec = BaseSpec.model_validate({"model": "q", "quantize": quantize})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.journal import FOLDER, Journal
+from evals.engine.journal import FOLDER, Journal
 from pipeline.erase import EraseReport, erase
 from pipeline.forget import forget
 from pipeline.gap import gap

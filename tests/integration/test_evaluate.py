@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from evals.capability import CapabilitySpec, Item
-from evals.evaluate import EvalResult, evaluate, paired
-from evals.prompts import Arm, arms_of, choose_shots
+from evals.scoring.evaluate import EvalResult, evaluate, paired
+from evals.tasks.capability import CapabilitySpec, Item
+from evals.tasks.prompts import Arm, arms_of, choose_shots
 from registry.catalog import Catalog
 from registry.errors import GapmendError, UserError
 from registry.kinds import EvalMeta
@@ -55,7 +55,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def engines(folder):
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     return {
         name: PackedLM(load_model(name, BaseSpec(model=str(folder / name)), folder, threads=1))
@@ -382,8 +382,8 @@ def test_logits_that_are_no_numbers_are_named_by_item_and_layer(
     """One word's embedding is broken: only the item that has it fails, and the rest is kept."""
     import torch
 
-    from evals.engine import PackedLM
-    from evals.journal import FOLDER, Journal
+    from evals.engine.journal import FOLDER, Journal
+    from evals.engine.packed import PackedLM
 
     model = load_model("base", BaseSpec(model=str(bench._folder / "base")), tmp_path)
     (token,) = model.tokenizer("☃", add_special_tokens=False)["input_ids"][-1:]

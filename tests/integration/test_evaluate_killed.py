@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.journal import FOLDER, Journal
+from evals.engine.journal import FOLDER, Journal
 from registry.catalog import Catalog
 from registry.fsck import fsck
 from registry.store import Store

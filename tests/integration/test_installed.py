@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.capability import GuardSpec, Item
-from evals.evaluate import EvalResult, evaluate
-from evals.prompts import arms_of
+from evals.scoring.evaluate import EvalResult, evaluate
+from evals.tasks.capability import GuardSpec, Item
+from evals.tasks.prompts import arms_of
 from registry.catalog import Catalog
 from registry.errors import UserError
 from registry.models import BaseSpec, identify, load_model
@@ -52,7 +52,7 @@ METRIC = "metric_list:\n  - {%s, aggregation: mean, higher_is_better: true}\n"
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     root = tmp_path_factory.mktemp("models")
     tiny_models.save(root / "base", "llama")
@@ -87,7 +87,7 @@ class Bench:
             os.utime(path, (after, after))
 
     def items(self, named: str = "tasks/mine/mine.yaml", **options) -> list[Item]:
-        from evals.installed import installed_items
+        from evals.tasks.installed import installed_items
 
         return installed_items(named, self.root, options.pop("split", "dev"), **options)
 
@@ -121,7 +121,7 @@ def bench(tmp_path, engine, monkeypatch) -> Bench:
 
 
 def test_an_installed_lm_eval_task_is_a_guard(bench, monkeypatch) -> None:
-    from evals import installed, task_files
+    from evals.tasks import installed, task_files
 
     for module in (installed, task_files):
         monkeypatch.setattr(module, "installed_tasks", lambda: bench.root / "tasks")
@@ -180,7 +180,7 @@ def test_a_change_beside_the_task_is_scored_anew(bench) -> None:
 
 
 def test_the_examples_of_a_task_are_part_of_the_key(bench) -> None:
-    from evals import installed
+    from evals.tasks import installed
 
     shown = bench.root / "shown.jsonl"
     shown.write_text('{"question": "red"}\n')
@@ -257,7 +257,7 @@ def test_a_score_that_only_an_answer_shows_is_still_refused(bench) -> None:
 
 def test_a_task_can_be_asked_with_more_examples_of_its_own(bench) -> None:
     """As lost items are asked again: from a split that isn't asked, and part of the key."""
-    from evals.scored_installed import with_reminders
+    from evals.scoring.installed import with_reminders
 
     named = "tasks/mine/choice.yaml"
     own = {"lm_eval": named, "allow_code": True}
@@ -302,7 +302,7 @@ def test_a_task_that_cannot_score_a_real_answer_is_named_with_it(bench) -> None:
 
 
 def test_a_task_s_documents_decide_what_is_asked(bench) -> None:
-    from evals.installed import documents_digest
+    from evals.tasks.installed import documents_digest
 
     named = "tasks/mine/mine.yaml"
     before = documents_digest(named, bench.root)

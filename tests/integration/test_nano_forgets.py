@@ -32,7 +32,7 @@ def read(name: str, split: str, count: int) -> list[dict[str, str]]:
 def answers(loaded: LoadedModel, name: str) -> list[str]:
     from lm_eval.api.instance import Instance
 
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     stop = {"until": ["<|end|>"], "max_gen_toks": 8}
     asked = [

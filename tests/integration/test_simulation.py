@@ -10,10 +10,10 @@ import functools
 import numpy as np
 import pytest
 
-from evals import sample_size, stats
-from evals.bootstrap import resampled_means
-from evals.gap import MeasuredCapability, judge_gaps
-from evals.stats import Paired, Scores
+from evals.verdicts import sample_size, stats
+from evals.verdicts.bootstrap import resampled_means
+from evals.verdicts.gap import MeasuredCapability, judge_gaps
+from evals.verdicts.stats import Paired, Scores
 from tests import simulated as sim
 from tests import usual_bootstraps as usual
 from tests.simulated import EVALS, LIMIT

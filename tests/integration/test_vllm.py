@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from evals.backend import backend_of, open_vllm
-from evals.capability import CapabilitySpec, Item
-from evals.evaluate import evaluate
-from evals.journal import Journal
-from evals.limits import NotFiniteError, OverlongError
-from evals.prompts import arms_of
+from evals.engine.backend import backend_of, open_vllm
+from evals.engine.journal import Journal
+from evals.engine.limits import NotFiniteError, OverlongError
+from evals.scoring.evaluate import evaluate
+from evals.tasks.capability import CapabilitySpec, Item
+from evals.tasks.prompts import arms_of
 from registry.catalog import Catalog
 from registry.errors import UserError
 from registry.models import BaseSpec, identify, load_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lm_eval.api.instance import Instance
 
-    from evals.vllm import VllmLM
+    from evals.engine.vllm import VllmLM
 
 BOUND = 1e-4
 SPEC = BaseSpec(model="base", dtype="bf16")
@@ -82,7 +82,7 @@ def theirs(_stand_in: None, root: Path) -> Iterator[VllmLM]:
 
 @pytest.fixture(scope="module")
 def ours(root: Path) -> Any:
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     return PackedLM(load_model("base", BaseSpec(model="base", dtype="fp32"), root, threads=1))
 
@@ -328,8 +328,8 @@ def test_what_our_engine_refuses_it_refuses(theirs: VllmLM, monkeypatch) -> None
 
 
 def test_a_killed_evaluation_goes_on(theirs: VllmLM, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("evals.vllm.CHUNK", 3)
-    monkeypatch.setattr("evals.answering.REPORT_S", 0)
+    monkeypatch.setattr("evals.engine.vllm.CHUNK", 3)
+    monkeypatch.setattr("evals.engine.answering.REPORT_S", 0)
     engine = stand_in_vllm.STARTED[-1]
     whole = scores(theirs)
     written = theirs.generate_until(requests("generate_until", ASKED))
@@ -451,7 +451,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")  # vLLM's and its libraries' own
 def test_the_contract_with_vllm(contract: Path) -> None:
-    from evals.engine import PackedLM
+    from evals.engine.packed import PackedLM
 
     settings = ((None, 1.0), (contract / "adapter", 1.0), (contract / "adapter", 0.5), (None, 1.0))
 

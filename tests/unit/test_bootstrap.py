@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sp
 
-from evals import bootstrap, stats
-from evals.bootstrap import RESAMPLES, Resampled, resample
-from evals.stats import Paired, Scores
+from evals.verdicts import bootstrap, stats
+from evals.verdicts.bootstrap import RESAMPLES, Resampled, resample
+from evals.verdicts.stats import Paired, Scores
 
 UNIT = st.floats(0, 1)
 

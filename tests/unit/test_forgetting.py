@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.forgetting import PairedScores, change_of, judge_guards
-from evals.sample_size import items_to_show_kept, items_to_show_loss
-from evals.stats import Paired, paired_difference
+from evals.verdicts.forgetting import PairedScores, change_of, judge_guards
+from evals.verdicts.sample_size import items_to_show_kept, items_to_show_loss
+from evals.verdicts.stats import Paired, paired_difference
 
 
 def guard(

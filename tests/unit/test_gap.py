@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.gap import (
+from evals.verdicts.gap import (
     ArmScore,
     GapFinding,
     MeasuredCapability,
@@ -14,8 +14,8 @@ from evals.gap import (
     judge_closed,
     judge_gaps,
 )
-from evals.sample_size import items_to_show_rate
-from evals.stats import Scores, mean_interval, p_below
+from evals.verdicts.sample_size import items_to_show_rate
+from evals.verdicts.stats import Scores, mean_interval, p_below
 
 
 def scores(right: int, n: int) -> Scores:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.journal import Journal, keys_of
+from evals.engine.journal import Journal, keys_of
 
 
 def test_answers_come_back_and_are_gone_when_discarded(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows, labels_of
-from evals.prompts import arms_of, choose_shots, fill, render_messages
-from evals.similar import similar_shots
+from evals.tasks.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows, labels_of
+from evals.tasks.prompts import arms_of, choose_shots, fill, render_messages
+from evals.tasks.similar import similar_shots
 from registry.errors import UserError
 from registry.row import Row
 from registry.rows import Message

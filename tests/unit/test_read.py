@@ -16,9 +16,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from evals.capability import CapabilitySpec, items_from_rows, labels_of
-from evals.prompts import Arm, choose_shots, shot_order, usable_shots
-from evals.version_items import (
+from evals.tasks.capability import CapabilitySpec, items_from_rows, labels_of
+from evals.tasks.prompts import Arm, choose_shots, shot_order, usable_shots
+from evals.tasks.version_items import (
     first_shots,
     shot_pool,
     version_items,

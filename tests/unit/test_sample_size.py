@@ -9,9 +9,9 @@ import pytest
 from scipy import stats as sp
 from scipy.integrate import quad
 
-from evals import sample_size, stats
-from evals.sample_size import items_to_show_kept, items_to_show_loss, items_to_show_rate
-from evals.stats import Paired, Scores
+from evals.verdicts import sample_size, stats
+from evals.verdicts.sample_size import items_to_show_kept, items_to_show_loss, items_to_show_rate
+from evals.verdicts.stats import Paired, Scores
 
 
 def rate(right: int, n: int) -> Scores:

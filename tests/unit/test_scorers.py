@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evals.capability import CapabilitySpec, GuardSpec, Item
-from evals.scorers import code_path, final_answer, last_number, scorer_of, words
+from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
+from evals.tasks.scorers import code_path, final_answer, last_number, scorer_of, words
 from registry.errors import UserError
 
 CODE = "def half(answer, expected, fields):\n    return 0.5 if answer == expected else {wrong}\n"
@@ -224,7 +224,7 @@ def test_numpy_s_numbers_are_numbers(tmp_path) -> None:
 
 
 def test_what_a_scorer_imports_from_the_workspace_is_its_code_too(tmp_path) -> None:
-    from evals.plan import code_digest
+    from evals.scoring.plan import code_digest
 
     (tmp_path / "sc.py").write_text(
         "import json\n\nimport helper\n\n\ndef f(a, e, d):\n    return helper.h(a)\n"

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from evals import sample_size, stats
-from evals.bootstrap import resampled_means
-from evals.stats import Paired, Scores
+from evals.verdicts import sample_size, stats
+from evals.verdicts.bootstrap import resampled_means
+from evals.verdicts.stats import Paired, Scores
 from tests import simulated as sim
 from tests import usual_bootstraps as usual
 from tests.simulated import BINARY, EVALS, F1, LIMIT, NEARLY_ALL, PERPLEXITY, ROUGE

@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from evals import sample_size, stats
-from evals.stats import Paired, Scores
+from evals.verdicts import sample_size, stats
+from evals.verdicts.stats import Paired, Scores
 from tests import usual_bootstraps as usual
 
 RATES = st.tuples(st.integers(0, 200), st.integers(1, 200)).map(lambda t: (min(t), max(t)))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.capability import GuardSpec
-from evals.plan import code_digest
-from evals.task_files import installed_tasks, read_task, task_digest, task_file
+from evals.scoring.plan import code_digest
+from evals.tasks.capability import GuardSpec
+from evals.tasks.task_files import installed_tasks, read_task, task_digest, task_file
 from pipeline.check import check
 from pipeline.spec import load_spec
 from pipeline.workspace import Workspace

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.tree import batches, build_trees, segments
+from evals.engine.tree import batches, build_trees, segments
 
 # A busy machine is no failure.
 PATIENT = settings(deadline=None, max_examples=60)

@@ -1,0 +1,112 @@
+"""Requests as rows: a context and the trie of its choices, and rows as batches of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evals.engine.tree import Batch, Tree, build_trees
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evals.engine.encode import Encoder
+
+# From this length on, contexts are attended to causally, apart from their tries: half the work.
+TRUNK_TOKENS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A context, a trie of continuations, and the request that each of its members is."""
+
+    context: NDArray[np.int64]
+    tree: Tree
+    requests: NDArray[np.int64]
+
+
+def rows_of(pairs: Sequence[tuple[str, str]], encoder: Encoder, start_token: int) -> list[Row]:
+    """Requests as rows: one for each context, or few where it has very many choices."""
+    groups: dict[str, list[int]] = {}
+    for index, (context, _) in enumerate(pairs):
+        groups.setdefault(context, []).append(index)
+    bare = {text: text.rstrip() for text in groups}
+    full = [text for text in groups if bare[text]]
+    encoded = dict(zip(full, encoder.contexts([bare[text] for text in full]), strict=True))
+    rows: list[Row] = []
+    known: dict[Any, tuple[Tree, ...]] = {}
+    for text, members in groups.items():
+        if text not in encoded:
+            bare_ids = [encoder.bare(text + pairs[m][1]) for m in members]
+            rows += _contextless(bare_ids, members, start_token)
+            continue
+        # As lm-eval does: spaces at the context's end belong to the continuation.
+        spaces = text[len(bare[text]) :]
+        choices = tuple([spaces + pairs[m][1] for m in members])
+        found = encoded[text]
+        # Behind the same tail, the same choices are the same tokens.
+        key = (found.tail, choices)
+        trees = known.get(key) if found.tail is not None else None
+        if trees is None:
+            ids = encoder.continuations(found, choices)
+            refuse_empty(ids, members)
+            trees = known[key] = build_trees(ids)
+        rows += laid(found.ids, trees, members)
+    return rows
+
+
+def _contextless(ids: list[list[int]], members: list[int], start_token: int) -> list[Row]:
+    """Continuations without a context stand behind BOS: their own, where they begin with it."""
+    refuse_empty(ids, members)
+    rows: list[Row] = []
+    own = [place for place, tokens in enumerate(ids) if tokens[0] == start_token]
+    rest = [place for place in range(len(ids)) if place not in set(own)]
+    for chosen, skip in ((own, 1), (rest, 0)):
+        if chosen:
+            cut = [ids[place][skip:] for place in chosen]
+            numbers = [members[place] for place in chosen]
+            refuse_empty(cut, numbers)
+            rows += laid([start_token], build_trees(cut), numbers)
+    return rows
+
+
+def batch_of(rows: Sequence[Row], start: int) -> Batch:
+    """Rows behind a prefix of `start` tokens as arrays; each keeps its slots, in their order."""
+    length = max(len(row.context) - start + len(row.tree.tokens) for row in rows)
+    ids = np.zeros((len(rows), length), dtype=np.int64)
+    # Padding stays at position 0: a trie may be longer than the model has positions.
+    positions = np.zeros(ids.shape, dtype=np.int64)
+    keep = np.zeros(ids.shape, dtype=np.bool_)
+    branched = any(not row.tree.chain for row in rows)
+    mask = np.tile(np.tri(length, dtype=np.bool_), (len(rows), 1, 1)) if branched else None
+    for number, row in enumerate(rows):
+        trunk = len(row.context) - start
+        end = trunk + len(row.tree.tokens)
+        ids[number, :trunk] = row.context[start:]
+        ids[number, trunk:end] = row.tree.tokens
+        positions[number, :trunk] = np.arange(start, len(row.context))
+        positions[number, trunk:end] = row.tree.depths + len(row.context)
+        keep[number, trunk - 1 : end] = True
+        if mask is not None and not row.tree.chain:
+            mask[number, trunk:end, trunk:end] = row.tree.mask
+    trunk = min(len(row.context) for row in rows) - start
+    return Batch(ids, positions, keep, mask, trunk if trunk >= TRUNK_TOKENS else 0)
+
+
+def laid(context: Sequence[int], trees: Sequence[Tree], members: Sequence[int]) -> list[Row]:
+    """Rows of one context, one for each of its tries; `members` are request indices."""
+    ids = np.array(context, dtype=np.int64)
+    numbers = np.array(members, dtype=np.int64)
+    return [Row(ids, tree, numbers[list(tree.members)]) for tree in trees]
+
+
+def refuse_empty(ids: Sequence[Sequence[int]], members: Sequence[int]) -> None:
+    """Raise UserError for a continuation of no tokens."""
+    for tokens, member in zip(ids, members, strict=True):
+        if not tokens:
+            raise UserError(f"request {member} has an empty continuation", expected="some text")

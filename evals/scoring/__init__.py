@@ -1,0 +1,4 @@
+"""One evaluation: ask, score, keep the samples.
+
+Start reading at evaluate.py.
+"""

@@ -1,0 +1,218 @@
+"""Scoring a list of items with one model, and keeping the result under all that decides it.
+
+The object kind is `eval`. Its identity holds the base (weights, tokenizer, template, dtype,
+quantisation), the adapter and its scale, the answer kind with labels and pattern, every turn of
+every prompt with the examples in it, what is expected, and the version of the scoring. Asking
+again reads the file back and loads no model; no two models share an id. Killed on the way, it goes
+on with the items that were not answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from evals.engine.journal import FOLDER, Journal
+from evals.scoring.plan import Answerer, identity_of, make_plan
+from evals.scoring.results import (
+    EvalResult,
+    Reject,
+    Sample,
+    interval_of,
+    mean_prompt_tokens,
+    paired,
+    read_result,
+    write_results,
+)
+from registry.diskfull import one_line_when_full
+from registry.errors import StoreError, UserError
+from registry.hashing import digest
+from registry.kinds import EvalMeta
+from registry.manifest import manifest_in
+from registry.rejects import commonest
+from registry.store import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from evals.engine.backend import Backend
+    from evals.scoring.plan import Plan
+    from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
+    from evals.tasks.prompts import Arm, Shots
+    from registry.catalog import Catalog
+    from registry.identity import BaseIdentity
+    from registry.store import ObjectRef, Store
+
+__all__ = ["EvalResult", "Reject", "Sample", "TooLongError", "evaluate", "paired"]
+
+KIND = "eval"
+_log = logging.getLogger("gapmend")
+
+ALLOWED_REJECTS = 0.01
+"""The share of items that may be longer than the base's context, unless more is allowed."""
+
+
+class TooLongError(UserError):
+    """More items than allowed are longer, as they are asked, than the base's context."""
+
+
+def evaluate(  # noqa: PLR0913 - each of them decides the result
+    store: Store,
+    catalog: Catalog,
+    engine: Backend | Callable[[], Backend],
+    *,
+    subject: str,
+    spec: CapabilitySpec | GuardSpec,
+    arm: Arm,
+    shots: Shots,
+    items: Sequence[Item],
+    split: str,
+    base: BaseIdentity,
+    adapter_id: str | None = None,
+    adapter_path: Path | None = None,
+    scale: float = 1.0,
+    backend: str | None = None,
+    labels: Sequence[str] = (),
+    allow_rejects: float = ALLOWED_REJECTS,
+) -> EvalResult:
+    """Score `items`, or read back what was scored before.
+
+    Args:
+        store: where results are kept.
+        catalog: where they are acknowledged.
+        engine: the scoring engine over the loaded base, or a function that gives it; the function
+            is called only when there is something to score.
+        subject: the name of the capability or guard.
+        spec: the capability or guard.
+        arm: the prompt.
+        shots: its examples, from `choose_shots` or `similar_shots`.
+        items: what to score, in the order of the result.
+        split: the split that the items are from.
+        base: the base's identity.
+        adapter_id: the adapter's object, None for the base alone.
+        adapter_path: its folder.
+        scale: what the adapter's deltas are multiplied by.
+        backend: which backend the engine is, from `backend_of`; None for gapmend's own.
+        labels: the labels of a choice; needed when the spec names none.
+        allow_rejects: the share of items that may be longer than the base's context.
+
+    Raises:
+        UserError: no items, an answer that isn't among the labels, or a prompt that names an
+            unknown column.
+        TooLongError: more over-long items than allowed.
+    """
+    plan = make_plan(
+        subject,
+        split,
+        spec,
+        arm=arm,
+        shots=shots,
+        items=items,
+        labels=labels,
+        answerer=Answerer(base, adapter_id, adapter_path, scale, backend),
+        root=store.root.parent,
+    )
+    identity = identity_of(plan)
+    found = _kept(store, catalog, identity)
+    result = (
+        read_result(found.path, manifest_in(found.path, EvalMeta))
+        if found
+        else _score(store, catalog, engine() if callable(engine) else engine, plan, identity)
+    )
+    _check_rejects(result, allow_rejects)
+    return result
+
+
+def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef | None:
+    """Return the object if it was made before, acknowledged also after a kill in between."""
+    object_id = digest({"kind": KIND, "identity": identity})
+    try:
+        found = store.get(KIND, object_id)
+    except StoreError:
+        return None
+    if not catalog.knows(found):
+        catalog.commit_soon(found)
+    return found
+
+
+def _score(
+    store: Store, catalog: Catalog, engine: Backend, plan: Plan, identity: dict[str, Any]
+) -> EvalResult:
+    samples, rejects, journal = _asked(store, engine, plan, identity)
+    interval, answerer = interval_of(samples), plan.answerer
+    meta = EvalMeta(
+        subject=plan.subject,
+        split=plan.split,
+        arm=plan.arm.name,
+        n=interval.n,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        prompt_tokens_mean=mean_prompt_tokens(samples),
+        base=answerer.base.name,
+        adapter_id=answerer.adapter_id,
+        scale=identity["scale"],
+        rejects=len(rejects),
+    )
+    parents = [Parent(answerer.adapter_id, "adapter")] if answerer.adapter_id else []
+    with store.draft() as folder:
+        write_results(folder, samples, rejects)
+        ref = store.put(KIND, folder, identity=identity, parents=parents, meta=meta)
+    catalog.commit_soon(ref)
+    journal.discard()
+    return EvalResult(
+        id=ref.id,
+        subject=plan.subject,
+        split=plan.split,
+        arm=plan.arm.name,
+        n=interval.n,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        prompt_tokens_mean=mean_prompt_tokens(samples),
+        samples=samples,
+        rejects=rejects,
+        cached=False,
+    )
+
+
+class _Asked(NamedTuple):
+    samples: tuple[Sample, ...]
+    rejects: tuple[Reject, ...]
+    journal: Journal
+
+
+def _asked(store: Store, engine: Backend, plan: Plan, identity: dict[str, Any]) -> _Asked:
+    """Ask what no earlier, killed process was answered."""
+    from evals.scoring.score import score
+
+    key = digest({"kind": KIND, "identity": identity})
+    engine.journal = journal = Journal(store.root / FOLDER / f"{key}.jsonl")
+    if journal.known:
+        _log.info("%s: %d answers are there already", plan.subject, journal.known)
+    try:
+        with one_line_when_full(store.root):
+            return _Asked(*score(plan, engine), journal)
+    finally:
+        engine.journal = None
+
+
+def _check_rejects(result: EvalResult, allowed: float) -> None:
+    rejected, asked = len(result.rejects), result.n + len(result.rejects)
+    if rejected > allowed * asked or not result.n:
+        told = commonest((reject.reason, _place(reject)) for reject in result.rejects)
+        first = result.rejects[0]
+        raise TooLongError(
+            f"{result.subject}: {rejected} of {asked} items can't be scored: {told}",
+            where=_place(first) if first.source_file else None,
+            expected=f"at most {allowed:.1%}",
+            fix="use fewer examples, a longer context, or raise allow_rejects of the dataset",
+        )
+
+
+def _place(reject: Reject) -> str:
+    """Return file and line, or the number of an lm-eval task's document."""
+    if reject.source_file:
+        return f"{reject.source_file}:{reject.source_line}"
+    return f"item {reject.row_uid}"

@@ -1,0 +1,252 @@
+"""Scoring a generated answer: what it says, against what was expected.
+
+Every scorer gives a number from 0 to 1. `choice` and `perplexity` are scored by log-likelihood
+instead (see tasks); a choice that was reasoned out in words is scored here, as its final answer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import unicodedata
+from contextlib import contextmanager
+from decimal import Decimal
+from numbers import Real
+from pathlib import Path
+from reprlib import repr as shortened
+from typing import TYPE_CHECKING
+
+from evals.tasks.prompts import fill
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
+
+    Scorer = Callable[[str, Item], float]
+
+# A sign counts where no word or number ends before it ("3-5" is no negative number); groups of
+# three digits may be set apart by commas.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])[-+−])?"  # noqa: RUF001 - the minus sign that models write
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
+)
+_FINAL = re.compile(
+    r"\banswer\s*(?:is)?\W*?[:=]\s*(.+?)\s*$|^\s*####\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE
+)
+_SAID = re.compile(r"\banswer\s+is:?\s+(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
+# Han and kana: no space divides words there.
+_UNSPACED = re.compile(
+    "[\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+_DECORATION = " \t*_`\"'“”.。"
+
+
+# What each answer is called in rouge_score: words in any order, and the longest run in order.
+_OVERLAPS = {"f1": "rouge1", "rouge": "rougeL"}
+
+
+def normal(text: str) -> str:
+    """Return the text with case folded and every run of white space one space."""
+    return " ".join(text.split()).casefold()
+
+
+def last_number(text: str) -> Decimal | None:
+    """Return the last number in the text: 1,234.5 and -2e3 are numbers, the 5 of 3-5 is 5."""
+    found = _NUMBER.findall(text)
+    if not found:
+        return None
+    return Decimal(found[-1].replace(",", "").replace("−", "-"))  # noqa: RUF001 - as above
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, case folded; every Chinese or Japanese character is one.
+
+    A word is letters, digits, underscores and the marks over and under them.
+    """
+    apart = _UNSPACED.sub(r" \g<0> ", text.casefold())
+    return "".join(one if _in_word(one) else " " for one in apart).split()
+
+
+def final_answer(text: str) -> str:
+    """Return the answer at the end of reasoning.
+
+    The last line that reads `Answer: …` or `#### …`; else what the last "the answer is" is
+    followed by; else the last line that isn't empty. Quotes, emphasis and full stops around it are
+    dropped.
+    """
+    for pattern in (_FINAL, _SAID):
+        found = pattern.findall(text)
+        if found:
+            said = found[-1] if isinstance(found[-1], str) else "".join(found[-1])
+            return said.strip(_DECORATION)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip(_DECORATION) if lines else ""
+
+
+def scorer_of(spec: CapabilitySpec | GuardSpec, root: Path) -> Scorer:
+    """Return the scorer of generated answers that the spec names.
+
+    Args:
+        spec: the capability or guard.
+        root: the folder in which `python:` modules are looked for first.
+
+    Raises:
+        UserError: a `python:` function cannot be found, or a pattern is not valid.
+    """
+    answer = spec.answer or ""
+    if answer.startswith("python:"):
+        return _own(answer, root)
+    if answer == "regex":
+        return _matching(spec.pattern or "")
+    if answer in _OVERLAPS:
+        return _overlap(answer)
+    return {
+        "exact": _exact,
+        "choice": _exact,
+        "number": _number,
+        "contains": _contains,
+    }[answer]
+
+
+def code_path(answer: str, root: Path) -> Path:
+    """Return the file that a `python:module:function` answer runs, without running it.
+
+    Raises:
+        UserError: there is no such module, or it is not one file of Python.
+    """
+    module = answer.split(":")[1]
+    with _importing_from(root):
+        try:
+            found = importlib.util.find_spec(module)
+        except ImportError:
+            found = None
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        raise UserError(
+            f"answer: {answer}: there is no module {module}",
+            expected=f"{module.replace('.', '/')}.py in {root}, or an installed module",
+        )
+    return Path(found.origin)
+
+
+def code_files(answer: str, root: Path) -> list[Path]:
+    """Return the file of a `python:` answer and all that it imports from `root`; nothing is run.
+
+    Raises:
+        UserError: as `code_path`, or a file of them is not Python.
+    """
+    from modulefinder import ModuleFinder
+
+    path, root = code_path(answer, root), root.resolve()
+    if not path.resolve().is_relative_to(root):
+        return [path]
+    finder = ModuleFinder(path=[str(root)])
+    try:
+        finder.run_script(str(path))
+    except (SyntaxError, ValueError) as error:
+        where = f"{getattr(error, 'filename', None) or path}:{getattr(error, 'lineno', None) or 1}"
+        raise UserError(f"answer: {answer}: {error.args[0]}", where, expected="Python") from error
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
+    return sorted({path, *(Path(file) for file in files if file)})
+
+
+def _exact(answer: str, item: Item) -> float:
+    return float(normal(answer) == normal(item.expected))
+
+
+def _contains(answer: str, item: Item) -> float:
+    return float(normal(item.expected) in normal(answer))
+
+
+def _number(answer: str, item: Item) -> float:
+    expected = last_number(item.expected)
+    if expected is None:
+        raise UserError(
+            f"answer: number, but the expected answer {item.expected!r} has no number in it",
+            where=item.where,
+        )
+    return float(last_number(answer) == expected)
+
+
+def _overlap(answer: str) -> Scorer:
+    """Return the F-measure of the words that answer and expected text share."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    kind = _OVERLAPS[answer]
+    rouge = RougeScorer([kind], tokenizer=_Words())
+
+    def overlap(text: str, item: Item) -> float:
+        if not words(item.expected):
+            raise UserError(
+                f"answer: {answer}, but the expected answer {item.expected!r} has no word in it",
+                where=item.where,
+            )
+        return float(rouge.score(target=item.expected, prediction=text)[kind].fmeasure)
+
+    return overlap
+
+
+class _Words:
+    """The tokenizer for rouge_score, whose own drops all but a to z and 0 to 9."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+
+
+def _matching(pattern: str) -> Scorer:
+    def matches(answer: str, item: Item) -> float:
+        escaped = {name: re.escape(value) for name, value in item.fields.items()}
+        filled = fill(pattern, escaped)
+        try:
+            return float(re.search(filled, answer) is not None)
+        except re.error as error:
+            raise UserError(f"the pattern {filled!r} is not valid: {error}") from error
+
+    return matches
+
+
+def _own(answer: str, root: Path) -> Scorer:
+    _, module, name = answer.split(":")
+    code_path(answer, root)
+    with _importing_from(root):
+        try:
+            function = getattr(importlib.import_module(module), name, None)
+        except (Exception, SystemExit) as error:  # whatever the user's own module raises
+            raise UserError(f"answer: {answer}: importing it raised {error!r}") from error
+    if not callable(function):
+        raise UserError(f"answer: {answer}: {module} has no function {name}")
+
+    def own(text: str, item: Item) -> float:
+        try:
+            score = function(text, item.expected, dict(item.fields))
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
+            raise UserError(
+                f"answer: {answer} raised {error!r} for the answer {shortened(text)}",
+                item.where,
+                expected="function(answer, expected, fields) that gives a number from 0 to 1",
+            ) from error
+        if not isinstance(score, Real) or not 0 <= float(score) <= 1:
+            raise UserError(
+                f"answer: {answer} gave {score!r}", item.where, expected="a number from 0 to 1"
+            )
+        return float(score)
+
+    return own
+
+
+@contextmanager
+def _importing_from(root: Path) -> Iterator[None]:
+    sys.path.insert(0, str(root))
+    try:
+        importlib.invalidate_caches()
+        yield
+    finally:
+        sys.path.remove(str(root))
