@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from evals.tasks.capability import CapabilitySpec, Item
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 ITEMS = 2000
 # Of the larger model: its fixed costs then weigh more than on all items, never less.
@@ -43,8 +43,8 @@ def overhead(repeats: int, target: float) -> Iterator[Figure]:
     evaluator, the journal, the Parquet file and the catalog. nano's forward is so small that this
     is the hardest case.
     """
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     held = True
     loaded = load_model("nano", BaseSpec(model="nano"), Path.cwd())
@@ -118,8 +118,8 @@ def _evaluate(loaded: LoadedModel, spec: CapabilitySpec, items: list[Item]) -> t
     from evals.engine.packed import PackedLM
     from evals.scoring.evaluate import evaluate
     from evals.tasks.prompts import arms_of
-    from registry.catalog import Catalog
-    from registry.store import Store
+    from registry.catalog.catalog import Catalog
+    from registry.store.objects import Store
 
     with tempfile.TemporaryDirectory() as folder, _timed(loaded.model) as inside:
         root = Path(folder) / ".gapmend"
@@ -165,7 +165,7 @@ def _save_ordinary(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from registry.identity import nano_folder
+    from registry.models.base import nano_folder
 
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(nano_folder(), **ORDINARY)

@@ -228,11 +228,13 @@ def ours(steps: Steps, *, checkpointing: bool) -> None:
     """Train with our trainer: below `fit()`, which would want a tokenizer."""
     import numpy as np
 
-    from pipeline.training import compute, methods, objective, trainer
-    from pipeline.training.encode import EncodedRow
-    from pipeline.training.packing import plan_batches
-    from pipeline.training.spec import TrainSpec
-    from registry.models import LoadedModel
+    from pipeline.spec.train import TrainSpec
+    from pipeline.training import compute, trainer
+    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.lessons.packing import plan_batches
+    from pipeline.training.losses import objective
+    from pipeline.training.methods import methods
+    from registry.models.load import LoadedModel
 
     made = [
         EncodedRow(uid, np.array(ids, np.int32), np.array(labels, np.int32))

@@ -34,9 +34,10 @@ def cpu_seconds() -> float:
 def ours(folder: str) -> dict[str, Any]:
     """Ingest the one dataset of a workspace; clusters are timed apart."""
     from pipeline.ingest import ingest
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
-    from registry import duplicates, new_version
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+    from registry.datasets.duplicates import near_duplicates as duplicates
+    from registry.datasets.versions import make as new_version
 
     real, apart = duplicates.clusters, [0.0, 0.0]
 
@@ -76,7 +77,7 @@ def hugging_face(out: str, *files: str) -> dict[str, Any]:
 
 def near(rows: str) -> dict[str, Any]:
     """Find the near-duplicates of texts of 5 to 45 words, a tenth of them near another."""
-    from registry.duplicates import clusters
+    from registry.datasets.duplicates.near_duplicates import clusters
 
     draw = random.Random(0)
     words = [f"{draw.randrange(36**5):x}" for _ in range(20_000)]

@@ -77,8 +77,8 @@ def main() -> None:
 
 def _ours() -> Callable[[Any], list[str]]:
     from evals.engine.packed import PackedLM
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     return PackedLM(load_model("nano", BaseSpec(model="nano"), Path.cwd())).generate_until
 
@@ -86,7 +86,7 @@ def _ours() -> Callable[[Any], list[str]]:
 def _theirs(batch_size: int) -> Callable[[Any], list[str]]:
     from lm_eval.models.huggingface import HFLM
 
-    from registry.identity import nano_folder
+    from registry.models.base import nano_folder
 
     folder = str(nano_folder())
     peer = HFLM(pretrained=folder, dtype="float32", device="cpu", batch_size=batch_size)

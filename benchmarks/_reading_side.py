@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from registry.chunks import read_chunks
-from registry.formats import SHAPES, Format
-from registry.sources import SourceFile
+from registry.datasets.formats.format import SHAPES, Format
+from registry.datasets.sources.chunks import read_chunks
+from registry.datasets.sources.resolve import SourceFile
 
 
 def main() -> None:

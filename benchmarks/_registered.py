@@ -11,15 +11,15 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from registry.attach import create_catalog
-from registry.catalog_open import MARK_NAME
-from registry.hashing import digest
+from registry.catalog.database import create_catalog
+from registry.catalog.open import MARK_NAME
+from registry.store.hashing import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from registry.store import ManifestJson
+    from registry.store.objects import ManifestJson
 
 BASES = 7
 SHARED = 10  # chains to a dataset version, rounds to a selection

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 SHAPES: dict[str, dict[str, int]] = {
     # 8.4 M parameters; 58 M, more than half of them in the embedding and the head.
@@ -126,8 +126,8 @@ def make_case(name: str, pairs: Sequence[tuple[str, str]], folder: Path) -> Case
     """Write the model of this name and the rows it can take."""
     from transformers import AutoConfig
 
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     if not folder.exists():
         write_model(name, pairs, folder)
@@ -139,7 +139,7 @@ def write_rows(
     loaded: LoadedModel, pairs: Sequence[tuple[str, str]], folder: Path, config: Any, name: str = ""
 ) -> Case:
     """Encode the rows once, for everybody."""
-    from pipeline.training.encode import encode_rows
+    from pipeline.training.lessons.encode import encode_rows
 
     encoded = encode_rows(loaded, training_rows(pairs), allow_rejects=0.0).rows
     kept = [row for row in encoded if row.tokens <= LONGEST]
@@ -166,7 +166,7 @@ def write_rows(
 
 def training_rows(pairs: Sequence[tuple[str, str]]) -> list[Any]:
     """Return (user, assistant) pairs as `fit()` takes them."""
-    from pipeline.training.encode import TrainingRow
+    from pipeline.training.lessons.encode import TrainingRow
 
     return [
         TrainingRow(

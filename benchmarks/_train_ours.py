@@ -17,7 +17,7 @@ from _turns import rows, start
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.training.metrics import StepMetrics
+    from pipeline.training.record.metrics import StepMetrics
 
 
 def main() -> None:
@@ -25,10 +25,10 @@ def main() -> None:
     turns, given = start()
     from _train_cases import training_rows
 
+    from pipeline.spec.train import TrainSpec
     from pipeline.training.fit import fit
-    from pipeline.training.spec import TrainSpec
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     base = BaseSpec(model=given["folder"], dtype=given["dtype"])
     loaded = load_model("bench", base, Path.cwd())
@@ -54,7 +54,7 @@ def main() -> None:
 
 def pairs_of(asked: Sequence[dict[str, Any]]) -> list[Any]:
     """Return the pairs as preference rows."""
-    from pipeline.training.pairs import PreferenceRow
+    from pipeline.training.lessons.pairs import PreferenceRow
 
     def said(role: str, text: str) -> tuple[dict[str, Any], ...]:
         return ({"role": role, "content": text},)
@@ -74,7 +74,7 @@ def pairs_of(asked: Sequence[dict[str, Any]]) -> list[Any]:
 
 def trained_in_a_pair(loaded: Any, data: Sequence[Any]) -> float:
     """Return the mean number of trained tokens of a pair's two answers."""
-    from pipeline.training.pairs import encode_pairs
+    from pipeline.training.lessons.pairs import encode_pairs
 
     pairs, _ = encode_pairs(loaded, data, allow_rejects=0)
     trained = [one.chosen.trained_tokens + one.rejected.trained_tokens for one in pairs]
@@ -87,10 +87,10 @@ def mean_loss(folder: Path, batch: Sequence[dict[str, Any]]) -> float:
     import torch
 
     from pipeline.training.compute import packed
-    from pipeline.training.encode import EncodedRow
-    from pipeline.training.loss import pack_rows, packed_loss
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.losses.loss import pack_rows, packed_loss
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     loaded = load_model("bench", BaseSpec(model=str(folder), dtype="fp32"), Path.cwd())
     encoded = [

@@ -52,7 +52,7 @@ def write(path: str, rows: str, size: str) -> dict[str, Any]:
 
 def model(folder: str) -> dict[str, Any]:
     """Load the base, and what scores with it."""
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     Workspace.open(Path(folder)).models.engine("nano")
     return {}
@@ -61,8 +61,8 @@ def model(folder: str) -> dict[str, Any]:
 def ingest(folder: str) -> dict[str, Any]:
     """Make the version."""
     from pipeline.ingest import ingest as make
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     (made,) = make(Workspace.open(Path(folder)), Ui()).datasets
     return {"rows": made.facts["rows"], "splits": made.facts["splits"]}
@@ -71,8 +71,8 @@ def ingest(folder: str) -> dict[str, Any]:
 def gap(folder: str) -> dict[str, Any]:
     """Measure the base."""
     from pipeline.gap import gap as find
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     (found,) = find(Workspace.open(Path(folder)), Ui()).findings
     return {"verdict": found.verdict}
@@ -81,8 +81,8 @@ def gap(folder: str) -> dict[str, Any]:
 def select(folder: str) -> dict[str, Any]:
     """Choose rows."""
     from pipeline.select import select as choose
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     found = choose(Workspace.open(Path(folder)), Ui())
     return {"rows": found.rows, "selection": found.selection_id}
@@ -92,8 +92,8 @@ def train(folder: str) -> dict[str, Any]:
     """Train on what was chosen, which is found and not chosen again."""
     from pipeline.select import select as choose
     from pipeline.train import train as make
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     ws, ui = Workspace.open(Path(folder)), Ui()
     return {"adapter": make(ws, ui, choose(ws, ui).selection_id).adapter_id}

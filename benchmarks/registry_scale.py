@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 from _registered import make
 
-from registry.catalog import Catalog
-from registry.index import adapters
-from registry.lineage import lineage
-from registry.store import Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.catalog.lists import adapters
+from registry.lineage.graph import lineage
+from registry.store.objects import Parent, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,17 +42,21 @@ NEWEST = 20
 # Each is the whole program of a cold process: the store's folder and an id are its arguments.
 START = (
     "import json, sys; from pathlib import Path; from dataclasses import asdict\n"
-    "from registry.catalog import Catalog\n"
+    "from registry.catalog.catalog import Catalog\n"
     "root = Path(sys.argv[1]); catalog = Catalog(root)\n"
 )
-LIST = START + "from registry.index import adapters; print(json.dumps(asdict(adapters(catalog))))"
+LIST = (
+    START + "from registry.catalog.lists import adapters\n"
+    "print(json.dumps(asdict(adapters(catalog))))"
+)
 BY_BASE = LIST.replace("adapters(catalog)", "adapters(catalog, base='base-3')")
 MOVE = START + (
-    "from registry.store import Store; now = catalog.alias('champion')\n"
+    "from registry.store.objects import Store; now = catalog.alias('champion')\n"
     "catalog.move_alias(Store(root), 'champion', sys.argv[2], expect=now, reason='bench')"
 )
 UP = START + (
-    "from registry.lineage import lineage\nprint(json.dumps(asdict(lineage(catalog, sys.argv[2]))))"
+    "from registry.lineage.graph import lineage\n"
+    "print(json.dumps(asdict(lineage(catalog, sys.argv[2]))))"
 )
 DOWN = UP.replace("sys.argv[2])", "sys.argv[2], down=True)")
 

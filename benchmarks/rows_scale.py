@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from registry.bitmaps import write_bitmaps
-from registry.catalog import Catalog
-from registry.store import Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.lineage.bitmaps import write_bitmaps
+from registry.store.objects import Parent, Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from registry.store import ObjectRef
+    from registry.store.objects import ObjectRef
 
 HERE = Path(__file__).parent
 SHARE = 0.1
@@ -44,7 +44,7 @@ AT_ONCE = 50  # selections to a commit
 GIGABYTE = 1e9
 GAPMEND = str(Path(sys.executable).with_name("gapmend"))
 ASK = (
-    "import json, sys; from pathlib import Path; from registry.catalog import Catalog\n"
+    "import json, sys; from pathlib import Path; from registry.catalog.catalog import Catalog\n"
     "answer = Catalog(Path(sys.argv[1])).sql(f'FROM adapters_that_saw({int(sys.argv[2])})')\n"
     "print(json.dumps([row[0] for row in answer.rows]))"
 )

@@ -28,14 +28,14 @@ import _around
 import _memory
 from _shared import HEAD, Case, Figure, cases, targets
 
-from registry.quiet import quiet_libraries
+from registry.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lm_eval.models.huggingface import HFLM
 
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 BATCH_SIZES = (4, 16, 64)
 CLOSE = 1e-4
@@ -133,8 +133,8 @@ class Beside:
 
 def load_ours() -> LoadedModel:
     """Load nano as gapmend does."""
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     return load_model("nano", BaseSpec(model="nano"), Path.cwd())
 
@@ -143,7 +143,7 @@ def load_theirs(adapter: Path | None = None) -> HFLM:
     """Load nano as lm-eval does, with an adapter or without."""
     from lm_eval.models.huggingface import HFLM
 
-    from registry.identity import nano_folder
+    from registry.models.base import nano_folder
 
     tuned = {} if adapter is None else {"peft": str(adapter)}
     return HFLM(str(nano_folder()), dtype="float32", device="cpu", batch_size=16, **tuned)

@@ -41,14 +41,14 @@ from _train_figures import HEAD, Figure
 from _train_ours import mean_loss
 from _train_sides import HERE, PEERS, Outcome, Side, ours, race
 
-from registry.quiet import quiet_libraries
+from registry.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from _train_cases import Case
 
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 PARTS = ("small", "mid", "shared", "dpo")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -272,8 +272,8 @@ class Race:
 
 def load(case: Case) -> LoadedModel:
     """Load a case's model as gapmend does."""
-    from registry.identity import BaseSpec
-    from registry.models import load_model
+    from registry.models.base import BaseSpec
+    from registry.models.load import load_model
 
     return load_model(case.folder.name, BaseSpec(model=str(case.folder)), Path.cwd())
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Literal
 from evals.scoring.results import chance_of, paired
 from evals.verdicts.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
 from evals.verdicts.gap import ClosedFinding, judge_closed
-from pipeline.changes import divergence_of, reprompted
 from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.ingest import resolve
-from pipeline.kept import adapter_named
-from pipeline.measure import Tuned, items_of, measure
-from pipeline.stage import StageOutput, run_stage
-from pipeline.subjects import Subject, measured_datasets, subjects
+from pipeline.measure.changes import divergence_of, reprompted
+from pipeline.measure.measure import Tuned, items_of, measure
+from pipeline.spec.subjects import Subject, measured_datasets, subjects
+from pipeline.workspace.kept import adapter_named
+from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import UserError
-from registry.kinds import ForgettingMeta, WeightsMeta
-from registry.store import Parent
+from registry.store.kinds import ForgettingMeta, WeightsMeta
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from evals.scoring.evaluate import EvalResult
     from evals.verdicts.stats import Paired
     from pipeline.gap import GapReport
-    from pipeline.resolved import Resolved
-    from pipeline.stage import StageContext
-    from pipeline.subjects import Split
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.spec.subjects import Split
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
 STAGE = "forget"
 VERSION = 5

@@ -13,12 +13,12 @@ from evals.tasks.capability import GuardSpec
 from evals.verdicts.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
 from evals.verdicts.stats import Interval, Scores, mean_interval
 from pipeline.ingest import resolve
-from pipeline.measure import items_of, measure, zero_shot
-from pipeline.stage import StageOutput, run_stage
-from pipeline.subjects import measured_datasets, subjects
+from pipeline.measure.measure import items_of, measure, zero_shot
+from pipeline.spec.subjects import measured_datasets, subjects
+from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import UserError
-from registry.kinds import GapMeta
-from registry.store import Parent
+from registry.store.kinds import GapMeta
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from evals.scoring.evaluate import EvalResult
     from evals.tasks.capability import Item
     from evals.tasks.prompts import Arm
-    from pipeline.resolved import Resolved
-    from pipeline.stage import StageContext
-    from pipeline.subjects import Subject
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.spec.subjects import Subject
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
 STAGE = "gap"
 VERSION = 4

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from pipeline.resolved import Resolved
-from pipeline.stage import StageOutput, WouldRunError, find_outcome, run_stage, stage_key
-from pipeline.subjects import subjects
+from pipeline.spec.subjects import subjects
+from pipeline.workspace.resolved import Resolved
+from pipeline.workspace.stage import StageOutput, WouldRunError, find_outcome, run_stage, stage_key
 from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.stage import StageContext, StageOutcome
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
-    from registry.arrays import HashArray
-    from registry.kinds import RunMeta
-    from registry.manifest import Manifest
-    from registry.new_version import Made, Wanted
-    from registry.splits import Assignment
-    from registry.versions import Written
+    from pipeline.workspace.stage import StageContext, StageOutcome
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+    from registry.datasets.formats.arrays import HashArray
+    from registry.datasets.versions.make import Made, Wanted
+    from registry.datasets.versions.splits import Assignment
+    from registry.datasets.versions.version import Written
+    from registry.store.kinds import RunMeta
+    from registry.store.manifest import Manifest
 
 STAGE = "ingest"
 VERSION = 1
@@ -78,7 +78,7 @@ def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestR
     Raises:
         UserError: an unknown dataset, files that can't be read, too many unusable rows.
     """
-    from registry.erased import erased_by_dataset
+    from registry.datasets.versions.erased import erased_by_dataset
 
     chosen = ws.spec.datasets if names is None else names
     erased = erased_by_dataset(ws.catalog)
@@ -91,7 +91,7 @@ def ingested(ws: Workspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
     Raises:
         UserError: files that can't be read.
     """
-    from registry.erased import erased_by_dataset
+    from registry.datasets.versions.erased import erased_by_dataset
 
     erased = erased_by_dataset(ws.catalog)
     found: list[DatasetReport] = []
@@ -152,7 +152,7 @@ def _inputs(ws: Workspace, name: str, erased: Sequence[str] | None) -> dict[str,
     found again by the files that made it. What was erased from the dataset's versions is in it:
     the next version is one without those rows.
     """
-    from registry.datasets import source_files
+    from registry.datasets.spec import source_files
 
     spec = ws.spec.datasets[name]
     labels = allowed_labels(ws, name)
@@ -181,8 +181,8 @@ def allowed_labels(ws: Workspace, name: str) -> frozenset[str] | None:
 
 def _file_hash(path: Path, label: str, root: Path) -> str:
     """Return the SHA-256 of a file; one that looks as it did is not read again."""
-    from registry.hashing import remembered_digest
-    from registry.readers import columns_of
+    from registry.datasets.readers.read import columns_of
+    from registry.store.hashing import remembered_digest
 
     if not path.is_file():
         columns_of(path)  # raises, and says what is there instead
@@ -207,9 +207,9 @@ def _work(
     ws: Workspace, context: StageContext, name: str, inputs: Mapping[str, Any]
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
-    from registry.datasets import sources
-    from registry.kinds import ErasureMeta, RowsMeta, RunMeta
-    from registry.new_version import Wanted, make_version
+    from registry.datasets.spec import sources
+    from registry.datasets.versions.make import Wanted, make_version
+    from registry.store.kinds import ErasureMeta, RowsMeta, RunMeta
 
     spec = ws.spec.datasets[name]
     files = sources(spec, ws.root)
@@ -248,9 +248,9 @@ def _appended(
     advance: Callable[[int], None],
 ) -> Made | None:
     """Append to the version that the first of these files made, if there is one; else None."""
-    from registry.append import Before
-    from registry.new_version import append_version
-    from registry.row_index import open_index
+    from registry.datasets.versions.append import Before
+    from registry.datasets.versions.append_index import open_index
+    from registry.datasets.versions.make import append_version
 
     if wanted.files.num_samples is not None or wanted.erasures:
         return None  # what was erased from any dataset is looked for in every row
@@ -296,7 +296,7 @@ def _tell_leaks(ui: Ui, name: str, hashes: HashArray, placed: Assignment) -> Non
     """Say which rows were kept out because they are near rows of another split."""
     if not placed.leaks:
         return
-    from registry.hash_index import as_texts
+    from registry.datasets.duplicates.hash_index import as_texts
 
     shown = placed.leaks[:_SHOWN_LEAKS]
     names = as_texts(hashes[[leak.position for leak in shown]]).to_pylist()

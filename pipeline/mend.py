@@ -11,28 +11,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import Budget, Need, next_budget
 from pipeline.forget import forget, judge
 from pipeline.gap import gap
-from pipeline.gates import SCALES, first_scale, holds
 from pipeline.ingest import resolve
-from pipeline.measure import Tuned
+from pipeline.measure.gates import SCALES, first_scale, holds
+from pipeline.measure.measure import Tuned
 from pipeline.select import Change, select
-from pipeline.stage import StageOutput, run_stage
+from pipeline.selection.budget import Budget, Need, next_budget
 from pipeline.train import train
+from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import UserError
-from registry.kinds import SelectionMeta
-from registry.store import Parent
+from registry.store.kinds import SelectionMeta
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.forget import ForgetReport
     from pipeline.gap import GapReport
-    from pipeline.resolved import Resolved
-    from pipeline.stage import StageContext
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
 STAGE = "mend"
 VERSION = 5
@@ -230,9 +230,9 @@ def _holds_at(ws: Resolved, ui: Ui, state: _State, scale: float, name: str) -> b
 
 def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: float) -> Any:
     """Put the adapter at `scale` into the store, so that it is used at scale 1 ever after."""
-    from registry.adapter_folder import holds_changed
-    from registry.adapters import adapter_path, publish, write_scaled
-    from registry.changed import publish_changed, write_scaled_changed
+    from registry.models.adapters import adapter_path, publish, write_scaled
+    from registry.models.changed import publish_changed, write_scaled_changed
+    from registry.models.files import holds_changed
 
     base = state.found.base
     folder = ctx.workdir / "scaled"

@@ -9,25 +9,25 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stage import StageOutput, run_stage
-from registry.adapters import is_tuned
+from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import UserError
-from registry.kinds import MergeMeta, ModelMeta, WeightsMeta
-from registry.merge_spec import MERGEKIT, SEARCH, checked, read_spec
-from registry.parity import BOUNDS
-from registry.store import Parent
+from registry.merge.spec import MERGEKIT, SEARCH, checked, read_spec
+from registry.models.adapters import is_tuned
+from registry.models.parity import BOUNDS
+from registry.store.kinds import MergeMeta, ModelMeta, WeightsMeta
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.stage import StageContext, StageOutcome
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
-    from registry.merge_several import Several
-    from registry.merge_spec import MergeSpec, Method
-    from registry.models import LoadedModel
-    from registry.store import ObjectRef
+    from pipeline.workspace.stage import StageContext, StageOutcome
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+    from registry.merge.several import Several
+    from registry.merge.spec import MergeSpec, Method
+    from registry.models.load import LoadedModel
+    from registry.store.objects import ObjectRef
 
 STAGE = "merge"
 VERSION = 1
@@ -43,7 +43,7 @@ class MergeReport:
     reference is from the base, in the same measure. `path` is relative to the workspace.
 
     Of one adapter, `adapter_id` is it. Of several, `adapter_ids` are they, `adapter_id` is the new
-    one, and the fields after it are those of `registry.merge_several.Several`, with `adapter_off`
+    one, and the fields after it are those of `registry.merge.several.Several`, with `adapter_off`
     for how far the new adapter is from the reference. `scores` are what a search tried: weights
     and the mean score on dev. `quantised` has the logit distances of the ways to merge into a
     quantised base.
@@ -139,14 +139,14 @@ def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec)
         "settings": spec.model_dump(mode="json"),
     }
     if spec.rule is not None:
-        from registry.merge_mergekit import mergekit_version
+        from registry.merge.mergekit import mergekit_version
 
         inputs["mergekit"] = mergekit_version()  # another one may merge otherwise
     parents = [Parent(one, "adapter") for one in adapter_ids]
     if spec.weights == SEARCH:
         from pipeline.gap import dev_inputs
         from pipeline.ingest import resolve
-        from pipeline.subjects import measured_datasets
+        from pipeline.spec.subjects import measured_datasets
 
         ws.models.backend(base)  # first: no data is read for one that isn't there
         resolved = resolve(ws, ui, measured_datasets(ws.spec))
@@ -192,8 +192,8 @@ def _report(outcome: StageOutcome) -> MergeReport:
 
 
 def _work(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> StageOutput:
-    from registry.adapters import adapter_path
-    from registry.merge import merge_adapter
+    from registry.merge.one import merge_adapter
+    from registry.models.adapters import adapter_path
 
     loaded = ws.models.get(base)
     parents = [Parent(ctx.run_id, "run"), Parent(adapter_id, "adapter")]
@@ -225,15 +225,15 @@ def _work(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> Stage
 def _several(
     ws: Workspace, ctx: StageContext, base: str, adapter_ids: Sequence[str], spec: MergeSpec
 ) -> StageOutput:
-    from registry.adapters import adapter_path
+    from registry.models.adapters import adapter_path
 
     loaded = ws.models.get(base)
     paths = [adapter_path(ws.store, one) for one in adapter_ids]
     scores: list[dict[str, Any]] = []
     if spec.weights == SEARCH:
         from pipeline.ingest import resolve
-        from pipeline.merge_search import search
-        from pipeline.subjects import measured_datasets
+        from pipeline.measure.merge_search import search
+        from pipeline.spec.subjects import measured_datasets
 
         resolved = resolve(ws, ctx.ui, measured_datasets(ws.spec))
         spec, scores = search(resolved, ctx, loaded, paths, spec)
@@ -276,10 +276,10 @@ def _merged(
     loaded: LoadedModel, paths: Sequence[Path], spec: MergeSpec, draft: Path, new: Path
 ) -> Several:
     if spec.rule is None:
-        from registry.merge_several import merge_adapters
+        from registry.merge.several import merge_adapters
 
         return merge_adapters(loaded, paths, spec, draft, new)
-    from registry.merge_mergekit import merge_by_mergekit
+    from registry.merge.mergekit import merge_by_mergekit
 
     return merge_by_mergekit(loaded, paths, spec, draft)
 
@@ -288,7 +288,7 @@ def _settings(adapter_ids: Sequence[str], made: Several) -> dict[str, Any]:
     """Return what decides a merge of several, beside their base."""
     by = {}
     if made.method in MERGEKIT:
-        from registry.merge_mergekit import mergekit_version
+        from registry.merge.mergekit import mergekit_version
 
         by["mergekit"] = mergekit_version()
     return by | {
@@ -309,7 +309,7 @@ def _put_model(
     parents: Sequence[Parent],
 ) -> tuple[ObjectRef, int]:
     """Put the files in `draft` into the store as a model; return it and its size in bytes."""
-    from registry.hashing import file_digest
+    from registry.store.hashing import file_digest
 
     files = sorted(path for path in draft.iterdir() if path.is_file())
     size = sum(path.stat().st_size for path in files)
@@ -333,7 +333,7 @@ def _publish(
     adapter_ids: Sequence[str],
 ) -> ObjectRef:
     """Put the new adapter into the store, as one that was put together from these."""
-    from registry.adapters import publish
+    from registry.models.adapters import publish
 
     settings = _settings(adapter_ids, made)
     meta = {**settings, "method": f"merge: {made.method}", "alpha": made.rank, "scale": 1.0}

@@ -14,24 +14,24 @@ from evals.verdicts.forgetting import Change, GuardFinding  # noqa: TC001 - read
 from evals.verdicts.gap import ClosedFinding  # noqa: TC001 - likewise
 from pipeline.forget import Judged, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
-from pipeline.gates import Gate, gates, refusals
 from pipeline.ingest import resolve
-from pipeline.kept import CHAMPION
-from pipeline.measure import Tuned
-from pipeline.stage import StageOutput, run_stage
-from pipeline.subjects import measured_datasets
-from registry.kinds import ForgettingMeta, PromotionMeta
-from registry.store import Parent
+from pipeline.measure.gates import Gate, gates, refusals
+from pipeline.measure.measure import Tuned
+from pipeline.spec.subjects import measured_datasets
+from pipeline.workspace.kept import CHAMPION
+from pipeline.workspace.stage import StageOutput, run_stage
+from registry.store.kinds import ForgettingMeta, PromotionMeta
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.forget import ForgetReport
     from pipeline.gap import GapReport
-    from pipeline.resolved import Resolved
-    from pipeline.stage import StageContext
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
 STAGE = "promote"
 VERSION = 3
@@ -70,7 +70,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     Raises:
         UserError: the adapter is of another base than `train.base`.
     """
-    from registry.adapters import move_alias
+    from registry.models.adapters import move_alias
 
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
     found = gap(resolved, ui)

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
 from pipeline.ingest import ingest, ingested, resolve
-from pipeline.measure import Tuned
+from pipeline.measure.measure import Tuned
 from pipeline.mend import mend
 from pipeline.merge import merge
 from pipeline.promote import promote
-from pipeline.resolved import Resolved
 from pipeline.select import select
-from pipeline.stage import Done, Step, WouldRunError
 from pipeline.train import dry, train
+from pipeline.workspace.resolved import Resolved
+from pipeline.workspace.stage import Done, Step, WouldRunError
 from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.compare import CompareReport
     from pipeline.mend import MendReport
     from pipeline.promote import PromoteReport
     from pipeline.train import TrainReport
-    from pipeline.training.dry_run import DryRun
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.training.preview.dry_run import DryRun
+    from pipeline.verbs.compare import CompareReport
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
 STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
 
@@ -76,7 +76,7 @@ def _from_gap(ws: Resolved, ui: Ui) -> Iterator[Done]:
 
 def run(ws: Workspace, ui: Ui) -> RunReport:
     """Run the loop and show each stage's report as it is done."""
-    from pipeline.story import closing, shown
+    from pipeline.report.story import closing, shown
 
     done: list[Done] = []
     for one in loop(ws, ui):
@@ -132,7 +132,7 @@ def compare_on(
     ws: Workspace, ui: Ui, selection_id: str | None, methods: str | None, sweep: str | None
 ) -> CompareReport:
     """Train by several methods, or several values of a setting, on one selection."""
-    from pipeline.compare import by_methods, by_setting, compare
+    from pipeline.verbs.compare import by_methods, by_setting, compare
 
     if methods and sweep:
         raise UserError("two comparisons", expected="--compare or --sweep")

@@ -11,21 +11,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.assemble import Assembly, Change, Part
-from pipeline.candidates import pool_of
 from pipeline.gap import dev_inputs, gap
-from pipeline.held_out import lm_eval_tasks
 from pipeline.ingest import resolve
-from pipeline.stage import run_stage
-from pipeline.subjects import measured_datasets
+from pipeline.selection.assemble import Assembly, Change, Part
+from pipeline.selection.candidates import pool_of
+from pipeline.selection.held_out import lm_eval_tasks
+from pipeline.spec.subjects import measured_datasets
+from pipeline.workspace.stage import run_stage
 from registry.errors import GateRefusedError
-from registry.store import Parent
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from pipeline.gap import GapReport
-    from pipeline.resolved import Resolved
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
 __all__ = ["Change", "SelectReport", "select"]
 

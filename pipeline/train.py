@@ -10,24 +10,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.held_out import refuse_leaks
 from pipeline.ingest import resolve
-from pipeline.stage import StageOutput, run_stage
-from pipeline.validation import lessons
-from registry.kinds import SelectionMeta
-from registry.store import Parent
+from pipeline.selection.held_out import refuse_leaks
+from pipeline.selection.validation import lessons
+from pipeline.workspace.stage import StageOutput, run_stage
+from registry.store.kinds import SelectionMeta
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.resolved import Resolved
-    from pipeline.stage import StageContext
-    from pipeline.training.dry_run import DryRun
     from pipeline.training.fit import FitResult
-    from pipeline.training.metrics import StepMetrics
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
-    from registry.store import ObjectRef
+    from pipeline.training.preview.dry_run import DryRun
+    from pipeline.training.record.metrics import StepMetrics
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+    from registry.store.objects import ObjectRef
 
 STAGE = "train"
 VERSION = 2
@@ -136,7 +136,7 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
 
 def _dismiss() -> None:
     """Let the other processes of a launch go: there is nothing to do."""
-    from pipeline.training import processes
+    from pipeline.training.machine import processes
 
     if processes.count() > 1:
         processes.tell(None, on_cpu=_on_cpu())
@@ -148,7 +148,7 @@ def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
     Raises:
         UserError: what would stop it before its first step.
     """
-    from pipeline.training.look import look
+    from pipeline.training.preview.look import look
 
     spec = ws.spec.train
     resolved = resolve(ws, ui)
@@ -162,8 +162,8 @@ def follow(ws: Workspace, ui: Ui) -> None:
     Raises:
         UserError: as `train`.
     """
-    from pipeline.training import processes
     from pipeline.training.fit import fit
+    from pipeline.training.machine import processes
 
     told = processes.tell(None, on_cpu=_on_cpu())
     if told is None:
@@ -180,10 +180,10 @@ def _on_cpu() -> bool:
 
 
 def _work(ws: Resolved, ctx: StageContext, selection_id: str) -> StageOutput:
-    from pipeline.run_metrics import measured_steps, put_metrics, step_values
-    from pipeline.training import processes
     from pipeline.training.fit import fit
-    from pipeline.training.trackers import open_trackers
+    from pipeline.training.machine import processes
+    from pipeline.training.record.run_metrics import measured_steps, put_metrics, step_values
+    from pipeline.training.record.trackers import open_trackers
 
     spec = ws.spec.train
     refuse_leaks(ws, selection_id)
@@ -270,8 +270,8 @@ def _mean_loss(steps: Sequence[StepMetrics]) -> float:
 def _publish(
     ws: Workspace, ctx: StageContext, selection_id: str, fitted: FitResult, result: dict[str, Any]
 ) -> ObjectRef:
-    from registry.adapters import publish
-    from registry.changed import publish_changed
+    from registry.models.adapters import publish
+    from registry.models.changed import publish_changed
 
     spec = ws.spec.train
     facts = ("method", "rows", "steps", "tokens", "trained_tokens", "loss")

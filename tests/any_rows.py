@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from registry.rows import Content, Message
-from registry.turns import json_text
+from registry.datasets.formats.content import Content, Message
+from registry.datasets.formats.turns import json_text
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 SAID = TEXTS.filter(lambda text: bool(text.strip()))

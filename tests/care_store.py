@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry.bitmaps import write_bitmaps
-from registry.catalog import Catalog
-from registry.row import refs_schema
-from registry.rows import Content, Message, content_hash, content_schema
-from registry.splits import cluster_number
-from registry.store import ObjectRef, Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.datasets.formats.content import Content, Message, content_hash, content_schema
+from registry.datasets.versions.row import refs_schema
+from registry.datasets.versions.splits import cluster_number
+from registry.lineage.bitmaps import write_bitmaps
+from registry.store.objects import ObjectRef, Parent, Store
 from tests.made_versions import content_record
 
 CANARY = "Zyzzyvarius of Kalamazoo"

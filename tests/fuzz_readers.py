@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 with atheris.instrument_imports(include=["registry"]):
-    from registry.chunks import usable
-    from registry.datasets import DatasetSpec, sources
+    from registry.datasets.formats.turns import UnusableError
+    from registry.datasets.readers.read import columns_of, read_records
+    from registry.datasets.sources.chunks import usable
+    from registry.datasets.spec import DatasetSpec, sources
     from registry.errors import UserError
-    from registry.readers import columns_of, read_records
-    from registry.turns import UnusableError
 
 SUFFIXES = (
     *(".csv", ".tsv", ".json", ".jsonl", ".txt", ".parquet", ".arrow", ".feather"),

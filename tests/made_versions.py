@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry.catalog import Catalog
-from registry.refs import refs_name
-from registry.row import refs_schema, rejects_schema
-from registry.rows import Content, Message, content_hash, content_schema
-from registry.store import ObjectRef, Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.datasets.formats.content import Content, Message, content_hash, content_schema
+from registry.datasets.versions.refs import refs_name
+from registry.datasets.versions.row import refs_schema, rejects_schema
+from registry.store.objects import ObjectRef, Parent, Store
 
 _ROW_GROUP = 3  # so that a few rows are several
 

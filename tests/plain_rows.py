@@ -1,6 +1,6 @@
 """A version's rows by the shortest way: everything is loaded, and filtered in Python.
 
-What tests look at a version by, and what the reader of registry/read.py is held against.
+What tests look at a version by, and what the one reader is held against.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from registry.refs import read_refs, refs_paths
-from registry.row import Row, row_from
-from registry.store import Store
+from registry.datasets.versions.refs import read_refs, refs_paths
+from registry.datasets.versions.row import Row, row_from
+from registry.store.objects import Store
 
 
 def load_rows(store: Store, version_id: str, *, splits: Collection[str] | None = None) -> list[Row]:

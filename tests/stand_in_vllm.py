@@ -76,7 +76,7 @@ class LLM:
         load_format: str,
     ) -> None:
         self.arguments = {key: value for key, value in locals().items() if key != "self"}
-        from registry.models import BaseSpec, load_model
+        from registry.models.load import BaseSpec, load_model
 
         self.asked: list[tuple[list[int], SamplingParams]] = []
         self.shutdowns = 0

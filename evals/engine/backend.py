@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from evals.engine.journal import Journal
     from evals.engine.vllm import VllmLM
-    from registry.chat import Chat
-    from registry.identity import BaseIdentity, BaseSpec
+    from registry.models.base import BaseIdentity, BaseSpec
+    from registry.models.tokenizer import Chat
 
 BackendName = Literal["gapmend", "vllm"]
 
@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
 }
-_WHERE = "evals.engine.backend"
+_WHERE = "evals.backend"
 _OURS = "evals.backend: gapmend"
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
     Matrix = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers.cache_utils import Cache
 
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 log = logging.getLogger(__name__)
 

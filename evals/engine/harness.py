@@ -14,9 +14,9 @@ from lm_eval.api.registry import register_model
 
 from evals.engine.packed import PackedLM
 from registry.errors import UserError
-from registry.filenames import ADAPTER_WEIGHTS
-from registry.identity import BaseSpec, Dtype, Quantization
-from registry.models import load_model
+from registry.models.base import BaseSpec, Dtype, Quantization
+from registry.models.load import load_model
+from registry.store.filenames import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

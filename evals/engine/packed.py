@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from evals.engine.journal import Journal
     from evals.engine.layout import Row
     from evals.engine.likelihood import Done
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 __all__ = ["ENGINE_VERSION", "NotFiniteError", "Overlong", "OverlongError", "PackedLM"]
 

@@ -20,12 +20,12 @@ from evals.engine.answering import Answering
 from evals.engine.layout import refuse_empty
 from evals.engine.limits import NotFiniteError, Overlong, OverlongError
 from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
-from registry.adapter_folder import adapter_key
-from registry.adapters import write_scaled
-from registry.chat import load_chat
 from registry.errors import UserError
-from registry.identity import check_weights, locate
-from registry.models import TORCH_DTYPES
+from registry.models.adapters import write_scaled
+from registry.models.base import check_weights, locate
+from registry.models.files import adapter_key
+from registry.models.load import TORCH_DTYPES
+from registry.models.tokenizer import load_chat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from evals.engine.answering import Done
     from evals.engine.journal import Journal
-    from registry.chat import Chat
-    from registry.identity import BaseSpec
+    from registry.models.base import BaseSpec
+    from registry.models.tokenizer import Chat
 
 GPU_SHARE = 0.5
 """Of the GPU's memory: what is left of training, or somebody else, may hold the rest."""

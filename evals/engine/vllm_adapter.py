@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from registry.adapter_folder import check_adapter
 from registry.errors import UserError
-from registry.filenames import ADAPTER_CONFIG
+from registry.models.files import check_adapter
+from registry.store.filenames import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,6 @@ def check_vllm_adapter(adapter: Path, rank: int) -> None:
     if has:
         raise UserError(
             f"adapter {adapter.name[:12]} has {has[0]} and vLLM doesn't take that",
-            "evals.engine.backend",
+            "evals.backend",
             fix="score it with evals.backend: gapmend",
         )

@@ -24,13 +24,13 @@ from evals.scoring.results import (
     read_result,
     write_results,
 )
-from registry.diskfull import one_line_when_full
+from registry.datasets.versions.rejects import commonest
 from registry.errors import StoreError, UserError
-from registry.hashing import digest
-from registry.kinds import EvalMeta
-from registry.manifest import manifest_in
-from registry.rejects import commonest
-from registry.store import Parent
+from registry.store.disk import one_line_when_full
+from registry.store.hashing import digest
+from registry.store.kinds import EvalMeta
+from registry.store.manifest import manifest_in
+from registry.store.objects import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from evals.scoring.plan import Plan
     from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
     from evals.tasks.prompts import Arm, Shots
-    from registry.catalog import Catalog
-    from registry.identity import BaseIdentity
-    from registry.store import ObjectRef, Store
+    from registry.catalog.catalog import Catalog
+    from registry.models.base import BaseIdentity
+    from registry.store.objects import ObjectRef, Store
 
 __all__ = ["EvalResult", "Reject", "Sample", "TooLongError", "evaluate", "paired"]
 

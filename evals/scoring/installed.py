@@ -9,7 +9,7 @@ from evals.scoring.results import Sample, Scored, rejects_of
 from evals.tasks.installed import document_hash, restricted_to, task_of
 from evals.tasks.preflight import score_of
 from evals.tasks.task import run
-from registry.hashing import digest
+from registry.store.hashing import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ from evals.tasks.scorers import code_files
 from evals.tasks.task import Question
 from evals.tasks.task_files import own_file, task_digest
 from registry.errors import UserError
-from registry.hashing import digest, file_digest
+from registry.store.hashing import digest, file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
     from evals.tasks.prompts import Arm, Shots
-    from registry.identity import BaseIdentity
+    from registry.models.base import BaseIdentity
 
 SCORING_VERSION = 1
 """Raised whenever prompts, tasks or scorers could give another score (the engine has its own)."""

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evals.verdicts.stats import Interval, Paired, Scores, mean_interval
 from registry.errors import GapmendError
-from registry.filenames import REJECTS, SAMPLES
-from registry.read_back import read_back
+from registry.store.filenames import REJECTS, SAMPLES
+from registry.store.read_back import read_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from evals.scoring.plan import Plan
-    from registry.kinds import EvalMeta
-    from registry.manifest import Manifest
+    from registry.store.kinds import EvalMeta
+    from registry.store.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)

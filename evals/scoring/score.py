@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evals.engine.backend import Backend
     from evals.scoring.plan import Plan
     from evals.tasks.task import Outcome, Question
-    from registry.chat import Chat
+    from registry.models.tokenizer import Chat
 
 
 def score(plan: Plan, engine: Backend) -> Scored:

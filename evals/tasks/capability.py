@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from registry.row import Row
-    from registry.rows import Message
+    from registry.datasets.formats.content import Message
+    from registry.datasets.versions.row import Row
 
 ANSWERS = ("choice", "exact", "number", "regex", "contains", "f1", "rouge", "perplexity")
 """The built-in scorers; `python:module:function` is one more form."""

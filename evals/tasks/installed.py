@@ -21,7 +21,7 @@ from evals.tasks.capability import Item
 from evals.tasks.preflight import check_metrics, check_scoring, remedy, said
 from evals.tasks.task_files import installed_tasks, is_file, read_task, task_digest, task_file
 from registry.errors import UserError
-from registry.hashing import digest
+from registry.store.hashing import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

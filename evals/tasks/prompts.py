@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from evals.tasks.capability import Item, PromptsSpec
-    from registry.rows import Message
+    from registry.datasets.formats.content import Message
 
     Shots = Sequence[Item] | Mapping[int, Sequence[Item]]  # for all items, or by an item's uid
 

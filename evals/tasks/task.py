@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from evals.tasks.capability import Item
     from evals.tasks.scorers import Scorer
-    from registry.chat import Chat
+    from registry.models.tokenizer import Chat
 
 _UNLIKELY_TEXT = "gapmend0answer"
 

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from registry.errors import UserError
-from registry.hashing import digest, file_digest
-from registry.paths import resolve
+from registry.store.hashing import digest, file_digest
+from registry.store.paths import resolve
 
 FUNCTION = "!function"
 """YAML's tag for a function of Python's; read here as the text `!function module.name`."""

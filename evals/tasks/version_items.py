@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from evals.tasks.capability import LIMIT_SALT, expected_of, items_from_rows, labels_from, labels_of
 from evals.tasks.prompts import choose_shots, shot_salt, usable_shots
 from evals.tasks.similar import POOL
-from registry.read import AT_ONCE, VersionReader
-from registry.store import Store
+from registry.datasets.versions.read import AT_ONCE, VersionReader
+from registry.store.objects import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The statistics of evals: pure functions over scores between 0 and 1, higher is better.
 
 Items of one duplicate cluster answer alike, so they are not independent. Where items share a
-cluster, whole clusters are resampled (evals.bootstrap) or flipped. Scores of 0 and 1 without shared
+cluster, whole clusters are resampled (bootstrap.py) or flipped. Scores of 0 and 1 without shared
 clusters are judged by the textbook formulas named below, each made wider in the corner where its
 error is above nominal. What each of them holds was measured: docs/internals/statistics.md.
 """
@@ -338,7 +338,7 @@ def _lowest_change(gained: int, lost: int, n: int, confidence: float) -> float:
 def _few_lost_chance(gained: int, lost: int, n: int, change: float) -> float:
     """Return the chance that the change is at most `change`, itself at most 0; `lost` is 0 or 1.
 
-    The bound of evals.bootstrap in closed form. Its weights of what was lost (and is unseen),
+    The bound of bootstrap.py in closed form. Its weights of what was lost (and is unseen),
     gained and neither are gamma variables; the chance that the first outweighs the others follows
     from their moment-generating functions. With nothing gained it is Clopper and Pearson's.
     """

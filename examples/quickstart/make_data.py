@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import reviews  # beside this file
 import support
 
-from registry.duplicates import near_pairs
+from registry.datasets.duplicates.near_duplicates import near_pairs
 from registry.nano.recipe import tasks
 from registry.nano.recipe.words import Lexicon, lexicon
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pipeline.training.metrics import StepMetrics
-    from pipeline.training.objective import Objective, Ways
-    from pipeline.training.packing import Batch
-    from pipeline.training.spec import TrainSpec
-    from pipeline.training.watch import Validation
+    from pipeline.spec.train import TrainSpec
+    from pipeline.training.lessons.packing import Batch
+    from pipeline.training.losses.objective import Objective, Ways
+    from pipeline.training.record.metrics import StepMetrics
+    from pipeline.training.record.watch import Validation
 
 
 MAX_NORM = 1.0

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.training.attention import NAME, NotPackableError, make_layout, packed_attention
-from pipeline.training.loss import why_not_shared
+from pipeline.training.losses.attention import NAME, NotPackableError, make_layout, packed_attention
+from pipeline.training.losses.loss import why_not_shared
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from pipeline.training.spec import ComputeDtype
-    from registry.models import LoadedModel
+    from pipeline.spec.train import ComputeDtype
+    from registry.models.load import LoadedModel
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Shapes of the two packed calls are equal, so a row that sees nothing else is equal to the bit.

@@ -10,21 +10,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.training import processes
-from pipeline.training.encode import Reject, TrainingRow
-from pipeline.training.metrics import MetricsFile, StepMetrics
-from pipeline.training.objective import Lesson, Ways, encode, plan
+from pipeline.training.lessons.encode import Reject, TrainingRow
+from pipeline.training.losses.objective import Lesson, Ways, encode, plan
+from pipeline.training.machine import processes
+from pipeline.training.record.metrics import MetricsFile, StepMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
 
-    from pipeline.training.encode import EncodedRow
-    from pipeline.training.objective import Objective
-    from pipeline.training.spec import TrainSpec
-    from pipeline.training.watch import Validation
-    from registry.models import LoadedModel
+    from pipeline.spec.train import TrainSpec
+    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.losses.objective import Objective
+    from pipeline.training.record.watch import Validation
+    from registry.models.load import LoadedModel
 
 Probe: TypeAlias = "Callable[[torch.nn.Module], float]"
 
@@ -205,12 +205,15 @@ def _train(
     log: Callable[[str], None],
     on_start: Callable[[int], None] | None,
 ) -> _Done:
-    from registry.diskfull import one_line_when_full
-    from registry.quiet import quiet_libraries
+    from registry.models.quiet import quiet_libraries
+    from registry.store.disk import one_line_when_full
 
     with quiet_libraries():
-        from pipeline.training import arguments, checkpoint, compute, lora, memory, methods, trainer
-        from pipeline.training.look import checked
+        from pipeline.training import arguments, compute, trainer
+        from pipeline.training.machine import memory
+        from pipeline.training.methods import lora, methods
+        from pipeline.training.preview.look import checked
+        from pipeline.training.record import checkpoint
 
     loaded, spec, workdir = call.loaded, call.spec, call.workdir
     root = workdir / _CHECKPOINTS
@@ -282,7 +285,7 @@ def _train(
 
 
 def _validation(call: _Call, *, share: bool) -> Validation | None:
-    from pipeline.training.watch import Validation
+    from pipeline.training.record.watch import Validation
 
     given = call.spec.validation
     if given is None or call.watch is None or call.held is None:
@@ -293,7 +296,7 @@ def _validation(call: _Call, *, share: bool) -> Validation | None:
 
 def _publish(write: Callable[[Path], None], workdir: Path) -> None:
     """Write the adapter beside its place and rename it into it."""
-    from registry.store import sync_folder
+    from registry.store.objects import sync_folder
 
     if not processes.is_first():
         with TemporaryDirectory() as scratch:

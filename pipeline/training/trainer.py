@@ -17,21 +17,21 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from pipeline.training import checkpoint as checkpoints
-from pipeline.training import processes
 from pipeline.training.arguments import MAX_NORM, Run, arguments, share_of_rate
-from pipeline.training.batches import PlannedBatches, is_out_of_memory
-from pipeline.training.lora import trainable
-from pipeline.training.methods import rate_groups
-from pipeline.training.tally import StepTally
-from pipeline.training.watch import BEST, Judged, Validation, judge, validation_loss
-from pipeline.training.whole import decoder_layers
+from pipeline.training.losses.batches import PlannedBatches, is_out_of_memory
+from pipeline.training.machine import processes
+from pipeline.training.methods.lora import trainable
+from pipeline.training.methods.methods import rate_groups
+from pipeline.training.methods.whole import decoder_layers
+from pipeline.training.record import checkpoint as checkpoints
+from pipeline.training.record.tally import StepTally
+from pipeline.training.record.watch import BEST, Judged, Validation, judge, validation_loss
 from registry.errors import StoreError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.training.metrics import StepMetrics
+    from pipeline.training.record.metrics import StepMetrics
 
 _NAMED_ROWS = 8
 

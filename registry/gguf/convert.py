@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from registry.errors import GateRefusedError, UserError
-from registry.filenames import GENERATION_CONFIG, MODEL_CONFIG
 from registry.gguf.architectures import architecture_of, figures, permute, rope_factors
 from registry.gguf.vocabulary import vocabulary_of
-from registry.identity import check_weights, weight_files
-from registry.quiet import quiet_libraries
+from registry.models.base import check_weights, weight_files
+from registry.models.quiet import quiet_libraries
+from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

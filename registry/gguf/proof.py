@@ -1,7 +1,7 @@
 """The proof of a GGUF file: read back in a new process, it answers as the folder does.
 
 Three things are compared: every tensor with the one it was made from, the logits on the prompts of
-`registry.parity`, and the token ids that the file's vocabulary makes of texts.
+`registry.models.parity`, and the token ids that the file's vocabulary makes of texts.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import GateRefusedError, StoreError
 from registry.gguf.convert import original_tensors, read_source, stored_type, write_gguf
 from registry.gguf.readback import GgufFile
-from registry.parity import PROMPTS, distance, logits_of
-from registry.quiet import quiet_libraries
+from registry.models.parity import PROMPTS, distance, logits_of
+from registry.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.gguf.architectures import Array
     from registry.gguf.convert import GgufType, Source
-    from registry.parity import Logits
+    from registry.models.parity import Logits
 
 GGUF_BOUNDS: dict[GgufType, float] = {"f32": 1e-4, "f16": 1e-2, "q8_0": 1e-1}
 """Largest allowed |difference| of any logit, divided by the largest |logit|, per type."""

@@ -16,7 +16,7 @@ from registry.gguf.architectures import unpermute
 from registry.gguf.convert import ROPE_FACTORS
 from registry.gguf.pretokenizers import IGNORE_MERGES, PRE_TOKENIZERS
 from registry.gguf.vocabulary import CONTROL, UNKNOWN, UNUSED, USER_DEFINED
-from registry.parity import logits_of
+from registry.models.parity import logits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

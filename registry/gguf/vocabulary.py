@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.errors import UserError
-from registry.filenames import TOKENIZER, TOKENIZER_CONFIG
 from registry.gguf.pretokenizers import name_of
+from registry.store.filenames import TOKENIZER, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import gapmend
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 
 
 @pytest.fixture

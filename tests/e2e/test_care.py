@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.fsck import fsck
-from registry.row import Row
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.datasets.versions.row import Row
+from registry.store.objects import Store
+from registry.upkeep.fsck import fsck
 from tests.care_store import CANARY, ERASED_UID, eval_meta, make
 from tests.decode import find
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
 from tests.plain_rows import load_rows
 
-MAIN = "pipeline.cli:main"
-GAPMEND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+MAIN = "pipeline.cli.main:main"
+GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 SEED = 66
 ERASE = ["erase", "--row", str(ERASED_UID), "--reason", "asked to", "--yes"]
 GC = ["gc", "--yes"]
@@ -133,7 +133,7 @@ def kill(
         hit[point.call.kind, point.call.site] += 1
     draw = random.Random(SEED)
     start = "import sys; print('start', file=sys.stderr, flush=True); "
-    command = [sys.executable, "-c", f"{start}from pipeline.cli import main; main()"]
+    command = [sys.executable, "-c", f"{start}from pipeline.cli.main import main; main()"]
     began = time.monotonic()
     subprocess.run([*command, *verb, "-C", str(fresh("timed"))], capture_output=True, check=True)
     whole = time.monotonic() - began  # on this machine, with what else it has to do

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.catalog_open import open_catalog
-from registry.fsck import fsck
-from registry.rebuild import rebuild
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.catalog.open import open_catalog
+from registry.store.objects import Store
+from registry.upkeep.fsck import fsck
+from registry.upkeep.rebuild import rebuild
 from tests.e2e.crash.harness import Ended, points, record, run_killed, run_killed_at_time
 
 WRITER = Path(__file__).parent / "crash" / "writer.py"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.fsck import fsck
-from registry.hashing import file_digest
-from registry.models import nano_folder
-from registry.signing import make_key
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.models.load import nano_folder
+from registry.publish.signing import make_key
+from registry.store.hashing import file_digest
+from registry.store.objects import Store
+from registry.upkeep.fsck import fsck
 from tests.e2e.conftest import PROGRAM, Called, gapmend
 from tests.e2e.crash.harness import Call, points, record, run_killed, run_killed_at_time
 from tests.loopback_hub import Hub, serving
@@ -27,8 +27,8 @@ from tests.tiny_models import save_adapter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
-MAIN = "pipeline.cli:main"
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
+MAIN = "pipeline.cli.main:main"
 TOKEN = "hf_" + "aTokenOfTheLoopbackHub00"
 _AFTER_MARK = 0.7  # of a call's time, about; the rest is its start
 # `rows` objects and runs are left out: uids and times are in their ids.

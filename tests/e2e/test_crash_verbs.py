@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.fsck import fsck
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.store.objects import Store
+from registry.upkeep.fsck import fsck
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
-MAIN = "pipeline.cli:main"
-GAPMEND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
+MAIN = "pipeline.cli.main:main"
+GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 
 
 def workspace(folder: Path) -> Path:

@@ -22,7 +22,7 @@ class Gone:
         if name.partition(".")[0] in gone:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Gone())
-from pipeline.cli import main
+from pipeline.cli.main import main
 main()
 """
 EXTRAS = "model_signing,OpenSSL,cryptography,openlineage,mergekit,vllm"

@@ -20,12 +20,12 @@ import pytest
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from pipeline.workspace import Workspace
-from registry.catalog import Catalog
-from registry.changed import publish_changed, write_changed
-from registry.models import nano_folder
-from registry.parcel import ALLOWED, CARD, RECORD, SIGNATURE
-from registry.scan import _lines
+from pipeline.workspace.workspace import Workspace
+from registry.catalog.catalog import Catalog
+from registry.models.changed import publish_changed, write_changed
+from registry.models.load import nano_folder
+from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
+from registry.publish.secrets import _lines
 from tests.card_code import example_code
 from tests.e2e.conftest import PROGRAM, Called, gapmend
 from tests.loopback_hub import Faults, Hub, serving

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.fsck import fsck
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.store.objects import Store
+from registry.upkeep.fsck import fsck
 from tests.plain_rows import load_rows
 
-GAPMEND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 NAMES = ("one", "other", "both", "copy")
 SPEC = """\
 bases: {nano: {model: nano}}

@@ -74,7 +74,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(project_root: Path, wheel: P
     if tracked.returncode != 0:
         pytest.skip("not a checkout of git: there is no list of the project's files")
     wanted = set(tracked.stdout.splitlines())
-    assert {"pipeline/starter/gapmend.yaml", "registry/nano/model.safetensors"} <= wanted
+    assert {"pipeline/workspace/starter/gapmend.yaml", "registry/nano/model.safetensors"} <= wanted
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
     assert wanted - names == set()

@@ -15,9 +15,9 @@ import pytest
 from safetensors.torch import load_file
 
 from pipeline.select import select
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry.kinds import RunMeta
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.store.kinds import RunMeta
 from tests.integration.test_select_to_merge import make_workspace
 
 pytestmark = pytest.mark.slow

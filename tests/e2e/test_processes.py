@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
 from registry.errors import UserError
-from registry.fsck import fsck
-from registry.rebuild import rebuild
-from registry.store import ObjectRef, Store
+from registry.store.objects import ObjectRef, Store
+from registry.upkeep.fsck import fsck
+from registry.upkeep.rebuild import rebuild
 
 COMMITTER = """
     import sys
@@ -122,7 +122,7 @@ def test_a_reader_that_waits_for_the_lock_names_the_process(tmp_path: Path) -> N
     code = """
         import sys, time
         from pathlib import Path
-        from registry.lock import catalog_lock
+        from registry.store.locks import catalog_lock
         with catalog_lock(Path(sys.argv[1]), 5):
             print("held", flush=True)
             time.sleep(60)

@@ -8,9 +8,9 @@ from pathlib import Path
 from evals.scoring.evaluate import EvalResult, evaluate
 from evals.tasks.capability import CapabilitySpec, Item
 from evals.tasks.prompts import arms_of
-from registry.catalog import Catalog
-from registry.models import BaseSpec, identify, load_model
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.models.load import BaseSpec, identify, load_model
+from registry.store.objects import Store
 
 ITEMS = 1500
 LABELS = ("yes", "yes, always", "no", "never")

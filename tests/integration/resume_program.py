@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from pipeline.spec.train import TrainSpec
 from pipeline.training.fit import TrainingRow, fit
-from pipeline.training.spec import TrainSpec
-from registry.models import BaseSpec, load_model
+from registry.models.load import BaseSpec, load_model
 
 SPEC = TrainSpec(
     base="tiny", rank=4, learning_rate=5e-3, epochs=3, batch_tokens=96, checkpoint_steps=3, seed=11

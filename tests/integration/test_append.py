@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest import ingest
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry import new_version
-from registry.fsck import fsck
-from registry.refs import read_refs, refs_paths
-from registry.row_index import open_index
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.datasets.versions import make as new_version
+from registry.datasets.versions.append_index import open_index
+from registry.datasets.versions.refs import read_refs, refs_paths
+from registry.upkeep.fsck import fsck
 from tests.plain_rows import load_rows
 
 SPEC = """\
@@ -118,9 +118,9 @@ def index_of(ws: Workspace, version_id: str) -> dict[str, Any]:
 @pytest.fixture
 def appends(monkeypatch) -> list[int]:
     """Small blocks; and the number of files that each append was told to pass over."""
-    monkeypatch.setattr("registry.rows_digest.BLOCK", 4)
-    monkeypatch.setattr("registry.appended_version.BLOCK", 4)
-    monkeypatch.setattr("registry.rows_digest._AT_ONCE", 2)
+    monkeypatch.setattr("registry.datasets.versions.digest.BLOCK", 4)
+    monkeypatch.setattr("registry.datasets.versions.append_version.BLOCK", 4)
+    monkeypatch.setattr("registry.datasets.versions.digest._AT_ONCE", 2)
     seen: list[int] = []
     real = new_version.append_version
 
@@ -195,7 +195,7 @@ def test_nothing_but_known_rows_is_the_same_version(tmp_path, appends) -> None:
 
 
 def test_rows_that_were_erased_do_not_come_back_by_an_append(tmp_path, appends) -> None:
-    from pipeline.erase import erase
+    from pipeline.verbs.erase import erase
 
     ws = workspace(tmp_path / "w", ONE_FOLDER)
     ingest(ws, Ui(), ["other"])
@@ -209,7 +209,7 @@ def test_rows_that_were_erased_do_not_come_back_by_an_append(tmp_path, appends) 
 
 
 def test_an_erased_row_leaves_every_version_that_shares_its_file(tmp_path, appends) -> None:
-    from pipeline.erase import erase
+    from pipeline.verbs.erase import erase
 
     ws = workspace(tmp_path / "w", ONE_FOLDER)
     made = [
@@ -231,7 +231,7 @@ def test_an_erased_row_leaves_every_version_that_shares_its_file(tmp_path, appen
 
 
 def test_views_and_positions_go_over_all_files(tmp_path, appends) -> None:
-    from registry.dataset_files import asking, records, rows_at, version_files
+    from registry.datasets.versions.query import asking, records, rows_at, version_files
 
     ws = workspace(tmp_path / "w", ONE_FOLDER)
     take(ws, Step("zest/1", tuple(line(n, 0, 0) for n in range(8))))

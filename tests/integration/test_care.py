@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.catalog_open import open_catalog
-from registry.erase import erase, erasing
-from registry.fsck import fsck, tables_of
-from registry.rebuild import rebuild
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.catalog.open import open_catalog
+from registry.store.objects import Store
+from registry.upkeep.erase import erase, erasing
+from registry.upkeep.fsck import fsck, tables_of
+from registry.upkeep.rebuild import rebuild
 from tests.care_store import make
 
 SEED = 6

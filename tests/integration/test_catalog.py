@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-import registry.catalog
-from registry import attach, catalog_open
-from registry.catalog import Catalog
-from registry.catalog_open import open_catalog
+from registry.catalog import catalog as catalog_module
+from registry.catalog import database as attach
+from registry.catalog import open as catalog_open
+from registry.catalog.catalog import Catalog
+from registry.catalog.lists import AdapterPage, adapters, alias_history
+from registry.catalog.open import open_catalog
+from registry.catalog.sql import Value, fill
 from registry.errors import StoreError, UserError
-from registry.index import AdapterPage, adapters, alias_history
-from registry.lineage import lineage
-from registry.rebuild import rebuild
-from registry.statement import Value, fill
-from registry.store import ObjectRef, Parent, Store, write_manifest
+from registry.lineage.graph import lineage
+from registry.store.objects import ObjectRef, Parent, Store, write_manifest
+from registry.upkeep.rebuild import rebuild
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_what_is_committed_soon_waits_for_the_next_transaction(
     with pytest.raises(RuntimeError):
         fail()
     assert other.knows(rest[2])
-    monkeypatch.setattr(registry.catalog, "_MOST_WAIT_S", -1)
+    monkeypatch.setattr(catalog_module, "_MOST_WAIT_S", -1)
     with catalog.together():
         catalog.commit_soon(rest[3])
         assert other.knows(rest[3])
@@ -378,7 +379,7 @@ def test_commits_stay_in_the_log_until_it_is_long(
 
 
 def test_each_gives_all_of_a_kind_in_parts(store: Store, catalog: Catalog, monkeypatch) -> None:
-    monkeypatch.setattr(registry.catalog, "_AT_ONCE", 3)
+    monkeypatch.setattr(catalog_module, "_AT_ONCE", 3)
     for count in (0, 3, 7):
         refs = [made(store, number) for number in range(count)]
         catalog.commit(refs)
@@ -388,9 +389,10 @@ def test_each_gives_all_of_a_kind_in_parts(store: Store, catalog: Catalog, monke
 def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> None:
     _, first, *_ = registered(store, catalog)
     code = (
-        "import sys; from pathlib import Path; from registry.catalog import Catalog\n"
-        "from registry.index import adapters; from registry.lineage import lineage\n"
-        "from registry.store import Store; root = Path(sys.argv[1]); catalog = Catalog(root)\n"
+        "import sys; from pathlib import Path; from registry.catalog.catalog import Catalog\n"
+        "from registry.catalog.lists import adapters; from registry.lineage.graph import lineage\n"
+        "from registry.store.objects import Store\n"
+        "root = Path(sys.argv[1]); catalog = Catalog(root)\n"
         "adapters(catalog, base='nano'); lineage(catalog, sys.argv[2], down=True)\n"
         "catalog.move_alias(Store(root), 'x', sys.argv[2]); catalog.find('run', key='k')\n"
         "catalog.query('SELECT ? FROM rows', [1]); print('pandas' in sys.modules)"
@@ -403,8 +405,8 @@ def test_what_is_asked_often_loads_no_pandas(store: Store, catalog: Catalog) -> 
 def test_lists_and_sql_read_no_manifest_as_a_model(store: Store, catalog: Catalog) -> None:
     _, first, *_ = registered(store, catalog)
     code = (
-        "import sys; from pathlib import Path; from registry.catalog import Catalog\n"
-        "from registry.index import adapters; from registry.lineage import lineage\n"
+        "import sys; from pathlib import Path; from registry.catalog.catalog import Catalog\n"
+        "from registry.catalog.lists import adapters; from registry.lineage.graph import lineage\n"
         "catalog = Catalog(Path(sys.argv[1])); adapters(catalog, base='nano')\n"
         "lineage(catalog, sys.argv[2], down=True); catalog.alias('x')\n"
         "catalog.sql('SELECT * FROM adapters'); print('pydantic' in sys.modules)\n"

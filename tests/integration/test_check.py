@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check import check
-from pipeline.workspace import Workspace
+from pipeline.verbs.check import check
+from pipeline.workspace.workspace import Workspace
 from registry.errors import UserError
-from registry.models import nano_folder
+from registry.models.load import nano_folder
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 
 
 def checked(folder: Path, *changes: tuple[str, str]) -> None:

@@ -8,27 +8,27 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pipeline.adapter import diff, show
-from pipeline.compare import by_methods, by_setting, compare
 from pipeline.forget import forget
 from pipeline.gap import gap
-from pipeline.kept import adapter_named
-from pipeline.measure import Tuned
+from pipeline.measure.measure import Tuned
 from pipeline.mend import _publish_scaled, _State
 from pipeline.merge import merge
 from pipeline.promote import promote
-from pipeline.reproduce import reproduce
 from pipeline.select import select
-from pipeline.stage import StageContext
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry.adapter_folder import holds_changed
-from registry.adapters import adapter_path
-from registry.changed import read_changed
+from pipeline.verbs.adapter import diff, show
+from pipeline.verbs.compare import by_methods, by_setting, compare
+from pipeline.verbs.reproduce import reproduce
+from pipeline.workspace.kept import adapter_named
+from pipeline.workspace.stage import StageContext
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
-from registry.identity import BaseSpec, identify
-from registry.kinds import RunMeta
-from registry.models import load_model
+from registry.models.adapters import adapter_path
+from registry.models.base import BaseSpec, identify
+from registry.models.changed import read_changed
+from registry.models.files import holds_changed
+from registry.models.load import load_model
+from registry.store.kinds import RunMeta
 from tests.integration.test_select_to_merge import make_workspace
 
 pytestmark = pytest.mark.slow

@@ -18,22 +18,23 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import dataset
 from pipeline.ingest import ingest
-from pipeline.kept import Kept
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry import dataset_export, dataset_files
-from registry.dataset_export import export_version
-from registry.dataset_forms import FORMATS, FormName
-from registry.dataset_names import Version
+from pipeline.verbs import dataset
+from pipeline.workspace.kept import Kept
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.datasets.export import export as dataset_export
+from registry.datasets.export.export import export_version
+from registry.datasets.export.forms import FORMATS, FormName
+from registry.datasets.formats.content import Content, Message, content_hash
+from registry.datasets.formats.format import SHAPES, Format
+from registry.datasets.history.names import Version
+from registry.datasets.readers.read import read_records
+from registry.datasets.sources.llamafactory import read_entry
+from registry.datasets.versions import query as dataset_files
 from registry.errors import UserError
-from registry.formats import SHAPES, Format
-from registry.kinds import VersionMeta
-from registry.llamafactory import read_entry
-from registry.manifest import manifest_in
-from registry.readers import read_records
-from registry.rows import Content, Message, content_hash
+from registry.store.kinds import VersionMeta
+from registry.store.manifest import manifest_in
 from tests.any_rows import contents
 from tests.made_versions import Made, Versions, rows_of, sft
 from tests.plain_rows import load_rows
@@ -336,10 +337,10 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.kept import Kept
-from pipeline.ui import Ui
+from pipeline.workspace.kept import Kept
+from pipeline.workspace.ui import Ui
 from pipeline import dataset
-import registry.dataset_export as export
+import registry.datasets.export.export as export
 
 original = export._content
 left = [20]

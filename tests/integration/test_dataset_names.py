@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import move_alias
-from registry.dataset_names import Version, move_tag, of_dataset, version_named, versions
+from registry.datasets.history.names import Version, move_tag, of_dataset, version_named, versions
 from registry.errors import AliasMovedError, UserError
+from registry.models.adapters import move_alias
 from tests.made_versions import Versions, rows_of, sft
 
 FIRST = rows_of([sft("a", "1")])

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import dataset
+from pipeline.cli.verb import json_line
 from pipeline.ingest import ingest
-from pipeline.kept import Kept
-from pipeline.report_dataset import brief, diff_tables, facts_tables, list_table, log_table
-from pipeline.ui import Ui
-from pipeline.verb import json_line
-from pipeline.workspace import Workspace
-from registry.dataset_diff import GROUPS, Group, row_changes
+from pipeline.report.dataset import brief, diff_tables, facts_tables, list_table, log_table
+from pipeline.verbs import dataset
+from pipeline.workspace.kept import Kept
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.datasets.formats.content import content_hash
+from registry.datasets.history.diff import GROUPS, Group, row_changes
 from registry.errors import UserError
-from registry.rows import content_hash
-from registry.store import Parent
+from registry.store.objects import Parent
 from tests.made_versions import Made, Versions, sft
 
 UI = Ui(as_json=True)

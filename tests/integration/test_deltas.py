@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.adapter_folder import read_adapter_config
-from registry.deltas import differences
+from registry.models.distance import differences
+from registry.models.files import read_adapter_config
 from tests import tiny_models
 
 MODULES = ("model.layers.0.q_proj", "model.layers.0.k_proj")

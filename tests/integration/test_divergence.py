@@ -14,7 +14,7 @@ from evals.scoring.plan import Answerer
 from evals.scoring.results import Sample
 from evals.tasks.capability import Item
 from evals.tasks.task import Question
-from registry.models import BaseSpec, load_model
+from registry.models.load import BaseSpec, load_model
 from tests import tiny_models
 
 ANSWERS = ("yes", "a wonderful film, warm and funny", "the answer is no " * 30)

@@ -10,7 +10,7 @@ import torch
 
 from evals.engine.embed import embed
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 TEXTS = [

@@ -18,7 +18,7 @@ import torch
 
 from evals.engine.limits import OverlongError
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 if TYPE_CHECKING:

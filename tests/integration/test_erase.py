@@ -17,28 +17,28 @@ from pathlib import Path
 import pytest
 
 from evals.engine.journal import FOLDER, Journal
-from pipeline.erase import EraseReport, erase
 from pipeline.forget import forget
 from pipeline.gap import gap
-from pipeline.gc import GcReport, gc
 from pipeline.ingest import ingest, resolve
-from pipeline.measure import Tuned
+from pipeline.measure.measure import Tuned
 from pipeline.merge import merge
-from pipeline.push import _dataset_parcel
-from pipeline.reproduce import reproduce
 from pipeline.select import select
-from pipeline.selection import read_selection, training_rows
+from pipeline.selection.selection import read_selection, training_rows
 from pipeline.train import train
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry.catalog_open import open_catalog
-from registry.describe import describe
+from pipeline.verbs.erase import EraseReport, erase
+from pipeline.verbs.gc import GcReport, gc
+from pipeline.verbs.push import _dataset_parcel
+from pipeline.verbs.reproduce import reproduce
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.catalog.open import open_catalog
 from registry.errors import UserError
-from registry.fsck import fsck
-from registry.kinds import VersionMeta
-from registry.lineage import lineage
-from registry.rebuild import rebuild
-from registry.store import Parent
+from registry.lineage.adapter_facts import describe
+from registry.lineage.graph import lineage
+from registry.store.kinds import VersionMeta
+from registry.store.objects import Parent
+from registry.upkeep.fsck import fsck
+from registry.upkeep.rebuild import rebuild
 from tests import tiny_models
 from tests.decode import find
 from tests.integration.test_select_to_merge import BAD, GOOD

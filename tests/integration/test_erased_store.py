@@ -10,19 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.erase import erase, erase_again, erasing
-from registry.erased import KIND, erased_by_dataset, erased_rows, why_not_reproducible
+from registry.catalog.catalog import Catalog
+from registry.catalog.recovery import PENDING
+from registry.datasets.formats.content import content_hash
+from registry.datasets.versions.erased import (
+    KIND,
+    erased_by_dataset,
+    erased_rows,
+    why_not_reproducible,
+)
 from registry.errors import StoreError, UserError
-from registry.fsck import fsck
-from registry.pending import PENDING
-from registry.provenance import row_lineage
-from registry.reach import reach
-from registry.rebuild import rebuild
-from registry.rows import content_hash
-from registry.rows_incoming import take_rows
-from registry.rows_parcel import write_rows
-from registry.store import Store, read_manifest
+from registry.intake.rows import take_rows
+from registry.lineage.reach import reach
+from registry.lineage.rows import row_lineage
+from registry.publish.rows import write_rows
+from registry.store.objects import Store, read_manifest
+from registry.upkeep.erase import erase, erase_again, erasing
+from registry.upkeep.fsck import fsck
+from registry.upkeep.rebuild import rebuild
 from tests.care_store import CANARY, ERASED_UID, ROWS, content, make
 from tests.decode import find
 from tests.plain_rows import load_rows
@@ -214,7 +219,7 @@ def test_one_at_a_time(made) -> None:
 
 def _in_a_process(root: Path) -> str:
     code = (
-        "import sys; from pathlib import Path; from registry.erase import erasing\n"
+        "import sys; from pathlib import Path; from registry.upkeep.erase import erasing\n"
         "with erasing(Path(sys.argv[1])): print('in')"
     )
     done = subprocess.run(
@@ -241,7 +246,7 @@ def test_a_rebuild_finishes_an_erasure_that_was_decided(made, monkeypatch, lost:
     store, catalog = made
     ids = {folder.name for folder in store.folders()}
     with monkeypatch.context() as patch:  # as if killed just after the rename that decides
-        patch.setattr("registry.erase.finish", lambda *_, **__: None)
+        patch.setattr("registry.upkeep.erase.finish", lambda *_, **__: None)
         done = erase_one(store, catalog)
     assert (store.root / PENDING).is_dir()
     if lost:

@@ -14,12 +14,12 @@ import pytest
 from evals.scoring.evaluate import EvalResult, evaluate, paired
 from evals.tasks.capability import CapabilitySpec, Item
 from evals.tasks.prompts import Arm, arms_of, choose_shots
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
+from registry.datasets.formats.content import Message
 from registry.errors import GapmendError, UserError
-from registry.kinds import EvalMeta
-from registry.models import BaseSpec, identify, load_model
-from registry.rows import Message
-from registry.store import Store
+from registry.models.load import BaseSpec, identify, load_model
+from registry.store.kinds import EvalMeta
+from registry.store.objects import Store
 from tests import tiny_models
 
 LABELS = ("yes", "yes, always", "no", "never")
@@ -209,7 +209,7 @@ def test_every_version_and_every_part_of_the_base_changes_the_key(
     ids = {bench().id}
     for version in ("ENGINE_VERSION", "SCORING_VERSION"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"evals.plan.{version}", "another")
+            patch.setattr(f"evals.scoring.plan.{version}", "another")
             ids.add(bench().id)
     for number, (name, old, new) in enumerate(
         (

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from evals.engine.journal import FOLDER, Journal
-from registry.catalog import Catalog
-from registry.fsck import fsck
-from registry.store import Store
+from registry.catalog.catalog import Catalog
+from registry.store.objects import Store
+from registry.upkeep.fsck import fsck
 from tests import tiny_models
 from tests.integration import evaluate_program
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.catalog_open import open_catalog
+from registry.catalog.catalog import Catalog
+from registry.catalog.open import open_catalog
 from registry.errors import StoreError
-from registry.fsck import fsck
-from registry.rebuild import rebuild
-from registry.store import ObjectRef, Parent, Store
+from registry.store.objects import ObjectRef, Parent, Store
+from registry.upkeep.fsck import fsck
+from registry.upkeep.rebuild import rebuild
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def _leftover_name(store: Store) -> list[str]:
     import sys
 
     code = (
-        "import os, sys; from pathlib import Path; from registry.store import Store\n"
+        "import os, sys; from pathlib import Path; from registry.store.objects import Store\n"
         "with Store(Path(sys.argv[1])).draft() as draft:\n    print(draft.name)"
     )
     done = subprocess.run(

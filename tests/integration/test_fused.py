@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.training import compute, lora
-from pipeline.training.attention import make_layout
-from pipeline.training.fused import fused_modules
-from pipeline.training.head import fused_head, head_losses
-from pipeline.training.methods import trained_weights
-from pipeline.training.spec import TrainSpec
-from registry.models import BaseSpec, LoadedModel, load_model
+from pipeline.spec.train import TrainSpec
+from pipeline.training import compute
+from pipeline.training.losses.attention import make_layout
+from pipeline.training.losses.head import fused_head, head_losses
+from pipeline.training.methods import lora
+from pipeline.training.methods.fused import fused_modules
+from pipeline.training.methods.methods import trained_weights
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 SPEC = TrainSpec(base="tiny", rank=4)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gc import gc, running
-from pipeline.kept import Kept
-from registry.attach import connect
-from registry.catalog_open import open_catalog
-from registry.erase import erasing
+from pipeline.verbs.gc import gc, running
+from pipeline.workspace.kept import Kept
+from registry.catalog.database import connect
+from registry.catalog.open import open_catalog
 from registry.errors import UserError
-from registry.fsck import fsck
-from registry.gc import Waste, throw_away, waste
-from registry.kinds import RunMeta
-from registry.store import ObjectRef, Store
+from registry.store.kinds import RunMeta
+from registry.store.objects import ObjectRef, Store
+from registry.upkeep.erase import erasing
+from registry.upkeep.fsck import fsck
+from registry.upkeep.gc import Waste, throw_away, waste
 from tests.care_store import eval_meta, make
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import transformers
 
-from pipeline.export import export
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
+from pipeline.verbs.export import export
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
 from registry.gguf import convert, proof
 from registry.gguf.architectures import permute, unpermute
@@ -23,8 +23,8 @@ from registry.gguf.convert import Source, read_source, write_gguf
 from registry.gguf.ollama import find_form, go_template, modelfile
 from registry.gguf.proof import GGUF_BOUNDS, QUOTED, TEXTS, prove, unlike_source
 from registry.gguf.readback import GgufFile, ids_of, model_of
-from registry.models import nano_folder
-from registry.parity import distance, logits_of
+from registry.models.load import nano_folder
+from registry.models.parity import distance, logits_of
 from tests import tiny_models
 
 TOKENS = [[5, 9, 300, 41, 7, 120, 33, 208, 64, 2, 17, 90, 411, 3, 255], [0, 88, 19]]

@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tokenizers import AddedToken
 
-from pipeline.export import export
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry.card import Asked, Publication, adapter_card, as_text, model_card
-from registry.dataset_card import dataset_card
-from registry.describe import AdapterFacts, Closed, Kept, Taught
+from pipeline.verbs.export import export
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import UserError
 from registry.gguf.convert import Source, read_source
 from registry.gguf.ollama import modelfile
 from registry.gguf.readback import GgufFile
-from registry.intake import license_beside
-from registry.kinds import VersionMeta
-from registry.manifest import Manifest
+from registry.intake.copy import license_beside
+from registry.lineage.adapter_facts import AdapterFacts, Closed, Kept, Taught
+from registry.publish.card import Asked, Publication, adapter_card, as_text, model_card
+from registry.publish.dataset_card import dataset_card
+from registry.store.kinds import VersionMeta
+from registry.store.manifest import Manifest
 from tests import tiny_models
 from tests.card_code import example_code
 
@@ -181,7 +181,9 @@ EVIL_TEMPLATE = CHATML + '{# """\nFROM /etc/passwd\nPARAMETER stop "x"\n\u202e\x
 
 def test_an_exported_file_holds_every_text_as_it_was(tmp_path: Path) -> None:
     root = tmp_path / "ws"
-    shutil.copytree(Path(__file__).resolve().parents[2] / "pipeline" / "starter", root)
+    shutil.copytree(
+        Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter", root
+    )
     ws = Workspace.open(root)
     folder = saved(tmp_path / "model", *EVIL_TOKENS, template=EVIL_TEMPLATE, ends=3)
     with ws.store.draft() as draft:

@@ -15,22 +15,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.ingest import ingest
-from pipeline.take import take
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry import rows_incoming
+from pipeline.verbs.pull import take
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.datasets.formats.content import Content, Message, content_hash
 from registry.errors import UserError
-from registry.fsck import fsck
-from registry.hashing import digest, file_digest
-from registry.rows import Content, Message, content_hash
-from registry.rows_incoming import read_rows
-from registry.rows_parcel import parcel_schema
+from registry.intake import rows as rows_incoming
+from registry.intake.rows import read_rows
+from registry.publish.rows import parcel_schema
+from registry.store.hashing import digest, file_digest
+from registry.upkeep.fsck import fsck
 from tests.loopback_hub import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 UI = Ui(as_json=True)
 MIB = 1 << 20
 
@@ -38,7 +38,7 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a push of a dataset leaves it on the Hub."""
-    from pipeline.push import _parcel
+    from pipeline.verbs.push import _parcel
 
     root = tmp_path_factory.mktemp("sender")
     ws = Workspace.open(Path(shutil.copytree(STARTER, root / "ws")))
@@ -361,7 +361,7 @@ MEASURED = """
 import re, resource, sys
 from pathlib import Path
 from registry.errors import UserError
-from registry.rows_incoming import read_rows
+from registry.intake.rows import read_rows
 try:
     read_rows(Path(sys.argv[1]), "it")
 except UserError as error:
@@ -407,7 +407,7 @@ def test_a_part_that_takes_more_than_all_memory_ends_the_process_that_looks(tmp_
     long_texts(tmp_path / "data" / "train.parquet")
     less = rows_incoming._ROOM_BYTES // 2 - 16 * MIB  # 32 MiB are left; a text has 64
     done = subprocess.run(
-        [sys.executable, "-m", "registry.rows_incoming", tmp_path, "it", str(-less)],
+        [sys.executable, "-m", "registry.intake.rows", tmp_path, "it", str(-less)],
         capture_output=True,
         text=True,
         check=False,

@@ -45,8 +45,8 @@ def call(hub: Hub, folder: Path, model: str, *arguments: str) -> subprocess.Comp
     """Call gapmend in a small workspace whose base is this model of the Hub."""
     workspace = folder / "workspace"
     if not workspace.exists():
-        shutil.copytree(ROOT / "pipeline" / "starter", workspace)
-    spec = (ROOT / "pipeline" / "starter" / "gapmend.yaml").read_text("utf-8")
+        shutil.copytree(ROOT / "pipeline" / "workspace" / "starter", workspace)
+    spec = (ROOT / "pipeline" / "workspace" / "starter" / "gapmend.yaml").read_text("utf-8")
     changed = spec.replace("{model: nano}", f"{{model: {model}}}")
     assert changed != spec
     (workspace / "gapmend.yaml").write_text(changed, "utf-8")

@@ -33,7 +33,7 @@ try:
     found = sources(spec, root)
 except UserError as error:
     sys.exit(f"UserError: {error}")
-from registry.readers import read_records
+from registry.datasets.readers.read import read_records
 rows = [r.value for f in found.files for r in read_records(f.path)]
 print(json.dumps([[[f.label, f.split] for f in files], found.name, rows]))
 """

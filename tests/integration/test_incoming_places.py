@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from registry import incoming_places
 from registry.errors import UserError
-from registry.identity import BaseSpec
-from registry.incoming_places import check_fits
+from registry.intake import adapter_places as incoming_places
+from registry.intake.adapter_places import check_fits
+from registry.models.base import BaseSpec
 
 NANO = BaseSpec(model="nano")
 

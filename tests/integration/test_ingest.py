@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from pipeline.ingest import ingest, resolve
-from pipeline.stage import WouldRunError
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry.duplicates import near_pairs
+from pipeline.workspace.stage import WouldRunError
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.datasets.duplicates.near_duplicates import near_pairs
 from registry.errors import UserError
 from tests.plain_rows import load_rows
 
@@ -290,8 +290,8 @@ def test_two_processes_at_once_give_a_row_one_uid(tmp_path: Path) -> None:
     other = "  other:\n    path: other.csv\n    columns: {input: text, output: label}\n"
     ws = workspace(tmp_path, extra=other)
     code = (
-        "import sys; from pathlib import Path; from pipeline.workspace import Workspace;"
-        "from pipeline.ui import Ui; from pipeline.ingest import ingest;"
+        "import sys; from pathlib import Path; from pipeline.workspace.workspace import Workspace;"
+        "from pipeline.workspace.ui import Ui; from pipeline.ingest import ingest;"
         "ingest(Workspace.open(Path(sys.argv[1])), Ui(), [sys.argv[2]])"
     )
     running = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.ingest import ingest
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from tests.plain_rows import load_rows
 
 SPEC = """\

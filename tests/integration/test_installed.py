@@ -12,10 +12,10 @@ import pytest
 from evals.scoring.evaluate import EvalResult, evaluate
 from evals.tasks.capability import GuardSpec, Item
 from evals.tasks.prompts import arms_of
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
 from registry.errors import UserError
-from registry.models import BaseSpec, identify, load_model
-from registry.store import Store
+from registry.models.load import BaseSpec, identify, load_model
+from registry.store.objects import Store
 from tests import tiny_models
 
 LABELS = ("yes", "yes, always", "no", "never")

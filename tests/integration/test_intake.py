@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.ingest import ingest
 from pipeline.merge import merge
-from pipeline.push import push
-from pipeline.sign import sign
-from pipeline.take import take
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
+from pipeline.verbs.pull import take
+from pipeline.verbs.push import push
+from pipeline.verbs.sign import sign
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
-from registry.hashing import digest, file_digest
-from registry.kinds import VersionMeta
-from registry.models import nano_folder
-from registry.signing import make_key
+from registry.models.load import nano_folder
+from registry.publish.signing import make_key
+from registry.store.hashing import digest, file_digest
+from registry.store.kinds import VersionMeta
 from tests.tiny_models import save_adapter
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 UI = Ui(as_json=True)
 
 
@@ -52,7 +52,7 @@ def receiver(tmp_path: Path) -> Workspace:
 
 def pushed(sender: Workspace, kind: str, folder: Path) -> Path:
     """The folder that a push would make on the Hub."""
-    from pipeline.push import _parcel
+    from pipeline.verbs.push import _parcel
 
     (manifest,) = sender.catalog.committed(kind)
     folder.mkdir()

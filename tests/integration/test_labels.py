@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.training.encode import IGNORED, EncodedRow, TrainingRow, encode_rows, label_mask
-from pipeline.training.spans import RowRejectedError
+from pipeline.training.lessons.encode import (
+    IGNORED,
+    EncodedRow,
+    TrainingRow,
+    encode_rows,
+    label_mask,
+)
+from pipeline.training.lessons.spans import RowRejectedError
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 ONE = ({"role": "user", "content": "two plus two"}, {"role": "assistant", "content": "is four"})

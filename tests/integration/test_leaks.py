@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.candidates import Candidates
 from pipeline.ingest import resolve
-from pipeline.leaks import LeaksReport, leaks
-from pipeline.selection import SelectedRow, put_selection
+from pipeline.selection.candidates import Candidates
+from pipeline.selection.selection import SelectedRow, put_selection
 from pipeline.train import train
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
+from pipeline.verbs.leaks import LeaksReport, leaks
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import UserError
-from registry.kinds import SelectionMeta
-from registry.store import Parent
+from registry.store.kinds import SelectionMeta
+from registry.store.objects import Parent
 from tests import tiny_models
 from tests.plain_rows import load_rows
 

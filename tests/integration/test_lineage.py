@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from registry.bitmaps import write_bitmaps
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
 from registry.errors import UserError
-from registry.lineage import dot, lineage, mermaid
-from registry.provenance import Source, row_lineage, sources_of
-from registry.store import ObjectRef, Parent, Store
+from registry.lineage.bitmaps import write_bitmaps
+from registry.lineage.graph import dot, lineage, mermaid
+from registry.lineage.rows import Source, row_lineage, sources_of
+from registry.store.objects import ObjectRef, Parent, Store
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_large_lineages_are_read_in_another_way(catalog: Catalog, monkeypatch) -
     for number in range(4):
         add(catalog, "selection", Parent(data.id, "dataset"), name=f"s{number}")
     few = lineage(catalog, data.id, down=True)
-    monkeypatch.setattr("registry.lineage._FEW", 3)
+    monkeypatch.setattr("registry.lineage.graph._FEW", 3)
     assert lineage(catalog, data.id, down=True) == few
     assert len(few.nodes) == 5
 

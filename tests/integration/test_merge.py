@@ -17,12 +17,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from registry.adapters import write_scaled
 from registry.errors import GateRefusedError, UserError
-from registry.merge import merge_adapter, targets_of
-from registry.merge_changes import LowRank, read_changes
-from registry.merge_proof import check_merged, check_saved, refuse_unlike_peft
-from registry.merge_weights import (
+from registry.merge.changes import LowRank, read_changes
+from registry.merge.one import merge_adapter, targets_of
+from registry.merge.proof import check_merged, check_saved, refuse_unlike_peft
+from registry.merge.weights import (
     Targets,
     Weights,
     kept_as_loaded,
@@ -30,8 +29,9 @@ from registry.merge_weights import (
     save_merged,
     unlike_saved,
 )
-from registry.models import BaseSpec, LoadedModel, load_model
-from registry.parity import BOUNDS, distance, logits_of, prompt_tokens
+from registry.models.adapters import write_scaled
+from registry.models.load import BaseSpec, LoadedModel, load_model
+from registry.models.parity import BOUNDS, distance, logits_of, prompt_tokens
 from tests import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, whole modules, biases of no layer.

@@ -14,17 +14,17 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from pipeline.merge import merge
-from pipeline.report_merge import merge_tables
-from pipeline.ui import Ui
+from pipeline.report.merge import merge_tables
+from pipeline.workspace.ui import Ui
 from registry.errors import GateRefusedError, UserError
-from registry.identity import nano_folder
-from registry.merge import targets_of
-from registry.merge_mergekit import _alone, merge_by_mergekit, mergekit_targets
-from registry.merge_rules import ties, weighted_sum
-from registry.merge_spec import MERGEKIT, MergeSpec, Method, checked, read_spec, weights_of
-from registry.merge_weights import kept_as_loaded, merged_weights, save_merged
-from registry.models import BaseSpec, LoadedModel, load_model
-from registry.parity import distance, logits_of, prompt_tokens
+from registry.merge.mergekit import _alone, merge_by_mergekit, mergekit_targets
+from registry.merge.one import targets_of
+from registry.merge.rules import ties, weighted_sum
+from registry.merge.spec import MERGEKIT, MergeSpec, Method, checked, read_spec, weights_of
+from registry.merge.weights import kept_as_loaded, merged_weights, save_merged
+from registry.models.base import nano_folder
+from registry.models.load import BaseSpec, LoadedModel, load_model
+from registry.models.parity import distance, logits_of, prompt_tokens
 from tests import tiny_models
 from tests.integration.test_merge_several import by_formula, workspace
 

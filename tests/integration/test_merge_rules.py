@@ -14,7 +14,7 @@ from peft.utils import merge_utils as by_peft
 from pydantic import ValidationError
 
 from registry.errors import UserError
-from registry.merge_rules import (
+from registry.merge.rules import (
     compressed,
     drop,
     dropped,
@@ -26,7 +26,7 @@ from registry.merge_rules import (
     trim,
     weighted_sum,
 )
-from registry.merge_spec import MergeSpec, checked, trials, weights_of
+from registry.merge.spec import MergeSpec, checked, trials, weights_of
 
 SHAPE = (7, 5)
 WEIGHTS = st.lists(st.floats(-2, 2), min_size=3, max_size=3)

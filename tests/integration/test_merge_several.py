@@ -18,25 +18,25 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from pipeline.cli.verb import json_line
 from pipeline.ingest import resolve
+from pipeline.measure.merge_search import search
 from pipeline.merge import merge
-from pipeline.merge_search import search
-from pipeline.report_merge import merge_tables
-from pipeline.stage import StageContext
-from pipeline.ui import Ui
-from pipeline.verb import json_line
-from pipeline.workspace import Workspace
-from registry.adapters import adapter_path, publish
+from pipeline.report.merge import merge_tables
+from pipeline.workspace.stage import StageContext
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
-from registry.merge_as_adapter import write_adapter
-from registry.merge_changes import Changes
-from registry.merge_proof import on_target, unlike_targets
-from registry.merge_rules import dropped, elect, slerp, ties, weighted_sum
-from registry.merge_several import _changes, _Plan, _plan, _Work, merge_adapters
-from registry.merge_spec import MergeSpec, Method, weights_of
-from registry.merge_weights import AsLoaded, kept_as_loaded, merged_weights, save_merged
-from registry.models import BaseSpec, LoadedModel, load_model
-from registry.parity import distance, logits_of, prompt_tokens
+from registry.merge.as_adapter import write_adapter
+from registry.merge.changes import Changes
+from registry.merge.proof import on_target, unlike_targets
+from registry.merge.rules import dropped, elect, slerp, ties, weighted_sum
+from registry.merge.several import _changes, _Plan, _plan, _Work, merge_adapters
+from registry.merge.spec import MergeSpec, Method, weights_of
+from registry.merge.weights import AsLoaded, kept_as_loaded, merged_weights, save_merged
+from registry.models.adapters import adapter_path, publish
+from registry.models.load import BaseSpec, LoadedModel, load_model
+from registry.models.parity import distance, logits_of, prompt_tokens
 from tests import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, whole modules, adapters side by side.

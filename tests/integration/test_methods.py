@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.training import compute, methods
-from pipeline.training.attention import make_layout
+from pipeline.spec.train import METHODS, Method, TrainSpec
+from pipeline.training import compute
 from pipeline.training.fit import FitResult, fit
-from pipeline.training.metrics import StepMetrics
-from pipeline.training.spec import METHODS, Method, TrainSpec
-from registry.changed import read_changed
+from pipeline.training.losses.attention import make_layout
+from pipeline.training.methods import methods
+from pipeline.training.record.metrics import StepMetrics
 from registry.errors import UserError
-from registry.filenames import CHANGED_WEIGHTS
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.changed import read_changed
+from registry.models.load import BaseSpec, LoadedModel, load_model
+from registry.store.filenames import CHANGED_WEIGHTS
 from tests import tiny_models
 from tests.integration.test_training import conversations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.duplicates import near_pairs
+from registry.datasets.duplicates.near_duplicates import near_pairs
 from registry.nano.recipe import train
 from registry.nano.recipe.corpus import documents, short_documents
 from registry.nano.recipe.tokenizer import render

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.duplicates import clusters, near_pairs
+from registry.datasets.duplicates.near_duplicates import clusters, near_pairs
 from registry.nano.recipe import tasks
 from registry.nano.recipe.corpus import documents
 from registry.nano.recipe.words import lexicon

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.training.encode import TrainingRow
+from pipeline.spec.train import TrainSpec
 from pipeline.training.fit import fit
-from pipeline.training.spec import TrainSpec
-from registry.identity import BaseSpec
-from registry.models import load_model
+from pipeline.training.lessons.encode import TrainingRow
+from registry.models.base import BaseSpec
+from registry.models.load import load_model
 
 if TYPE_CHECKING:
-    from registry.models import LoadedModel
+    from registry.models.load import LoadedModel
 
 DATA = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "data"
 SPEC = TrainSpec(base="nano", learning_rate=2e-3, epochs=2, batch_tokens=384)

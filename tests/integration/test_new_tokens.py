@@ -14,17 +14,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.training.attention import make_layout
-from pipeline.training.encode import TrainingRow
+from pipeline.spec.train import Method, TrainSpec
 from pipeline.training.fit import fit
-from pipeline.training.objective import Lesson
-from pipeline.training.pairs import PreferenceRow
-from pipeline.training.spec import Method, TrainSpec
-from registry.adapters import write_scaled
+from pipeline.training.lessons.encode import TrainingRow
+from pipeline.training.lessons.pairs import PreferenceRow
+from pipeline.training.losses.attention import make_layout
+from pipeline.training.losses.objective import Lesson
 from registry.errors import UserError
-from registry.incoming_tokens import check_tokens
-from registry.merge import merge_adapter
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.intake.adapter_tokens import check_tokens
+from registry.merge.one import merge_adapter
+from registry.models.adapters import write_scaled
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 NEW = ("<refund>", "<card>", "→")

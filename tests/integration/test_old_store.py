@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.adapter import show
-from pipeline.kept import Kept
-from registry.dataset_facts import history, listing
+from pipeline.verbs.adapter import show
+from pipeline.workspace.kept import Kept
+from registry.datasets.history.facts import history, listing
 from registry.errors import StoreError
-from registry.filenames import MANIFEST, STATE
-from registry.fsck import fsck
-from registry.kinds import KINDS, RunMeta, SelectionMeta, VersionMeta
-from registry.manifest import Meta, manifest_in
-from registry.rebuild import rebuild
-from registry.store import manifest_text, read_manifest
+from registry.store.filenames import MANIFEST, STATE
+from registry.store.kinds import KINDS, RunMeta, SelectionMeta, VersionMeta
+from registry.store.manifest import Meta, manifest_in
+from registry.store.objects import manifest_text, read_manifest
+from registry.upkeep.fsck import fsck
+from registry.upkeep.rebuild import rebuild
 from tests.plain_rows import load_rows
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from pipeline.training import compute, preference
-from pipeline.training.encode import IGNORED, EncodedRow
-from pipeline.training.loss import PackedRows, pack_rows
-from pipeline.training.packing import Family, plan_batches
-from pipeline.training.pairs import (
+from pipeline.training import compute
+from pipeline.training.lessons.encode import IGNORED, EncodedRow
+from pipeline.training.lessons.packing import Family, plan_batches
+from pipeline.training.lessons.pairs import (
     EncodedFeedback,
     EncodedPair,
     FeedbackRow,
@@ -27,8 +26,10 @@ from pipeline.training.pairs import (
     mismatched,
     pair_families,
 )
+from pipeline.training.losses import preference
+from pipeline.training.losses.loss import PackedRows, pack_rows
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 GOLDEN: dict[str, Any] = json.loads(

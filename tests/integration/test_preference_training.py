@@ -11,15 +11,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipeline.training import compute, lora, preference
+from pipeline.spec.train import Method, Objective, TrainSpec, ValidationSpec
+from pipeline.training import compute
 from pipeline.training.fit import Watch, fit
-from pipeline.training.metrics import StepMetrics
-from pipeline.training.objective import Lesson
-from pipeline.training.pairs import FeedbackRow, PreferenceRow
-from pipeline.training.preference import PackedPairs
-from pipeline.training.spec import Method, Objective, TrainSpec, ValidationSpec
+from pipeline.training.lessons.pairs import FeedbackRow, PreferenceRow
+from pipeline.training.losses import preference
+from pipeline.training.losses.objective import Lesson
+from pipeline.training.losses.preference import PackedPairs
+from pipeline.training.methods import lora
+from pipeline.training.record.metrics import StepMetrics
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 from tests.integration.test_methods import files_of
 from tests.integration.test_training import conversations
@@ -68,8 +70,8 @@ def rows(kind: Objective, count: int = 24) -> list[Lesson]:
 
 def margin(base: LoadedModel, adapter: Path | None) -> float:
     """How much likelier the good answer is than the bad one, over questions."""
-    from pipeline.training.pairs import encode_pairs
-    from pipeline.training.preference import pack_pairs, summed_log_probs
+    from pipeline.training.lessons.pairs import encode_pairs
+    from pipeline.training.losses.preference import pack_pairs, summed_log_probs
 
     asked = [row for row in rows("dpo", 8) if isinstance(row, PreferenceRow)]
     pairs, _ = encode_pairs(base, asked, allow_rejects=0)

@@ -17,19 +17,24 @@ import pytest
 import torch
 from rich.console import Console
 
-from pipeline.report_train import dry_run_tables
-from pipeline.spec import load_spec
-from pipeline.training.dry_run import dry_run, pieces_of
-from pipeline.training.encode import EncodedRow, TrainingRow, encode_rows
-from pipeline.training.estimate import estimate
+from pipeline.report.train_dry import dry_run_tables
+from pipeline.spec.spec import load_spec
+from pipeline.spec.train import TrainSpec
 from pipeline.training.fit import FitResult, StepMetrics, fit
-from pipeline.training.lora import trainable
-from pipeline.training.methods import trained_weights
-from pipeline.training.packing import Batch, plan_batches
-from pipeline.training.preflight import Preflight, preflight, round_trip_warnings, stop_warnings
-from pipeline.training.spec import TrainSpec
+from pipeline.training.lessons.encode import EncodedRow, TrainingRow, encode_rows
+from pipeline.training.lessons.packing import Batch, plan_batches
+from pipeline.training.methods.lora import trainable
+from pipeline.training.methods.methods import trained_weights
+from pipeline.training.preview.dry_run import dry_run, pieces_of
+from pipeline.training.preview.estimate import estimate
+from pipeline.training.preview.preflight import (
+    Preflight,
+    preflight,
+    round_trip_warnings,
+    stop_warnings,
+)
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 SPEC = TrainSpec(base="tiny", rank=4, learning_rate=5e-3, epochs=2, batch_tokens=128, seed=5)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from registry import query
-from registry.datasets import DatasetSpec, source_files, sources
+from registry.datasets.readers.read import read_records
+from registry.datasets.sources import sql as query
+from registry.datasets.sources.sql import query_file
+from registry.datasets.spec import DatasetSpec, source_files, sources
 from registry.errors import UserError
-from registry.query import query_file
-from registry.readers import read_records
 
 
 @pytest.fixture

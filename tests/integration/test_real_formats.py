@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from registry.chunks import usable
-from registry.datasets import DatasetSpec, sources
+from registry.datasets.formats.turns import UnusableError
+from registry.datasets.readers.read import read_records
+from registry.datasets.sources.chunks import usable
+from registry.datasets.spec import DatasetSpec, sources
 from registry.errors import UserError
-from registry.readers import read_records
-from registry.turns import UnusableError
 
 
 def read(spec: DatasetSpec, root: Path) -> tuple[str, Counter[str]]:

@@ -13,23 +13,23 @@ from types import ModuleType
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.index import adapters
-from registry.lineage import lineage
-from registry.store import ManifestJson, Store
+from registry.catalog.catalog import Catalog
+from registry.catalog.lists import adapters
+from registry.lineage.graph import lineage
+from registry.store.objects import ManifestJson, Store
 
 WITHIN_S = 0.3
 START = (
-    "import sys; from pathlib import Path; from registry.catalog import Catalog; "
+    "import sys; from pathlib import Path; from registry.catalog.catalog import Catalog; "
     "root = Path(sys.argv[1]); catalog = Catalog(root); "
 )
 OPERATIONS = {
-    "ls": "from registry.index import adapters; adapters(catalog)",
-    "ls of a base": "from registry.index import adapters; adapters(catalog, base='base-3')",
-    "alias": "from registry.store import Store; now = catalog.alias('best'); "
+    "ls": "from registry.catalog.lists import adapters; adapters(catalog)",
+    "ls of a base": "from registry.catalog.lists import adapters; adapters(catalog, base='base-3')",
+    "alias": "from registry.store.objects import Store; now = catalog.alias('best'); "
     "catalog.move_alias(Store(root), 'best', sys.argv[2], expect=now, reason=str(now))",
-    "up": "from registry.lineage import lineage; lineage(catalog, sys.argv[2])",
-    "down": "from registry.lineage import lineage; lineage(catalog, sys.argv[3], down=True)",
+    "up": "from registry.lineage.graph import lineage; lineage(catalog, sys.argv[2])",
+    "down": "from registry.lineage.graph import lineage; lineage(catalog, sys.argv[3], down=True)",
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training import checkpoint
+from pipeline.training.record import checkpoint
 from tests import tiny_models
 
 PROGRAM = Path(__file__).with_name("resume_program.py")

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training import compute, loss
-from pipeline.training.encode import IGNORED, EncodedRow
-from pipeline.training.head import fused_head
-from pipeline.training.loss import pack_rows, packed_loss
-from pipeline.training.rounding import TOKENS, round_tokens
+from pipeline.training import compute
+from pipeline.training.lessons.encode import IGNORED, EncodedRow
+from pipeline.training.lessons.rounding import TOKENS, round_tokens
+from pipeline.training.losses import loss
+from pipeline.training.losses.head import fused_head
+from pipeline.training.losses.loss import pack_rows, packed_loss
 from tests import tiny_models
 
 SIZES = ((70, 31, 8), (129,), (100, 28), (60, 60, 59, 7, 6, 5, 1))

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from registry.bitmaps import write_bitmaps
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
 from registry.errors import UserError
-from registry.store import Parent, Store
+from registry.lineage.bitmaps import write_bitmaps
+from registry.store.objects import Parent, Store
 
 if TYPE_CHECKING:
-    from registry.store import ObjectRef
+    from registry.store.objects import ObjectRef
 
 
 @dataclass

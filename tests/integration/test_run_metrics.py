@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from pipeline.kept import Kept
-from pipeline.run_metrics import Measured, measured_steps, put_metrics, step_values
-from pipeline.stage import StageContext, StageOutcome, StageOutput, run_stage
-from pipeline.training.encode import TrainingRow
+from pipeline.spec.train import TrainSpec
 from pipeline.training.fit import FitResult, fit
-from pipeline.training.metrics import StepMetrics
-from pipeline.training.spec import TrainSpec
-from pipeline.training.trackers import open_trackers
-from pipeline.ui import Ui
-from registry.catalog import Catalog
-from registry.filenames import METRICS
-from registry.models import BaseSpec, LoadedModel, load_model
-from registry.store import Store
-from registry.views import stored_columns
+from pipeline.training.lessons.encode import TrainingRow
+from pipeline.training.record.metrics import StepMetrics
+from pipeline.training.record.run_metrics import Measured, measured_steps, put_metrics, step_values
+from pipeline.training.record.trackers import open_trackers
+from pipeline.workspace.kept import Kept
+from pipeline.workspace.stage import StageContext, StageOutcome, StageOutput, run_stage
+from pipeline.workspace.ui import Ui
+from registry.catalog.catalog import Catalog
+from registry.catalog.views import stored_columns
+from registry.models.load import BaseSpec, LoadedModel, load_model
+from registry.store.filenames import METRICS
+from registry.store.objects import Store
 from tests import tiny_models
 
 SPEC = TrainSpec(base="tiny", rank=4, epochs=2, batch_tokens=128, checkpoint_steps=2, seed=5)

@@ -16,25 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.budget import LABEL_FLOOR
 from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
-from pipeline.gates import SCALES
 from pipeline.ingest import resolve
-from pipeline.measure import Tuned, items_of, measure
+from pipeline.measure.gates import SCALES
+from pipeline.measure.measure import Tuned, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
 from pipeline.run import plan, run
 from pipeline.select import SelectReport, select
-from pipeline.selection import read_selection, training_rows
-from pipeline.subjects import subject
+from pipeline.selection.budget import LABEL_FLOOR
+from pipeline.selection.selection import read_selection, training_rows
+from pipeline.spec.subjects import subject
 from pipeline.train import TrainReport, train
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
-from registry import catalog_open, datasets
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.catalog import open as catalog_open
+from registry.datasets import spec as datasets
 from registry.errors import GateRefusedError, UserError
-from registry.kinds import AdapterMeta
+from registry.store.kinds import AdapterMeta
 from tests import tiny_models
 from tests.plain_rows import load_rows
 

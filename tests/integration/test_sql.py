@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from registry import views
-from registry.catalog import Catalog
-from registry.catalog_open import snapshot
+from registry.catalog import views
+from registry.catalog.catalog import Catalog
+from registry.catalog.open import snapshot
 from registry.errors import UserError
-from registry.store import Store
+from registry.store.objects import Store
 
 
 @pytest.fixture(scope="module")

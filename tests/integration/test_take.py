@@ -14,23 +14,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import adapter as verbs
-from pipeline.cli import main
+from pipeline.cli.main import main
+from pipeline.cli.verb import json_line
 from pipeline.forget import changed_items, forget, other_base, tuned
 from pipeline.merge import merge
-from pipeline.push import push
-from pipeline.reproduce import reproduce
-from pipeline.take import take
-from pipeline.ui import Ui
-from pipeline.verb import json_line
-from pipeline.workspace import Workspace
+from pipeline.verbs import adapter as verbs
+from pipeline.verbs.pull import take
+from pipeline.verbs.push import push
+from pipeline.verbs.reproduce import reproduce
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.datasets.readers.read import read_records
 from registry.errors import GapmendError, GateRefusedError, UserError
-from registry.models import nano_folder
-from registry.readers import read_records
-from registry.template_check import check_text
+from registry.intake.template import check_text
+from registry.models.load import nano_folder
 from tests.tiny_models import save_adapter
 
-STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "starter"
+STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -250,7 +250,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.template_check._SECONDS", 2)  # times 3, by the clock
+    monkeypatch.setattr("registry.intake.template._SECONDS", 2)  # times 3, by the clock
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}"
     with pytest.raises(UserError, match="the chat template"):
         check_text(loops, "here")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.training.trackers import Trackers, open_trackers
+from pipeline.training.record.trackers import Trackers, open_trackers
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {"rank": 4, "learning_rate": 2e-4, "targets": ("q_proj", "v_proj"), "alpha": None}
@@ -40,7 +40,7 @@ def killed(*, name: str, folder: Path, first: int, last: int) -> None:
     """In a process of its own: begin, log, and die without a word."""
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from pipeline.training.trackers import open_trackers\n"
+        "from pipeline.training.record.trackers import open_trackers\n"
         "from tests.integration import test_tracker_kinds as here\n"
         f"t = open_trackers([{name!r}], Path({str(folder)!r}), 'run-1', here.CONFIG, say=print)\n"
         f"t.begin({first})\n"
@@ -174,7 +174,7 @@ def test_trackio_keeps_each_step_once(tmp_path: Path) -> None:
     pytest.importorskip("trackio", reason="trackio is not installed")
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from pipeline.training.trackers import open_trackers\n"
+        "from pipeline.training.record.trackers import open_trackers\n"
         "from tests.integration import test_tracker_kinds as here\n"
         "for first, last in ((1, 12), (9, 20)):\n"
         "    here.follow(\n"

@@ -15,15 +15,17 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training import arguments, checkpoint, compute, lora
-from pipeline.training.attention import NotPackableError, make_layout, packed_attention
-from pipeline.training.encode import IGNORED, EncodedRow, TrainingRow
+from pipeline.spec.train import TrainSpec
+from pipeline.training import arguments, compute
 from pipeline.training.fit import FitResult, fit
-from pipeline.training.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
-from pipeline.training.packing import Batch
-from pipeline.training.spec import TrainSpec
+from pipeline.training.lessons.encode import IGNORED, EncodedRow, TrainingRow
+from pipeline.training.lessons.packing import Batch
+from pipeline.training.losses.attention import NotPackableError, make_layout, packed_attention
+from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
+from pipeline.training.methods import lora
+from pipeline.training.record import checkpoint
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 
 PACKABLE = ("llama", "qwen3", "gemma3", "mistral", "gpt2")
@@ -288,7 +290,8 @@ def test_a_batch_split_in_any_way_gives_the_same_gradient(
 
 def test_accumulation_weighs_by_tokens(base: Callable[[str], LoadedModel], tmp_path: Path) -> None:
     """One step over three unequal batches is the step over all their rows at once."""
-    from pipeline.training import objective, trainer
+    from pipeline.training import trainer
+    from pipeline.training.losses import objective
 
     loaded = base("llama")
     rows = encoded(90, 40, 30, 8, 3)

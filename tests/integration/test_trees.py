@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training import attention, compute, layout
-from pipeline.training.encode import IGNORED, EncodedRow
-from pipeline.training.layout import Tree
-from pipeline.training.loss import (
+from pipeline.training import compute
+from pipeline.training.lessons import layout
+from pipeline.training.lessons.encode import IGNORED, EncodedRow
+from pipeline.training.lessons.layout import Tree
+from pipeline.training.losses import attention
+from pipeline.training.losses.loss import (
     PackedRows,
     pack_rows,
     packed_loss,

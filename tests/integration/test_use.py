@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from registry.identity import BaseSpec
-from registry.models import LoadedModel, load_model
+from registry.models.base import BaseSpec
+from registry.models.load import LoadedModel, load_model
 from tests.tiny_models import save, save_adapter
 
 TOKENS = torch.tensor([[5, 6, 7, 8, 9, 10]])

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.ingest import resolve
-from pipeline.resolved import Resolved
 from pipeline.select import select
-from pipeline.selection import read_selection
+from pipeline.selection.selection import read_selection
+from pipeline.selection.validation import held_out, lessons, questions
+from pipeline.spec.train import ValidationSpec
 from pipeline.train import train
-from pipeline.training.probe import share_right
-from pipeline.training.spec import ValidationSpec
-from pipeline.ui import Ui
-from pipeline.validation import held_out, lessons, questions
-from pipeline.workspace import Workspace
+from pipeline.training.record.probe import share_right
+from pipeline.workspace.resolved import Resolved
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import UserError
 from tests.integration.test_select_to_merge import make_workspace
 
@@ -89,7 +89,7 @@ def test_the_probe_asks_what_the_engine_would(ws: Workspace) -> None:
     asked = questions(resolve(ws, Ui()), Ui(), 10)
     assert len(asked) == 10
     loaded = ws.models.get("tiny")
-    from pipeline.training.encode import encode_rows
+    from pipeline.training.lessons.encode import encode_rows
 
     right = 0
     for question in asked:

@@ -16,10 +16,10 @@ from evals.engine.limits import NotFiniteError, OverlongError
 from evals.scoring.evaluate import evaluate
 from evals.tasks.capability import CapabilitySpec, Item
 from evals.tasks.prompts import arms_of
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
 from registry.errors import UserError
-from registry.models import BaseSpec, identify, load_model
-from registry.store import Store
+from registry.models.load import BaseSpec, identify, load_model
+from registry.store.objects import Store
 from tests import stand_in_vllm, tiny_models
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def workspace(folder: Path, root: Path, text: str = WORKSPACE) -> Path:
 def test_where_it_is_not_installed_one_line_says_so(
     root: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from pipeline.cli import main
-    from pipeline.workspace import Workspace
+    from pipeline.cli.main import main
+    from pipeline.workspace.workspace import Workspace
 
     line = (
         "evals.backend: this needs the extra 'vllm', and vllm isn't installed. In the folder of "
@@ -140,8 +140,8 @@ def test_where_it_is_not_installed_one_line_says_so(
 def test_the_default_needs_no_vllm_and_is_in_no_key(root: Path, tmp_path) -> None:
     from pipeline.gap import dev_inputs
     from pipeline.ingest import resolve
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     text = WORKSPACE.replace("evals: {backend: vllm}\n", "")
     ws = Workspace.open(workspace(tmp_path / "ws", root, text))
@@ -392,8 +392,8 @@ def test_no_score_of_one_backend_is_taken_for_the_others(
 def test_one_of_the_two_is_in_memory_at_a_time(root: Path, tmp_path: Path) -> None:
     from pipeline.gap import dev_inputs
     from pipeline.ingest import resolve
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     models = (ws := Workspace.open(workspace(tmp_path / "ws", root))).models
     engine = models.engine("base")
@@ -415,8 +415,8 @@ def test_one_of_the_two_is_in_memory_at_a_time(root: Path, tmp_path: Path) -> No
 @pytest.mark.usefixtures("_stand_in")
 def test_a_gap_is_measured_anew_with_the_other_backend(root: Path, tmp_path: Path) -> None:
     from pipeline.gap import gap
-    from pipeline.ui import Ui
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
 
     folder, ui = workspace(tmp_path / "ws", root), Ui(as_json=True)
     text = (folder / "gapmend.yaml").read_text("utf-8")

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.training import batches, objective
+from pipeline.spec.train import TrainSpec, ValidationSpec
 from pipeline.training.fit import FitResult, Watch, fit
-from pipeline.training.loss import packed_loss
-from pipeline.training.metrics import StepMetrics
-from pipeline.training.spec import TrainSpec, ValidationSpec
+from pipeline.training.losses import batches, objective
+from pipeline.training.losses.loss import packed_loss
+from pipeline.training.record.metrics import StepMetrics
 from registry.errors import UserError
-from registry.models import BaseSpec, LoadedModel, load_model
+from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests import tiny_models
 from tests.integration.test_methods import files_of
 from tests.integration.test_training import conversations
@@ -63,7 +63,7 @@ def test_validation_is_the_mean_loss_of_rows_that_are_not_trained_on(
     assert kept.validation_loss == min(step.validation_loss or 9 for step in checks)
 
     # The kept adapter on the held rows, one at a time, by transformers' own loss.
-    from pipeline.training.encode import encode_rows
+    from pipeline.training.lessons.encode import encode_rows
 
     base.use(result.adapter_dir)
     total, count = 0.0, 0
@@ -180,7 +180,7 @@ _LIMITED = """
 import resource, sys
 from pathlib import Path
 from pipeline.training.fit import fit
-from pipeline.training.spec import TrainSpec
+from pipeline.spec.train import TrainSpec
 from registry.models import BaseSpec, load_model
 from tests.integration.test_training import conversations
 import torch

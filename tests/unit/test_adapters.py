@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.adapter_folder import TOKENIZER_FILES
-from registry.adapters import adapter_path, move_alias, publish
-from registry.catalog import Catalog
-from registry.chat import save_tokenizer
+from registry.catalog.catalog import Catalog
 from registry.errors import StoreError, UserError
-from registry.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from registry.identity import BaseIdentity
-from registry.store import Store
-from registry.tensors import canonical_safetensors
+from registry.models.adapters import adapter_path, move_alias, publish
+from registry.models.base import BaseIdentity
+from registry.models.files import TOKENIZER_FILES
+from registry.models.safetensors import canonical_safetensors
+from registry.models.tokenizer import save_tokenizer
+from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from registry.store.objects import Store
 
 BASE = BaseIdentity("nano", "nano", "ab" * 32, 1000, 2048, "LlamaForCausalLM", "fp32")
 HUB = BaseIdentity("q", "Qwen/Qwen3-0.6B@" + "c" * 40, "cd" * 32, 1000, 2048, "Qwen3", "bf16")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.bitmaps import CHUNK_BYTES, pack, unpack, write_bitmaps
-from registry.catalog import Catalog
-from registry.store import Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.lineage.bitmaps import CHUNK_BYTES, pack, unpack, write_bitmaps
+from registry.store.objects import Parent, Store
 
 
 @settings(deadline=None)  # a busy machine is no fault

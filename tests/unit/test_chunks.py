@@ -6,14 +6,14 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.chunks import Usable, table_of
-from registry.rows import (
+from registry.datasets.formats.content import (
     Content,
     Message,
     content_hash,
     content_schema,
     user_text,
 )
+from registry.datasets.sources.chunks import Usable, table_of
 from tests.made_versions import content_record
 
 TEXT = st.text(max_size=8)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from registry.data_files import data_files
-from registry.datasets import DatasetSpec, source_files, sources
+from registry.datasets.sources.files import data_files
+from registry.datasets.spec import DatasetSpec, source_files, sources
 from registry.errors import UserError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from registry.dataset_diff import GROUPS, Group, RowChanges, come_and_gone, row_changes
+from registry.datasets.formats.content import Content, Message
+from registry.datasets.history.diff import GROUPS, Group, RowChanges, come_and_gone, row_changes
 from registry.errors import StoreError
-from registry.rows import Content, Message
 from tests.made_versions import Made, Versions, rows_of, sft
 
 KEPT = sft("kept", "the same")

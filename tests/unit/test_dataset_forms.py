@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from msgspec.structs import replace
 
-from registry import dataset_llamafactory
-from registry.dataset_forms import Layout, layout
-from registry.rows import Content, Kind, Message
-from registry.turns import UnusableError, json_text
+from registry.datasets.export import llamafactory as dataset_llamafactory
+from registry.datasets.export.forms import Layout, layout
+from registry.datasets.formats.content import Content, Kind, Message
+from registry.datasets.formats.turns import UnusableError, json_text
 from tests.any_rows import contents
 from tests.made_versions import sft
 

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from registry import chunks, readers_text, turns
+from registry.datasets.formats import turns
+from registry.datasets.formats.content import Content, Message, content_hash, encoded
+from registry.datasets.formats.format import SHAPES, Format
+from registry.datasets.formats.turns import SHAREGPT, Dialect, UnusableError, turn_of, turns_of
+from registry.datasets.readers import text as readers_text
+from registry.datasets.readers.read import file_type, read_records
+from registry.datasets.sources import chunks
+from registry.datasets.sources.resolve import SourceFile
 from registry.errors import UserError
-from registry.formats import SHAPES, Format
-from registry.readers import file_type, read_records
-from registry.rows import Content, Message, content_hash, encoded
-from registry.sources import SourceFile
-from registry.turns import SHAREGPT, Dialect, UnusableError, turn_of, turns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

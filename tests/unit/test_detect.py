@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.detect import detect, why_not
+from registry.datasets.formats.detect import detect, why_not
 
 SHAREGPT_TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 OPENAI_TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

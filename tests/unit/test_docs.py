@@ -13,8 +13,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipeline.cli import app
-from pipeline.spec import Spec, load_spec
+from pipeline.cli.main import app
+from pipeline.spec.spec import Spec, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(

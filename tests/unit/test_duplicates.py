@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import duplicates
-from registry.bands import sketched
-from registry.duplicates import (
+from registry.datasets.duplicates import near_duplicates as duplicates
+from registry.datasets.duplicates.bands import sketched
+from registry.datasets.duplicates.near_duplicates import (
     THRESHOLD,
     clusters,
     jaccard,

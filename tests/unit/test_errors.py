@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.spec import load_spec
-from pipeline.spec_errors import InvalidSpecError
+from pipeline.spec.errors import InvalidSpecError
+from pipeline.spec.spec import load_spec
 from registry import errors
 from registry.errors import DataError, ErrorRecord, Place, StoreError, UserError, place_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import hashing
-from registry.hashing import file_digest
+from registry.store import hashing
+from registry.store.hashing import file_digest
 
 
 @pytest.fixture

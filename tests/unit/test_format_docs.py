@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from registry.datasets import DatasetSpec, sources
-from registry.formats import FormatName
+from registry.datasets.formats.format import FormatName
+from registry.datasets.spec import DatasetSpec, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs/reference/formats").glob("*.md"))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from registry.formats import SHAPES, Format
-from registry.rows import Content, Message
-from registry.turns import UnusableError
+from registry.datasets.formats.content import Content, Message
+from registry.datasets.formats.format import SHAPES, Format
+from registry.datasets.formats.turns import UnusableError
 
 CALL = '[{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]'
 

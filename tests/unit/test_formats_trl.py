@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from registry.detect import detect
-from registry.formats import SHAPES, Format
-from registry.rows import Content, Message
-from registry.shapes import conversational
-from registry.turns import UnusableError
+from registry.datasets.formats.content import Content, Message
+from registry.datasets.formats.detect import detect
+from registry.datasets.formats.format import SHAPES, Format
+from registry.datasets.formats.shapes import conversational
+from registry.datasets.formats.turns import UnusableError
 
 SKY = {"role": "user", "content": "What color is the sky?"}
 BLUE = {"role": "assistant", "content": "It is blue."}

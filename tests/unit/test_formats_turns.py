@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from registry.datasets import DatasetSpec, sources
-from registry.formats import SHAPES, Format, left_out
-from registry.rows import Content, Message
-from registry.turns import UnusableError
+from registry.datasets.formats.content import Content, Message
+from registry.datasets.formats.format import SHAPES, Format, left_out
+from registry.datasets.formats.turns import UnusableError
+from registry.datasets.spec import DatasetSpec, sources
 
 WEATHER = {
     "type": "function",

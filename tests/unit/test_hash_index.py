@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.hash_index import HashIndex, as_texts, hashes_of
+from registry.datasets.duplicates.hash_index import HashIndex, as_texts, hashes_of
 
 
 def names(numbers: list[int]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.hashing import canonical_json, digest, file_digest
+from registry.store.hashing import canonical_json, digest, file_digest
 
 JSON = st.recursive(
     st.none()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UserError
-from registry.hub_choice import choose
+from registry.hub.dataset_splits import choose
 
 SHARDS = [
     *(f"data/train_sft-0000{n}-of-00002.parquet" for n in range(2)),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import UserError
-from registry.identity import BaseSpec, identify, locate, nano_folder
+from registry.models.base import BaseSpec, identify, locate, nano_folder
 
 BASE = pytest.mark.usefixtures("base")
 
@@ -88,8 +88,8 @@ def test_code_decides_where_it_may_run(base: Path, tmp_path: Path) -> None:
 
 
 def test_hashes_of_large_files_are_kept(base: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("registry.hashing.REMEMBER_FROM_BYTES", 0)
-    monkeypatch.setattr("registry.hashing.SETTLED_NS", -1)
+    monkeypatch.setattr("registry.store.hashing.REMEMBER_FROM_BYTES", 0)
+    monkeypatch.setattr("registry.store.hashing.SETTLED_NS", -1)
     before = named(tmp_path)
     kept = json.loads((tmp_path / ".gapmend" / "cache" / "hashes.json").read_text())
     assert len(kept) == 1
@@ -181,7 +181,8 @@ def test_a_hub_snapshot_is_its_commit(base: Path, tmp_path: Path, monkeypatch) -
 @BASE
 def test_identifying_loads_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from registry.models import BaseSpec, identify\n"
+        "import sys; from pathlib import Path\n"
+        "from registry.models.base import BaseSpec, identify\n"
         f"identify('b', BaseSpec(model='base'), Path({str(tmp_path)!r}))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'heavy'"
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from registry.errors import UserError
-from registry.identity import BaseIdentity
-from registry.incoming import Declared, base_for, check_folder
+from registry.intake.adapter import Declared, base_for, check_folder
+from registry.models.base import BaseIdentity
 from tests.unit.test_safetensors_header import safetensors
 
 COMMIT = "a" * 40

@@ -32,7 +32,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("package", ["registry", "evals", "pipeline", "pipeline.cli"])
+@pytest.mark.parametrize("package", ["registry", "evals", "pipeline", "pipeline.cli.main"])
 def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     assert loaded_by(f"import {package}").isdisjoint(HEAVY)
 
@@ -63,7 +63,7 @@ def test_every_verb_has_a_commented_recipe_that_runs_it(project_root: Path) -> N
 
 
 def test_the_verbs_are_those_of_the_command_line_each_with_an_example() -> None:
-    from pipeline.cli import app
+    from pipeline.cli.main import app
 
     helps = {
         (command.name or command.callback.__name__): command.callback.__doc__ or ""
@@ -76,9 +76,9 @@ def test_the_verbs_are_those_of_the_command_line_each_with_an_example() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     loaded = loaded_by(
-        "import contextlib, io, pipeline.cli, sys; sys.argv = ['gapmend', '--help']\n"
+        "import contextlib, io, pipeline.cli.main, sys; sys.argv = ['gapmend', '--help']\n"
         "with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):\n"
-        "    pipeline.cli.main()\n"
+        "    pipeline.cli.main.main()\n"
         "assert 'promote' in out.getvalue()"
     )
     assert loaded.isdisjoint({*HEAVY, "pydantic"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.errors import UserError
-from registry.licenses import strictest
+from registry.publish.licenses import strictest
 
 
 @pytest.mark.parametrize(

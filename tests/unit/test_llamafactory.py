@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from registry.datasets.formats.content import Content
+from registry.datasets.formats.turns import UnusableError
+from registry.datasets.sources.llamafactory import read_entry
 from registry.errors import UserError
-from registry.llamafactory import read_entry
-from registry.rows import Content
-from registry.turns import UnusableError
 
 ALPACA = {"instruction": "i", "input": "q", "output": "a", "system": "s"}
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from registry.datasets import DatasetSpec, source_files, sources
+from registry.datasets.formats.content import Content
+from registry.datasets.formats.turns import UnusableError
+from registry.datasets.sources.llamafactory import Entry, read_entry
+from registry.datasets.spec import DatasetSpec, source_files, sources
 from registry.errors import UserError
-from registry.hub_data import HubSource
-from registry.llamafactory import Entry, read_entry
-from registry.rows import Content
-from registry.turns import UnusableError
+from registry.hub.dataset import HubSource
 
 
 def entry(place: Path, /, **described: Any) -> Entry:

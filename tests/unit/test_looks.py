@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.store import ObjectRef, Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.store.objects import ObjectRef, Parent, Store
 
 
 class Kept:

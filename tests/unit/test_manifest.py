@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from registry.catalog import Catalog
+from registry.catalog.catalog import Catalog
 from registry.errors import StoreError
-from registry.filenames import MANIFEST
-from registry.kinds import KINDS, AdapterMeta, MetricsMeta, RunMeta, VersionMeta
-from registry.manifest import Meta, manifest_in, manifest_of
-from registry.store import Parent, Sealed, Store, manifest_text, read_manifest
+from registry.store.filenames import MANIFEST
+from registry.store.kinds import KINDS, AdapterMeta, MetricsMeta, RunMeta, VersionMeta
+from registry.store.manifest import Meta, manifest_in, manifest_of
+from registry.store.objects import Parent, Sealed, Store, manifest_text, read_manifest
 
 OBJECTS = Path("/store/objects")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.budget import MOST_ROWS, Budget, Need, next_budget
-from pipeline.gates import SCALES, first_scale
+from pipeline.measure.gates import SCALES, first_scale
+from pipeline.selection.budget import MOST_ROWS, Budget, Need, next_budget
 
 VERDICT = st.sampled_from(["kept", "forgotten", "inconclusive"])
 CLOSING = st.sampled_from(["closed", "open", "inconclusive"])

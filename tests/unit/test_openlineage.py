@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 
-import registry.openlineage
-from registry.catalog import Catalog
-from registry.openlineage import openlineage
-from registry.store import Parent, Store
+import registry.lineage.openlineage
+from registry.catalog.catalog import Catalog
+from registry.lineage.openlineage import openlineage
+from registry.store.objects import Parent, Store
 
 TOKEN = "hf_" + "abcdefghijklmnopqrst"
 AT = "2026-01-01T00:00:0{}+00:00"
@@ -131,7 +131,7 @@ def test_events_are_valid_in_the_packages_model(events) -> None:
 def test_many_runs_come_in_parts_and_a_namespace_is_kept(
     catalog: Catalog, events, monkeypatch
 ) -> None:
-    monkeypatch.setattr(registry.openlineage, "_AT_ONCE", 1)
+    monkeypatch.setattr(registry.lineage.openlineage, "_AT_ONCE", 1)
     again = list(openlineage(catalog, namespace="mine"))
     assert json.loads(json.dumps(again).replace('"mine"', '"gapmend"')) == events
 

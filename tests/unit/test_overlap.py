@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.duplicates import near_pairs
-from registry.overlap import HeldOut, Item, Said, grams
+from registry.datasets.duplicates.near_duplicates import near_pairs
+from registry.datasets.duplicates.overlap import HeldOut, Item, Said, grams
 
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 QUESTION = "which of my two cards was charged twice in the shop by the river on monday"

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.training.encode import IGNORED, EncodedRow
-from pipeline.training.packing import Family, epoch_order, families, plan_batches
-from pipeline.training.spec import TrainSpec
+from pipeline.spec.train import TrainSpec
+from pipeline.training.lessons.encode import IGNORED, EncodedRow
+from pipeline.training.lessons.packing import Family, epoch_order, families, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
 

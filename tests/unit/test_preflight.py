@@ -15,21 +15,21 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from pipeline.report_train import MarkedRow, dry_run_tables
-from pipeline.training.dry_run import DryRun, Piece, ShownRow
-from pipeline.training.encode import EncodedRow, Reject
-from pipeline.training.estimate import Estimate, Load, flattened, loads
-from pipeline.training.free_memory import Free, free_memory
-from pipeline.training.packing import Batch, Family
-from pipeline.training.preflight import (
+from pipeline.cli.verb import json_line
+from pipeline.report.train_dry import MarkedRow, dry_run_tables
+from pipeline.spec.train import TrainSpec
+from pipeline.training.lessons.encode import EncodedRow, Reject
+from pipeline.training.lessons.packing import Batch, Family
+from pipeline.training.machine.free_memory import Free, free_memory
+from pipeline.training.preview.dry_run import DryRun, Piece, ShownRow
+from pipeline.training.preview.estimate import Estimate, Load, flattened, loads
+from pipeline.training.preview.preflight import (
     budget_warnings,
     memory_warnings,
     rank_warnings,
     rate_warnings,
     usual_rate,
 )
-from pipeline.training.spec import TrainSpec
-from pipeline.verb import json_line
 from registry.errors import UserError
 
 CPU = torch.device("cpu")

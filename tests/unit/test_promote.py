@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gates import gates, holds, refusals
+from pipeline.measure.gates import gates, holds, refusals
 
 
 @dataclass(frozen=True)

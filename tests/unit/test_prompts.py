@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from evals.tasks.capability import CapabilitySpec, Item, PromptsSpec, items_from_rows, labels_of
 from evals.tasks.prompts import arms_of, choose_shots, fill, render_messages
 from evals.tasks.similar import similar_shots
+from registry.datasets.formats.content import Message
+from registry.datasets.versions.row import Row
 from registry.errors import UserError
-from registry.row import Row
-from registry.rows import Message
 
 _PROMPTS = PromptsSpec(
     zero_shot="Q: {input}", few_shot=(3,), examples=("random",), cot="Think. {input}"

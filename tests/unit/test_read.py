@@ -25,14 +25,15 @@ from evals.tasks.version_items import (
     version_labels,
     version_shots,
 )
-from registry import dataset_files, read
+from registry.datasets.formats.content import HELD, SPLITS, Content, Message, user_text
+from registry.datasets.versions import query as dataset_files
+from registry.datasets.versions import read
+from registry.datasets.versions.read import RowText, VersionReader
+from registry.datasets.versions.row import Row
 from registry.errors import StoreError, UserError
-from registry.phrases import Phrases
-from registry.read import RowText, VersionReader
-from registry.redact import Gone, redact
-from registry.row import Row
-from registry.rows import HELD, SPLITS, Content, Message, user_text
-from registry.store import Store
+from registry.store.objects import Store
+from registry.upkeep.phrases import Phrases
+from registry.upkeep.redact import Gone, redact
 from tests.any_rows import contents
 from tests.made_versions import Made, Versions, rows_of, sft
 from tests.plain_rows import load_rows

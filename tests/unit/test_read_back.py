@@ -13,11 +13,11 @@ from pipeline.gap import GapReport
 from pipeline.merge import MergeReport
 from pipeline.promote import PromoteReport
 from pipeline.select import SelectReport
-from pipeline.sign import SignReport
-from pipeline.stage import StageOutcome
 from pipeline.train import TrainReport
+from pipeline.verbs.sign import SignReport
+from pipeline.workspace.stage import StageOutcome
 from registry.errors import StoreError
-from registry.read_back import _adapter, read_back
+from registry.store.read_back import _adapter, read_back
 
 
 @dataclass(frozen=True, slots=True)

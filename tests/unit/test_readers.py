@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.datasets.readers.read import Record, columns_of, read_records
 from registry.errors import UserError
-from registry.readers import Record, columns_of, read_records
 
 
 def records(tmp_path: Path, name: str, data: bytes) -> list[Record]:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.datasets.readers.read import Record, columns_of, read_records
 from registry.errors import UserError
-from registry.readers import Record, columns_of, read_records
 
 TEXTS = {
     ".csv": b'text,n\n"a\nb",1\nc,2\n',

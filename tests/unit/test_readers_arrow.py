@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather
 
-from registry import readers_parquet
-from registry.arrow_sizes import unpacked
+from registry.datasets.readers import parquet as readers_parquet
+from registry.datasets.readers.arrow_sizes import unpacked
+from registry.datasets.readers.read import columns_of, read_records
 from registry.errors import UserError
-from registry.readers import columns_of, read_records
 
 TABLE = pa.table({"t": ["one", None, "漢字"] * 400, "n": list(range(1200))})
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import compressed
+from registry.datasets.readers import packed as compressed
+from registry.datasets.readers.read import Record, columns_of, file_type, read_records
 from registry.errors import UserError
-from registry.readers import Record, columns_of, file_type, read_records
 
 LINES = b'{"a": 1}\n\noops\n{"a": 2}\n'
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry.phrases import Phrases
-from registry.redact import Gone, redact
-from registry.store import ManifestJson, SealedJson
+from registry.store.objects import ManifestJson, SealedJson
+from registry.upkeep.phrases import Phrases
+from registry.upkeep.redact import Gone, redact
 from tests.care_store import CANARY
 from tests.decode import find
 
@@ -39,7 +40,7 @@ def test_an_object_counts_the_most_lines_of_any_of_its_files(tmp_path: Path) -> 
         table = pa.table({"row_uid": pa.array(uids, pa.int64())})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
     files = {f"{name}.parquet": {"sha256": "0", "bytes": 1} for name in "abc"}
-    manifest = {"kind": "rows", "identity": {}, "meta": {"rows": 5}, "files": files}
+    manifest: Any = {"kind": "rows", "identity": {}, "meta": {"rows": 5}, "files": files}
     gone = Gone(frozenset({2, 4, 6}), frozenset(), {}, Phrases(()))
     done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
     assert done is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.rejects import commonest
+from registry.datasets.versions.rejects import commonest
 
 
 def test_three_reasons_are_told_the_commonest_first_each_by_its_first_row() -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.row import row_from
-from registry.rows import Content, Message, content_hash, content_schema
+from registry.datasets.formats.content import Content, Message, content_hash, content_schema
+from registry.datasets.versions.row import row_from
 from tests.made_versions import content_record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -76,7 +76,7 @@ def test_two_contents_have_one_hash_only_if_they_are_equal(one: Content, other: 
 
 def test_the_hash_is_the_same_in_another_process_with_another_hash_seed() -> None:
     code = (
-        "import json,sys\nfrom registry.rows import *\n"
+        "import json,sys\nfrom registry.datasets.formats.content import *\n"
         "m=json.loads(sys.argv[1])\n"
         "print(content_hash(Content('sft',tuple(Message(*x) for x in m))))"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UserError
-from registry.safetensors_header import MOST_HEADER_BYTES, Tensor, header_text, read_header
+from registry.models.safetensors_header import MOST_HEADER_BYTES, Tensor, header_text, read_header
 
 
 def safetensors(header: dict[str, Any] | bytes, data: bytes, length: int | None = None) -> bytes:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry.errors import UserError
-from registry.identity import nano_folder
-from registry.scan import refuse_secrets, scan_files
+from registry.models.base import nano_folder
+from registry.publish.secrets import refuse_secrets, scan_files
 
 HUB = "hf_" + "abcdefghijKLMNOPQRST"
 AWS = "AKIA" + "IOSFODNN7EXAMPLA"

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.budget import FLOOR, LABEL_FLOOR, budget, first_budget, label_quota, whole_numbers
-from pipeline.choose import centred, choose_nearest, interleave
+from pipeline.selection.budget import (
+    FLOOR,
+    LABEL_FLOOR,
+    budget,
+    first_budget,
+    label_quota,
+    whole_numbers,
+)
+from pipeline.selection.choose import centred, choose_nearest, interleave
 
 NAMES = st.text("abcdef", min_size=1, max_size=4)
 GAPS = st.dictionaries(NAMES, st.floats(0, 1), max_size=8)

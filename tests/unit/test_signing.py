@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import sign as stage
-from pipeline.ui import Ui
-from pipeline.workspace import Workspace
+from pipeline.verbs import sign as stage
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
-from registry.signing import NOT_SIGNED, SIGNATURE, KeyPair, key_id, make_key, sign, verify
+from registry.publish.signing import NOT_SIGNED, SIGNATURE, KeyPair, key_id, make_key, sign, verify
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.spec import Spec, load_spec
-from pipeline.spec_errors import InvalidSpecError
+from pipeline.spec.errors import InvalidSpecError
+from pipeline.spec.spec import Spec, load_spec
 from registry.errors import UserError
 
 GOOD = """\

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.hash_index import hashes_of
-from registry.rows import HELD
-from registry.splits import (
+from registry.datasets.duplicates.hash_index import hashes_of
+from registry.datasets.formats.content import HELD
+from registry.datasets.versions.splits import (
     CODED,
     NOWHERE,
     Candidates,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.spool import Spool
+from registry.datasets.versions.spool import Spool
 
 
 @given(batches=st.lists(st.lists(st.text(max_size=9), max_size=7), max_size=6))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from registry.errors import StoreError, UserError
-from registry.hashing import digest
-from registry.store import ObjectRef, Parent, Store
+from registry.store.hashing import digest
+from registry.store.objects import ObjectRef, Parent, Store
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_absent_and_damaged_objects_are_named(store: Store) -> None:
 
 def test_drafts_of_killed_processes_are_swept_and_others_are_not(store: Store) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from registry.store import Store\n"
+        "import os, sys; from pathlib import Path; from registry.store.objects import Store\n"
         "with Store(Path(sys.argv[1])).draft() as draft:\n"
         "    (draft / 'big').write_bytes(b'x'); os.kill(os.getpid(), 9)"
     )

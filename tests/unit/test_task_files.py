@@ -11,9 +11,9 @@ import pytest
 from evals.scoring.plan import code_digest
 from evals.tasks.capability import GuardSpec
 from evals.tasks.task_files import installed_tasks, read_task, task_digest, task_file
-from pipeline.check import check
-from pipeline.spec import load_spec
-from pipeline.workspace import Workspace
+from pipeline.spec.spec import load_spec
+from pipeline.verbs.check import check
+from pipeline.workspace.workspace import Workspace
 from registry.errors import UserError
 
 WHERE = "guards.g.lm_eval"
@@ -57,7 +57,7 @@ def test_an_installed_task_is_found_by_its_name(tmp_path: Path) -> None:
 
 def test_finding_and_reading_load_no_lm_eval_and_run_no_code(mine: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from evals.task_files import *\n"
+        "import sys; from pathlib import Path; from evals.tasks.task_files import *\n"
         f"root = Path({str(mine.parent)!r})\n"
         "task_file('hellaswag', root); task_file('mine.yaml', root)\n"
         "task_digest(root / 'mine.yaml')\n"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.training import trackers as seam
-from pipeline.training.trackers import Shown, Trackers, open_trackers, public_config
+from pipeline.training.record import trackers as seam
+from pipeline.training.record.trackers import Shown, Trackers, open_trackers, public_config
 from registry.errors import UserError
 
 CONFIG = {"rank": 4, "learning_rate": 2e-4, "targets": ("q_proj", "v_proj"), "alpha": None}
@@ -127,7 +127,7 @@ def test_a_name_that_would_lead_out_of_the_folder_is_refused(tmp_path: Path) -> 
 def test_no_tracker_imports_nothing_and_makes_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from pipeline.training.trackers import open_trackers\n"
+        "from pipeline.training.record.trackers import open_trackers\n"
         f"with open_trackers([], Path({str(tmp_path)!r}), 'run-1', {{}}, say=print) as trackers:\n"
         "    trackers.begin(1); trackers.log(1, {'loss': 1.0})\n"
         "assert not {'torch', 'tensorboard', 'wandb', 'mlflow', 'trackio'} & set(sys.modules)"

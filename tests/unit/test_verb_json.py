@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.verb import json_line
+from pipeline.cli.verb import json_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from registry.bitmaps import write_bitmaps
-from registry.catalog import Catalog
-from registry.store import ObjectRef, Parent, Store
-from registry.views import _PARQUET, _all_names
+from registry.catalog.catalog import Catalog
+from registry.catalog.views import _PARQUET, _all_names
+from registry.lineage.bitmaps import write_bitmaps
+from registry.store.objects import ObjectRef, Parent, Store
 
 MACROS = {
     "adapters_that_saw": "adapters_that_saw(1)",

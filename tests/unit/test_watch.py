@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.batches import cuts, is_out_of_memory
-from pipeline.training.metrics import StepMetrics
-from pipeline.training.watch import judge
+from pipeline.training.losses.batches import cuts, is_out_of_memory
+from pipeline.training.record.metrics import StepMetrics
+from pipeline.training.record.watch import judge
 
 
 def step(number: int, loss: float | None = None, probe: float | None = None) -> StepMetrics:

@@ -3,7 +3,7 @@
 The program may be any. `record` runs it once, on a scratch workspace, and lists the calls that can
 be hit; `points` chooses among them; `run_killed` and `run_killed_at_time` end it there:
 
-    argv = ["pipeline.cli:main", "ingest", "-C", folder]
+    argv = ["pipeline.cli.main:main", "ingest", "-C", folder]
     for point in points(record(argv), kills=10, seed=0): run_killed(argv, point)
 """
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from registry.catalog import Catalog
-from registry.hashing import digest
-from registry.store import ObjectRef, Parent, Store
+from registry.catalog.catalog import Catalog
+from registry.store.hashing import digest
+from registry.store.objects import ObjectRef, Parent, Store
 
 BLOCK = 4_096
 

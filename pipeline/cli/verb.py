@@ -1,0 +1,197 @@
+"""What every verb of the command line shares: options, the answer, exit codes.
+
+0 done; 1 a gate said no; 2 the user's mistake; 3 a fault of ours. Mistakes are one line on
+stderr (and one JSON object on stdout with `--json`), never a traceback; a fault's traceback goes
+to a file that the line names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry.errors import ErrorRecord, GapmendError, MachineError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import RenderableType
+
+    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-C", help="The workspace's folder.", show_default=".")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on stdout.")]
+
+HERE = Path()
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verb's answer: `data` for programs, `shown` for people, `code` for the shell.
+
+    Dataclasses in `data` are written by their fields, or as their `as_json()` says.
+    """
+
+    data: Any
+    shown: Sequence[RenderableType] = field(default_factory=tuple)
+    code: int = 0
+
+
+def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = None) -> None:
+    """Run a verb's work, print its answer and leave with its exit code.
+
+    Args:
+        work: does it; what it raises decides the exit code.
+        as_json: print `data` as one JSON value instead of what is for people.
+        state: the folder where a fault's traceback may be kept.
+    """
+    from pipeline.workspace.ui import Ui
+
+    ui = Ui(as_json=as_json)
+    try:
+        # What a user's own scorer or task prints must not get into the answer.
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            given = work(ui)
+    except GapmendError as error:
+        _refuse(str(error), error.record(), as_json=as_json)
+    except KeyboardInterrupt:
+        line = "stopped; the next call goes on from here"
+        _refuse(line, ErrorRecord("stopped", line, exit_code=_INTERRUPTED), as_json=as_json)
+    except OSError as error:
+        _refuse_of_machine(error, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - a fault of ours: kept, named, exit code 3
+        line = _fault_line(error, state)
+        _refuse(line, GapmendError(line).record(), as_json=as_json)
+    else:
+        if as_json:
+            sys.stdout.write(json_line(given.data) + "\n")
+        for renderable in given.shown:
+            ui.show(renderable)
+        raise typer.Exit(given.code)
+
+
+def in_workspace(
+    root: Path,
+    work: Callable[[Workspace, Ui], Answer],
+    *,
+    as_json: bool,
+    together: bool = False,
+) -> None:
+    """Open the workspace `root`, run `work` on it and answer.
+
+    `together`: the verb knows what to do when a launcher has started it in several processes.
+    """
+    from pipeline.workspace.workspace import Workspace
+    from registry.store.filenames import STATE
+
+    def opened(ui: Ui) -> Answer:
+        if not together and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "this verb runs in one process, and a launcher has started several",
+                expected="gapmend train, for several; everything else without a launcher",
+            )
+        return work(Workspace.open(root), ui)
+
+    answer(opened, as_json=as_json, state=root / STATE)
+
+
+def in_store(root: Path, work: Callable[[Kept, Ui], Answer], *, as_json: bool) -> None:
+    """Open what the workspace `root` keeps, without its spec, run `work` on it and answer."""
+    from pipeline.workspace.kept import Kept
+    from registry.store.filenames import STATE
+
+    answer(lambda ui: work(Kept.open(root), ui), as_json=as_json, state=root / STATE)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run the command line; with `--json` a mistake in how it was called is JSON too."""
+    if "--json" not in sys.argv[1:]:
+        app()
+        return
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:  # typer's own classes for a wrong call are private
+        if not hasattr(error, "format_message"):
+            raise
+        line = " ".join(str(error.format_message()).split())
+        record = UserError(line).record()
+        sys.stdout.write(json_line(record) + "\n")
+        sys.stderr.write(f"gapmend: {line}\n")
+        sys.exit(record.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def json_line(value: Any) -> str:
+    """Return one line of JSON; NaN and the infinities, which JSON lacks, are null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a dataclass as the values of its fields, or by its own `as_json`; the rest as text."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return str(value)
+    shaped: Callable[[], Any] | None = getattr(value, "as_json", None)
+    if shaped is not None:
+        return shaped()
+    return {part.name: getattr(value, part.name) for part in fields(value)}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if is_dataclass(value):
+        return _finite(_plain(value))
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _refuse(line: str, record: ErrorRecord, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json_line(record) + "\n")
+    sys.stderr.write(f"gapmend: {line}\n")
+    raise typer.Exit(record.exit_code)
+
+
+def _refuse_of_machine(error: OSError, *, as_json: bool) -> None:
+    """Say in one line what the machine refused: a full disk, a missing permission."""
+    from registry.store.disk import FULL, is_disk_full
+
+    again = "nothing acknowledged is lost; mend it and call again"
+    what, fix = (FULL, None) if is_disk_full(error) else (error.strerror or str(error), again)
+    where = None if error.filename is None else str(error.filename)
+    refused = MachineError(what, where, fix=fix)
+    _refuse(str(refused), refused.record(), as_json=as_json)
+
+
+def _fault_line(error: Exception, state: Path | None) -> str:
+    text = "".join(traceback.format_exception(error))
+    said = next(iter(str(error).splitlines()), "")
+    line = f"a fault of ours: {type(error).__name__}: {said}"
+    if state is None or not state.is_dir():
+        sys.stderr.write(text)
+        return line
+    log = state / "fault.log"
+    try:
+        log.write_text(text, encoding="utf-8")
+    except OSError:  # a full or read-only disk
+        sys.stderr.write(text)
+        return line
+    return f"{line} (traceback in {log}; please report it)"

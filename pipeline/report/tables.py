@@ -1,0 +1,141 @@
+"""Tables for the answers that are not a stage's: SQL, status, lineage, check, plan, fsck."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from pipeline.verbs.check import CheckReport
+    from pipeline.workspace.stage import Step
+    from registry.catalog.catalog import QueryResult
+    from registry.upkeep.fsck import FsckReport
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_THOUSAND = 1000
+_LONG = 60  # characters of a cell, before it is cut in a table (csv and json never cut)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a plain table; a column whose cells are all numbers is aligned to the right."""
+    cells = [[*row] for row in rows]
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for position, name in enumerate(columns):
+        numeric = cells and all(
+            isinstance(row[position], (int, float)) or row[position] is None for row in cells
+        )
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def records(result: QueryResult) -> list[dict[str, Any]]:
+    """Return an SQL answer as one dict a row."""
+    names: list[str] = []
+    for name in result.columns:  # two columns of one name: the second is name_1, as in DuckDB
+        same = sum(one == name or one.startswith(f"{name}_") for one in names)
+        names.append(f"{name}_{same}" if name in names else name)
+    return [dict(zip(names, row, strict=True)) for row in result.rows]
+
+
+def as_csv(result: QueryResult) -> Text:
+    """Return an SQL answer as CSV with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(result.columns)
+    writer.writerows(result.rows)
+    return Text(out.getvalue().rstrip("\n"), no_wrap=True, overflow="ignore")
+
+
+def query_table(result: QueryResult, title: str = "") -> Table:
+    """Return an SQL answer as a table."""
+    return table(title, result.columns, result.rows)
+
+
+def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
+    """Return what is in the workspace, a table a subject; empty ones are one line."""
+    return [
+        table(name, list(found[0]), [list(row.values()) for row in found])
+        if found
+        else Text(f"{name}: none yet")
+        for name, found in report.items()
+    ]
+
+
+def plan_table(steps: Sequence[Step]) -> Table:
+    """Return what would run and what is up to date, and why."""
+    return table("plan", ("stage", "about", "state", "why"), [step.cells() for step in steps])
+
+
+def check_tables(report: CheckReport) -> list[RenderableType]:
+    """Return each base's weights at each precision beside what the machine has."""
+    machine = report.machine
+    sizes = [
+        (
+            base.identity.name,
+            base.identity.architecture,
+            f"{base.sizes.parameters:,}",
+            *(in_bytes(getattr(base.sizes, kind)) for kind in ("fp32", "fp16", "int8", "int4")),
+            base.identity.context,
+        )
+        for base in report.bases
+    ]
+    columns = ("base", "architecture", "parameters", "fp32", "fp16/bf16", "int8", "int4", "context")
+    has = (
+        f"This machine: {in_bytes(machine.ram_free)} of {in_bytes(machine.ram_total)} memory free, "
+        f"{in_bytes(machine.disk_free)} disk free, {machine.cores} cores, "
+        + (f"{machine.gpu} with {in_bytes(machine.gpu_total)}" if machine.gpu else "no GPU")
+    )
+    datasets = [(name, len(files), ", ".join(files)) for name, files in report.files.items()]
+    return [
+        table("weights by precision", columns, sizes),
+        Text(has),
+        Text("bf16 has fp16's size and a wider range, not more precision."),
+        table("datasets", ("dataset", "files", "where"), datasets),
+        Text(
+            f"The spec is valid: {len(report.capabilities)} capabilities, "
+            f"{len(report.guards)} guards."
+        ),
+    ]
+
+
+def fsck_tables(report: FsckReport) -> list[RenderableType]:
+    """Return what fsck found; one line when nothing is wrong."""
+    line = f"{report.objects} objects, {in_bytes(report.bytes)} hashed again"
+    if not report.findings:
+        return [Text(f"{line}: all as recorded")]
+    found = [(one.problem, one.path, one.detail) for one in report.findings]
+    return [Text(line), table("findings", ("problem", "where", "detail"), found)]
+
+
+def in_bytes(count: float) -> str:
+    """Return a number of bytes as people write it: 12.3 MB."""
+    for unit in _UNITS:
+        if abs(count) < _THOUSAND or unit == _UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _THOUSAND
+    return ""
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    if value is None:
+        return Text("-")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, float):
+        return Text(
+            f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < _THOUSAND else f"{value:,.0f}"
+        )
+    text = str(value)
+    return Text(text if len(text) <= _LONG else text[: _LONG - 1] + "…")

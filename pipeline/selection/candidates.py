@@ -1,0 +1,179 @@
+"""What may be trained on: train rows that leak nothing and fit the base.
+
+Nothing that dev or test of any dataset asks, or an lm-eval task of a guard, may be among them: not
+the same, not 13 words in a row of it, nor a near-duplicate (which a dataset's own splits rule out,
+but not those of another dataset).
+
+Of a dataset of any size at most so many rows are taken as the budget has a use for, the first ones
+in the order of a salted hash; what comes after them is not read, and not counted as a leak.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pipeline.measure.measure import labels_of_subject
+from pipeline.selection.held_out import held_items
+from pipeline.selection.selection import SelectReject, render
+from pipeline.spec.subjects import measured_datasets, subjects
+from registry.datasets.duplicates.overlap import HeldOut, Said
+from registry.datasets.versions.rejects import commonest
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.workspace import Workspace
+    from registry.datasets.versions.row import Row
+
+_TEMPLATE_TOKENS = 256
+"""What a chat template may add to a row; a row that only fits without it is encoded to find out."""
+
+_TRAINABLE = {
+    "sft": frozenset(("sft", "preference", "text")),
+    "dpo": frozenset(("preference",)),
+    "orpo": frozenset(("preference",)),
+    "kto": frozenset(("feedback",)),
+}
+_EXCERPT = 200
+_SPARE = 100  # rows read beyond those that are taken, for those that are refused
+
+
+def text_of(row: Row) -> str:
+    """Return all that a row says, one turn a line: what is embedded and compared."""
+    turns = (*row.messages, *(row.chosen or ()))
+    return "\n".join(turn.content for turn in turns if turn.content)
+
+
+def question_of(row: Row) -> str:
+    """Return what a row asks: its user turns, or all of a plain text."""
+    asked = [turn.content for turn in row.messages if turn.role in {"user", "text"}]
+    return "\n".join(asked)
+
+
+def pool_of(ws: Workspace) -> tuple[str, ...]:
+    """Return the pool's datasets; without one in the spec, those of the capabilities."""
+    named = ws.spec.train.pool or [spec.data for spec in ws.spec.capabilities.values()]
+    return tuple(dict.fromkeys(named))
+
+
+def free_datasets(ws: Workspace) -> tuple[str, ...]:
+    """Return the pool's datasets that no capability or guard measures, a chat corpus for instance.
+
+    Their rows may serve any capability, and replay.
+    """
+    measured = measured_datasets(ws.spec)
+    return tuple(name for name in pool_of(ws) if name not in measured)
+
+
+class Candidates:
+    """The rows of some datasets that may be trained on, read and checked once."""
+
+    def __init__(self, ws: Resolved, most: Mapping[str, int]) -> None:
+        """Read and check the datasets.
+
+        Args:
+            ws: the workspace.
+            most: dataset -> how many of its rows to take at most, chosen by hash.
+        """
+        self._ws = ws
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self.leaks: Counter[str] = Counter()
+        self.rejects: dict[int, SelectReject] = {}
+        self._checked: set[int] = set()
+        held = HeldOut(held_items(ws))
+        kept = {name: self._read(name, held, cut) for name, cut in most.items()}
+        near = held.near([question_of(row) for rows in kept.values() for row in rows])
+        self.leaks["near-duplicate"] += len(near)
+        places = iter(range(sum(map(len, kept.values()))))
+        self._rows = {
+            name: [row for row, place in zip(rows, places, strict=False) if place not in near]
+            for name, rows in kept.items()
+        }
+
+    def rows(self, dataset: str) -> list[Row]:
+        """Return the rows of `dataset` that leak nothing, in the order of their hashes."""
+        return self._rows[dataset]
+
+    def fitting(self, rows: Sequence[Row], name: str) -> list[Row]:
+        """Return those of `rows` that fit the base as lessons for `name`; others are rejects."""
+        return [row for row in rows if self._fits(row, name)]
+
+    def check(self) -> None:
+        """Stop if more rows are too long for the base than the spec allows.
+
+        Raises:
+            UserError: they are; names the commonest reasons.
+        """
+        allowed, found = self._ws.spec.train.allow_rejects, list(self.rejects.values())
+        if len(found) > allowed * len(self._checked):
+            told = commonest((one.reason, f"{one.source_file}:{one.source_line}") for one in found)
+            raise UserError(
+                f"{len(found)} of {len(self._checked)} rows can't be trained on with base "
+                f"'{self._ws.spec.train.base}': {told}",
+                expected=f"at most {allowed:.1%}",
+                fix="shorten or drop them, or raise train.allow_rejects",
+            )
+
+    def _read(self, dataset: str, held: HeldOut, cut: int) -> list[Row]:
+        """Return the first `cut` usable rows by hash; what comes after them is not looked at."""
+        from registry.datasets.versions.read import VersionReader
+
+        reader = VersionReader(self._ws.store, self._ws.versions[dataset])
+        usable: list[Row] = []
+        for row in reader.by_hash({"train"}, "pool", cut + _SPARE):
+            if len(usable) == cut:
+                break
+            why = held.refuses(Said(row.row_hash, text_of(row), question_of(row)))
+            if why is not None:
+                self.leaks[why] += 1
+            elif row.kind in _TRAINABLE[self._ws.spec.train.objective]:
+                usable.append(row)
+        return usable
+
+    def _fits(self, row: Row, name: str) -> bool:
+        from pipeline.training.lessons.encode import label_mask
+        from pipeline.training.lessons.pairs import answered
+        from pipeline.training.lessons.spans import RowRejectedError
+
+        base = self._ws.spec.train.base
+        lesson = render(self._ws, row, name, labels=self._labels_of(name))
+        self._checked.add(row.uid)
+        lessons = answered(lesson)
+        size = max(
+            sum(len(str(turn.get("content") or "").encode()) for turn in one.messages)
+            for one in lessons
+        )
+        short = size + _TEMPLATE_TOKENS <= self._ws.models.identity(base).context
+        if short and row.tools is None:
+            return True  # a token is at least a byte
+        try:
+            for one in lessons:
+                label_mask(self._ws.models.get(base), one)
+        except RowRejectedError as error:
+            self.rejects[row.uid] = _reject(row, base, error.what)
+            return False
+        return True
+
+    def _labels_of(self, name: str) -> tuple[str, ...]:
+        if name not in self._labels:
+            what = next((one for one in subjects(self._ws.spec) if one.name == name), None)
+            found = labels_of_subject(self._ws, what) if what else ()
+            self._labels[name] = found
+        return self._labels[name]
+
+
+def _reject(row: Row, base: str, reason: str) -> SelectReject:
+    return SelectReject(
+        stage="select",
+        base=base,
+        source=row.dataset,
+        reason=reason,
+        row_uid=row.uid,
+        row_hash=row.row_hash,
+        source_file=row.source_file,
+        source_line=row.source_line,
+        excerpt=text_of(row)[:_EXCERPT],
+    )

@@ -1,0 +1,95 @@
+"""What no adapter may be trained on: whatever the workspace measures models by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.spec.subjects import subjects
+from registry.datasets.duplicates.overlap import HeldOut, Item, Said
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.workspace import Workspace
+    from registry.datasets.versions.read import RowText
+
+_SPLITS = ("dev", "test")
+
+
+def held_items(ws: Resolved) -> list[Item]:
+    """Return the dev and test rows of every dataset of the spec, and its lm-eval tasks' documents.
+
+    Raises:
+        UserError: a task that can't be loaded.
+    """
+    from registry.datasets.versions.read import VersionReader
+
+    items = []
+    for name in ws.spec.datasets:
+        for rows in VersionReader(ws.store, ws.versions[name]).texts(_SPLITS):
+            items += [
+                Item(f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,))
+                for row in rows
+            ]
+    items.sort(key=lambda item: (item.held_in, item.row_hash))
+    for guard, task in lm_eval_tasks(ws).items():
+        from evals.tasks.installed import documents
+
+        items += [
+            Item(f"{guard} (lm-eval)", f"document {doc.position}", "", doc.text, doc.questions)
+            for doc in documents(task, ws.root)
+        ]
+    return items
+
+
+def lm_eval_tasks(ws: Workspace) -> dict[str, str]:
+    """Return the guards that are lm-eval tasks, with the task or file that each names."""
+    named = {what.name: getattr(what.spec, "lm_eval", None) for what in subjects(ws.spec)}
+    return {name: task for name, task in named.items() if task is not None}
+
+
+def refuse_leaks(ws: Resolved, selection_id: str) -> None:
+    """See that no selected row is in a dev or test set, or a near-duplicate of what is.
+
+    Looked at again before every training: a test set may have come in after the rows were chosen.
+
+    Raises:
+        UserError: one is; names the first.
+    """
+    from pipeline.selection.selection import read_selection
+
+    held = HeldOut(held_items(ws))
+    uids = {row.row_uid for row in read_selection(ws.store, selection_id)}
+    rows = [row for batch in rows_to_train(ws, uids) for row in batch]
+    near = held.near([row.question for row in rows])
+    found: dict[int, tuple[RowText, Item, str]] = {}
+    for place, row in enumerate(rows):
+        same = held.exact(Said(row.row_hash, row.text, row.question))
+        for item in (*same, *near.get(place, ())):
+            how = "is in" if item in same else "is a near-duplicate of a row in"
+            found.setdefault(row.uid, (row, held.items[item], how))
+    if not found:
+        return
+    row, what, how = found[min(found)]
+    more = f", and {len(found) - 1} more like it" if len(found) > 1 else ""
+    raise UserError(
+        f"row {row.uid} of the selection {how} '{what.held_in}' ({what.where}){more}",
+        where=row.where,
+        expected="rows that nothing is measured by",
+        fix="choose rows again: gapmend select",
+    )
+
+
+def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]]:
+    """Yield these rows where the datasets of the spec have them, each once, in train before all."""
+    from registry.datasets.versions.read import VersionReader
+
+    left = set(uids)
+    for splits in (("train",), (*_SPLITS, "held")):
+        for name in ws.spec.datasets:
+            reader = VersionReader(ws.store, ws.versions[name])
+            for rows in reader.texts(splits, frozenset(left)):
+                left.difference_update(row.uid for row in rows)
+                yield rows

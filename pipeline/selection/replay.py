@@ -1,0 +1,142 @@
+"""Replay: rows whose answer the base already gets right, so that it goes on getting them right.
+
+A guard's or met capability's train rows are asked of the base by the prompt they are measured by,
+and only those it answers right are replayed, with the base's own words as the answer. Rows of free
+datasets (a chat corpus in the pool) have no scorer and are replayed as they stand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.measure.measure import measure
+from pipeline.selection.candidates import free_datasets
+from pipeline.selection.choose import centred, choose_nearest
+from pipeline.spec.subjects import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from pipeline.gap import GapReport
+    from pipeline.selection.candidates import Candidates
+    from pipeline.selection.choose import Matrix
+    from pipeline.spec.subjects import Subject
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+    from registry.datasets.versions.row import Row
+
+PASSES = 0.5
+"""The least score of a right answer; built-in scorers give 0 or 1."""
+
+MOST_SCORED = 3200
+_FEWEST_SCORED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A row that the base gets right; `answer` is its own answer where that differs."""
+
+    row: Row
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A row to replay; `near` is its cosine to a lost item, None if it is not for one."""
+
+    passing: Passing
+    near: float | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What can be replayed under one name: a measured subject, or a free dataset as it stands."""
+
+    name: str
+    dataset: str
+    subject: Subject | None
+
+
+def sources(ws: Workspace, found: GapReport) -> tuple[Source, ...]:
+    """Return all that can be replayed: guards and met capabilities with data, free datasets."""
+    kept = [
+        Source(what.name, what.spec.data, what)
+        for what in subjects(ws.spec)
+        if what.spec.data and (what.role == "guard" or found.verdict(what.name) == "met")
+    ]
+    return (*kept, *(Source(name, name, None) for name in free_datasets(ws)))
+
+
+def passing(
+    ws: Resolved, ui: Ui, candidates: Candidates, source: Source, wanted: int
+) -> list[Passing]:
+    """Return rows of `source` that the base gets right, in the order of their hashes.
+
+    About twice as many rows as wanted are asked, at most 3,200.
+    """
+    from evals.tasks.capability import items_from_rows
+
+    asked = scored_rows(wanted)
+    rows = candidates.fitting(candidates.rows(source.dataset)[:asked], source.name)
+    if source.subject is None or not rows:
+        return [Passing(row, None) for row in rows]
+    items = items_from_rows(rows, source.subject.spec, whole=True)
+    base = ws.spec.train.base
+    result = measure(ws, ui, source.subject, base=base, items=items, split="train")
+    by_uid = {row.uid: row for row in rows}
+    scored = source.subject.spec.answer != "perplexity"
+    return [
+        Passing(by_uid[sample.row_uid], _own(sample.answer, sample.expected) if scored else None)
+        for sample in result.samples
+        if sample.score >= PASSES or not scored
+    ]
+
+
+def scored_rows(wanted: int) -> int:
+    """Return how many rows are asked for `wanted`: 200 times a power of two, at most 3,200.
+
+    Steps, so that a few rows more in a later round find the same evaluation again.
+    """
+    asked = _FEWEST_SCORED
+    while asked < 2 * wanted and asked < MOST_SCORED:
+        asked *= 2
+    return asked
+
+
+def pick(
+    there: Sequence[Passing],
+    wanted: int,
+    had: Collection[int],
+    vectors: Matrix | None,
+    lost: Matrix | None,
+) -> list[Replayed]:
+    """Choose rows to replay: those that were replayed before, then the nearest to what was lost.
+
+    Args:
+        there: rows that may be replayed, in a fixed order.
+        wanted: how many in all; fewer are returned if fewer are there.
+        had: uids that were replayed before.
+        vectors: embeddings of `there`, [n, d]; None where nothing was lost.
+        lost: embeddings of the items that were lost, [m, d]; None as before.
+    """
+    kept = [i for i, one in enumerate(there) if one.row.uid in had][:wanted]
+    rest = sorted(set(range(len(there))) - set(kept))
+    missing = min(wanted - len(kept), len(rest))
+    near: dict[int, float] = {}
+    if missing > 0 and vectors is not None and lost is not None and len(lost):
+        pool, failures = centred(vectors[rest], lost)
+        none: list[str | None] = [None]
+        picks = choose_nearest(
+            pool, failures, missing, labels=none * len(rest), wanted=none * len(failures)
+        )
+        near = {rest[one.position]: one.score for one in picks.chosen}
+    # Near-duplicates of what is replayed keep a skill better than nothing does.
+    filler = [i for i in rest if i not in near][: max(0, missing - len(near))]
+    return [Replayed(there[i], near.get(i)) for i in (*kept, *near, *filler)]
+
+
+def _own(answer: str, expected: str) -> str | None:
+    said = answer.strip()
+    return said if said and said != expected else None

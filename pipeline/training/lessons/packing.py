@@ -1,0 +1,169 @@
+"""Which rows go into which batch: a plan made before the first step, the same for the same seed.
+
+Rows are never padded or cut: a batch is whole rows laid end to end. Rows of one prompt stay
+together, so that the prompt goes through the model once. The plan of all epochs is one flat list,
+so that the position in the data is one number, and resuming means starting there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.training.lessons.encode import IGNORED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    from pipeline.training.lessons.encode import EncodedRow
+
+# Below it, attending a tree costs about what its shared tokens save.
+_WORTH_SHARING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one forward pass, the longest first, and the epoch (from 0) they belong to."""
+
+    rows: tuple[int, ...]
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rows, by position, of one prompt, and how many of their first tokens are the same."""
+
+    rows: tuple[int, ...]
+    prefix: int
+
+
+def families(rows: Sequence[EncodedRow]) -> tuple[Family, ...]:
+    """Find rows with one prompt (the tokens before the first trained one), in the rows' order.
+
+    What they share may be longer than the prompt, but leaves each row a token of its own.
+    """
+    by_prompt: dict[bytes, list[int]] = {}
+    for position, row in enumerate(rows):
+        prompt = row.input_ids[: int((row.labels != IGNORED).argmax())]
+        by_prompt.setdefault(prompt.tobytes(), []).append(position)
+    alike = [members for members in by_prompt.values() if len(members) > 1]
+    found = (Family(tuple(m), _shared_tokens([rows[row].input_ids for row in m])) for m in alike)
+    return tuple(family for family in found if family.prefix >= _WORTH_SHARING)
+
+
+def _shared_tokens(rows: Sequence[np.ndarray]) -> int:
+    shared = min(len(ids) for ids in rows) - 1
+    for ids in rows[1:]:
+        other = rows[0][:shared] != ids[:shared]
+        if other.any():
+            shared = int(other.argmax())
+    return shared
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    *,
+    epochs: int,
+    seed: int,
+    budget: int,
+    shared: Sequence[Family] = (),
+) -> tuple[Batch, ...]:
+    """Lay out every epoch's batches.
+
+    Args:
+        lengths: tokens of each row, all above 0.
+        epochs: passes over the rows; each has an order of its own.
+        seed: decides the orders.
+        budget: most tokens in a batch, shared ones counted once; a row longer than that is a batch
+            of its own.
+        shared: rows that are kept together as far as the budget allows; none is in two families.
+
+    Returns:
+        Batches in training order; within an epoch each row is in exactly one of them, and their
+        token counts are as even as the rows allow (a last batch of few tokens would be a step of
+        full size on little evidence).
+    """
+    plan: list[Batch] = []
+    for epoch in range(epochs):
+        order = epoch_order(len(lengths), seed=seed, epoch=epoch)
+        units = list(_units(lengths, order, shared, budget))
+        for batch in _even_cuts(units, budget):
+            rows = (row for unit in batch for row in unit.rows)
+            ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+            plan.append(Batch(rows=tuple(ordered), epoch=epoch))
+    return tuple(plan)
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
+    """Positions 0..count-1 shuffled by hash: the same on every Python and machine."""
+
+    def rank(position: int) -> bytes:
+        return hashlib.blake2b(f"{seed}:{epoch}:{position}".encode(), digest_size=16).digest()
+
+    return sorted(range(count), key=rank)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Rows that aren't parted, and the tokens they take in a batch."""
+
+    rows: tuple[int, ...]
+    tokens: int
+
+
+def _units(
+    lengths: Sequence[int], order: Sequence[int], shared: Sequence[Family], budget: int
+) -> Iterator[_Unit]:
+    """Yield rows in the order given, a family where its first row stands."""
+    family_of = {row: family for family in shared for row in family.rows}
+    members: dict[Family, list[int]] = {}
+    for row in order:
+        if row in family_of:
+            members.setdefault(family_of[row], []).append(row)
+    for row in order:
+        if row not in family_of:
+            yield _Unit((row,), lengths[row])
+        elif members[family_of[row]][0] == row:
+            yield from _parts(lengths, members[family_of[row]], family_of[row].prefix, budget)
+
+
+def _parts(lengths: Sequence[int], rows: list[int], prefix: int, budget: int) -> Iterator[_Unit]:
+    """Yield a family's rows, in several parts where they are over the budget."""
+    part: list[int] = []
+    tokens = prefix
+    for row in rows:
+        own = lengths[row] - prefix
+        if part and tokens + own > budget:
+            yield _Unit(tuple(part), tokens)
+            part, tokens = [], prefix
+        part.append(row)
+        tokens += own
+    yield _Unit(tuple(part), tokens)
+
+
+def _even_cuts(units: Sequence[_Unit], budget: int) -> list[list[_Unit]]:
+    """Cut the order into runs of about equal tokens, none above the budget (or its only unit)."""
+    total = sum(unit.tokens for unit in units)
+    count = -(-total // budget) if units else 0
+    while count:
+        batches = _cut(units, total / count)
+        if all(
+            len(batch) == 1 or sum(unit.tokens for unit in batch) <= budget for batch in batches
+        ):
+            return batches
+        # Ends: once a share is below the shortest unit, every batch is a single one.
+        count = max(count + 1, count + count // 50)
+    return []
+
+
+def _cut(units: Sequence[_Unit], share: float) -> list[list[_Unit]]:
+    """Put each unit into the share of the token line that its middle falls into."""
+    batches: dict[int, list[_Unit]] = {}
+    begin = 0
+    for unit in units:
+        batches.setdefault(int((begin + unit.tokens / 2) / share), []).append(unit)
+        begin += unit.tokens
+    return list(batches.values())

@@ -1,0 +1,141 @@
+"""The LM head and the loss in one: no tensor of all logits is ever kept.
+
+For a head that is not trained, the gradient of a token's loss on its hidden state is known as soon
+as its logits are. It is taken then, some tokens at a time, and the logits are dropped.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, linear
+
+from pipeline.training.lessons.layout import make_layout
+from pipeline.training.lessons.rounding import round_trained
+from pipeline.training.losses.attention import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TARGETS = "gapmend_targets"
+_ON_CPU = 256  # tokens at a time: their logits stay near the caches
+_ON_GPU = 1 << 27  # logits at a time
+_PROBED = 9
+_SAME = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+
+
+class _HeadLoss(torch.autograd.Function):
+    """-log softmax(h W')[target] of each token; h [N, d], W [V, d], targets [N]; fp32 [N].
+
+    W gets no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> Any:
+        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if wanted else None
+        size = _ON_CPU if hidden.device.type == "cpu" else max(1, _ON_GPU // len(weight))
+        for begin in range(0, len(hidden), size):
+            cut = slice(begin, begin + size)
+            places = targets[cut, None]
+            part = round_trained(hidden[cut], size)
+            count = len(hidden[cut])
+            logits = linear(part, weight)[:count].float()
+            top = logits.amax(1, keepdim=True)
+            right = logits.gather(1, places)
+            shares = logits.sub_(top).exp_()
+            total = shares.sum(1, keepdim=True)
+            losses[cut] = (total.log() + top - right).squeeze(1)
+            if gradient is not None:
+                shares.div_(total).scatter_add_(1, places, torch.full_like(right, -1.0))
+                shares = round_trained(shares.to(hidden.dtype), size)
+                gradient[cut] = (shares @ weight)[:count]
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0][:, None].to(gradient.dtype), None, None
+
+
+_head_loss: Any = _HeadLoss.apply  # it has no types
+
+
+@contextmanager
+def fused_head(model: Any) -> Iterator[None]:
+    """Let a model's head give losses where `head_losses` asks for them; undone afterwards.
+
+    Nothing is done where the head is no plain linear layer, or the model does more with its logits
+    than hand them on (a soft cap, a scale), which is tried.
+    """
+    head: Any = model.get_output_embeddings()
+    if not _is_plain(head):
+        yield
+        return
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        targets = getattr(head, _TARGETS, None)
+        # Read at each call: sharded weights are whole during a pass alone, trained ones need grads.
+        if targets is None or head.weight.requires_grad:
+            return linear(hidden, head.weight)
+        losses: torch.Tensor = _head_loss(hidden.flatten(0, -2), head.weight, targets)
+        return losses.view(hidden.shape[:-1])
+
+    head.forward = forward
+    try:
+        if not _hands_logits_on(model):
+            vars(head).pop("forward", None)
+        yield
+    finally:
+        vars(head).pop("forward", None)
+
+
+def _is_plain(head: Any) -> bool:
+    return type(head) is nn.Linear and head.bias is None
+
+
+def _hands_logits_on(model: Any) -> bool:
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.arange(5, 5 + _PROBED, device=model.device).remainder(vocabulary)[None]
+    targets = ids.flip(1)[0]
+    given: dict[str, Any] = {"input_ids": ids, "attention_mask": None, "use_cache": False}
+    if model.config._attn_implementation == NAME:  # noqa: SLF001  there is no public reader
+        given["packed_layout"] = make_layout([_PROBED], ids.device)
+    with torch.no_grad():
+        logits = model(**given).logits[0].float()
+        with head_losses(model, targets) as asked:
+            found = model(**given).logits[0]
+    expected = cross_entropy(logits, targets, reduction="none")
+    fits = asked and found.shape == expected.shape
+    same = _SAME.get(model.dtype, 0.0)
+    return bool(fits and float((found - expected).abs().max()) <= same * float(expected.max()))
+
+
+@contextmanager
+def head_losses(model: Any, targets: torch.Tensor) -> Iterator[bool]:
+    """Within it the model's `logits` are the losses of `targets`, if what is yielded is true.
+
+    Args:
+        model: called for the logits of as many places as there are targets.
+        targets: int64 [N].
+    """
+    head = _own(model).get_output_embeddings()
+    if "forward" not in vars(head) or head.weight.requires_grad:
+        yield False
+        return
+    setattr(head, _TARGETS, targets)
+    try:
+        yield True
+    finally:
+        delattr(head, _TARGETS)
+
+
+def _own(model: Any) -> Any:
+    """Return transformers' model inside what wraps it."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

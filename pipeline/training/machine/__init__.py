@@ -1,0 +1,4 @@
+"""This machine: memory, rates, processes.
+
+Start reading at memory.py.
+"""

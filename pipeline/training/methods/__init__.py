@@ -1,0 +1,4 @@
+"""Which weights are trained: LoRA and its kin, freeze, full.
+
+Start reading at methods.py.
+"""

@@ -1,0 +1,248 @@
+"""Checks before the first step, beside those of each row's own that encoding it has made.
+
+Encoding refuses a row without a trained token or an end-of-turn token, one over the base's
+context, an answer that the tokenizer changes, and no rows at all (`encode.py`). Here the rows are
+looked at together with the base and the spec: what can't go well is an error, and what seldom
+does is a warning.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.spec.train import TrainSpec
+from pipeline.training.lessons.encode import IGNORED, same_text
+from pipeline.training.lessons.spans import end_tokens, render_row
+from pipeline.training.machine.free_memory import Free, free_memory
+from pipeline.training.methods.lora import target_layers
+from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pipeline.training.lessons.encode import EncodedRow, TrainingRow
+    from pipeline.training.lessons.packing import Batch, Family
+    from registry.models.load import LoadedModel
+
+_SAMPLE = 16  # rows that make the round trip
+_NAMED = 3
+# The best rate falls with a model's width by this power (fitted on Llama models; Schulman et al.,
+# "LoRA Without Regret", 2025, as published in tinker-cookbook), and is flat for about a factor of
+# three to either side.
+_WIDTH, _WIDTH_POWER = 2000, 0.781
+_FAR = 10
+_SCALES = (0.25, 8)
+# An estimate is right within a factor of about two: a little above what is free may still fit.
+_TOO_MUCH = 1.5
+_MB = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found before the first step.
+
+    Attributes:
+        estimate: memory and time.
+        free: memory, or None where the system doesn't say.
+        warnings: one line each.
+    """
+
+    estimate: Estimate
+    free: Free | None
+    warnings: tuple[str, ...]
+
+
+def preflight(
+    loaded: LoadedModel,
+    rows: Sequence[TrainingRow],
+    encoded: Sequence[EncodedRow],
+    plan: Sequence[Batch],
+    spec: TrainSpec,
+    *,
+    shared: Sequence[Family] = (),
+) -> Preflight:
+    """Check a run before its first step; the model and all generators stay as they are.
+
+    Args:
+        loaded: the base, without modules of an adapter.
+        rows: what was to be encoded; of pairs and verdicts, which aren't here, no text is compared.
+        encoded: what came of them, rejects left out.
+        plan: their batches.
+        spec: how they are trained.
+        shared: as it was given to `plan_batches`.
+
+    Raises:
+        UserError: a base whose tokenizer gives no row's text back, a target, rank or number of
+            layers that the base can't have, or memory that can't be enough.
+    """
+    expected = estimate(loaded, encoded, plan, spec, shared=shared)
+    free = free_memory(loaded.device)
+    warnings = [
+        *round_trip_warnings(loaded, rows, encoded),
+        *stop_warnings(loaded, encoded),
+        *budget_warnings(encoded, spec),
+        *rate_warnings(spec, int(loaded.model.config.get_text_config().hidden_size)),
+        *(rank_warnings(spec, target_layers(loaded.model, spec)) if spec.is_lora else ()),
+        *(memory_warnings(expected, free, spec) if free is not None else ()),
+    ]
+    return Preflight(expected, free, tuple(warnings))
+
+
+def round_trip_warnings(
+    loaded: LoadedModel, rows: Sequence[TrainingRow], encoded: Sequence[EncodedRow]
+) -> Iterator[str]:
+    """Of a sample, each row's tokens give its rendered text, and that text the tokens.
+
+    Raises:
+        UserError: no row of the sample gives its text back.
+    """
+    given = {row.uid: row for row in rows}
+    sample = encoded[:: max(1, -(-len(encoded) // _SAMPLE))]
+    lost: list[int] = []
+    other: list[int] = []
+    for row in sample:
+        ids = row.input_ids.tolist()
+        text = str(
+            loaded.tokenizer.decode(
+                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+        if row.uid in given and not _gives(loaded, text, given[row.uid]):
+            lost.append(row.uid)
+        elif loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] != ids:
+            other.append(row.uid)
+    if lost and len(lost) == len(sample):
+        raise UserError(
+            f"the tokens of base '{loaded.identity.name}' give no row's text back "
+            f"(row {_named(lost)})",
+            expected="a tokenizer that can write what its chat template renders",
+        )
+    if lost:
+        yield (
+            f"{len(lost)} of {len(sample)} rows looked at lose text of their prompt in this base's "
+            f"tokens (row {_named(lost)})"
+        )
+    if other:
+        yield (
+            f"{len(other)} of {len(sample)} rows looked at are read as other tokens when their "
+            f"text is encoded again (row {_named(other)})"
+        )
+
+
+def _gives(loaded: LoadedModel, decoded: str, row: TrainingRow) -> bool:
+    """Whether tokens were the row's text, but for a first token that the tokenizer put there."""
+    if [message["role"] for message in row.messages] == ["text"]:
+        text = str(row.messages[0]["content"]) + str(loaded.tokenizer.eos_token or "")
+    else:
+        text = render_row(loaded, row.messages, row.tools, end_tokens(loaded)).text
+    first = str(loaded.tokenizer.bos_token or "")
+    return same_text(decoded.removeprefix(first), text.removeprefix(first))
+
+
+def stop_warnings(loaded: LoadedModel, encoded: Sequence[EncodedRow]) -> Iterator[str]:
+    """The token that most answers end with is one that generation stops at."""
+    ends = Counter(int(row.labels[row.labels != IGNORED][-1]) for row in encoded)
+    end, _count = ends.most_common(1)[0]
+    stops = {loaded.tokenizer.eos_token_id}
+    for config in (loaded.model.config, loaded.model.generation_config):
+        listed = getattr(config, "eos_token_id", None)
+        stops |= set(listed) if isinstance(listed, list) else {listed}
+    if end not in stops:
+        shown = loaded.tokenizer.convert_ids_to_tokens(end)
+        yield (
+            f"answers end with {shown}, which generation does not stop at: add its id ({end}) to "
+            "eos_token_id in the base's generation_config.json, or ask with a stop string"
+        )
+
+
+def budget_warnings(encoded: Sequence[EncodedRow], spec: TrainSpec) -> Iterator[str]:
+    """Rows fit into a batch."""
+    over = [row for row in encoded if row.tokens > spec.batch_tokens]
+    if over:
+        longest = max(row.tokens for row in over)
+        yield (
+            f"rows longer than train.batch_tokens ({spec.batch_tokens}): {len(over)}, each a batch "
+            f"of its own; the longest has {longest} tokens"
+        )
+
+
+def rate_warnings(spec: TrainSpec, hidden: int) -> Iterator[str]:
+    """The learning rate is within a factor of ten of what a base of this width takes."""
+    usual = usual_rate(spec, hidden)
+    factor = spec.rate / usual
+    if not 1 / _FAR <= factor <= _FAR:
+        high = factor > 1
+        times = f"{factor if high else 1 / factor:,.0f} times {'above' if high else 'below'}"
+        yield (
+            f"train.learning_rate {spec.rate:g} is {times} what {spec.method} usually takes on a "
+            f"base {hidden} wide (about {usual:.1g}): "
+            + ("the loss may rise" if high else "little may be learnt")
+        )
+
+
+def usual_rate(spec: TrainSpec, hidden: int) -> float:
+    """Return the method's rate for a base of this width: the default, and more below 2,000."""
+    default = TrainSpec(base=spec.base, method=spec.method).rate
+    return default * max(1.0, (_WIDTH / hidden) ** _WIDTH_POWER)
+
+
+def rank_warnings(spec: TrainSpec, layers: dict[str, Any]) -> Iterator[str]:
+    """The rank is one that every layer can have, and its scale a usual one."""
+    small = [name for name, layer in layers.items() if min(layer_sides(layer)) < spec.rank]
+    if small:
+        names = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in small}))
+        yield (
+            f"train.rank {spec.rank} is above the smaller side of {len(small)} of {len(layers)} "
+            f"layers ({names}): they are given more numbers than they have directions"
+        )
+    scale = spec.lora_alpha / spec.rank
+    if not _SCALES[0] <= scale <= _SCALES[1]:
+        yield (
+            f"train.alpha {spec.lora_alpha} is {scale:g} times train.rank {spec.rank}: "
+            f"{_SCALES[0]:g} to {_SCALES[1]:g} times is usual"
+        )
+
+
+def memory_warnings(expected: Estimate, free: Free, spec: TrainSpec) -> Iterator[str]:
+    """What training adds is free.
+
+    Where taking too much raises an error, a batch is halved then: what counts is what training
+    takes with the smallest batches.
+
+    Raises:
+        UserError: it takes more than 1.5 times what is free.
+    """
+    needed = expected.least if free.raises else expected.growth
+    said = (
+        f"training is expected to add {_mb(expected.growth)} to the base's "
+        f"{_mb(expected.weights)}, and {_mb(free.bytes)} are free of {free.where}"
+    )
+    if needed > _TOO_MUCH * free.bytes:
+        raise UserError(said, fix=_less_memory(expected, spec))
+    if expected.growth > free.bytes:
+        yield f"{said}: {_less_memory(expected, spec)}"
+
+
+def _less_memory(expected: Estimate, spec: TrainSpec) -> str:
+    ways = []
+    if expected.activations + expected.logits > expected.copies + expected.trained:
+        ways.append(f"lower train.batch_tokens ({spec.batch_tokens})")
+        if not spec.activation_checkpointing:
+            ways.append("set train.activation_checkpointing")
+    elif not spec.is_lora:
+        ways.append("train by lora")
+    else:
+        ways.append(f"lower train.rank ({spec.rank})")
+    return " or ".join([*ways, "take a smaller base"])
+
+
+def _mb(count: int) -> str:
+    return f"{count / _MB:,.0f} MB"
+
+
+def _named(uids: Sequence[int]) -> str:
+    more = len(uids) - _NAMED
+    return ", ".join(map(str, uids[:_NAMED])) + (f" and {more} more" if more > 0 else "")

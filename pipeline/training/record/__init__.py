@@ -1,0 +1,4 @@
+"""What a run leaves behind: checkpoints, metrics, trackers.
+
+Start reading at checkpoint.py.
+"""

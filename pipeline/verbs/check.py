@@ -1,0 +1,137 @@
+"""check: is the spec right, is everything there that it names, and does it fit this machine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from evals.tasks.capability import CapabilitySpec, GuardSpec
+    from pipeline.workspace.workspace import Workspace
+    from registry.datasets.spec import Sources
+    from registry.models.load import BaseIdentity
+    from registry.models.sizes import WeightSizes
+
+
+@dataclass(frozen=True)
+class BaseCheck:
+    """A base that was found, and the bytes of its weights at each precision."""
+
+    identity: BaseIdentity
+    sizes: WeightSizes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has, in bytes; `gpu` is its name, or None."""
+
+    ram_total: int
+    ram_free: int
+    disk_free: int
+    gpu: str | None
+    gpu_total: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The spec is valid; this is what it names and what there is."""
+
+    bases: tuple[BaseCheck, ...]
+    files: dict[str, list[str]]  # dataset -> the files it reads
+    capabilities: tuple[str, ...]
+    guards: tuple[str, ...]
+    machine: Machine
+
+
+def check(ws: Workspace) -> CheckReport:
+    """Find every base, every data file and every lm-eval task that the spec names.
+
+    Raises:
+        UserError: a base, a file, a task or the backend is missing or unfit.
+    """
+    from evals.scoring.plan import code_digest
+    from evals.tasks.task_files import task_file
+    from pipeline.spec.subjects import placed, subjects
+    from registry.datasets.spec import sources
+    from registry.models.sizes import weight_sizes
+
+    found = {name: sources(spec, ws.root) for name, spec in ws.spec.datasets.items()}
+    files = {name: [str(file.path) for file in one.files] for name, one in found.items()}
+    for name, guard in ws.spec.guards.items():
+        if guard.lm_eval is not None:
+            task_file(guard.lm_eval, ws.root, f"guards.{name}.lm_eval")
+    for what in subjects(ws.spec):
+        with placed(what):
+            code_digest(what.spec, ws.root)
+            if what.spec.data is not None:
+                _ask_first(what.spec, found[what.spec.data])
+    bases = tuple(
+        BaseCheck(ws.models.identity(name), weight_sizes(_config(ws, name)))
+        for name in ws.spec.bases
+    )
+    for name in ws.spec.bases:
+        _ = ws.models.chat(name).end_of_text
+    ws.models.backend(ws.spec.train.base)
+    return CheckReport(
+        bases, files, tuple(ws.spec.capabilities), tuple(ws.spec.guards), machine(ws)
+    )
+
+
+def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:
+    """Fill every prompt of `spec`, and its pattern, with the first row of its dataset.
+
+    Raises:
+        UserError: the row is no question with an answer, or a template names no column of it.
+    """
+    from evals.tasks.capability import items_from_rows
+    from evals.tasks.prompts import arms_of, fill, render_messages
+    from registry.datasets.versions.collect import first_row
+
+    row = first_row(files, spec.data or "")
+    labels = ("a label",) if spec.answer == "choice" else ()  # those of the data: not read yet
+    for item in items_from_rows([row] if row else [], spec):
+        for arm in arms_of(spec.prompts):
+            render_messages(arm, item, (), labels)
+        if spec.pattern is not None:
+            fill(spec.pattern, item.fields)
+
+
+def _config(ws: Workspace, base: str) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    from registry.models.base import locate
+
+    spec = ws.spec.bases[base]
+    folder = locate(base, spec, ws.root).path
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())
+        message = f"no model can be made of {folder}/config.json: {said}"
+        raise UserError(message, f"bases.{base}") from None
+    return config
+
+
+def machine(ws: Workspace) -> Machine:
+    """Return what this machine has: memory, disk at the workspace, GPU."""
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return Machine(
+        ram_total=memory.total,
+        ram_free=memory.available,
+        disk_free=shutil.disk_usage(ws.root).free,
+        gpu=gpu.name if gpu else None,
+        gpu_total=gpu.total_memory if gpu else 0,
+        cores=psutil.cpu_count(logical=True) or 1,
+    )

@@ -1,0 +1,243 @@
+"""export: a merged model or an adapter as a folder for other programs, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.workspace.kept import weights_named
+from pipeline.workspace.stage import environment
+from registry.errors import UserError, damaged
+from registry.models.adapters import is_tuned
+from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
+from registry.store.kinds import ExportMeta, WeightsMeta
+from registry.store.objects import Parent, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.ui import Ui
+    from registry.gguf.convert import GgufType
+    from registry.gguf.proof import GgufProof
+    from registry.store.manifest import Manifest, Meta
+
+Form = Literal["safetensors", "gguf"]
+
+_MODEL_FILES = (MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors.index.json")
+_SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|additional_chat_templates/[\w-]+\.jinja")
+_DRAFT = ".gapmend-export"
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """A folder that was written.
+
+    `thing` is what was exported, of this `kind` (model or adapter); `files` is name -> SHA-256.
+    `dtype` and `proof` are of a GGUF file: how far its logits are from the model's, read back in
+    a new process. `export_id` is the record in the catalog.
+    """
+
+    thing: str
+    kind: str
+    form: Form
+    dtype: str | None
+    out: str
+    files: dict[str, str]
+    bytes: int
+    proof: GgufProof | None
+    export_id: str
+
+
+def export(
+    ws: Kept,
+    ui: Ui,
+    model_id: str,
+    out: Path,
+    *,
+    form: Form = "safetensors",
+    dtype: GgufType = "f16",
+    license_text: str | None = None,
+) -> ExportReport:
+    """Write a merged model or an adapter to the new folder `out`.
+
+    Args:
+        ws: the workspace that has it.
+        ui: where progress is shown.
+        model_id: its id, a prefix of it, or an alias.
+        out: the folder; it must not be there, or be empty.
+        form: 'safetensors' copies the store's files (an adapter's as a PEFT folder); 'gguf'
+            writes one file with its proof, and a Modelfile for Ollama.
+        dtype: of the matrices in a GGUF file.
+        license_text: for the Modelfile; left out without.
+
+    Raises:
+        UserError: `out` is in use, or this can't be written in that form.
+        GateRefusedError: a GGUF file, read back, doesn't answer as the model does.
+        StoreError: the store's files are damaged.
+    """
+    thing = weights_named(ws, model_id)
+    if form == "gguf" and is_tuned(thing):
+        raise UserError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
+    source = ws.store.get(thing.kind, thing.id).path
+    proof = None
+    with (
+        whole_folder(out) as draft,
+        ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}"),
+    ):
+        if form == "gguf":
+            proof = _write_gguf(source, draft, dtype, _name(thing), license_text)
+        else:
+            _copy(thing, source, draft)
+        files = digests(draft)
+        size = sum((draft / name).stat().st_size for name in files)
+        made = ws.store.put(
+            "export",
+            None,
+            identity={"thing": thing.id, "form": form, "files": files},
+            parents=[Parent(thing.id, thing.kind)],
+            meta=ExportMeta(
+                form=form,
+                dtype=proof.dtype if proof else None,
+                bytes=size,
+                proof=asdict(proof) if proof else None,
+                environment=environment(),
+            ),
+        )
+        # Before the folder has its name: killed in between, the same call does it all again.
+        ws.catalog.commit([made])
+    return ExportReport(
+        thing=thing.id,
+        kind=thing.kind,
+        form=form,
+        dtype=proof.dtype if proof else None,
+        out=str(out),
+        files=files,
+        bytes=size,
+        proof=proof,
+        export_id=made.id,
+    )
+
+
+def _name(thing: Manifest[Meta]) -> str:
+    """Return a name for people: the base's and the beginning of the id."""
+    base = (thing.of(WeightsMeta).meta.base or "model").rpartition("/")[2]
+    return f"{_UNFIT.sub('-', base).strip('-.') or 'model'}-{thing.id[:8]}"
+
+
+def _write_gguf(
+    source: Path, draft: Path, dtype: GgufType, name: str, license_text: str | None
+) -> GgufProof:
+    from registry.gguf.convert import read_source
+    from registry.gguf.ollama import modelfile
+    from registry.gguf.proof import export_gguf
+
+    file = draft / f"{name}-{dtype}.gguf"
+    proof = export_gguf(source, file, dtype, name=name)
+    text = modelfile(read_source(source), file.name, license_text)
+    (draft / "Modelfile").write_text(text, encoding="utf-8")
+    return proof
+
+
+def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:
+    """Copy the files that belong to a model or an adapter, and no other; check each copy."""
+    from registry.store.hashing import file_digest
+
+    for name, facts in thing.files.items():
+        if not _is_listed(thing.kind, name):
+            continue
+        target = draft / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source / name, target)
+        except OSError as error:
+            raise damaged(source / name, error) from error
+        if file_digest(target) != facts.sha256:
+            raise damaged(source / name, ValueError("its hash is another than its manifest's"))
+
+
+def _is_listed(kind: str, name: str) -> bool:
+    from registry.models.files import TOKENIZER_FILES
+    from registry.store.filenames import (
+        ADAPTER_CONFIG,
+        ADAPTER_WEIGHTS,
+        CHANGED_CONFIG,
+        CHANGED_WEIGHTS,
+    )
+
+    if name in TOKENIZER_FILES:
+        return True
+    if kind == "adapter":
+        return name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+    if name in (CHANGED_CONFIG, CHANGED_WEIGHTS):
+        return True
+    return name in _MODEL_FILES or _SHARD.fullmatch(name) is not None
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 of every file below a folder."""
+    from registry.store.hashing import file_digest
+
+    return {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that takes its name at the end, once all is on the disk.
+
+    Raises:
+        UserError: there is something at `out` already.
+    """
+    if out.is_symlink() or out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError("there is something already", str(out), "a new or an empty folder")
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    draft = parent / f".{out.absolute().name}.{os.getpid()}{_DRAFT}"
+    for left in parent.glob(f".{out.absolute().name}.*{_DRAFT}"):
+        if not _is_running(left.name.removesuffix(_DRAFT).rpartition(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        for path in sorted(draft.rglob("*"), reverse=True):
+            _sync(path)
+        sync_folder(draft)
+        _rename(draft, out)
+        sync_folder(parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:
+        return True  # someone else's
+    return int(pid) != os.getpid()
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        sync_folder(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _rename(draft: Path, out: Path) -> None:
+    try:
+        draft.rename(out)  # over an empty folder too; over a full one the system refuses
+    except OSError as error:
+        raise UserError(f"can't become a folder: {error.strerror}", str(out)) from error

@@ -1,0 +1,336 @@
+"""import and pull: what was made elsewhere, taken into the registry, or refused with one line.
+
+An adapter from a folder or the Hub is checked (registry/intake), put on its base and kept like
+one that was trained here: gap, forgetting, promote and merge work on it. What gapmend pushed comes
+back with the id that it had.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.workspace.kept import refuse_removed
+from pipeline.workspace.stage import StageOutput, run_stage
+from registry.errors import UserError
+from registry.intake.copy import Record, license_beside, read_record, stage
+from registry.intake.model import check_templates
+from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
+from registry.store.kinds import ModelMeta
+from registry.store.objects import Parent
+
+if TYPE_CHECKING:
+    from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import Workspace
+    from registry.publish.parcel import Kind
+
+STAGE = "import"
+VERSION = 2
+_OWN = ("config", "weights")  # of an adapter's identity; the base may be another copy
+_REPO = re.compile(r"(datasets/)?[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder with what is to be taken in.
+
+    Attributes:
+        folder: where it is here.
+        origin: what it is recorded as: owner/name@commit, or the folder's name.
+        record: its gapmend.json, if it has one.
+        license: as it or its card says.
+        is_cache: the folder is the Hub's cache, which is made of links.
+    """
+
+    folder: Path
+    origin: str
+    record: Record | None
+    license: str | None
+    is_cache: bool
+
+
+@dataclass(frozen=True)
+class TakeReport:
+    """What was taken in: its kind and id, and whether it is what the sender's record says.
+
+    `same` is None where it came without a record.
+    """
+
+    object_id: str
+    kind: str
+    base: str | None
+    origin: str
+    same: bool | None
+    signed_by: str | None
+    run_id: str
+    cached: bool
+
+
+def take(
+    ws: Workspace,
+    ui: Ui,
+    given: str,
+    *,
+    revision: str | None = None,
+    base: str | None = None,
+    key: Path | None = None,
+) -> TakeReport:
+    """Take in an adapter (folder or Hub id), or anything that gapmend pushed.
+
+    Args:
+        ws: the workspace.
+        ui: where progress is shown.
+        given: a folder, `owner/name`, or `datasets/owner/name`.
+        revision: of a Hub id: branch, tag or commit.
+        base: the base in the spec that an adapter belongs to, where it doesn't say so itself.
+        key: a public key that its signature (model.sig) must fit.
+
+    Raises:
+        UserError: not there, not what it should be, or of a base that the spec hasn't.
+        GateRefusedError: the signature doesn't fit.
+    """
+    with ui.progress(f"import · {given}"), ws.store.draft() as copy:
+        source = _fetched(ws, given, revision, whole=key is not None)
+        stage(source.folder, copy, source.record, links=source.is_cache, where=source.origin)
+        signer = _verified(ws, source, copy, key)
+        source = replace(source, folder=copy)  # from here on nothing else of it is seen
+        return _taken(ws, ui, source, base, signer)
+
+
+def _taken(
+    ws: Workspace, ui: Ui, source: Source, base: str | None, signer: str | None
+) -> TakeReport:
+    from registry.store.hashing import file_digest
+
+    kind: Kind = source.record.kind if source.record else "adapter"
+    work = {"adapter": _adapter, "model": _model, "dataset_version": _dataset}[kind]
+    paths = sorted(path for path in source.folder.rglob("*") if path.is_file())
+    files = {path.relative_to(source.folder).as_posix(): file_digest(path) for path in paths}
+    inputs: dict[str, Any] = {"kind": kind, "files": files, "origin": source.origin}
+    if kind == "adapter":
+        base = _base_of(ws, source, base)
+        inputs["base"] = ws.models.identity(base).digest
+    outcome = run_stage(
+        ws, ui, STAGE, inputs, lambda ctx: work(ws, ctx, source, base), version=VERSION
+    )
+    made = outcome.outputs[kind]
+    refuse_removed(ws, ws.catalog.manifest(made))
+    return TakeReport(
+        object_id=made,
+        kind=kind,
+        base=base if kind == "adapter" else None,
+        origin=source.origin,
+        same=made == source.record.id if source.record else None,
+        signed_by=signer,
+        run_id=outcome.run_id,
+        cached=outcome.cached,
+    )
+
+
+def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) -> Source:
+    local = (ws.root / Path(given).expanduser()).resolve()
+    if local.is_dir():
+        if revision is not None:
+            raise UserError(f"{given} is a folder and has no revision", fix="leave --revision out")
+        return _source(local, local.name, is_cache=False)
+    if not _REPO.fullmatch(given):
+        raise UserError(
+            f"no folder {given}", expected="a folder, owner/name or datasets/owner/name"
+        )
+    return _from_hub(given, revision, whole=whole)
+
+
+def _source(folder: Path, origin: str, *, is_cache: bool) -> Source:
+    record = read_record(folder, origin)
+    return Source(folder, origin, record, license_beside(folder, record, origin), is_cache)
+
+
+def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from registry.hub.repository import Repository
+
+    repo = given.removeprefix("datasets/")
+    repository = Repository(repo, "dataset" if repo != given else "model")
+    try:
+        commit = repository.commit_of(revision or "main")
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{given} is neither a folder nor a repository on the Hub that you may read",
+            fix="check the spelling; for a private one, log in with `hf auth login`",
+        ) from None
+    if commit is None:
+        raise UserError(f"{given} has no revision {revision}", expected="a branch, tag or commit")
+    patterns = [pattern for patterns in ALLOWED.values() for pattern in patterns]
+    # A signature by others covers whatever lies there.
+    wanted = ["*"] if whole else [*patterns, RECORD, CARD]
+    return _source(repository.download(commit, wanted), f"{given}@{commit}", is_cache=True)
+
+
+def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> str | None:
+    """Check the signature with a public key; returns the key's name.
+
+    Of what gapmend pushed it has to cover the files that are taken in, and not the card; of what
+    others signed, all that lies there.
+    """
+    if key is None:
+        return None
+    import shutil
+
+    from registry.publish.signing import verify
+
+    signature = source.folder / SIGNATURE
+    if source.record is not None:
+        verify(copy, signature, key)
+        return key.name
+    with ws.store.draft() as everything:  # the Hub's cache is made of links
+        for path in sorted(source.folder.rglob("*")):
+            name = path.relative_to(source.folder)
+            if path.is_file() and name.as_posix() != SIGNATURE:
+                (everything / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, everything / name)
+        verify(everything, signature, key)
+    return key.name
+
+
+def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
+    from registry.intake.adapter import base_for, check_folder
+    from registry.intake.adapter_places import check_fits
+    from registry.intake.adapter_tokens import check_tokens
+    from registry.models.files import read_adapter_config
+    from registry.store.filenames import ADAPTER_CONFIG
+
+    if chosen is not None and chosen not in ws.spec.bases:
+        raise UserError(f"no base is called '{chosen}'", expected=", ".join(ws.spec.bases))
+    declared = check_folder(source.folder)
+    identities = {name: ws.models.identity(name) for name in ws.spec.bases}
+    where = f"{source.origin}: {ADAPTER_CONFIG}"
+    base = base_for(declared, identities, chosen, where)
+    config = read_adapter_config(source.folder)
+    check_tokens(source.folder, config, ws.models.chat(base).tokenizer, base, where)
+    check_fits(source.folder, base, ws.spec.bases[base], ws.root)
+    check_templates(source.folder, source.origin)
+    return base
+
+
+def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None) -> StageOutput:
+    from registry.models.adapters import publish
+    from registry.models.files import read_adapter_config
+
+    name = str(base)
+    config = read_adapter_config(source.folder)
+    meta = {
+        "method": "dora" if config.get("use_dora") else "lora",
+        "alpha": config.get("lora_alpha"),
+        "origin": source.origin,
+        "license": source.license,
+    }
+    ref = publish(
+        ws.store,
+        source.folder,
+        base=ws.models.identity(name),
+        tokenizer=ws.models.chat(name).tokenizer,
+        meta=meta,
+        parents=[Parent(ctx.run_id, "run")],
+    )
+    said = source.record.identity if source.record else None
+    made = ws.store.manifest(ref)["identity"]
+    if said is not None and [made[k] for k in _OWN] != [said.get(k) for k in _OWN]:
+        raise UserError("it is not the adapter that its record names", source.origin)
+    return StageOutput({"origin": source.origin}, [("adapter", ref)])
+
+
+def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
+    import shutil
+
+    from registry.intake.model import check_model
+
+    record = _record(source)
+    if "changed" in record.identity:
+        return _changed(ws, ctx, source, record)
+    check_model(source.folder, source.origin)
+    parents = [Parent(ctx.run_id, "run")]
+    adapter_id = str(record.identity.get("adapter", ""))
+    if adapter_id and _is_here(ws, adapter_id):
+        parents.append(Parent(adapter_id, "adapter"))
+    with ws.store.draft() as draft:
+        shutil.copytree(source.folder, draft, dirs_exist_ok=True)
+        said = {
+            "base": record.base,
+            "adapter_id": record.identity.get("adapter"),
+            "bytes": sum(path.stat().st_size for path in draft.rglob("*") if path.is_file()),
+            "origin": source.origin,
+            "license": source.license,
+        }
+        meta = ModelMeta.model_validate(said)
+        ref = ws.store.put("model", draft, identity=record.identity, parents=parents, meta=meta)
+    return StageOutput({"origin": source.origin}, [("model", ref)])
+
+
+def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -> StageOutput:
+    """A model that holds changed tensors alone is taken in for the very base it was made of."""
+    from registry.intake.changed import check_changed
+    from registry.models.changed import publish_changed
+
+    wanted = record.identity.get("base")
+    name = next((one for one in ws.spec.bases if ws.models.identity(one).digest == wanted), None)
+    if name is None:
+        raise UserError(
+            f"it holds what training changed in {record.base}, which is no base of the spec as it "
+            "was",
+            source.origin,
+            expected="the same weights, tokenizer, template and dtype under `bases:`",
+        )
+    check_templates(source.folder, source.origin)
+    method = check_changed(source.folder, ws.models.get(name).model, source.origin)
+    meta = {"method": method, "origin": source.origin, "license": source.license}
+    ref = publish_changed(
+        ws.store,
+        source.folder,
+        base=ws.models.identity(name),
+        tokenizer=ws.models.chat(name).tokenizer,
+        meta=meta,
+        parents=[Parent(ctx.run_id, "run")],
+    )
+    if ref.id != record.id:
+        raise UserError("it is not the model that its record names", source.origin)
+    return StageOutput({"origin": source.origin}, [("model", ref)])
+
+
+def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
+    from registry.intake.rows import take_rows
+
+    record = _record(source)
+    license_ = record.identity.get("license")
+    if license_ is not None and not isinstance(license_, str):
+        raise UserError("its licence is no text", source.origin)
+    *others, version = take_rows(
+        ws.store,
+        ws.catalog,
+        source.folder,
+        # With a slash: no dataset of a spec can have this name.
+        name=f"pulled/{source.origin.partition('@')[0].removeprefix('datasets/')}",
+        license_=license_,
+        where=source.origin,
+    )
+    if version.id != record.id:
+        raise UserError("its rows are not those that its record names", source.origin)
+    ws.catalog.commit([*others, version])
+    return StageOutput({"origin": source.origin, "run": ctx.run_id}, [("dataset_version", version)])
+
+
+def _record(source: Source) -> Record:
+    if source.record is None:
+        raise UserError("no gapmend.json, which says what it is", source.origin)
+    return source.record
+
+
+def _is_here(ws: Workspace, object_id: str) -> bool:
+    try:
+        ws.catalog.manifest(object_id)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""A workspace: a folder with `gapmend.yaml`, the data it names, and `.gapmend/` (store, catalog).
+
+`Workspace.open` is where every verb begins. Bases are loaded once a process, on first use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from pipeline.workspace.kept import Kept, find
+from registry.catalog.catalog import Catalog
+from registry.errors import SPEC_FILE
+from registry.store.filenames import STATE
+from registry.store.objects import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from evals.engine.backend import Backend
+    from pipeline.spec.spec import Spec
+    from registry.models.load import BaseIdentity, LoadedModel
+    from registry.models.tokenizer import Chat
+
+
+class Models:
+    """The bases of one process: identified without loading, loaded on first use, then shared."""
+
+    def __init__(self, spec: Spec, root: Path) -> None:
+        """Remember what the spec names; nothing is read yet."""
+        self._spec = spec
+        self._root = root
+        self._identities: dict[str, BaseIdentity] = {}
+        self._loaded: dict[str, LoadedModel] = {}
+        self._engines: dict[str, Backend] = {}
+
+    def identity(self, base: str) -> BaseIdentity:
+        """Return what identifies the base `base` of the spec, without loading it."""
+        from registry.models.load import identify
+
+        if base not in self._identities:
+            self._identities[base] = identify(base, self._spec.bases[base], self._root)
+        return self._identities[base]
+
+    def get(self, base: str) -> LoadedModel:
+        """Return the loaded base; the first call loads it and frees whatever else was."""
+        from registry.models.load import load_model
+
+        if base not in self._loaded:
+            self._free()
+            self._loaded[base] = load_model(base, self._spec.bases[base], self._root)
+        return self._loaded[base]
+
+    def chat(self, base: str) -> Chat:
+        """Return the base's tokenizer and template, from what is loaded or without loading it."""
+        from registry.models.tokenizer import load_chat
+
+        if base in self._loaded:
+            return self._loaded[base].chat
+        if base in self._engines:
+            return self._engines[base].chat
+        return load_chat(base, self._spec.bases[base], self._root)
+
+    def backend(self, base: str) -> str | None:
+        """Return what stands for the backend in the keys of scores; None for gapmend's own.
+
+        Raises:
+            UserError: the spec's backend isn't installed, or doesn't take this base.
+        """
+        from evals.engine.backend import backend_of
+
+        name = self._spec.evals.backend
+        return backend_of(name, self._spec.bases[base], self.identity(base))
+
+    def engine(self, base: str, progress: Callable[[int, int], None] | None = None) -> Backend:
+        """Return the engine that scores with the base; `progress(done, total)` is told.
+
+        Raises:
+            UserError: as `backend`, or vLLM can't load the base.
+        """
+        if base not in self._engines:
+            self._engines[base] = self._open(base)
+        engine = self._engines[base]
+        engine.progress = progress
+        return engine
+
+    def _open(self, base: str) -> Backend:
+        if self.backend(base) is None:
+            from evals.engine.packed import PackedLM
+
+            return PackedLM(self.get(base))
+        from evals.engine.backend import open_vllm
+
+        self._free()  # of one GPU's memory, vLLM takes its share at once
+        return open_vllm(base, self._spec.bases[base], self._root, rank=self._spec.train.rank)
+
+    def _free(self) -> None:
+        """Let go of all that is loaded; on a GPU its memory is there for the next."""
+        if not (self._loaded or self._engines):
+            return
+        import gc
+
+        import torch
+
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._loaded.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Workspace(Kept):
+    """One workspace, opened: its spec is validated, its store and catalog are at hand."""
+
+    spec: Spec
+    models: Models = field(repr=False)
+
+    def with_spec(self, spec: Spec) -> Self:
+        """Return the same workspace by another spec, which is written nowhere."""
+        return replace(self, spec=spec, models=Models(spec, self.root))
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Open the workspace in `root`.
+
+        Raises:
+            UserError: `root` has no `gapmend.yaml`, or the spec in it is not valid.
+        """
+        from pipeline.spec.spec import load_spec
+
+        root = find(root)
+        spec = load_spec(root / SPEC_FILE)
+        state = root / STATE
+        return cls(root, Store(state), Catalog(state), spec, Models(spec, root))

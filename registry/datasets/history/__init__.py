@@ -1,0 +1,4 @@
+"""What people ask of versions: names and tags, facts, what changed between two.
+
+Start reading at names.py.
+"""

@@ -1,0 +1,100 @@
+"""Parquet files, and rows of Arrow batches as records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from registry.datasets.readers.record import Record
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BATCH = 512  # rows; a value that is repeated is unpacked as often
+_BOMB_FROM = 1 << 26  # bytes unpacked, or rows, below which a file is let be
+_BOMB_RATIO = 1_000  # of bytes unpacked
+_BOMB_ROWS = 100  # a byte
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """Yield the rows of a Parquet file.
+
+    Raises:
+        UserError: it is none, is damaged, or unpacks to far more than its size.
+    """
+    import pyarrow as pa
+
+    with _parquet(path) as file:
+        done = 0
+        try:
+            for batch in file.iter_batches(batch_size=BATCH):
+                yield from batch_rows(done + 1, batch)
+                done += batch.num_rows
+        except (pa.ArrowException, UnicodeDecodeError) as error:  # names are texts too
+            where = f"{path}: row {done + 1} or later"
+            raise UserError(f"a damaged Parquet file: {error}", where=where) from error
+
+
+def parquet_columns(path: Path) -> tuple[str, ...]:
+    """Return the columns of a Parquet file.
+
+    Raises:
+        UserError: as `read_parquet`.
+    """
+    with _parquet(path) as file:
+        try:
+            return tuple(file.schema_arrow.names)
+        except UnicodeDecodeError as error:
+            raise UserError("a column's name is no UTF-8", where=str(path)) from error
+
+
+def refuse_bomb(path: Path, unpacked: int, rows: int) -> None:
+    """Refuse a small file that unpacks to more than any text of its size does.
+
+    A repeated value takes a few bits a row, so rows count too, and not the unpacked bytes alone.
+
+    Raises:
+        UserError: it does.
+    """
+    size = path.stat().st_size
+    if max(unpacked, rows) > _BOMB_FROM and (
+        unpacked > _BOMB_RATIO * size or rows > _BOMB_ROWS * size
+    ):
+        raise UserError(
+            f"{size} bytes that unpack to {unpacked} in {rows} rows",
+            where=str(path),
+            expected=f"at most {_BOMB_RATIO} times the bytes, and {_BOMB_ROWS} rows a byte",
+            fix="write it with less compression if it is what it seems",
+        )
+
+
+def batch_rows(first: int, batch: Any) -> Iterator[Record]:
+    """Yield the rows of an Arrow batch, the first one numbered `first`."""
+    try:
+        values = batch.to_pylist()
+    except UnicodeDecodeError:
+        yield from (_batch_row(first + i, batch.slice(i, 1)) for i in range(batch.num_rows))
+        return
+    yield from (Record(first + i, value) for i, value in enumerate(values))
+
+
+def _batch_row(number: int, batch: Any) -> Record:
+    try:
+        return Record(number, batch.to_pylist()[0])
+    except UnicodeDecodeError:
+        return Record(number, None, "invalid UTF-8")
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise UserError(f"not a Parquet file: {error}", where=str(path)) from error
+    metadata = file.metadata
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    refuse_bomb(path, sum(group.total_byte_size for group in groups), metadata.num_rows)
+    return file

@@ -1,0 +1,4 @@
+"""What comes from outside: copied, then checked, before any library reads it.
+
+Start reading at copy.py, then adapter.py.
+"""

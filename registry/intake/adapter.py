@@ -1,0 +1,129 @@
+"""Adapters trained elsewhere, checked before they are taken in. Nothing in them is trusted.
+
+A folder from outside may name another base, carry code, a path, a pickle, a header that lies about
+its length, or tensors that the base has no place for: PEFT would leave those out without a word,
+and the adapter would answer as the base does. Each of these is refused by name.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING
+
+from registry.errors import UserError
+from registry.intake.adapter_config import check_config
+from registry.models.files import read_adapter_config, weights_file
+from registry.models.safetensors_header import read_header
+from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from registry.models.base import BaseIdentity
+
+MOST_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The base that a configuration says it is for; `revision` is a commit, where it names one."""
+
+    base: str
+    revision: str | None
+
+
+def check_folder(folder: Path) -> Declared:
+    """Check the files of an adapter folder without a model; returns the base that it names.
+
+    Raises:
+        UserError: no adapter, a pickle, a link, an oversized or damaged file, code, a path.
+    """
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if (folder / name).is_symlink():
+            raise UserError(f"{name} is a link", str(folder), "the file itself")
+        _refuse_no_file(folder / name)
+    path = folder / ADAPTER_CONFIG
+    if path.is_file() and path.stat().st_size > MOST_CONFIG_BYTES:
+        raise UserError(
+            f"{ADAPTER_CONFIG} has {path.stat().st_size} bytes",
+            str(folder),
+            f"{MOST_CONFIG_BYTES} at most",
+        )
+    try:
+        config = read_adapter_config(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"it can't be read ({type(error).__name__})", str(path)) from None
+    check_config(config, path)
+    read_header(weights_file(folder))
+    return Declared(str(config.get("base_model_name_or_path") or ""), config.get("revision"))
+
+
+def base_for(
+    declared: Declared,
+    identities: Mapping[str, BaseIdentity],
+    chosen: str | None,
+    where: str,
+) -> str:
+    """Return the name in the spec of the base that an adapter belongs to. Pure.
+
+    Args:
+        declared: what its configuration says.
+        identities: the spec's bases by name.
+        chosen: the base that the user named, if any. It settles what the configuration leaves open
+            (no base, a path of some machine) and overrules nothing that it says.
+        where: for the message.
+
+    Raises:
+        UserError: none fits, or it names another one.
+    """
+    fitting = [name for name, base in identities.items() if _is_for(declared, base)]
+    if chosen is None and len(fitting) == 1:
+        return fitting[0]
+    if chosen is not None and (chosen in fitting or _is_open(declared)):
+        return chosen
+    known = ", ".join(f"{name} ({base.source})" for name, base in identities.items())
+    if not declared.base or len(fitting) > 1 or _is_open(declared):
+        said = "several bases fit" if fitting else f"it names no base but '{declared.base}'"
+        raise UserError(said, where, f"one of {known}", "name the base with --base")
+    at = f" at {declared.revision}" if declared.revision else ""
+    raise UserError(
+        f"it was trained on {declared.base}{at}, which is no base of the spec",
+        where,
+        expected=f"one of {known}",
+        fix="add that base to gapmend.yaml; if it has the very same weights under another name, "
+        "write that name into base_model_name_or_path",
+    )
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Refuse what stands in a file's place: reading a pipe or a device may never end."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return  # said by whoever needs it
+    except OSError as error:
+        raise UserError(f"{path.name} can't be read ({type(error).__name__})", str(path)) from None
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path.name} is no file", str(path), "a file of its own")
+
+
+def _is_for(declared: Declared, base: BaseIdentity) -> bool:
+    name = base.public_name
+    if declared.base != name and not (_is_path(declared.base) and _last(declared.base) == name):
+        return False
+    return not (base.commit and declared.revision and declared.revision != base.commit)
+
+
+def _is_open(declared: Declared) -> bool:
+    return not declared.base or _is_path(declared.base)
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", "~", ".")) or bool(PureWindowsPath(name).drive)
+
+
+def _last(path: str) -> str:
+    return PureWindowsPath(path).name  # knows both kinds of slash

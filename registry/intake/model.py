@@ -1,0 +1,123 @@
+"""Merged models from outside, checked before they are taken in; nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import UserError
+from registry.intake.template import check_text
+from registry.models.safetensors_header import read_header
+from registry.publish.secrets import refuse_secrets, scan_files
+from registry.store.filenames import TOKENIZER, TOKENIZER_CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_CODE = ("auto_map", "custom_generate", "custom_pipelines", "auto_mapping")
+_NAMED = 3
+
+
+def check_model(folder: Path, where: str) -> None:
+    """Check a model's folder: no code, no path, no secret, whole and finite weights that fit.
+
+    Raises:
+        UserError: it is not so; one line that names the file.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if path.name != TOKENIZER:
+            _refuse_code(path, where)
+    check_templates(folder, where)
+    refuse_secrets(scan_files([(p.name, p) for p in sorted(folder.glob("*.json"))], ()))
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError("a model without weights", where, "*.safetensors")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weights:
+        read_header(path)
+        shapes |= _finite_shapes(path, where)
+    _check_fits(folder, shapes, where)
+
+
+def check_templates(folder: Path, where: str) -> None:
+    """Render every chat template in a folder once, each in a process of its own.
+
+    Raises:
+        UserError: one tries to leave the sandbox, isn't a template, or doesn't end.
+    """
+    for text, name in _templates(folder, where):
+        check_text(text, f"{where}: {name}")
+
+
+def _templates(folder: Path, where: str) -> Iterator[tuple[str, str]]:
+    files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*"))]
+    for path in files:
+        if path.is_file():
+            yield path.read_text("utf-8", errors="replace"), path.name
+    config = folder / TOKENIZER_CONFIG
+    given = _object(config, where).get("chat_template") if config.is_file() else None
+    entries = given if isinstance(given, list) else [given]
+    for entry in entries:
+        texts = entry.values() if isinstance(entry, dict) else [entry]
+        for text in texts:
+            if isinstance(text, str):
+                yield text, config.name
+
+
+def _refuse_code(path: Path, where: str) -> None:
+    given = _object(path, where)
+    for key in _CODE:
+        if given.get(key):
+            raise UserError(
+                f"{key} makes the loader run the code it names", f"{where}: {path.name}", "no code"
+            )
+
+
+def _object(path: Path, where: str) -> dict[str, Any]:
+    try:
+        given = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path.name} can't be read ({type(error).__name__})", where) from None
+    if not isinstance(given, dict):
+        raise UserError(f"{path.name} is no JSON object", where)
+    return given
+
+
+def _finite_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                tensor = file.get_tensor(name)
+                shapes[name] = tuple(tensor.shape)
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise UserError(f"{name} has values that are not finite", where)
+    except SafetensorError as error:
+        raise UserError(f"{path.name} can't be read: {error}", where) from None
+    return shapes
+
+
+def _check_fits(folder: Path, found: dict[str, tuple[int, ...]], where: str) -> None:
+    """Check that the weights are those that the config makes; ties may leave names out."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"no model can be made of config.json: {said}", where) from None
+    wanted = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    missing = sorted(wanted.keys() - found.keys() - set(tied))
+    wrong = sorted(n for n in found.keys() & wanted if found[n] != wanted[n])
+    extra = sorted(found.keys() - wanted.keys())
+    for what, names in (("missing", missing), ("of another shape", wrong), ("left over", extra)):
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            raise UserError(f"weights {what}: {', '.join(names[:_NAMED])}{more}", where)

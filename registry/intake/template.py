@@ -1,0 +1,135 @@
+"""Whether a chat template from outside is harmless: read, and rendered in a process of its own.
+
+transformers renders templates in a sandbox that refuses what reaches for Python's insides, but
+only when it gets there; so all of the template is read for it too, whatever turns would lead
+there. A loop without end is no crime in the sandbox, so the process gets little time and memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from registry.errors import UserError
+
+_SECONDS = 20  # most of it for importing transformers
+_MEMORY = 8 << 30  # bytes of addresses; torch maps several GiB
+_TURNS: list[dict[str, Any]] = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi"},
+    {"role": "user", "content": "And now?"},
+]
+_CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}
+_OTHER_TURNS: list[list[dict[str, Any]]] = [
+    [{"role": "system", "content": "Be kind"}, *_TURNS],
+    [
+        _TURNS[0],
+        {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+        {"role": "tool", "name": "look", "content": "seen"},
+        {"role": "assistant", "content": "It is there"},
+    ],
+]
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Looks",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+    },
+}
+
+
+def check_text(template: str, where: str) -> None:
+    """Render a chat template; `where` is for messages.
+
+    Raises:
+        UserError: it tries to leave the sandbox, isn't a template, or doesn't end. One that only
+            refuses these turns is fine.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "registry.intake.template"],
+            input=template,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS * 3,  # of this machine's time; the limit inside counts CPU seconds
+            cwd=Path(__file__).resolve().parents[2],
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError("the chat template doesn't end", where) from None
+    if done.returncode < 0:
+        raise UserError("the chat template takes too much time or memory", where)
+    if done.returncode:
+        said = (done.stdout.strip().splitlines() or ["it can't be rendered"])[-1]
+        raise UserError(f"the chat template is refused: {said}", where)
+
+
+def _limit() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+
+
+def _render(template: str) -> str | None:
+    """Return what is wrong with a template, or None."""
+    from jinja2 import TemplateSyntaxError
+    from jinja2.exceptions import SecurityError, TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    def rendered(turns: list[dict[str, Any]], *, tools: bool, prompt: bool) -> None:
+        render_jinja_template(
+            [turns],
+            tools=[_TOOL] if tools else None,
+            chat_template=template,
+            add_generation_prompt=prompt,
+        )
+
+    try:
+        if reached := _reaches(template):
+            return f"it reaches for {reached}"
+        rendered(_TURNS, tools=False, prompt=True)
+    except (SecurityError, TemplateSyntaxError) as error:
+        return f"{type(error).__name__}: {error}"
+    except TemplateError:
+        pass  # `raise_exception` of its own: other turns may suit it
+    except (MemoryError, OverflowError, RecursionError, ValueError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    for turns, tools, prompt in itertools.product(_OTHER_TURNS, (False, True), (False, True)):
+        try:
+            rendered(turns, tools=tools, prompt=prompt)
+        except (SecurityError, MemoryError, OverflowError, RecursionError) as error:
+            return f"{type(error).__name__}: {error}"
+        except (TemplateError, ValueError, TypeError, AttributeError, KeyError):
+            pass  # it has no such turns
+    return None
+
+
+def _reaches(template: str) -> str | None:
+    """Return the first of Python's inner names that a template asks for in any of its branches."""
+    from jinja2 import nodes
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    # There is no public way to the environment whose tags (`generation`) templates may use.
+    tree = _compile_jinja_template(template).environment.parse(template)
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Filter)):
+        name = node.attr if isinstance(node, nodes.Getattr) else None
+        if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            name = node.arg.value
+        if isinstance(node, nodes.Filter) and node.name in {"attr", "map"}:
+            name = next((a.value for a in node.args if isinstance(a, nodes.Const)), None)
+        if isinstance(name, str) and name.startswith("__"):
+            return name
+    return None
+
+
+if __name__ == "__main__":
+    _limit()
+    wrong = _render(sys.stdin.read())
+    if wrong is not None:
+        sys.stdout.write(" ".join(wrong.split()) + "\n")
+        sys.exit(1)

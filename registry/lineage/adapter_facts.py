@@ -1,0 +1,225 @@
+"""What the catalog knows of one adapter, in one value: for `adapter show`, `diff` and the card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from registry.errors import UserError
+from registry.models.adapters import is_tuned, tuned_ref
+from registry.models.changed import read_changed_config
+from registry.models.files import holds_changed, read_adapter_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from registry.catalog.catalog import Catalog
+    from registry.store.manifest import Manifest, Meta
+    from registry.store.objects import Store
+
+_Fact = TypeVar("_Fact")
+_CLOSED = """
+SELECT capability, split, items, goal, before, score, low, high, lost, gained, verdict
+FROM closed WHERE adapter_id = ? AND scale = 1 AND against IS NULL
+QUALIFY row_number() OVER (PARTITION BY capability, split ORDER BY created_at DESC) = 1
+ORDER BY split, capability
+"""
+_KEPT = """
+SELECT guard, split, items, before, after, lost, gained, difference, difference_low, max_drop,
+       verdict
+FROM forgetting WHERE adapter_id = ? AND scale = 1 AND against IS NULL
+QUALIFY row_number() OVER (PARTITION BY guard, split ORDER BY created_at DESC) = 1
+ORDER BY split, guard
+"""
+_TAUGHT = """
+SELECT rows.dataset, rows.version_id, rows.license, taught.capability, taught.reason,
+       count(DISTINCT taught.row_uid)
+FROM rows_that_taught(?) AS taught
+JOIN rows ON rows.row_uid = taught.row_uid
+JOIN edges ON edges.child = taught.selection_id AND edges.parent = rows.version_id
+GROUP BY ALL ORDER BY ALL
+"""
+_SIMPLE = {
+    "aliases": "SELECT name FROM aliases WHERE target = ? AND current ORDER BY name",
+    "merges": "SELECT merge_id FROM merges WHERE adapter_id = ? ORDER BY created_at",
+    "pushes": "SELECT repo || '@' || revision FROM pushes WHERE adapter_id = ? ORDER BY created_at",
+    "promotions": "SELECT promotion_id FROM promotions WHERE adapter_id = ? AND promoted"
+    " ORDER BY created_at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A tuned capability with an adapter: scores are shares of 1, `low` and `high` at 95%."""
+
+    capability: str
+    split: str
+    items: int
+    goal: float
+    before: float
+    score: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A guard with an adapter against its base; `difference_low` is the one-sided 95% bound."""
+
+    guard: str
+    split: str
+    items: int
+    before: float
+    after: float
+    lost: int
+    gained: int
+    difference: float
+    difference_low: float
+    max_drop: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Rows of one dataset version that an adapter was trained on, for one reason."""
+
+    dataset: str
+    version_id: str
+    license: str | None
+    capability: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """One adapter: what it is, what it was made from, what it does, where it went.
+
+    Attributes:
+        base: the base's public name: a Hub id, `nano`, or a folder's name.
+        revision: the base's commit, for one from the Hub.
+        base_digest: the identity of the base that it belongs to.
+        config: its PEFT configuration.
+        meta: what its manifest says beside: rank, steps, tokens, loss and their like.
+        bytes: of its weights.
+        promotions: decisions of promote that let it through.
+        imported: those of it and its parts that were trained elsewhere -> their licence, if known.
+    """
+
+    adapter_id: str
+    created_at: str
+    base: str
+    revision: str | None
+    base_digest: str
+    config: dict[str, Any]
+    meta: dict[str, Any]
+    bytes: int
+    aliases: tuple[str, ...]
+    closed: tuple[Closed, ...]
+    kept: tuple[Kept, ...]
+    taught: tuple[Taught, ...]
+    merges: tuple[str, ...]
+    pushes: tuple[str, ...]
+    promotions: tuple[str, ...]
+    imported: dict[str, str | None]
+
+    @property
+    def split(self) -> str | None:
+        """The split that speaks for it: test where it was scored there, else dev."""
+        found = {one.split for one in self.closed} | {one.split for one in self.kept}
+        return next((split for split in ("test", "dev") if split in found), None)
+
+
+def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
+    """Return what is known of an adapter.
+
+    Args:
+        store: where its files are.
+        catalog: where the rest is known.
+        adapter_id: its full id.
+
+    Raises:
+        UserError: no adapter has this id.
+    """
+    manifest = catalog.manifest(adapter_id)
+    if not is_tuned(manifest):
+        raise UserError(f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter's id")
+    path = tuned_ref(store, manifest.id).path
+    config = read_changed_config(path) if holds_changed(path) else read_adapter_config(path)
+
+    def ask(sql: str, made: Callable[..., _Fact]) -> tuple[_Fact, ...]:
+        return tuple(made(*row) for row in catalog.query(sql, [manifest.id]).rows)
+
+    return AdapterFacts(
+        adapter_id=manifest.id,
+        created_at=manifest.meta.created_at,
+        base=str(config["base_model_name_or_path"]),
+        revision=config.get("revision"),
+        base_digest=manifest.decided_by("base"),
+        config=config,
+        meta={k: v for k, v in manifest.meta.as_json().items() if k not in {"created_at", "base"}},
+        bytes=sum(file.bytes for file in manifest.files.values()),
+        closed=ask(_CLOSED, Closed),
+        kept=ask(_KEPT, Kept),
+        taught=_taught(catalog, [manifest.id, *_parts(catalog, manifest)]),
+        imported=_imported(catalog, [manifest.id, *_parts(catalog, manifest)]),
+        **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
+    )
+
+
+def describe_merged(store: Store, catalog: Catalog, manifest: Manifest[Meta]) -> AdapterFacts:
+    """Return what is known of the adapter, or the adapters together, in a merged model.
+
+    Of several, figures are those of none of them: what the model does is measured on the model.
+
+    Raises:
+        UserError: the adapters are not here.
+    """
+    made = manifest.identity
+    ids = [made["adapter"]] if made.get("adapter") else list(made.get("adapters") or ())
+    if not ids:
+        raise UserError(
+            f"model {manifest.id[:12]} names no adapter", expected="a model that was merged here"
+        )
+    first = describe(store, catalog, ids[0])
+    if len(ids) == 1:
+        return first
+    every = [one for adapter_id in ids for one in (adapter_id, *_parts_of(catalog, adapter_id))]
+    return replace(
+        first,
+        closed=(),
+        kept=(),
+        taught=_taught(catalog, every),
+        imported=_imported(catalog, every),
+    )
+
+
+def _imported(catalog: Catalog, adapter_ids: Sequence[str]) -> dict[str, str | None]:
+    from registry.store.kinds import WeightsMeta
+
+    metas = {one: catalog.manifest(one, WeightsMeta).meta for one in adapter_ids}
+    return {one: meta.license for one, meta in metas.items() if meta.origin}
+
+
+def _parts_of(catalog: Catalog, adapter_id: str) -> list[str]:
+    return _parts(catalog, catalog.manifest(adapter_id))
+
+
+def _parts(catalog: Catalog, manifest: Manifest[Meta]) -> list[str]:
+    """The adapters that an adapter was merged from, and those that they were."""
+    own = [parent.id for parent in manifest.parents if parent.role == "part"]
+    return [*own, *(one for part in own for one in _parts_of(catalog, part))]
+
+
+def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[Taught, ...]:
+    """The rows that taught any of these adapters; a row that taught two counts for each."""
+    found: dict[Taught, int] = {}
+    for adapter_id in dict.fromkeys(adapter_ids):
+        for row in catalog.query(_TAUGHT, [adapter_id]).rows:
+            one = Taught(*row)
+            key = replace(one, rows=0)
+            found[key] = found.get(key, 0) + one.rows
+    return tuple(replace(key, rows=count) for key, count in sorted(found.items(), key=str))

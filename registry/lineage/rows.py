@@ -1,0 +1,185 @@
+"""From a thing to the rows and source files that it was made of, and from a row to all it is in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.errors import UserError
+from registry.lineage.graph import Node, lineage
+
+if TYPE_CHECKING:
+    from registry.catalog.catalog import Catalog
+    from registry.lineage.graph import Lineage
+
+# What is an adapter or is made of one, nothing learned in between: rows that taught an adapter are
+# in all of these that it leads to.
+_ARTIFACTS = ("adapter", "alias", "export", "merge", "model", "promotion", "push", "signature")
+
+_TAUGHT_BY = """
+SELECT DISTINCT selection_id FROM adapter_selections WHERE adapter_id IN ?
+"""
+_SOURCES = """
+SELECT version.name, refs.object_id, refs.source, refs.source_file, count(*),
+       count(taught.row_uid)
+FROM parquet.stored_refs AS refs
+JOIN dataset_versions AS version ON version.version_id = refs.object_id
+LEFT JOIN (
+    SELECT DISTINCT row_uid FROM parquet.stored_picks WHERE object_id IN ?
+) AS taught USING (row_uid)
+GROUP BY ALL ORDER BY ALL
+"""
+_PLACES = """
+SELECT refs.object_id, version.name, refs.source, refs.source_file, refs.source_line, refs.split
+FROM parquet.stored_refs AS refs
+LEFT JOIN dataset_versions AS version ON version.version_id = refs.object_id
+WHERE refs.row_uid = ? ORDER BY ALL
+"""
+_PICKS = """
+SELECT object_id, capability, reason, rank FROM parquet.stored_picks
+WHERE row_uid = ? ORDER BY ALL
+"""
+_SAW = "SELECT DISTINCT adapter_id FROM adapters_that_saw(?) ORDER BY adapter_id"
+_LED_TO = """
+WITH RECURSIVE made AS (
+    SELECT id FROM objects WHERE id IN ?
+    UNION
+    SELECT edges.child FROM made
+    JOIN edges ON edges.parent = made.id
+    JOIN objects AS child ON child.id = edges.child AND child.kind IN ?
+)
+SELECT id FROM made JOIN objects USING (id) ORDER BY objects.created_at, id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of a dataset version.
+
+    Attributes:
+        dataset: the dataset's name when the version was made.
+        version_id: the version.
+        source: the name of what was read, as rows have it.
+        file: relative to the workspace.
+        rows: of the version, from this file.
+        taught: how many of them the adapter in question was trained on.
+    """
+
+    dataset: str
+    version_id: str
+    source: str
+    file: str
+    rows: int
+    taught: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row is in a dataset version, and the file and line (from 1) that it was read from."""
+
+    version_id: str
+    dataset: str
+    source: str
+    file: str
+    line: int
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A selection that chose a row: for which capability, why, at which place in the order."""
+
+    selection_id: str
+    capability: str
+    reason: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowLineage:
+    """Where a row came from and everything that it is in.
+
+    `made` are the adapters that were trained on it and all that is made of them: merges, models,
+    aliases, promotions, pushes, in the order of time.
+    """
+
+    row_uid: int
+    places: tuple[Place, ...]
+    picks: tuple[Pick, ...]
+    made: tuple[Node, ...]
+
+
+def sources_of(catalog: Catalog, thing: str) -> tuple[Source, ...]:
+    """Return the source files that a thing goes back to, with how many rows of each.
+
+    Args:
+        catalog: where it is.
+        thing: as `lineage` takes it: an alias, an id, a prefix, a commit on the Hub.
+
+    Raises:
+        UserError: it is unknown or ambiguous.
+    """
+    graph = lineage(catalog, thing)
+    read = [node.id for node in graph.nodes]
+    adapters = _adapters_in(graph)
+    taught = catalog.query(_TAUGHT_BY, [("", *adapters)], only=read).rows
+    selections = ("", *(row[0] for row in taught), *_itself(graph, "selection"))
+    found = catalog.query(_SOURCES, [selections], only=read)
+    return tuple(Source(*row) for row in found.rows)
+
+
+def row_lineage(catalog: Catalog, row_uid: int) -> RowLineage:
+    """Return where a row came from, and what it went into up to every push.
+
+    Reads the references of every dataset version and the picks of every selection.
+
+    Raises:
+        UserError: no version has such a row, and no selection had it.
+    """
+    places = catalog.query(_PLACES, [row_uid]).rows
+    picks = catalog.query(_PICKS, [row_uid]).rows
+    if not places and not picks:  # an erased row is in no version, and what chose it is known
+        raise UserError(
+            f"no dataset version has a row {row_uid}",
+            fix='list some with `gapmend sql "select row_uid, dataset from rows limit 9"`',
+        )
+    saw = tuple(row[0] for row in catalog.query(_SAW, [row_uid]).rows)
+    made = catalog.query(_LED_TO, [("", *saw), _ARTIFACTS]).rows if saw else []
+    return RowLineage(
+        row_uid,
+        tuple(Place(*row) for row in places),
+        tuple(Pick(*row) for row in picks),
+        _nodes(catalog, [row[0] for row in made]),
+    )
+
+
+def _adapters_in(graph: Lineage) -> list[str]:
+    """Return the adapters that the root is, or is made of, through artifacts alone."""
+    kinds = {node.id: node.kind for node in graph.nodes}
+    parents: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        parents.setdefault(edge.child, []).append(edge.parent)
+    seen: set[str] = set()
+    left = [graph.root]
+    while left:
+        at = left.pop()
+        if at not in seen and kinds[at] in _ARTIFACTS:
+            seen.add(at)
+            left += parents.get(at, [])
+    tuned = {"adapter"} if "adapter" in {kinds[one] for one in seen} else {"model"}
+    return sorted(one for one in seen if kinds[one] in tuned)
+
+
+def _itself(graph: Lineage, kind: str) -> list[str]:
+    return [node.id for node in graph.nodes if node.id == graph.root and node.kind == kind]
+
+
+def _nodes(catalog: Catalog, ids: list[str]) -> tuple[Node, ...]:
+    from registry.catalog.sql import fill
+
+    if not ids:
+        return ()
+    statement = fill("SELECT id, kind, label FROM catalog.nodes WHERE id IN ?", [tuple(ids)])
+    with catalog.reading() as connection:
+        found = {row[0]: Node(*row) for row in connection.execute(statement).fetchall()}
+    return tuple(found[one] for one in ids)

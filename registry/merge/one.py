@@ -1,0 +1,174 @@
+"""Merging one LoRA adapter into its base, refused unless the logits stay the same.
+
+The merged weight is computed in float64 from the adapter's file and rounded once. The reference
+is PEFT's own forward with the adapter on, so the two check each other: in logits, and module by
+module in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from registry.merge.changes import read_changes, refuse_unmergeable
+from registry.merge.proof import check_merged, check_saved, refuse_unlike_peft
+from registry.merge.quantised import bound_of, dequantised, is_quantised, measured
+from registry.merge.weights import Targets, kept_as_loaded, merged_weights, save_merged
+from registry.models.parity import (
+    BOUNDS,
+    ON,
+    Parity,
+    distance,
+    logits_of,
+    prompt_tokens,
+    refuse_beyond,
+)
+from registry.models.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from registry.merge.quantised import Quantised
+    from registry.merge.weights import AsLoaded
+    from registry.models.load import LoadedModel
+    from registry.models.parity import Logits
+
+ON_QUANTISED = "the quantised base with the adapter on, by PEFT"
+"""The reference of a merge into a quantised base."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An adapter in its base: the proof, and of a quantised base, what other ways would give."""
+
+    parity: Parity
+    quantised: Quantised | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A merged model that is saved and proven: its weights, and its logits on the prompts.
+
+    `adapter` is the one that does to the base what the merge did, where there is one.
+    """
+
+    targets: Targets
+    merged: dict[str, Tensor]
+    after: Logits
+    reloaded: Logits
+    parity: Parity
+    adapter: Path | None
+
+
+def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> Merged:
+    """Write `loaded` with the adapter merged into its weights to the folder `out`, and prove it.
+
+    `out` gets safetensors in the dtype that the base is computed in, config, generation config,
+    tokenizer and chat template. `loaded` is left as it was. A quantised base is dequantised.
+
+    Raises:
+        UserError: the adapter is of a kind that isn't merged.
+        GateRefusedError: the logits, or a reloaded weight, are not those of base + adapter.
+    """
+    refuse_unmergeable(adapter)
+    with quiet_libraries():
+        if is_quantised(loaded):
+            return merge_quantised(loaded, lambda: _write(loaded, adapter, out))
+        return Merged(_write(loaded, adapter, out).parity)
+
+
+def merge_quantised(loaded: LoadedModel, write: Callable[[], Written]) -> Merged:
+    """Merge into the dequantised base, and hold that and other ways against what was trained.
+
+    What was trained is the quantised base with the adapter on that `write` names; without one, the
+    proof is that of the dequantised base.
+
+    Args:
+        loaded: the quantised base.
+        write: writes and proves the merged model; called while the base is a plain one.
+
+    Raises:
+        GateRefusedError: what was merged into the dequantised base is too far from it.
+    """
+    tokens, bound = prompt_tokens(loaded), bound_of(loaded)
+    with dequantised(loaded):
+        done = write()
+    if done.adapter is None:
+        said = f"{done.parity.reference}, dequantised"
+        return Merged(replace(done.parity, reference=said))
+    with kept_as_loaded(loaded, [done.adapter]):
+        plain = logits_of(loaded.model, tokens)
+        loaded.use(done.adapter)
+        trained = logits_of(loaded.model, tokens)
+    with dequantised(loaded) as quantised:
+        ways = measured(
+            loaded, quantised, done.merged, done.targets, trained, done.after, tokens, bound
+        )
+    refuse_beyond(bound, ways.dequantised, "against the quantised base with the adapter on", [])
+    parity = replace(
+        done.parity,
+        bound=bound,
+        merged=ways.dequantised,
+        reloaded=distance(trained, done.reloaded),
+        moved=distance(trained, plain),
+        reference=ON_QUANTISED,
+    )
+    return Merged(parity, ways)
+
+
+def write_merged(
+    loaded: LoadedModel,
+    targets: Targets,
+    out: Path,
+    plain: Logits,
+    reference: Logits,
+    said: str,
+    adapter: Path | None,
+) -> Written:
+    """Save the targets, rounded once, as a model in `out`, and hold it against `reference`.
+
+    Raises:
+        UserError: tied weights would have to differ, and the model's config can't say so.
+        GateRefusedError: beyond the bound of the dtype, in memory or in a new process.
+    """
+    tokens = prompt_tokens(loaded)
+    merged = merged_weights(targets)
+    after = check_merged(loaded, merged, targets, reference, tokens)
+    save_merged(loaded, merged, out)
+    reloaded = check_saved(loaded, merged, out, reference, tokens)
+    parity = Parity(
+        dtype=loaded.identity.dtype,
+        bound=BOUNDS[loaded.identity.dtype],
+        merged=distance(reference, after),
+        reloaded=distance(reference, reloaded),
+        moved=distance(reference, plain),
+        positions=len(reference),
+        reference=said,
+        untied=bool(targets.parted()),
+    )
+    return Written(targets, merged, after, reloaded, parity, adapter)
+
+
+def targets_of(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> tuple[Targets, Logits]:
+    """Return what each parameter should become, and the logits with the adapter on, by PEFT.
+
+    Raises:
+        UserError: the adapter holds something that isn't a change of a parameter of this base.
+        GateRefusedError: a module by PEFT does not what these targets do; names the modules.
+    """
+    loaded.use(adapter)
+    reference = logits_of(loaded.model, prompt_tokens(loaded))
+    changes = read_changes(loaded, adapter, kept.base)
+    refuse_unlike_peft(loaded, adapter, changes, kept.base)
+    kept.alone()
+    return Targets(kept, {name: change.apply for name, change in changes.items()}), reference
+
+
+def _write(loaded: LoadedModel, adapter: Path, out: Path) -> Written:
+    with kept_as_loaded(loaded, [adapter]) as kept:
+        plain = logits_of(loaded.model, prompt_tokens(loaded))
+        targets, reference = targets_of(loaded, adapter, kept)
+        return write_merged(loaded, targets, out, plain, reference, ON, adapter)

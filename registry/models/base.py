@@ -1,0 +1,308 @@
+"""Which base this is: found without importing torch, and the same on any machine.
+
+A base is the built-in `nano`, a local folder, or a Hub repository at a commit. Its digest covers
+all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it
+is computed in and its quantisation. Only safetensors are read: a pickled checkpoint runs code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from registry.errors import UserError
+from registry.models.files import TOKENIZER_FILES, holds_changed
+from registry.models.safetensors_header import read_header
+from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER_CONFIG
+from registry.store.hashing import digest, file_digest, remembered_digest
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+Quantization = Literal["nf4", "fp4", "int8"]
+# Blanks at its ends would be lost wherever texts are trimmed.
+NewToken = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$")]
+
+NANO = "nano"
+MERGED = "merged:"
+DEFAULT_CONTEXT = 2048
+# Below this size a base without a `dtype` is computed in fp32 (exact and, on a CPU, no slower);
+# above it in the dtype of its checkpoint, because fp32 would double its memory.
+FP32_UP_TO_PARAMETERS = 500_000_000
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_DIGITS = re.compile(r"[0-9a-f]{4,64}")
+"""The files of a tokenizer and its chat template, under any name that transformers gives them."""
+
+# Everything but the weights that decides tokens and logits. Python files matter only where the
+# spec lets them run.
+_IDENTITY_FILES = (MODEL_CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
+_SMALL_FILES = (*_IDENTITY_FILES, "*.safetensors.index.json", "additional_chat_templates/*")
+_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+_DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+
+
+class BaseSpec(BaseModel):
+    """A base as the spec names it.
+
+    `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
+    that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
+    in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
+    are added to its vocabulary, with rows that training teaches.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    dtype: Dtype | None = None
+    quantize: Quantization | None = None
+    trust_remote_code: bool = False
+    license: str | None = None
+    new_tokens: tuple[NewToken, ...] = ()
+
+    @field_validator("new_tokens", mode="after")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        again = next((token for token in value if value.count(token) > 1), None)
+        if again is not None:
+            message = f"'{again}' is there twice"
+            raise ValueError(message)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class BaseIdentity:
+    """A base, pinned.
+
+    Attributes:
+        name: its name in the spec.
+        source: 'nano', 'folder' or 'owner/repo@commit'.
+        digest: SHA-256 over weights (or Hub id and commit), config, tokenizer, template, dtype
+            and quantisation.
+        parameters: how many weights its checkpoint stores.
+        context: the longest sequence it takes, in tokens.
+        architecture: the class that its config names, such as 'LlamaForCausalLM'.
+        dtype: what it is computed in.
+    """
+
+    name: str
+    source: str
+    digest: str
+    parameters: int
+    context: int
+    architecture: str
+    dtype: Dtype
+
+    @property
+    def public_name(self) -> str:
+        """What others know it by: a Hub id, 'nano', or the folder's name without its path."""
+        return self.source.partition("@")[0] if self.commit else self.source
+
+    @property
+    def commit(self) -> str | None:
+        """Its commit, for one from the Hub."""
+        return self.source.partition("@")[2] if "/" in self.source else None
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFolder:
+    """Where a base's files are: `hub` is 'owner/repo@commit' for a snapshot from the Hub."""
+
+    path: Path
+    hub: str | None
+
+
+def nano_folder() -> Path:
+    """The folder of the built-in base."""
+    return Path(__file__).parent.parent / "nano"
+
+
+def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
+    """Identify a base, reading (of the Hub: fetching) no more than that needs.
+
+    Args:
+        name: the base's name in the spec.
+        spec: what the spec says about it.
+        root: the workspace; relative folders start there, hashes of large files are kept there.
+
+    Raises:
+        UserError: no such folder or repository, no weights, or only pickled ones.
+    """
+    where = f"bases.{name}"
+    folder = locate(name, spec, root)
+    config = read_config(folder.path, where)
+    files = weight_files(folder.path)
+    if not files and folder.hub is None:
+        raise _without_weights(folder.path, where)
+    if files:
+        parameters = _parameters(files)
+    else:
+        from registry.hub.base import stored_parameters
+
+        parameters = stored_parameters(str(folder.hub), where)
+    dtype = spec.dtype or _default_dtype(config, parameters)
+    identity: dict[str, Any] = {
+        "format": 1,
+        "weights": folder.hub or {file.name: remembered_digest(file, root) for file in files},
+        "files": None if folder.hub else _identity_files(folder.path, spec),
+        "dtype": dtype,
+        "quantize": spec.quantize,
+    }
+    if spec.new_tokens:
+        identity["new_tokens"] = list(spec.new_tokens)
+    return BaseIdentity(
+        name=name,
+        source=NANO if spec.model == NANO else folder.hub or str(folder.path.name),
+        digest=digest(identity),
+        parameters=parameters,
+        context=_context(config, folder.path),
+        architecture=str((config.get("architectures") or [config.get("model_type", "?")])[0]),
+        dtype=dtype,
+    )
+
+
+def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> BaseFolder:
+    """The folder of a base: the built-in one, a local one, or a snapshot from the Hub's cache.
+
+    Args:
+        name: the base's name in the spec.
+        spec: what the spec says about it.
+        root: where relative folders start.
+        weights: fetch the weights too (of a Hub repository, where they aren't in the cache).
+
+    Raises:
+        UserError: it isn't there, or has no safetensors.
+    """
+    where = f"bases.{name}"
+    if spec.model == NANO:
+        return BaseFolder(nano_folder(), None)
+    if spec.model.startswith(MERGED):
+        return BaseFolder(_merged_folder(spec.model.removeprefix(MERGED), root, where), None)
+    local = (root / Path(spec.model).expanduser()).resolve()
+    if local.is_dir():
+        if spec.revision:
+            raise UserError(
+                f"{spec.model} is a folder and has no revision {spec.revision}",
+                f"{where}.revision",
+                fix="leave revision out: a folder is identified by its content",
+            )
+        return BaseFolder(local, None)
+    if not _HUB_ID.fullmatch(spec.model):
+        raise UserError(f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'")
+    return _hub_folder(spec, where, weights=weights)
+
+
+def _merged_folder(prefix: str, root: Path, where: str) -> Path:
+    models = root / STATE / "objects" / "model"
+    found = sorted(models.glob(f"{prefix}*")) if _DIGITS.fullmatch(prefix) else []
+    if len(found) != 1:
+        what = f"{len(found)} merged models have" if found else "no merged model has"
+        raise UserError(
+            f"{what} the id '{prefix}'",
+            f"{where}.model",
+            expected="merged: and the first digits of a model's id",
+            fix='gapmend sql "select merge_id, path from merges" lists them',
+        )
+    if holds_changed(found[0]):
+        raise UserError(
+            f"model {found[0].name[:12]} holds the tensors alone that training changed",
+            f"{where}.model",
+            expected="a whole model",
+            fix=f"gapmend merge {found[0].name[:12]}",
+        )
+    return found[0]
+
+
+def read_config(folder: Path, where: str) -> dict[str, Any]:
+    """The model's config.json.
+
+    Raises:
+        UserError: it is missing or isn't a JSON object.
+    """
+    path = folder / MODEL_CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no config.json in {folder}", where, "a model folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}", where, "a JSON object") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no JSON object", where)
+    return config
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors of a model folder, by name; an adapter's weights are none of them."""
+    return tuple(
+        path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith("adapter")
+    )
+
+
+def check_weights(folder: Path, where: str) -> None:
+    """Refuse a folder that holds no safetensors.
+
+    Raises:
+        UserError: there are no weights, or only pickled ones.
+    """
+    if not weight_files(folder):
+        raise _without_weights(folder, where)
+
+
+def _without_weights(folder: Path, where: str) -> UserError:
+    pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
+    if pickled:
+        return UserError(
+            f"{folder} has only pickled weights ({pickled[0]})",
+            where,
+            "*.safetensors: a pickle can run code when it is loaded",
+            "convert it with save_pretrained where you trust it",
+        )
+    return UserError(f"{folder} has no weights", where, "a folder with *.safetensors")
+
+
+def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
+    from registry.hub.base import fetch_snapshot
+
+    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    patterns += ["*.py"] if spec.trust_remote_code else []
+    path = fetch_snapshot(spec.model, spec.revision, patterns, where)
+    if weights:
+        check_weights(path, where)
+    return BaseFolder(path, f"{spec.model}@{path.name}")
+
+
+def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:
+    names = [folder / name for name in _IDENTITY_FILES]
+    names += sorted(folder.glob("additional_chat_templates/*"))
+    names += sorted(folder.glob("*.py")) if spec.trust_remote_code else []
+    return {str(p.relative_to(folder)): file_digest(p) for p in names if p.is_file()}
+
+
+def _parameters(files: tuple[Path, ...]) -> int:
+    """Stored weights, from the safetensors headers alone."""
+    return sum(math.prod(one.shape) for path in files for one in read_header(path).values())
+
+
+def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:
+    if parameters <= FP32_UP_TO_PARAMETERS:
+        return "fp32"
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return _DTYPE_NAMES.get(str(stored), "fp32")
+
+
+def _context(config: dict[str, Any], folder: Path) -> int:
+    """Context length by lm-eval's rules: the text config first, then the tokenizer's limit."""
+    text = config.get("text_config") or config
+    for key in _CONTEXT_KEYS:
+        if text.get(key) is not None:
+            return int(text[key])
+    path = folder / TOKENIZER_CONFIG
+    limit = json.loads(path.read_text("utf-8")).get("model_max_length") if path.is_file() else None
+    # transformers writes 1e30 for "no limit".
+    return int(limit) if limit and limit < 10**9 else DEFAULT_CONTEXT

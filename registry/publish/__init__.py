@@ -1,0 +1,4 @@
+"""What leaves this machine: parcel, card, licence, a scan for secrets, signature, push.
+
+Start reading at parcel.py, the list of what may leave.
+"""

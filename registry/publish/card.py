@@ -1,0 +1,340 @@
+"""The card (README.md) of what is pushed, made from the catalog alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from huggingface_hub import EvalResult
+
+    from registry.lineage.adapter_facts import AdapterFacts, Closed, Kept
+
+_LIBRARY = "gapmend"
+_BY = "This card was made by gapmend from its records: figures and licences as they were measured."
+_METRICS = {"f1": "f1", "rouge": "rouge", "perplexity": "perplexity"}  # any other is accuracy
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a capability or guard was measured.
+
+    Attributes:
+        dataset: the dataset's name in the spec, or the lm-eval task.
+        version: the version's id, where it is a dataset.
+        answer: how it was scored: choice, exact and so on.
+        prompt: the prompt's template.
+    """
+
+    dataset: str
+    version: str | None
+    answer: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What the catalog doesn't know: where it goes, and under which licence.
+
+    Attributes:
+        repo_id: owner/name.
+        tag: the tag that names what is pushed: the adapter's or model's id.
+        license: of the whole, by the Hub's name.
+        dtype: what the base is computed in, by torch's name; the figures hold for it.
+        asked: capability or guard -> how it was measured.
+        datasets: dataset name -> Hub id, for those that were pushed.
+    """
+
+    repo_id: str
+    tag: str
+    license: str
+    dtype: str
+    asked: Mapping[str, Asked]
+    datasets: Mapping[str, str]
+
+
+def adapter_card(facts: AdapterFacts, to: Publication) -> str:
+    """Return the card of an adapter."""
+    rank, alpha = facts.config.get("r"), facts.config.get("lora_alpha")
+    rows = sum(one.rows for one in facts.taught)
+    taught = f"trained on {rows:,} rows that were chosen by what the base lacks"
+    head = _head(facts, to, relation="adapter", library="peft", tags=("lora", _LIBRARY))
+    return _card(
+        head,
+        f"A LoRA adapter (rank {rank}, alpha {alpha}) for {_base(facts)}, "
+        f"{taught if rows else 'trained elsewhere'}.",
+        facts,
+        to,
+        _load_adapter(facts, to),
+    )
+
+
+def model_card(facts: AdapterFacts, to: Publication, merge: Mapping[str, Any]) -> str:
+    """Return the card of a merged model; `merge` is what the manifest says of the merge."""
+    head = _head(facts, to, relation="merge", library="transformers", tags=("merge", _LIBRARY))
+    worst = max(float(merge["merged"]), float(merge["reloaded"]))
+    ids = [f"`{one[:12]}`" for one in merge.get("adapter_ids") or (facts.adapter_id,)]
+    several = f"s {', '.join(ids)} ({merge.get('method')})" if len(ids) > 1 else f" {ids[0]}"
+    return _card(
+        head,
+        f"{_base(facts)} with the LoRA adapter{several} merged into its weights "
+        f"({merge['dtype']}). Its logits differ from what they should be by {worst:.1e} of "
+        f"the largest, in a new process too; {float(merge['bound']):.0e} is allowed.",
+        facts,
+        to,
+        _load_model(to),
+    )
+
+
+def changed_card(facts: AdapterFacts, to: Publication) -> str:
+    """Return the card of a model that holds the tensors alone that training changed."""
+    head = _head(
+        facts, to, relation="finetune", library="transformers", tags=("finetune", _LIBRARY)
+    )
+    rows = sum(one.rows for one in facts.taught)
+    return _card(
+        head,
+        f"What training changed in {_base(facts)} ({_inline(str(facts.config.get('method')))}), "
+        f"tensor by tensor: trained on {rows:,} rows that were chosen by what the base lacks. "
+        "The rest is the base's.",
+        facts,
+        to,
+        _load_changed(facts, to),
+    )
+
+
+def _card(head: str, what: str, facts: AdapterFacts, to: Publication, code: str) -> str:
+    parts = [
+        f"---\n{head}---\n\n# {to.repo_id.partition('/')[2]}\n\n{what}",
+        f"## How to load it\n\n```python\n{code}```",
+        _gaps([one for one in facts.closed if one.split == facts.split], to),
+        _losses([one for one in facts.kept if one.split == facts.split]),
+        _training(facts),
+        f"## Where it came from\n\nAdapter `{facts.adapter_id}`, base `{facts.base_digest}`. {_BY}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(
+    facts: AdapterFacts, to: Publication, *, relation: str, library: str, tags: Sequence[str]
+) -> str:
+    from huggingface_hub import ModelCardData
+
+    on_hub = "/" in facts.base
+    results = list(_results(facts, to))
+    data = ModelCardData(
+        base_model=facts.base if on_hub else None,
+        library_name=library,
+        license=to.license,
+        tags=list(tags),
+        datasets=sorted({to.datasets[t.dataset] for t in facts.taught if t.dataset in to.datasets})
+        or None,
+        pipeline_tag="text-generation",
+        model_name=to.repo_id if results else None,
+        eval_results=results or None,
+    )
+    if on_hub:
+        data["base_model_relation"] = relation
+    return str(data.to_yaml()) + "\n"
+
+
+def _results(facts: AdapterFacts, to: Publication) -> Iterable[EvalResult]:
+    for one in facts.closed:
+        if one.split == facts.split:
+            bounds = {"low": round(one.low, 4), "high": round(one.high, 4), "goal": one.goal}
+            yield _result(one.capability, one, one.score, to, {**bounds, "before": one.before})
+    for kept in facts.kept:
+        if kept.split == facts.split:
+            bound = {"difference": kept.difference, "lower_bound": round(kept.difference_low, 4)}
+            yield _result(kept.guard, kept, kept.after, to, {**bound, "before": kept.before})
+
+
+def _result(
+    name: str, one: Closed | Kept, value: float, to: Publication, more: Mapping[str, float]
+) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    asked = to.asked.get(name)
+    hub = to.datasets.get(asked.dataset) if asked else None
+    return EvalResult(
+        task_type="text-generation",
+        task_name=name,
+        dataset_type=hub or (asked.dataset if asked else name),
+        dataset_name=asked.dataset if asked else name,
+        dataset_split=one.split,
+        dataset_args={"version": asked.version} if asked and asked.version else None,
+        metric_type=_METRICS.get(asked.answer if asked else "", "accuracy"),
+        metric_value=value,
+        metric_args={"items": one.items, "verdict": one.verdict, **more},
+    )
+
+
+def _gaps(closed: Sequence[Closed], to: Publication) -> str:
+    if not closed:
+        return ""
+    lines = [
+        f"| {as_text(one.capability)} | {one.goal:.2f} | {one.before:.3f} | {one.score:.3f} "
+        f"| {one.low:.3f} to {one.high:.3f} | {one.items:,} | {one.verdict} |"
+        for one in closed
+    ]
+    asked = [
+        f"- {as_text(name)}: `{_inline(to.asked[name].prompt)}`"
+        for name in _names(closed)
+        if name in to.asked
+    ]
+    return "\n".join(
+        [
+            f"## What it can do ({closed[0].split})",
+            "",
+            "| capability | goal | base | with it | 95% interval | items | verdict |",
+            "|---|---|---|---|---|---|---|",
+            *lines,
+            "",
+            "Ask as it was trained:" if asked else "",
+            *asked,
+        ]
+    ).rstrip()
+
+
+def _losses(kept: Sequence[Kept]) -> str:
+    if not kept:
+        return "## What it lost\n\nNot measured."
+    lines = [
+        f"| {as_text(one.guard)} | {one.before:.3f} | {one.after:.3f} | {one.lost} | {one.gained} "
+        f"| {one.difference_low:+.3f} | {-one.max_drop:+.3f} | {one.verdict} |"
+        for one in kept
+    ]
+    return "\n".join(
+        [
+            f"## What it lost ({kept[0].split})",
+            "",
+            "Item by item, against the base:",
+            "",
+            "| | base | with it | lost | gained | at worst | allowed | verdict |",
+            "|---|---|---|---|---|---|---|---|",
+            *lines,
+        ]
+    )
+
+
+def _training(facts: AdapterFacts) -> str:
+    if not facts.taught:
+        return "## What it was trained on\n\nNot known: it was trained elsewhere."
+    lines = [
+        f"| {as_text(one.dataset)} | `{one.version_id[:12]}` "
+        f"| {as_text(one.license or 'unknown')} "
+        f"| {as_text(one.reason)} ({as_text(one.capability)}) | {one.rows:,} |"
+        for one in facts.taught
+    ]
+    meta = facts.meta
+    how = [f"{meta[k]:,} {k}" for k in ("steps", "tokens") if isinstance(meta.get(k), int)]
+    return "\n".join(
+        [
+            "## What it was trained on",
+            "",
+            "| dataset | version | licence | chosen for | rows |",
+            "|---|---|---|---|---|",
+            *lines,
+            "",
+            f"{', '.join(how)}." if how else "",
+        ]
+    ).rstrip()
+
+
+def _load_adapter(facts: AdapterFacts, to: Publication) -> str:
+    more = f", revision={_literal(facts.revision)}" if facts.revision else ""
+    more += f', dtype="{to.dtype}"'
+    note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
+    return (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({_literal(facts.base)}{more}){note}\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f"{_grown('base') if facts.config.get('trainable_token_indices') else ''}"
+        f'model = PeftModel.from_pretrained(base, "{to.repo_id}", revision="{to.tag}")\n'
+        + _answering(to)
+    )
+
+
+def _load_changed(facts: AdapterFacts, to: Publication) -> str:
+    more = f", revision={_literal(facts.revision)}" if facts.revision else ""
+    note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
+    return (
+        "from huggingface_hub import hf_hub_download\n"
+        "from safetensors.torch import load_file\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"model = AutoModelForCausalLM.from_pretrained("
+        f'{_literal(facts.base)}{more}, dtype="{to.dtype}"){note}\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f"{_grown('model') if facts.config.get('new_tokens') else ''}"
+        f'path = hf_hub_download("{to.repo_id}", "changed.safetensors", revision="{to.tag}")\n'
+        "changed = load_file(path)\n"
+        "assert not model.load_state_dict(changed, strict=False).unexpected_keys\n" + _answering(to)
+    )
+
+
+def _grown(model: str) -> str:
+    """A line of code that gives new tokens rows, where the base has none to spare for them."""
+    return (
+        f"rows = max(len(tokenizer), {model}.get_input_embeddings().num_embeddings)\n"
+        f"{model}.resize_token_embeddings(rows, mean_resizing=False)  # for new tokens\n"
+    )
+
+
+def _load_model(to: Publication) -> str:
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f'model = AutoModelForCausalLM.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        + _answering(to)
+    )
+
+
+def _answering(to: Publication) -> str:
+    prompt = next((one.prompt for one in to.asked.values()), "{input}")
+    return (
+        f'messages = [{{"role": "user", "content": {prompt!r}}}]\n'
+        "inputs = tokenizer.apply_chat_template(\n"
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
+        ")\n"
+        "written = model.generate(**inputs, max_new_tokens=32, do_sample=False)\n"
+        'print(tokenizer.decode(written[0][inputs["input_ids"].shape[1] :]))\n'
+    )
+
+
+def _base(facts: AdapterFacts) -> str:
+    if "/" in facts.base:
+        return f"[{as_text(facts.base)}](https://huggingface.co/{quote(facts.base)})"
+    return f"the base `{_inline(facts.base)}`, which is not on the Hub"
+
+
+def _names(closed: Sequence[Closed]) -> list[str]:
+    return [one.capability for one in closed]
+
+
+def _literal(text: str) -> str:
+    """Return Python's literal of a text on one line, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def as_text(text: str) -> str:
+    r"""Return a text that Markdown shows as it is, on one line and within a cell of a table.
+
+    A name from elsewhere (a dataset's, a licence) could else begin a link, HTML or a new row.
+    """
+    line = " ".join(_one_line(text).split())
+    line = re.sub(r"([\\`*|<>\[\]&#~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)  # a list, or what makes a heading
+
+
+def _inline(text: str) -> str:
+    return _one_line(text.replace("\n", "\\n")).replace("`", "'")
+
+
+def _one_line(text: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in text)
