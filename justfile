@@ -57,7 +57,7 @@ soak *args:
 
 # Mutation testing of the pure modules: at least 85% of the changes have to fail a test (FILE …).
 mutate *args:
-    HF_HUB_OFFLINE=1 python tests/mutate.py "$@"
+    HF_HUB_OFFLINE=1 python tests/support/mutate.py "$@"
 
 # Style, format, types, layers, shell scripts.
 lint:

@@ -25,7 +25,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from trl.experimental.utils import DPODataCollatorWithPadding
 
-from tests import tiny_models
+from tests.support import tiny_models
 
 # Of the matrices; with the second one KTO's estimate is above 0, where it is not clamped.
 SEED, OTHER_SEED = 11, 18

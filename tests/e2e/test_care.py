@@ -20,10 +20,10 @@ from registry.catalog.catalog import Catalog
 from registry.datasets.versions.row import Row
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
-from tests.care_store import CANARY, ERASED_UID, eval_meta, make
-from tests.decode import find
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
-from tests.plain_rows import load_rows
+from tests.support.care_store import CANARY, ERASED_UID, eval_meta, make
+from tests.support.decode import find
+from tests.support.plain_rows import load_rows
 
 MAIN = "pipeline.cli.main:main"
 GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]

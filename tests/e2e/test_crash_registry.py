@@ -22,7 +22,7 @@ from registry.upkeep.fsck import fsck
 from tests.e2e.conftest import PROGRAM, Called, gapmend
 from tests.e2e.crash.harness import Call, points, record, run_killed, run_killed_at_time
 from tests.loopback_hub import Hub, serving
-from tests.tiny_models import save_adapter
+from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

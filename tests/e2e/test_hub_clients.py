@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import tiny_models
 from tests.loopback_hub import Hub, serving
+from tests.support import tiny_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,10 +26,10 @@ from registry.models.changed import publish_changed, write_changed
 from registry.models.load import nano_folder
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.publish.secrets import _lines
-from tests.card_code import example_code
 from tests.e2e.conftest import PROGRAM, Called, gapmend
 from tests.loopback_hub import Faults, Hub, serving
-from tests.tiny_models import save_adapter
+from tests.support.card_code import example_code
+from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

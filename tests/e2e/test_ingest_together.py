@@ -14,7 +14,7 @@ import pytest
 from registry.catalog.catalog import Catalog
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
-from tests.plain_rows import load_rows
+from tests.support.plain_rows import load_rows
 
 GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 NAMES = ("one", "other", "both", "copy")

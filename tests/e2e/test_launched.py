@@ -18,7 +18,7 @@ from pipeline.select import select
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import Workspace
 from registry.store.kinds import RunMeta
-from tests.integration.test_select_to_merge import make_workspace
+from tests.integration.pipeline.test_select_to_merge import make_workspace
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from tests.decode import find
+from tests.support.decode import find
 
 CANARY = "canary-Ω-4711"
 

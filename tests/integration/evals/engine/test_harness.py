@@ -1,0 +1,115 @@
+"""`gapmend lm-eval`: lm-eval's own program scores a task the same with its model and with ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tiny_models
+
+PROGRAM = Path(sys.executable).parent / "gapmend"
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+doc_to_text: "{{{{question}}}}"
+num_fewshot: 0
+metadata: {{version: 1}}
+"""
+CHOICE = """output_type: multiple_choice
+doc_to_choice: "{{choices}}"
+doc_to_target: gold
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+WRITTEN = """output_type: generate_until
+doc_to_target: "{{choices[gold]}}"
+generation_kwargs: {until: ["."], max_gen_toks: 8, do_sample: false}
+metric_list: [{metric: exact_match}]
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("harness")
+    tiny_models.save(root / "model", "llama")
+    rows = [
+        {
+            "question": f"Question {i}: what is {i} plus {i % 7}? Answer:",
+            "choices": [f" {i}", f" it is {i + 1} or so", " maybe never", " card"],
+            "gold": i % 4,
+        }
+        for i in range(24)
+    ]
+    data = root / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, kind in (("ours_choice", CHOICE), ("ours_written", WRITTEN)):
+        (root / f"{name}.yaml").write_text(TASK.format(name=name, data=data) + kind)
+    return root
+
+
+def lm_eval(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, "lm-eval", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=300,
+    )
+
+
+def results(folder: Path, model: str, arguments: str) -> dict[str, Any]:
+    out = folder / model
+    done = lm_eval(
+        folder,
+        *("run", "--model", model, "--model_args", arguments, "--include_path", str(folder)),
+        *("--tasks", "ours_choice,ours_written", "--output_path", str(out), "--log_samples"),
+        *("--batch_size", "4"),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = out.rglob("results_*.json")
+    found = {
+        task: dict(metrics) for task, metrics in json.loads(path.read_text())["results"].items()
+    }
+    found["answers"] = {
+        sample["doc_id"]: sample["resps"]
+        for file in out.rglob("samples_ours_written_*.jsonl")
+        for sample in map(json.loads, file.read_text().splitlines())
+    }
+    return found
+
+
+def test_the_scores_are_those_of_lm_evals_own_model(folder: Path) -> None:
+    theirs = results(folder, "hf", "pretrained=model,dtype=float32")
+    ours = results(folder, "gapmend", "pretrained=model,dtype=float32")
+    assert ours == theirs
+
+
+def test_its_own_help_is_reached(folder: Path) -> None:
+    assert "--model_args" in lm_eval(folder, "run", "--help").stdout
+
+
+def test_a_base_that_is_not_there_is_one_line(folder: Path) -> None:
+    done = lm_eval(
+        folder,
+        *("run", "--model", "gapmend", "--model_args", "pretrained=./gone"),
+        *("--include_path", str(folder), "--tasks", "ours_choice"),
+    )
+    assert done.returncode == 2
+    assert "no folder ./gone" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_task_that_it_has_not_is_one_line(folder: Path) -> None:
+    done = lm_eval(folder, "run", "--model", "gapmend", "--tasks", "no_such_task")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("gapmend: lm-eval: Tasks not found")
+    assert "Traceback" not in done.stderr

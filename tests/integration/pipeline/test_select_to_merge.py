@@ -1,0 +1,434 @@
+"""From a gap to a merged model on a tiny random base: each stage's promises, on real files.
+
+The base answers by chance, so a choice between two is right about half the time: there is a gap,
+and a guard has answers to keep.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.forget import forget, judge
+from pipeline.gap import GapReport, gap
+from pipeline.ingest import resolve
+from pipeline.measure.gates import SCALES
+from pipeline.measure.measure import Tuned, items_of, measure
+from pipeline.mend import MendReport, _look, _State, mend
+from pipeline.merge import MergeReport, merge
+from pipeline.promote import PromoteReport, promote
+from pipeline.run import plan, run
+from pipeline.select import SelectReport, select
+from pipeline.selection.budget import LABEL_FLOOR
+from pipeline.selection.selection import read_selection, training_rows
+from pipeline.spec.subjects import subject
+from pipeline.train import TrainReport, train
+from pipeline.workspace.ui import Ui
+from pipeline.workspace.workspace import Workspace
+from registry.catalog import open as catalog_open
+from registry.datasets import spec as datasets
+from registry.errors import GateRefusedError, UserError
+from registry.store.kinds import AdapterMeta
+from tests.support import tiny_models
+from tests.support.plain_rows import load_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+GOOD, BAD = ("warm", "funny", "wonderful", "lovely"), ("dull", "boring", "awful", "flat")
+THINGS = ("film", "book", "play", "song", "meal", "story", "trip", "game")
+NAMES = ("Ann", "Bob", "Cem", "Dora", "Eva", "Finn", "Gus", "Hao", "Ida", "Jan")
+SPEC = """
+bases: {tiny: {model: base}}
+datasets:
+  mood:
+    path: {train: mood-train.jsonl, dev: mood-dev.jsonl, test: mood-test.jsonl}
+    columns: {input: text, output: label}
+  colour:
+    path: {train: colour-train.jsonl, dev: colour-dev.jsonl, test: colour-test.jsonl}
+    columns: {input: text, output: label}
+capabilities:
+  mood: {data: mood, answer: choice, goal: 0.95, prompts: {zero_shot: "Mood? {input}"}}
+guards:
+  colour: {data: colour, answer: choice, max_drop: 0.01, prompts: {zero_shot: "Colour? {input}"}}
+train:
+  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, pool: [mood],
+   budget_rows: 60, replay: 0.2}
+mend: {rounds: 1}
+"""
+
+
+def mood(rng: random.Random) -> dict[str, str]:
+    words = rng.choice((GOOD, BAD))
+    text = (
+        f"{rng.choice(NAMES)} says number {rng.randrange(9999)}: the {rng.choice(THINGS)} was "
+        f"{rng.choice(words)} and {rng.choice(words)} with {rng.choice(THINGS)}."
+    )
+    return {"text": text, "label": "positive" if words is GOOD else "negative"}
+
+
+def colour(rng: random.Random) -> dict[str, str]:
+    name = rng.choice(("red", "blue"))
+    text = (
+        f"{rng.choice(NAMES)} has {rng.randrange(9999)} {name} {rng.choice(THINGS)}s in "
+        f"{rng.choice(THINGS)} box {rng.randrange(999)}."
+    )
+    return {"text": text, "label": name}
+
+
+def make_workspace(root: Path, spec: str = SPEC) -> Workspace:
+    tiny_models.save(root / "base", "llama")
+    rng = random.Random(0)
+    for name, make in (("mood", mood), ("colour", colour)):
+        for split, count in (("train", 200), ("dev", 100), ("test", 100)):
+            lines = "".join(json.dumps(make(rng)) + "\n" for _ in range(count))
+            (root / f"{name}-{split}.jsonl").write_text(lines)
+    (root / "gapmend.yaml").write_text(spec)
+    return Workspace.open(root)
+
+
+@dataclass
+class Loop:
+    ws: Workspace
+    found: GapReport
+    selected: SelectReport
+    trained: TrainReport
+    mended: MendReport
+    promoted: PromoteReport
+    merged: MergeReport
+    asked: Counter[str]
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count how often the catalog is opened, and how often a dataset's files are looked at."""
+    asked: Counter[str] = Counter()
+
+    def counting(name: str, real: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            asked[name] += 1
+            return real(*given, **named)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog_open, "_attached", counting("opened", catalog_open._attached))
+        patch.setattr(datasets, "source_files", counting("resolved", datasets.source_files))
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory) -> Loop:
+    ws, ui = make_workspace(tmp_path_factory.mktemp("loop")), Ui(as_json=True)
+    with counted() as asked:
+        report = run(ws, ui)
+    done = {one.stage: one.report for one in report.done}
+    return Loop(
+        ws,
+        done["gap"],
+        done["select"],
+        done["train"],
+        done["mend"],
+        done["promote"],
+        merge(ws, ui, done["mend"].adapter_id),
+        asked,
+    )
+
+
+def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop) -> None:
+    runs = [run for run in loop.ws.catalog.committed("run") if run["meta"]["stage"] != "merge"]
+    evals = len(loop.ws.catalog.committed("eval"))
+    assert loop.asked["resolved"] == len(loop.ws.spec.datasets) == 2
+    # A transaction for each run; an ingest also reads what is there, and takes its uids.
+    fewest = len(runs) + 2 * 2
+    # Erasures and the champion are asked for; one is made champion, and SQL tells the end of it.
+    more = 11 if loop.promoted.promoted else 3
+    assert more < evals + 3  # each in a transaction of its own would be noticed
+    assert fewest < loop.asked["opened"] <= fewest + more
+
+
+def test_a_plan_asks_for_each_run_once(loop) -> None:
+    ws = Workspace.open(loop.ws.root)
+    with counted() as asked:
+        steps = plan(ws, Ui())
+    runs = len(ws.catalog.committed("run"))
+    assert {step.state for step in steps} == {"up to date"}
+    assert asked["resolved"] == 2
+    assert 0 < asked["opened"] <= runs + 8
+
+
+def test_the_selection_is_what_the_budget_says(loop) -> None:
+    assert loop.found.verdict("mood") == "tune"
+    rows = read_selection(loop.ws.store, loop.selected.selection_id)
+    reasons = Counter((row.capability, row.reason) for row in rows)
+    assert reasons == {("mood", "gap"): 48, ("colour", "replay"): 12}
+    assert [row.rank for row in rows] == list(range(60))
+    spread = [row.rank for row in rows if row.reason == "replay"]
+    assert max(b - a for a, b in itertools.pairwise(spread)) <= 6  # not appended
+    assert all(row.score is not None for row in rows if row.reason == "gap")
+    lessons = training_rows(resolve(loop.ws, Ui()), loop.selected.selection_id)
+    said = Counter(lesson.messages[-1]["content"] for lesson in lessons)
+    assert min(said["positive"], said["negative"]) >= int(48 * LABEL_FLOOR / 2)
+    for lesson in lessons:
+        prompt = "Mood? " if lesson.capability == "mood" else "Colour? "
+        assert lesson.messages[0]["content"].startswith(prompt)
+
+
+def test_nothing_of_dev_or_test_is_selected(loop) -> None:
+    ws = loop.ws
+    rows = read_selection(ws.store, loop.selected.selection_id)
+    held: set[str] = set()
+    for manifest in ws.catalog.committed("dataset_version"):
+        held |= {r.row_hash for r in load_rows(ws.store, manifest.id, splits={"dev", "test"})}
+    assert len(held) > 300
+    assert not held & {row.row_hash for row in rows}
+
+
+def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
+    ui = Ui()
+    ws = resolve(loop.ws, ui)
+    what = subject(ws.spec, "colour")
+    uids = {r.row_uid for r in read_selection(ws.store, loop.selected.selection_id)}
+    items = [item for item in items_of(ws, what, "train") if item.uid in uids]
+    assert len(items) == 12
+    result = measure(ws, ui, what, base="tiny", items=items, split="train")
+    assert [sample.score for sample in result.samples] == [1.0] * 12
+    everything = items_of(ws, what, "train")
+    assert measure(ws, ui, what, base="tiny", items=everything, split="train").mean < 0.9
+
+
+def test_the_catalog_tells_which_rows_taught_which_adapter(loop) -> None:
+    sql = loop.ws.catalog.query
+    taught = sql("SELECT count(*) FROM rows_that_taught(?)", [loop.trained.adapter_id])
+    assert taught.rows == [(60,)]
+    row = read_selection(loop.ws.store, loop.selected.selection_id)[0].row_uid
+    saw = sql("SELECT count(*) FROM adapters_that_saw(?)", [row])
+    assert saw.rows[0][0] >= 1
+
+
+def test_each_round_is_recorded_with_what_it_lost_and_changed(loop) -> None:
+    rounds = loop.mended.rounds
+    assert rounds[0].adapter_id == loop.trained.adapter_id
+    assert (rounds[0].rows, rounds[0].replay_rows) == (60, 12)
+    assert set(rounds[0].kept) == {"colour"}
+    assert set(rounds[0].closed) == {"mood"}
+    if not loop.mended.mended:
+        assert len(rounds) == 2
+        assert rounds[1].added
+        assert rounds[1].rows > rounds[0].rows
+        assert rounds[1].adapter_id != rounds[0].adapter_id
+        assert loop.mended.advice
+        second = read_selection(loop.ws.store, rounds[1].selection_id)
+        first = read_selection(loop.ws.store, rounds[0].selection_id)
+        replayed = {r.row_uid for r in first if r.reason == "replay"}
+        assert replayed <= {r.row_uid for r in second if r.reason == "replay"}
+
+
+def test_forget_tells_what_changed_beyond_the_score(loop) -> None:
+    ws, ui = loop.ws, Ui()
+    report = forget(ws, ui, Tuned(loop.trained.adapter_id))
+    assert set(report.changes) == {"mood", "colour"}
+    for change in report.changes.values():
+        assert change.chance == 0.5
+        assert change.normalised_drop == pytest.approx(2 * (change.before - change.after))
+        assert change.kl is not None
+        assert change.kl > 0
+    (guard,) = report.kept
+    again = report.changes["colour"].reprompt
+    assert report.changes["mood"].reprompt is None  # it is to change
+    assert (again is None) == (guard.passes or not guard.lost)
+    if again is not None:
+        assert (again.arm, again.asked) == ("few_shot_3", guard.lost)
+        assert set(again.came_back_uids) <= set(guard.lost_uids)
+    shown = ws.catalog.query(
+        "SELECT chance, kl, asked_again, came_back FROM forgetting WHERE adapter_id = ?",
+        [report.adapter_id],
+    )
+    back = None if again is None else len(again.came_back_uids)
+    asked = None if again is None else again.asked
+    assert shown.rows[0] == (0.5, report.changes["colour"].kl, asked, back)
+    closed = ws.catalog.query("SELECT lost, gained FROM closed WHERE capability = 'mood'").rows
+    assert (report.changes["mood"].lost, report.changes["mood"].gained) in closed
+
+
+def test_two_adapters_are_compared_like_base_and_adapter(loop) -> None:
+    ws, ui, adapter = loop.ws, Ui(), loop.trained.adapter_id
+    same = forget(ws, ui, Tuned(adapter), Tuned(adapter))
+    assert same.against == adapter
+    assert [(f.lost, f.gained) for f in same.kept] == [(0, 0)]
+    assert {change.kl for change in same.changes.values()} == {0.0}
+    other = forget(ws, ui, Tuned(adapter, 0.5), Tuned(adapter))
+    assert other.changes["mood"].before == same.changes["mood"].after
+    assert other.changes["colour"].kl != 0
+    assert forget(ws, ui, Tuned(adapter), Tuned(adapter)).cached
+    assert not forget(ws, ui, Tuned(adapter)).against
+
+
+def test_promote_keeps_its_figures_and_moves_the_alias_only_when_all_gates_pass(loop) -> None:
+    promoted, ws = loop.promoted, loop.ws
+    passed = all(gate.passed for gate in promoted.gates)
+    assert promoted.promoted == passed == (not promoted.reasons)
+    assert ws.catalog.alias("champion") == (promoted.adapter_id if passed else None)
+    figures = ws.catalog.query("SELECT adapter_id, promoted, looks FROM promotions").rows
+    assert figures == [(promoted.adapter_id, passed, promoted.looks)]
+    assert promoted.looks == (1 if promoted.split == "test" else 0)
+
+
+def test_the_merge_is_proven_and_stored_as_a_model(loop) -> None:
+    merged = loop.merged
+    assert max(merged.merged, merged.reloaded) <= merged.bound
+    assert (loop.ws.root / merged.path / "model.safetensors").is_file()
+    found = loop.ws.catalog.query("SELECT adapter_id, max_difference, bound FROM merges").rows
+    assert found[0][0] == merged.adapter_id
+    assert found[0][1] <= found[0][2]
+
+
+def test_everything_is_found_again(loop) -> None:
+    ws, ui = Workspace.open(loop.ws.root), Ui()
+    again = select(ws, ui)
+    assert again.cached
+    assert again.selection_id == loop.selected.selection_id
+    mended = mend(ws, ui, loop.trained.adapter_id, again.selection_id)
+    assert mended == loop.mended
+    assert promote(ws, ui, mended.adapter_id).cached
+    assert merge(ws, ui, mended.adapter_id).cached
+    assert not ws.models._loaded  # no model was needed
+
+
+def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) -> None:
+    ui, adapter = Ui(), loop.trained.adapter_id
+    ws = resolve(loop.ws, ui)
+
+    def worst(scale: float) -> float:
+        judged = judge(ws, ui, loop.found, Tuned(adapter, scale), "dev", only={"colour"})
+        return judged.kept[0].difference.low
+
+    # A drop between those at full and at half scale is allowed, and any score closes the gap.
+    allowed = -(worst(1.0) + worst(0.5)) / 2
+    assert worst(1.0) < -allowed < worst(0.5) < 0
+    guard = ws.spec.guards["colour"].model_copy(update={"max_drop": allowed})
+    easy = ws.spec.capabilities["mood"].model_copy(update={"goal": 0.1})
+    spec = ws.spec.model_copy(update={"guards": {"colour": guard}, "capabilities": {"mood": easy}})
+    changed = replace(ws, spec=spec)
+    judged = judge(changed, ui, loop.found, Tuned(adapter), "dev")
+    report = replace(forget(ws, ui, Tuned(adapter)), kept=judged.kept, closed=judged.closed)
+    selection = loop.selected.selection_id
+    another = 7  # a number of its own, for round 0 is on record with the spec's max_drop
+    looked = _look(changed, ui, _State(another, adapter, selection, loop.found, report, {}))
+
+    scale = looked.round.scale
+    assert scale in SCALES[1:]
+    assert looked.adapter_id not in {None, adapter}
+    assert ws.catalog.manifest(looked.adapter_id, AdapterMeta).meta.scale == scale
+    what = subject(ws.spec, "colour")
+    items = items_of(ws, what, "dev")
+    same = [
+        measure(ws, ui, what, base="tiny", items=items, split="dev", tuned=tuned)
+        for tuned in (Tuned(adapter, scale), Tuned(looked.adapter_id))
+    ]
+    assert [s.answer for s in same[0].samples] == [s.answer for s in same[1].samples]
+    taught = ws.catalog.query("SELECT count(*) FROM rows_that_taught(?)", [looked.adapter_id])
+    assert taught.rows == [(60,)]
+
+
+def test_nothing_is_selected_where_nothing_is_lacking(tmp_path) -> None:
+    ws = make_workspace(tmp_path, SPEC.replace("goal: 0.95", "goal: 0.3"))
+    assert gap(ws, Ui()).verdict("mood") == "met"
+    with pytest.raises(GateRefusedError, match=r"nothing to train.*mood: met"):
+        select(ws, Ui())
+    assert not ws.catalog.committed("selection")
+
+
+def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path) -> None:
+    allowed = SPEC.replace(
+        "    columns: {input: text, output: label}\ncapabilities",
+        "    columns: {input: text, output: label}\n    allow_rejects: 0.1\ncapabilities",
+    )
+    make_workspace(tmp_path)
+    with (tmp_path / "colour-dev.jsonl").open("a") as lines:
+        for text in ("red box " * 400, "a red song and a red play " * 100):
+            lines.write(json.dumps({"text": text, "label": "red"}) + "\n")
+    with pytest.raises(UserError, match=r"colour: 2 of 102 items can't be scored") as refused:
+        gap(Workspace.open(tmp_path), Ui())
+    assert "colour-dev.jsonl:101" in str(refused.value)
+    (tmp_path / "gapmend.yaml").write_text(allowed.replace("0.1", "0.001"))
+    with pytest.raises(UserError):
+        gap(Workspace.open(tmp_path), Ui())
+    (tmp_path / "gapmend.yaml").write_text(allowed)
+    ws = Workspace.open(tmp_path)
+    assert gap(ws, Ui()).guards["colour"].n == 100
+    listed = ws.catalog.query("SELECT source_file, source_line, reason FROM rejects").rows
+    assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
+
+
+def test_a_prompt_that_is_too_long_for_the_base_stops_no_other(tmp_path) -> None:
+    prompts = '"Mood? {input}"}}\nguards'
+    spec = SPEC.replace(prompts, '"Mood? {input}", few_shot: [2, 60]}}\nguards')
+    assert spec != SPEC
+    (found,) = gap(make_workspace(tmp_path, spec), Ui()).findings
+    assert found.verdict == "tune"
+    assert found.best_prompt in {"few_shot_2", "few_shot_2_similar"}
+    unfit = "(too long for the base's context: few_shot_60, few_shot_60_similar)"
+    assert found.reason.endswith(unfit)
+
+
+def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
+    make_workspace(tmp_path, SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}"))
+    tiny_models.save(tmp_path / "more", "qwen3")
+    ws = Workspace.open(tmp_path)
+    first, second = gap(ws, Ui(), "tiny"), gap(ws, Ui(), "other")
+    assert (first.base, second.base) == ("tiny", "other")
+    assert first.gap_id != second.gap_id
+    assert [f.capability for f in first.findings] == [f.capability for f in second.findings]
+    assert gap(ws, Ui()).gap_id == first.gap_id
+    assert list(ws.models._loaded) == ["other"]  # the one before was freed
+    with pytest.raises(UserError, match="no base is called 'third'; expected one of tiny, other"):
+        gap(ws, Ui(), "third")
+
+
+def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
+    guards = SPEC[SPEC.index("guards:") : SPEC.index("train:")]
+    spec = SPEC.replace(guards, "").replace("budget_rows: 60, replay: 0.2", "budget_rows: 400")
+    ws, ui = make_workspace(tmp_path, spec.replace("rounds: 1", "rounds: 3")), Ui()
+    selected = select(ws, ui)
+    trained = train(ws, ui, selected.selection_id)
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    assert not mended.mended
+    assert len(mended.rounds) < 4
+    assert any("the pool has no more rows for mood" in line for line in mended.advice)
+
+
+def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
+    """Another list in every row, in a column of lists."""
+    labels = "answer: choice, labels: '{options}', goal: 0.95"
+    ws = make_workspace(tmp_path, SPEC.replace("answer: choice, goal: 0.95", labels))
+    rng = random.Random(1)
+    for split in ("train", "dev", "test"):
+        path = tmp_path / f"mood-{split}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for number, line in enumerate(rows):
+            line["options"] = [f"{number} {word}" for word in rng.sample(THINGS, rng.randint(2, 4))]
+            line["label"] = rng.choice(line["options"])
+        path.write_text("".join(json.dumps(line) + "\n" for line in rows))
+    ui = Ui()
+    ws = resolve(Workspace.open(tmp_path), ui)
+    found = gap(ws, ui)
+    assert found.verdict("mood") == "tune"
+    what = subject(ws.spec, "mood")
+    items = items_of(ws, what, "dev")
+    result = measure(ws, ui, what, base="tiny", items=items, split="dev")
+    assert result.cached
+    assert {len(sample.loglikelihoods or ()) for sample in result.samples} == {2, 3, 4}
+    assert all(s.answer in one.labels for s, one in zip(result.samples, items, strict=True))
+    lessons = training_rows(ws, select(ws, ui).selection_id)
+    assert sum(lesson.capability == "mood" for lesson in lessons) == 48

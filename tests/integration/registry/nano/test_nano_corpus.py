@@ -1,0 +1,64 @@
+"""The whole corpus of the built-in base: no held-out item, nor a near-duplicate, is in it."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry.datasets.duplicates.near_duplicates import near_pairs
+from registry.nano.recipe import train
+from registry.nano.recipe.corpus import documents, short_documents
+from registry.nano.recipe.tokenizer import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.nano.recipe.corpus import Document
+
+ROOT = Path(__file__).resolve().parents[4]
+DATA = ROOT / "examples" / "quickstart" / "data"
+SEED = json.loads((ROOT / "registry" / "nano" / "recipe.json").read_text())["seed"]
+
+
+def drawn(stream: Iterator[Document], tokens: int, batches: int) -> Iterator[Document]:
+    """Yield what the recipe draws until it has so many batches, by its own grouping."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "registry" / "nano")
+    made = 0
+    while made < batches:
+        pool = list(islice(stream, train._POOL))
+        encoded = tokenizer([render(d) for d in pool], add_special_tokens=False)["input_ids"]
+        made += len(train._groups([len(ids) for ids in encoded], tokens))
+        yield from pool
+
+
+def texts_of(stream: Iterator[Document]) -> Iterator[str]:
+    for document in stream:
+        yield from (turn.input for turn in document.turns)
+        if document.text:
+            yield document.text
+
+
+@pytest.mark.slow
+def test_no_held_out_item_is_anywhere_in_the_corpus() -> None:
+    plan = train.Plan()
+    first = plan.first_steps * train.WORKERS
+    rest = plan.steps * train.WORKERS - first
+    corpus = {
+        *texts_of(drawn(short_documents(SEED), plan.first_tokens, first)),
+        *texts_of(drawn(documents(SEED), plan.tokens, rest)),
+    }
+    assert len(corpus) > 100_000
+    held = [
+        json.loads(line)["input"]
+        for path in sorted(DATA.glob("*/*.jsonl"))
+        if path.stem != "train"
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(held) >= 14_000
+    assert near_pairs(held, list(corpus)) == []
