@@ -152,7 +152,7 @@ def _inputs(ws: Workspace, name: str, erased: Sequence[str] | None) -> dict[str,
     found again by the files that made it. What was erased from the dataset's versions is in it:
     the next version is one without those rows.
     """
-    from registry.datasets.spec import source_files
+    from registry.datasets.sources.resolve import source_files
 
     spec = ws.spec.datasets[name]
     labels = allowed_labels(ws, name)
@@ -207,7 +207,7 @@ def _work(
     ws: Workspace, context: StageContext, name: str, inputs: Mapping[str, Any]
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
-    from registry.datasets.spec import sources
+    from registry.datasets.sources.resolve import sources
     from registry.datasets.versions.make import Wanted, make_version
     from registry.store.kinds import ErasureMeta, RowsMeta, RunMeta
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evals.tasks.capability import CapabilitySpec, GuardSpec
     from pipeline.workspace.workspace import Workspace
-    from registry.datasets.spec import Sources
+    from registry.datasets.sources.resolve import Sources
     from registry.models.load import BaseIdentity
     from registry.models.sizes import WeightSizes
 
@@ -58,7 +58,7 @@ def check(ws: Workspace) -> CheckReport:
     from evals.scoring.plan import code_digest
     from evals.tasks.task_files import task_file
     from pipeline.spec.subjects import placed, subjects
-    from registry.datasets.spec import sources
+    from registry.datasets.sources.resolve import sources
     from registry.models.sizes import weight_sizes
 
     found = {name: sources(spec, ws.root) for name, spec in ws.spec.datasets.items()}

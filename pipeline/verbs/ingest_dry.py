@@ -87,7 +87,7 @@ def look(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> tuple[Dat
 
 def _read(ws: Workspace, name: str) -> tuple[Sources, _Sample]:
     from pipeline.ingest import allowed_labels
-    from registry.datasets.spec import sources
+    from registry.datasets.sources.resolve import sources
 
     found = sources(ws.spec.datasets[name], ws.root)
     return found, _sample(found, name, allowed_labels(ws, name))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 from registry.catalog.database import connect
 from registry.catalog.open import snapshot
 from registry.catalog.sql import fill, literal
-from registry.datasets.versions.refs import REFS_FILE
 from registry.errors import UserError, damaged
+from registry.store.filenames import REFS_FILE
 from registry.store.objects import Store
 
 if TYPE_CHECKING:

@@ -9,21 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.datasets.formats.format import FormatName
 from registry.datasets.formats.shapes import CONVERSATIONAL, SHAPES
-from registry.datasets.sources.resolve import SourceFile, Sources, source_files, sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-__all__ = [
-    "DatasetSpec",
-    "SourceFile",
-    "Sources",
-    "SplitSpec",
-    "TurnSpec",
-    "source_files",
-    "sources",
-]
 
 _Split = Literal["train", "dev", "test"]
 _Roles = Literal["system", "user", "assistant", "tool", "function_call"]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from registry.models.load import BaseIdentity
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _PRIVATE_KEYS = (
     "name_or_path",

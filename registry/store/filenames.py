@@ -5,6 +5,8 @@ Names that are part of a kind's own format and used in one module stay there.
 
 from __future__ import annotations
 
+import re
+
 STATE = ".gapmend"
 """The folder of store, catalog and caches in a workspace."""
 
@@ -17,6 +19,8 @@ ROWS = "rows.parquet"
 """Contents (kind `rows`), or what was picked (kind `selection`)."""
 REFS = "refs.parquet"
 """Where a version's rows stand; an append adds `refs-2.parquet` and so on, see versions/refs.py."""
+REFS_FILE = re.compile(r"refs(?:-([0-9]+))?\.parquet")
+"""Any of these names, with its number."""
 REJECTS = "rejects.parquet"
 """What could not be used, and why: of a version, an evaluation or a selection."""
 SAMPLES = "samples.parquet"

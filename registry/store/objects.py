@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast
 
 from registry.errors import StoreError
 from registry.store.disk import one_line_when_full
@@ -28,7 +28,6 @@ from registry.store.hashing import digest, file_digest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from registry.store.manifest import Meta
 
 FORMAT = 1
 
@@ -86,6 +85,13 @@ class ManifestJson(TypedDict):
     redacted: NotRequired[RedactedJson]
 
 
+class SupportsJson(Protocol):
+    """A typed `meta`, such as those of kinds.py."""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return it as JSON values."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
     """An object in the store: its kind, its 64-digit id and its folder.
@@ -132,7 +138,7 @@ class Store:
         *,
         identity: Mapping[str, Any],
         parents: Sequence[Parent] = (),
-        meta: Meta | Mapping[str, Any] | None = None,
+        meta: SupportsJson | Mapping[str, Any] | None = None,
         sealed: Mapping[str, Sealed] | None = None,
     ) -> ObjectRef:
         """Make the draft's files an object; durable on return, not yet acknowledged.
@@ -304,7 +310,7 @@ def _parent(parent: Parent) -> ParentJson:
     return {"id": parent.id, "role": parent.role}
 
 
-def _as_json(meta: Meta | Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _as_json(meta: SupportsJson | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if meta is None or isinstance(meta, Mapping):
         return meta or {}
     return meta.as_json()

@@ -24,7 +24,8 @@ with atheris.instrument_imports(include=["registry"]):
     from registry.datasets.formats.turns import UnusableError
     from registry.datasets.readers.read import columns_of, read_records
     from registry.datasets.sources.chunks import usable
-    from registry.datasets.spec import DatasetSpec, sources
+    from registry.datasets.sources.resolve import sources
+    from registry.datasets.spec import DatasetSpec
     from registry.errors import UserError
 
 SUFFIXES = (

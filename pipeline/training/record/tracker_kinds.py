@@ -10,16 +10,15 @@ import os
 import time
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from pipeline.spec.train import TrackerName
-    from pipeline.training.record.trackers import Shown
 
-    _Config = dict[str, Shown]
+    _Config = dict[str, "Shown"]
 
 PROJECT = "gapmend"
 
@@ -43,6 +42,7 @@ _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+Shown = str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -199,3 +199,25 @@ _OPEN: dict[TrackerName, Callable[[Path, str, _Config, int], _Opened]] = {
     "mlflow": _mlflow,
     "trackio": _trackio,
 }
+
+
+class Tracker(Protocol):
+    """What follows one run."""
+
+    def start(self, run_name: str, config: Mapping[str, Shown], *, first_step: int) -> int:
+        """Open the run, or go on with the one of this name.
+
+        Args:
+            run_name: the same after an interruption.
+            config: what to show of how the run is made.
+            first_step: the first that will be logged; more than 1 after an interruption.
+
+        Returns:
+            The last step that it has and would show twice; 0 if there is none.
+        """
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take figures of a step; steps come in order."""
+
+    def finish(self, *, done: bool) -> None:
+        """Write what is left; `done` is false for a run that failed or was interrupted."""

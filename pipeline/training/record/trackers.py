@@ -12,9 +12,9 @@ import re
 import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.training.record.tracker_kinds import AccelerateTracker
+from pipeline.training.record.tracker_kinds import AccelerateTracker, Shown, Tracker
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,34 +24,11 @@ if TYPE_CHECKING:
 
     from pipeline.spec.train import TrackerName
 
-Shown = str | int | float | bool
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # a folder, an id, a value in a filter
 _PATH = re.compile(r"(?:^|[\s='\"(\[,;])(?:[/~]|[A-Za-z]:[\\/]|\\\\|file:)")
 _SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _SHORTEST_SECRET = 8
-
-
-class Tracker(Protocol):
-    """What follows one run."""
-
-    def start(self, run_name: str, config: Mapping[str, Shown], *, first_step: int) -> int:
-        """Open the run, or go on with the one of this name.
-
-        Args:
-            run_name: the same after an interruption.
-            config: what to show of how the run is made.
-            first_step: the first that will be logged; more than 1 after an interruption.
-
-        Returns:
-            The last step that it has and would show twice; 0 if there is none.
-        """
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take figures of a step; steps come in order."""
-
-    def finish(self, *, done: bool) -> None:
-        """Write what is left; `done` is false for a run that failed or was interrupted."""
 
 
 class Trackers:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from registry.datasets.formats.arrays import Int64Array
     from registry.datasets.formats.format import Format
     from registry.datasets.readers.record import Record
-    from registry.datasets.spec import SourceFile, Sources
+    from registry.datasets.sources.resolve import SourceFile, Sources
 
 _AT_ONCE = 5_000  # records, or
 _BYTES = 1 << 23  # of what they say: what is made of them stays small

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from registry.datasets.formats.arrays import BoolArray, Int32Array, Int64Array, Uint8Array
-    from registry.datasets.spec import SourceFile, Sources
+    from registry.datasets.sources.resolve import SourceFile, Sources
     from registry.datasets.versions.contents import ContentWriter
     from registry.datasets.versions.erased import ErasedRows
     from registry.datasets.versions.spool import Spool

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import Catalog
     from registry.datasets.duplicates.hash_index import HashIndex
     from registry.datasets.formats.arrays import HashArray, Int32Array
-    from registry.datasets.spec import DatasetSpec, Sources
+    from registry.datasets.sources.resolve import Sources
+    from registry.datasets.spec import DatasetSpec
     from registry.datasets.versions.collect import Collected
     from registry.datasets.versions.contents import Known
     from registry.datasets.versions.splits import Assignment, Placements

@@ -7,11 +7,10 @@ one behind the other, they are the version's rows in their order.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from registry.errors import damaged
-from registry.store.filenames import REFS
+from registry.store.filenames import REFS, REFS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from registry.datasets.formats.arrays import Int64Array
     from registry.store.objects import ObjectRef, Store
 
-REFS_FILE = re.compile(r"refs(?:-([0-9]+))?\.parquet")
 GROUP = 100_000  # rows written and read at a time
 
 

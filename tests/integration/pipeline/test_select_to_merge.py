@@ -33,7 +33,7 @@ from pipeline.train import TrainReport, train
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import Workspace
 from registry.catalog import open as catalog_open
-from registry.datasets import spec as datasets
+from registry.datasets.sources import resolve as datasets
 from registry.errors import GateRefusedError, UserError
 from registry.store.kinds import AdapterMeta
 from tests.support import tiny_models

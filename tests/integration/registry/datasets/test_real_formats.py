@@ -14,7 +14,8 @@ import pytest
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.readers.read import read_records
 from registry.datasets.sources.chunks import usable
-from registry.datasets.spec import DatasetSpec, sources
+from registry.datasets.sources.resolve import sources
+from registry.datasets.spec import DatasetSpec
 from registry.errors import UserError
 
 

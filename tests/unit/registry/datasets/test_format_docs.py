@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from registry.datasets.formats.format import FormatName
-from registry.datasets.spec import DatasetSpec, sources
+from registry.datasets.sources.resolve import sources
+from registry.datasets.spec import DatasetSpec
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGES = sorted((ROOT / "docs/reference/formats").glob("*.md"))

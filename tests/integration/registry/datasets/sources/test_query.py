@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from registry.datasets.readers.read import read_records
 from registry.datasets.sources import sql as query
+from registry.datasets.sources.resolve import source_files, sources
 from registry.datasets.sources.sql import query_file
-from registry.datasets.spec import DatasetSpec, source_files, sources
+from registry.datasets.spec import DatasetSpec
 from registry.errors import UserError
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline.training.record import trackers as seam
-from pipeline.training.record.trackers import Shown, Trackers, open_trackers, public_config
+from pipeline.training.record.tracker_kinds import Shown
+from pipeline.training.record.trackers import Trackers, open_trackers, public_config
 from registry.errors import UserError
 
 CONFIG = {"rank": 4, "learning_rate": 2e-4, "targets": ("q_proj", "v_proj"), "alpha": None}

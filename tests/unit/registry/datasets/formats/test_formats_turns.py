@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from registry.datasets.formats.content import Content, Message
 from registry.datasets.formats.format import SHAPES, Format, left_out
 from registry.datasets.formats.turns import UnusableError
-from registry.datasets.spec import DatasetSpec, sources
+from registry.datasets.sources.resolve import sources
+from registry.datasets.spec import DatasetSpec
 
 WEATHER = {
     "type": "function",

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from registry.datasets.sources.files import data_files
-from registry.datasets.spec import DatasetSpec, source_files, sources
+from registry.datasets.sources.resolve import source_files, sources
+from registry.datasets.spec import DatasetSpec
 from registry.errors import UserError
 
 

@@ -11,7 +11,8 @@ import pytest
 from registry.datasets.formats.content import Content
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.sources.llamafactory import Entry, read_entry
-from registry.datasets.spec import DatasetSpec, source_files, sources
+from registry.datasets.sources.resolve import source_files, sources
+from registry.datasets.spec import DatasetSpec
 from registry.errors import UserError
 from registry.hub.dataset import HubSource
 
