@@ -20,7 +20,7 @@ from pipeline.measure.measure import Tuned, items_of, measure
 from pipeline.spec.subjects import Subject, measured_datasets, subjects
 from pipeline.workspace.kept import adapter_named
 from pipeline.workspace.stage import StageOutput, run_stage
-from registry.errors import UserError
+from registry.errors import ModelError, SpecError
 from registry.store.kinds import ForgettingMeta, WeightsMeta
 from registry.store.objects import Parent
 
@@ -179,7 +179,7 @@ def other_base(ws: Workspace, name: str) -> Tuned:
     """
     others = [one for one in ws.spec.bases if one != ws.spec.train.base]
     if name not in others:
-        raise UserError(
+        raise SpecError(
             f"'{name}' is no base to compare with '{ws.spec.train.base}'",
             where="bases",
             expected=f"one of {', '.join(others)}" if others else "another base in the spec",
@@ -321,7 +321,7 @@ def check_base(ws: Workspace, base: str, adapter_id: str) -> None:
     """Raise UserError where an adapter is of another base."""
     adapter = ws.catalog.manifest(adapter_id, WeightsMeta)
     if adapter.decided_by("base") != ws.models.identity(base).digest:
-        raise UserError(
+        raise ModelError(
             f"adapter {adapter_id[:12]} was trained on another base "
             f"({adapter.meta.base or 'unknown'})",
             where="train.base",

@@ -16,7 +16,7 @@ from pipeline.ingest import resolve
 from pipeline.measure.measure import items_of, measure, zero_shot
 from pipeline.spec.subjects import measured_datasets, subjects
 from pipeline.workspace.stage import StageOutput, run_stage
-from registry.errors import UserError
+from registry.errors import DataError, UserError
 from registry.store.kinds import GapMeta
 from registry.store.objects import Parent
 
@@ -184,7 +184,7 @@ def _try_prompts(
     half_b = [item for item in items if half_of(item.cluster) == "B"]
     arms: list[Arm] = [arm for arm in arms_of(spec.prompts) if arm != zero_shot(what)]
     if arms and not (half_a and half_b):
-        raise UserError(
+        raise DataError(
             f"{what.name}: prompts are chosen on one half of dev and judged on the other, and one "
             f"half has no items ({len(items)} in all)",
             expected="more items that are no near-duplicates of each other",

@@ -14,7 +14,7 @@ from filelock import FileLock
 from pipeline.spec.subjects import subjects
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import StageOutput, WouldRunError, find_outcome, run_stage, stage_key
-from registry.errors import UserError
+from registry.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -189,7 +189,7 @@ def _file_hash(path: Path, label: str, root: Path) -> str:
     try:
         return remembered_digest(path, root)
     except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=label) from error
+        raise DataError(f"can't be read: {error.strerror}", where=label) from error
 
 
 @contextmanager

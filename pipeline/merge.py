@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.workspace.stage import StageOutput, run_stage
-from registry.errors import UserError
+from registry.errors import ModelError, StoreRequestError, UserError
 from registry.merge.spec import MERGEKIT, SEARCH, checked, read_spec
 from registry.models.adapters import is_tuned
 from registry.models.parity import BOUNDS
@@ -127,7 +127,7 @@ def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec)
     base = _base_of(ws, adapter_ids[0])
     for other in adapter_ids[1:]:
         if _trained_on(ws, other) != _trained_on(ws, adapter_ids[0]):
-            raise UserError(
+            raise ModelError(
                 f"adapters {adapter_ids[0][:12]} and {other[:12]} are of different bases",
                 expected="adapters of one base",
             )
@@ -359,7 +359,7 @@ def _trained_on(ws: Workspace, adapter_id: str) -> str:
     """
     manifest = ws.catalog.manifest(adapter_id)
     if not is_tuned(manifest):
-        raise UserError(f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter")
+        raise StoreRequestError(f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter")
     return manifest.decided_by("base")
 
 
@@ -370,7 +370,7 @@ def _base_of(ws: Workspace, adapter_id: str) -> str:
     for name in sorted(ws.spec.bases, key=lambda name: name != named):  # its own name first
         if ws.models.identity(name).digest == wanted:
             return name
-    raise UserError(
+    raise ModelError(
         f"the base of adapter {adapter_id[:12]} ('{named}') is not in the spec as it was",
         where="bases",
         expected="the same weights, tokenizer, template and dtype",

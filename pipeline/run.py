@@ -19,7 +19,7 @@ from pipeline.select import select
 from pipeline.train import dry, train
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import Done, Step, WouldRunError
-from registry.errors import UserError
+from registry.errors import StoreRequestError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
         return select(ws, ui).selection_id
     manifest = ws.catalog.manifest(selection_id)
     if manifest.kind != "selection":
-        raise UserError(f"'{selection_id}' is a {manifest.kind}", expected="a selection")
+        raise StoreRequestError(f"'{selection_id}' is a {manifest.kind}", expected="a selection")
     return manifest.id
 
 

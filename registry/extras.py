@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-from registry.errors import UserError
+from registry.errors import MachineError
 
 Extra = Literal["signing", "openlineage", "mergekit", "vllm"]
 
@@ -31,7 +31,7 @@ def require_extra(extra: Extra, where: str | None = None, *, otherwise: str = ""
     missing = next((name for name in _MODULES[extra] if not _is_there(name)), None)
     if missing is None:
         return
-    raise UserError(
+    raise MachineError(
         f"this needs the extra '{extra}', and {missing} isn't installed",
         where,
         fix=f"in the folder of gapmend's pyproject.toml: pip install '.[{extra}]'{otherwise}",

@@ -11,7 +11,7 @@ import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.extras import require_extra
 
 if TYPE_CHECKING:
@@ -79,19 +79,19 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
     where = f"bases.{identity.name}"
     if spec.quantize:
         # Its bitsandbytes is NF4 with nested quantisation of the scales, and nothing else.
-        raise UserError(
+        raise ModelError(
             f"vLLM doesn't compute {spec.quantize} as training does: it would be another model",
             f"{where}.quantize",
             fix=f"leave quantize out, or set {_OURS}",
         )
     if spec.new_tokens:
-        raise UserError(
+        raise ModelError(
             "vLLM reads the base's own vocabulary, without new tokens",
             f"{where}.new_tokens",
             fix=f"leave them out, or set {_OURS}",
         )
     if identity.dtype == "fp32":
-        raise UserError(
+        raise ModelError(
             "vLLM takes adapters in 16 bits only, and this base is computed in fp32",
             f"{where}.dtype",
             "bf16 or fp16",
@@ -118,5 +118,5 @@ def open_vllm(name: str, spec: BaseSpec, root: Path, *, rank: int = 16) -> VllmL
         from evals.engine.vllm import VllmLM
     except ImportError as error:
         what = f"vllm can't be imported: {error}"
-        raise UserError(what, _WHERE, fix=f"mend it, or set {_OURS}") from error
+        raise ModelError(what, _WHERE, fix=f"mend it, or set {_OURS}") from error
     return VllmLM(name, spec, root, rank=rank)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,9 +67,9 @@ def embed(
 def _check(tokens: Sequence[Sequence[int]], texts: Sequence[str], context: int) -> None:
     for row, text in zip(tokens, texts, strict=True):
         if not row:
-            raise UserError("a text without a token can't be embedded")
+            raise DataError("a text without a token can't be embedded")
         if len(row) > context:
-            raise UserError(
+            raise DataError(
                 f"a text of {len(row)} tokens can't be embedded: {text[:60]!r}",
                 expected=f"at most {context} tokens, the base's context",
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.engine.tree import Batch, Tree, build_trees
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,4 +109,4 @@ def refuse_empty(ids: Sequence[Sequence[int]], members: Sequence[int]) -> None:
     """Raise UserError for a continuation of no tokens."""
     for tokens, member in zip(ids, members, strict=True):
         if not tokens:
-            raise UserError(f"request {member} has an empty continuation", expected="some text")
+            raise DataError(f"request {member} has an empty continuation", expected="some text")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Overlong:
     tokens: int
 
 
-class OverlongError(UserError):
+class OverlongError(DataError):
     """Requests longer than the model's context: nothing was scored, nothing was cut.
 
     Attributes:
@@ -44,7 +44,7 @@ class OverlongError(UserError):
         )
 
 
-class NotFiniteError(UserError):
+class NotFiniteError(ModelError):
     """The model's own arithmetic broke: a logit that decides is no finite number.
 
     Attributes:

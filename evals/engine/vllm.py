@@ -20,7 +20,7 @@ from evals.engine.answering import Answering
 from evals.engine.layout import refuse_empty
 from evals.engine.limits import NotFiniteError, Overlong, OverlongError
 from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
-from registry.errors import UserError
+from registry.errors import ModelError, UserError
 from registry.models.adapters import write_scaled
 from registry.models.base import check_weights, locate
 from registry.models.files import adapter_key
@@ -107,7 +107,7 @@ class VllmLM(Answering, VLLM):
             )
         except (ValueError, RuntimeError, OSError, ImportError) as error:
             said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(
+            raise ModelError(
                 f"vLLM can't load it: {said}",
                 f"bases.{name}",
                 fix="read what it said before, or set evals.backend: gapmend",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.models.files import check_adapter
 from registry.store.filenames import ADAPTER_CONFIG
 
@@ -50,7 +50,7 @@ def lora_rank(expected: int) -> int:
     """
     fitting = [rank for rank in RANKS if rank >= max(expected, SPARE_RANK)]
     if not fitting:
-        raise UserError(
+        raise ModelError(
             f"vLLM takes no adapter of rank {expected}",
             "train.rank",
             f"at most {RANKS[-1]}",
@@ -78,7 +78,7 @@ def check_vllm_adapter(adapter: Path, rank: int) -> None:
     if int(config.get("r") or 0) > rank:
         has.append(f"rank {config['r']}, more than the {rank} that it was started for,")
     if has:
-        raise UserError(
+        raise ModelError(
             f"adapter {adapter.name[:12]} has {has[0]} and vLLM doesn't take that",
             "evals.backend",
             fix="score it with evals.backend: gapmend",

@@ -25,7 +25,7 @@ from evals.scoring.results import (
     write_results,
 )
 from registry.datasets.versions.rejects import commonest
-from registry.errors import StoreError, UserError
+from registry.errors import DataError, StoreError
 from registry.store.disk import one_line_when_full
 from registry.store.hashing import digest
 from registry.store.kinds import EvalMeta
@@ -53,7 +53,7 @@ ALLOWED_REJECTS = 0.01
 """The share of items that may be longer than the base's context, unless more is allowed."""
 
 
-class TooLongError(UserError):
+class TooLongError(DataError):
     """More items than allowed are longer, as they are asked, than the base's context."""
 
 

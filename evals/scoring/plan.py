@@ -17,7 +17,7 @@ from evals.tasks.prompts import render_messages
 from evals.tasks.scorers import code_files
 from evals.tasks.task import Question
 from evals.tasks.task_files import own_file, task_digest
-from registry.errors import UserError
+from registry.errors import DataError
 from registry.store.hashing import digest, file_digest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
             unknown column.
     """
     if not items:
-        raise UserError(f"{subject} has no items in {split}", fix="add rows, or move the split")
+        raise DataError(f"{subject} has no items in {split}", fix="add rows, or move the split")
     known = tuple(labels) or labels_of(spec, (), root)
     if known:
         _check_expected(subject, items, known)
@@ -182,7 +182,7 @@ def _check_expected(subject: str, items: Sequence[Item], labels: Sequence[str]) 
     allowed = set(labels)
     for item in items:
         if item.expected not in allowed:
-            raise UserError(
+            raise DataError(
                 f"{subject}: the answer {item.expected!r} is not among the {len(labels)} labels",
                 where=item.where,
                 expected=f"one of {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}",  # noqa: PLR2004

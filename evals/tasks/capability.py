@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evals.tasks.task_files import is_file
-from registry.errors import UserError
+from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -312,7 +312,7 @@ def _item(row: Row) -> Item:
     turns = (*row.messages, *(row.chosen or ()))
     asked = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
     if asked is None or asked + 1 >= len(turns) or turns[asked + 1].role != "assistant":
-        raise UserError(
+        raise DataError(
             f"a {row.kind} row without a question and its answer can't be scored",
             where=f"{row.source_file}:{row.source_line}",
             expected="a user turn followed by an assistant turn",
@@ -349,7 +349,7 @@ def _choosing(item: Item, column: str) -> Item:
     try:
         given = json.loads(item.fields[column])
     except KeyError:
-        raise UserError(
+        raise DataError(
             f"the row has no column '{column}', which labels names",
             where,
             expected=f"one of {', '.join(sorted(item.fields))}",
@@ -357,10 +357,10 @@ def _choosing(item: Item, column: str) -> Item:
     except json.JSONDecodeError:
         given = None
     if not isinstance(given, list) or not all(isinstance(label, str) for label in given):
-        raise UserError(f"column '{column}' is no list of texts", where, expected="the choices")
+        raise DataError(f"column '{column}' is no list of texts", where, expected="the choices")
     labels = _checked(tuple(given), where)
     if item.expected not in labels:
-        raise UserError(
+        raise DataError(
             f"the answer {item.expected!r} is not among the row's own choices",
             where,
             expected=f"one of {', '.join(labels[:10])}",
@@ -376,14 +376,14 @@ def _labels_from_file(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read the labels: {error}", where=str(path)) from error
+        raise SpecError(f"can't read the labels: {error}", where=str(path)) from error
     if path.suffix == ".json":
         try:
             labels = json.loads(text)
         except json.JSONDecodeError as error:
-            raise UserError(f"not JSON: {error}", where=str(path)) from error
+            raise SpecError(f"not JSON: {error}", where=str(path)) from error
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise UserError("not a list of texts", where=str(path), expected="a JSON list")
+            raise SpecError("not a list of texts", where=str(path), expected="a JSON list")
     else:
         labels = [line.strip() for line in text.splitlines() if line.strip()]
     return _checked(tuple(labels), str(path))
@@ -393,5 +393,5 @@ def _checked(labels: tuple[str, ...], where: str) -> tuple[str, ...]:
     try:
         check_labels(labels)
     except ValueError as error:
-        raise UserError(str(error), where=where) from error
+        raise SpecError(str(error), where=where) from error
     return labels

@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from evals.tasks.capability import Item
 from evals.tasks.preflight import check_metrics, check_scoring, remedy, said
 from evals.tasks.task_files import installed_tasks, is_file, read_task, task_digest, task_file
-from registry.errors import UserError
+from registry.errors import SpecError, UserError
 from registry.store.hashing import digest
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _load(path: Path, name: str) -> Task:
         # From its file: lm-eval's index of all tasks takes five seconds.
         loaded = TaskManager(include_defaults=False).load(str(path))
     except Exception as error:  # a task is code: its data may be missing in any way
-        raise UserError(
+        raise SpecError(
             f"lm-eval task {name} can't be loaded: {said(error)}",
             expected="its data and all that it imports on this machine",
             fix=remedy(error),
@@ -171,7 +171,7 @@ def restricted_to(task: Task, positions: Sequence[int], more: int = 0) -> Task:
             except UserError:
                 raise
             except Exception as error:  # a task is code: it may not be ready for every answer
-                raise UserError(
+                raise SpecError(
                     f"lm-eval task {task.config.task} can't score the answer "
                     f"{shortened(results)}: {said(error)}",
                     f"document {docs_of[document_hash(doc)]}",

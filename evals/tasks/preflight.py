@@ -15,7 +15,7 @@ from lm_eval.api.registry import METRIC_REGISTRY
 
 from evals.tasks.task import run
 from evals.tasks.task_files import FUNCTION
-from registry.errors import UserError
+from registry.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,7 @@ def check_metrics(task: str, config: Mapping[str, Any]) -> None:
         name = str(entry.get("metric"))
         foreign = entry.get("hf_evaluate") is True or name not in METRIC_REGISTRY
         if foreign and not name.startswith(FUNCTION):
-            raise UserError(
+            raise SpecError(
                 f"metric {name} of lm-eval task {task} is fetched from the Hugging Face Hub",
                 expected="a metric of lm-eval's own, or a function beside the task's file",
                 fix="put `metric: !function module.name` into a task file of your own, or leave "
@@ -77,7 +77,7 @@ def check_scoring(task: Task, make: Callable[[Sequence[int]], Task]) -> None:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         given = getattr(task, "_metric_fn_list", ()) if task.config.metric_list else ()
         by = f" by {', '.join(map(str, given))}" if given else ""
-        raise UserError(
+        raise SpecError(
             f"lm-eval task {task.config.task} can't score an answer{by}: {said(cause)}",
             expected="a metric that works on this machine, without a connection",
             fix=remedy(cause),
@@ -99,7 +99,7 @@ def score_of(task: str, logged: Mapping[str, Any]) -> float:
     except (TypeError, ValueError):
         score = math.nan
     if not 0 <= score <= 1:
-        raise UserError(
+        raise SpecError(
             f"metric {metric} of lm-eval task {task} is {shortened(value)} for a document",
             expected="a task whose first metric is a number from 0 to 1 for each document",
             fix="choose another task, or score its rows as a dataset of your own",

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.errors import UserError
+from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -87,7 +87,7 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
             return f"{{{literal}}}"
         if name in fields:
             return fields[name]
-        raise UserError(
+        raise SpecError(
             f"the prompt names {{{name}}}, which is not a column of the data",
             expected=f"one of {', '.join(sorted(fields))}",
             fix=f"write {{{{{name}}}}} if the text {{{name}}} is meant",
@@ -134,7 +134,7 @@ def shot_salt(seed: int) -> str:
 def require_enough(arm: Arm, found: int) -> None:
     """Raise UserError where train has fewer examples than the arm shows."""
     if found < arm.shots:
-        raise UserError(
+        raise DataError(
             f"{arm.name} needs {arm.shots} examples, but train has {found} that differ",
             expected="single questions with answers in the train split",
             fix="ask for fewer in prompts.few_shot, or add rows to train",

@@ -19,7 +19,7 @@ from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
 from evals.tasks.prompts import fill
-from registry.errors import UserError
+from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,7 +126,7 @@ def code_path(answer: str, root: Path) -> Path:
         except ImportError:
             found = None
     if found is None or found.origin is None or not Path(found.origin).is_file():
-        raise UserError(
+        raise SpecError(
             f"answer: {answer}: there is no module {module}",
             expected=f"{module.replace('.', '/')}.py in {root}, or an installed module",
         )
@@ -149,7 +149,7 @@ def code_files(answer: str, root: Path) -> list[Path]:
         finder.run_script(str(path))
     except (SyntaxError, ValueError) as error:
         where = f"{getattr(error, 'filename', None) or path}:{getattr(error, 'lineno', None) or 1}"
-        raise UserError(f"answer: {answer}: {error.args[0]}", where, expected="Python") from error
+        raise SpecError(f"answer: {answer}: {error.args[0]}", where, expected="Python") from error
     files = (getattr(module, "__file__", None) for module in finder.modules.values())
     return sorted({path, *(Path(file) for file in files if file)})
 
@@ -165,7 +165,7 @@ def _contains(answer: str, item: Item) -> float:
 def _number(answer: str, item: Item) -> float:
     expected = last_number(item.expected)
     if expected is None:
-        raise UserError(
+        raise DataError(
             f"answer: number, but the expected answer {item.expected!r} has no number in it",
             where=item.where,
         )
@@ -181,7 +181,7 @@ def _overlap(answer: str) -> Scorer:
 
     def overlap(text: str, item: Item) -> float:
         if not words(item.expected):
-            raise UserError(
+            raise DataError(
                 f"answer: {answer}, but the expected answer {item.expected!r} has no word in it",
                 where=item.where,
             )
@@ -208,7 +208,7 @@ def _matching(pattern: str) -> Scorer:
         try:
             return float(re.search(filled, answer) is not None)
         except re.error as error:
-            raise UserError(f"the pattern {filled!r} is not valid: {error}") from error
+            raise SpecError(f"the pattern {filled!r} is not valid: {error}") from error
 
     return matches
 
@@ -220,21 +220,21 @@ def _own(answer: str, root: Path) -> Scorer:
         try:
             function = getattr(importlib.import_module(module), name, None)
         except (Exception, SystemExit) as error:  # whatever the user's own module raises
-            raise UserError(f"answer: {answer}: importing it raised {error!r}") from error
+            raise SpecError(f"answer: {answer}: importing it raised {error!r}") from error
     if not callable(function):
-        raise UserError(f"answer: {answer}: {module} has no function {name}")
+        raise SpecError(f"answer: {answer}: {module} has no function {name}")
 
     def own(text: str, item: Item) -> float:
         try:
             score = function(text, item.expected, dict(item.fields))
         except (Exception, SystemExit) as error:  # whatever the user's own code raises
-            raise UserError(
+            raise SpecError(
                 f"answer: {answer} raised {error!r} for the answer {shortened(text)}",
                 item.where,
                 expected="function(answer, expected, fields) that gives a number from 0 to 1",
             ) from error
         if not isinstance(score, Real) or not 0 <= float(score) <= 1:
-            raise UserError(
+            raise SpecError(
                 f"answer: {answer} gave {score!r}", item.where, expected="a number from 0 to 1"
             )
         return float(score)

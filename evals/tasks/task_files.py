@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from registry.errors import UserError
+from registry.errors import MachineError, SpecError
 from registry.store.hashing import digest, file_digest
 from registry.store.paths import resolve
 
@@ -28,7 +28,7 @@ def installed_tasks() -> Path:
     """Return the folder in which lm-eval keeps its tasks."""
     found = find_spec("lm_eval")
     if found is None or found.origin is None:
-        raise UserError("lm-eval is not installed", fix="run: ./just setup")
+        raise MachineError("lm-eval is not installed", fix="run: ./just setup")
     return Path(found.origin).parent / "tasks"
 
 
@@ -59,11 +59,11 @@ def task_file(named: str, root: Path, where: str | None = None) -> Path:
         return _installed(named, where)
     config = read_task(own, where)
     if "group" in config:
-        raise UserError(
+        raise SpecError(
             f"{own} is a group of lm-eval tasks", where, expected="the file of one task"
         )
     if not isinstance(config.get("task"), str):
-        raise UserError(f"{own} names no task", where, expected="a key `task:` with its name")
+        raise SpecError(f"{own} names no task", where, expected="a key `task:` with its name")
     return own
 
 
@@ -105,10 +105,10 @@ def _installed(name: str, where: str | None) -> Path:
             return path
         several = several or bool(kinds)
     if several:
-        raise UserError(
+        raise SpecError(
             f"{name} is a group of lm-eval tasks", where, expected="the name of one task"
         )
-    raise UserError(
+    raise SpecError(
         f"lm-eval has no task {name}",
         where,
         expected="a name that `gapmend lm-eval ls tasks` lists, or a task's .yaml file",
@@ -118,7 +118,7 @@ def _installed(name: str, where: str | None) -> Path:
 def _merged(path: Path, where: str | None, seen: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """Return a file's settings over those that it includes, as lm-eval merges them."""
     if path in seen:
-        raise UserError(f"{path} includes itself", where)
+        raise SpecError(f"{path} includes itself", where)
     settings = seen[path] = _read(path, where)
     included = settings.get("include", [])
     merged: dict[str, Any] = {}
@@ -132,11 +132,11 @@ def _read(path: Path, where: str | None) -> dict[str, Any]:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or "invalid UTF-8"
-        raise UserError(f"the task file {path} can't be read: {said}", where) from error
+        raise SpecError(f"the task file {path} can't be read: {said}", where) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"the task file {path} is not YAML: {error}", where) from error
+        raise SpecError(f"the task file {path} is not YAML: {error}", where) from error
     if not isinstance(value, dict):
-        raise UserError(f"the task file {path} is no task", where, expected="a mapping of keys")
+        raise SpecError(f"the task file {path} is no task", where, expected="a mapping of keys")
     return value
 
 

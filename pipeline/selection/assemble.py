@@ -15,7 +15,7 @@ from pipeline.selection.replay import MOST_SCORED, PASSES, passing, pick, source
 from pipeline.selection.selection import SelectedRow, put_selection, read_selection
 from pipeline.spec.subjects import subject
 from pipeline.workspace.stage import StageOutput
-from registry.errors import UserError
+from registry.errors import DataError
 from registry.store.hashing import digest
 from registry.store.kinds import SelectionMeta
 from registry.store.objects import Parent
@@ -149,7 +149,7 @@ class Assembly:
             chosen += self._turns(rows, failures, name, left, by_label=by_label)
         if not chosen and wanted:
             candidates.check()  # where all were refused, why says more
-            raise UserError(
+            raise DataError(
                 f"no row of the pool can teach '{name}'",
                 where="train.pool",
                 expected=f"rows for training in dataset '{what.spec.data}', or a chat dataset",

@@ -19,7 +19,7 @@ from pipeline.selection.selection import SelectReject, render
 from pipeline.spec.subjects import measured_datasets, subjects
 from registry.datasets.duplicates.overlap import HeldOut, Said
 from registry.datasets.versions.rejects import commonest
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,7 @@ class Candidates:
         allowed, found = self._ws.spec.train.allow_rejects, list(self.rejects.values())
         if len(found) > allowed * len(self._checked):
             told = commonest((one.reason, f"{one.source_file}:{one.source_line}") for one in found)
-            raise UserError(
+            raise DataError(
                 f"{len(found)} of {len(self._checked)} rows can't be trained on with base "
                 f"'{self._ws.spec.train.base}': {told}",
                 expected=f"at most {allowed:.1%}",

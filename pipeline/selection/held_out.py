@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.spec.subjects import subjects
 from registry.datasets.duplicates.overlap import HeldOut, Item, Said
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -74,7 +74,7 @@ def refuse_leaks(ws: Resolved, selection_id: str) -> None:
         return
     row, what, how = found[min(found)]
     more = f", and {len(found) - 1} more like it" if len(found) > 1 else ""
-    raise UserError(
+    raise DataError(
         f"row {row.uid} of the selection {how} '{what.held_in}' ({what.where}){more}",
         where=row.where,
         expected="rows that nothing is measured by",

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 from registry.store.filenames import BITMAPS, REJECTS, ROWS
 from registry.store.hashing import digest
 
@@ -122,7 +122,7 @@ def training_rows(ws: Resolved, selection_id: str) -> list[Lesson]:
         reader = VersionReader(ws.store, ws.versions[name])
         by_uid |= {row.uid: row for row in reader.rows(wanted, {"train"})}
     if gone := sorted(wanted - by_uid.keys()):
-        raise UserError(
+        raise StoreRequestError(
             f"{len(gone)} of the selected rows are not there any more, row {gone[0]} first",
             fix="choose rows again: gapmend select",
         )

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
         watched = [row for row, one in zip(rows, hashes, strict=True) if one in held]
         rows = [row for row, one in zip(rows, hashes, strict=True) if one not in held]
         if not rows or not watched:
-            raise UserError(
+            raise DataError(
                 f"{len(hashes)} rows are too few to hold out {given.share:.0%} of them",
                 where="train.validation.share",
                 expected="more rows, or train.validation.data: a dataset",
@@ -89,18 +89,18 @@ def _of_dataset(ws: Resolved, name: str, trained: set[str]) -> list[Lesson]:
 
     where = "train.validation.data"
     if name not in ws.spec.datasets:
-        raise UserError(f"no dataset '{name}'", where, ", ".join(ws.spec.datasets))
+        raise DataError(f"no dataset '{name}'", where, ", ".join(ws.spec.datasets))
     reader = VersionReader(ws.store, ws.versions[name])
     both = reader.places({"dev"}, trained)
     if both:
-        raise UserError(
+        raise DataError(
             f"{len(both)} rows of '{name}' are trained on too, the first is {both[0][1]}",
             where,
             expected="rows that the run doesn't see",
         )
     rows = reader.rows(reader.uids({"dev"}, limit=_MOST_ROWS))
     if not rows:
-        raise UserError(f"'{name}' has no dev rows", where, "a dataset with a dev split")
+        raise DataError(f"'{name}' has no dev rows", where, "a dataset with a dev split")
     about = next((what for what in subjects(ws.spec) if what.spec.data == name), None)
     labels = labels_of_subject(ws, about) if about else ()
     shown = about.name if about else name
@@ -114,7 +114,7 @@ def _probe(
         return None
     found = questions(ws, ui, given.probe_items)
     if not found:
-        raise UserError(
+        raise DataError(
             "no tuned capability is a choice between answers",
             where="train.validation.probe_items",
             expected="0, or a capability with `answer: choice`",

@@ -16,7 +16,7 @@ from pipeline.spec.errors import InvalidSpecError, Problem, problems_of, unknown
 from pipeline.spec.train import TrainSpec
 from pipeline.spec.yaml_lines import parse
 from registry.datasets.spec import DatasetSpec
-from registry.errors import UserError
+from registry.errors import SpecError, UserError
 from registry.merge.spec import MergeSpec
 from registry.models.base import BaseSpec
 from registry.store.paths import expand
@@ -107,9 +107,9 @@ def load_spec(path: Folder) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"invalid UTF-8 at byte {error.start}", where=str(path)) from error
+        raise SpecError(f"invalid UTF-8 at byte {error.start}", where=str(path)) from error
     except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
+        raise SpecError(f"can't be read: {error.strerror}", where=str(path)) from error
     document, repeated = parse(text, path.name)
     problems: list[Problem] = [
         Problem(r.path, f"this key is repeated (first in line {r.first})") for r in repeated

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from registry.errors import UserError
+from registry.errors import SpecError
 
 _MOST_KEYS = 50_000  # aliases of aliases can make billions of a few lines
 _MERGE = "tag:yaml.org,2002:merge"
@@ -64,7 +64,7 @@ def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
     try:
         loader = _Loader(text)
     except yaml.YAMLError as error:  # a control character
-        raise UserError(f"not YAML: {' '.join(str(error).split())}", where=where) from error
+        raise SpecError(f"not YAML: {' '.join(str(error).split())}", where=where) from error
     try:
         root = loader.get_single_node()
         if root is not None:
@@ -73,11 +73,11 @@ def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{where}:{mark.line + 1}" if mark else where
-        raise UserError(f"not YAML: {error.problem or error.context}", where=at) from error
+        raise SpecError(f"not YAML: {error.problem or error.context}", where=at) from error
     except yaml.YAMLError as error:
-        raise UserError(f"not YAML: {error}", where=where) from error
+        raise SpecError(f"not YAML: {error}", where=where) from error
     except (ValueError, RecursionError, TypeError) as error:
-        raise UserError(f"not YAML: {error}", where=where) from error
+        raise SpecError(f"not YAML: {error}", where=where) from error
     finally:
         loader.dispose()
     return Document(value, lines), tuple(repeated)

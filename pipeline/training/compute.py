@@ -15,7 +15,7 @@ import torch
 
 from pipeline.training.losses.attention import NAME, NotPackableError, make_layout, packed_attention
 from pipeline.training.losses.loss import why_not_shared
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def computed_in(loaded: LoadedModel, dtype: ComputeDtype | None) -> Iterator[Non
         yield
         return
     if getattr(loaded.model, "quantization_method", None) is not None:
-        raise UserError(
+        raise ModelError(
             f"a quantised base can't be computed in {dtype}",
             where="train.dtype",
             expected="null; the base's dtype is what it is computed in",

@@ -26,7 +26,7 @@ from pipeline.training.methods.whole import decoder_layers
 from pipeline.training.record import checkpoint as checkpoints
 from pipeline.training.record.tally import StepTally
 from pipeline.training.record.watch import BEST, Judged, Validation, judge, validation_loss
-from registry.errors import StoreError, UserError
+from registry.errors import MachineError, ModelError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _NAMED_ROWS = 8
 
 
-class DivergedError(UserError):
+class DivergedError(ModelError):
     """The loss is no longer a number: the step before it is the last good one."""
 
 
@@ -198,14 +198,14 @@ class PackedTrainer(Trainer):
             UserError: every row goes through by itself already.
         """
         if processes.count() > 1:
-            raise UserError(
+            raise MachineError(
                 f"memory is used up in process {processes.rank()} of {processes.count()}",
                 where="train.batch_tokens",
                 fix="lower it, or activation_checkpointing: true; a single process halves batches",
             ) from error
         rows = max(len(batch["rows"]) for batch in self._of_step)
         if self.pieces >= rows:
-            raise UserError(
+            raise MachineError(
                 "memory is used up by a single row of "
                 f"{max(map(self._run.objective.tokens, self._of_step[-1]['rows']))} tokens",
                 where="train",

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import SpecError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -116,7 +116,7 @@ def _config(ws: Workspace, base: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         said = " ".join(str(error).split())
         message = f"no model can be made of {folder}/config.json: {said}"
-        raise UserError(message, f"bases.{base}") from None
+        raise SpecError(message, f"bases.{base}") from None
     return config
 
 

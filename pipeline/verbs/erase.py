@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.verbs.gc import running
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 from registry.lineage.reach import reach
 from registry.upkeep.erase import erase as erase_rows
 from registry.upkeep.erase import erasing
@@ -89,10 +89,12 @@ def _chosen(ws: Kept, where: str | None, rows: Sequence[int]) -> list[int]:
         there = {row[0] for row in ws.catalog.query(query).rows}
         if missing := sorted(set(rows) - there):
             shown = ", ".join(map(str, missing[:_SHOWN]))
-            raise UserError(f"no row has the number {shown}", expected="row_uid of the view rows")
+            raise StoreRequestError(
+                f"no row has the number {shown}", expected="row_uid of the view rows"
+            )
         found |= there
     if not found:
-        raise UserError(
+        raise StoreRequestError(
             "no row is meant" if where is None else "no row is as the condition says",
             where=None if where is None else "--where",
             expected="a condition over the view rows, as in \"split = 'dev'\", or --row UID",
@@ -102,7 +104,7 @@ def _chosen(ws: Kept, where: str | None, rows: Sequence[int]) -> list[int]:
 
 def _refuse_running(ws: Kept) -> None:
     if busy := running(ws.state):
-        raise UserError(
+        raise StoreRequestError(
             f"a stage is running and may write what it has read: {', '.join(busy)}",
             fix="wait for it, or stop it, and run again",
         )

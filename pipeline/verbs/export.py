@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.workspace.kept import weights_named
 from pipeline.workspace.stage import environment
-from registry.errors import UserError, damaged
+from registry.errors import MachineError, ModelError, UserError, damaged
 from registry.models.adapters import is_tuned
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
 from registry.store.kinds import ExportMeta, WeightsMeta
@@ -84,7 +84,7 @@ def export(
     """
     thing = weights_named(ws, model_id)
     if form == "gguf" and is_tuned(thing):
-        raise UserError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
+        raise ModelError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
     source = ws.store.get(thing.kind, thing.id).path
     proof = None
     with (
@@ -240,4 +240,4 @@ def _rename(draft: Path, out: Path) -> None:
     try:
         draft.rename(out)  # over an empty folder too; over a full one the system refuses
     except OSError as error:
-        raise UserError(f"can't become a folder: {error.strerror}", str(out)) from error
+        raise MachineError(f"can't become a folder: {error.strerror}", str(out)) from error

@@ -19,7 +19,7 @@ from pipeline.selection.selection import read_selection
 from pipeline.spec.subjects import measured_datasets
 from registry.datasets.duplicates.overlap import KINDS, HeldOut, Said
 from registry.datasets.versions.read import AT_ONCE, VersionReader
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -143,7 +143,9 @@ def _rows_of(ws: Workspace, thing: str) -> tuple[str, Collection[int]]:
         chosen = read_selection(ws.store, manifest.id)
         return f"selection {manifest.id[:12]}", {row.row_uid for row in chosen}
     if manifest.kind not in ("adapter", "model"):
-        raise UserError(f"'{thing}' is a {manifest.kind}", expected="a selection or an adapter")
+        raise StoreRequestError(
+            f"'{thing}' is a {manifest.kind}", expected="a selection or an adapter"
+        )
     question = "SELECT DISTINCT row_uid FROM rows_of(?)"
     rows = ws.catalog.query(question, [manifest.id]).rows
     return f"{manifest.kind} {manifest.id[:12]}", {row[0] for row in rows}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.workspace.kept import refuse_removed
 from pipeline.workspace.stage import StageOutput, run_stage
-from registry.errors import UserError
+from registry.errors import DataError, HubError, ModelError, UserError
 from registry.intake.copy import Record, license_beside, read_record, stage
 from registry.intake.model import check_templates
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
@@ -158,12 +158,12 @@ def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
     try:
         commit = repository.commit_of(revision or "main")
     except RepositoryNotFoundError:
-        raise UserError(
+        raise HubError(
             f"{given} is neither a folder nor a repository on the Hub that you may read",
             fix="check the spelling; for a private one, log in with `hf auth login`",
         ) from None
     if commit is None:
-        raise UserError(f"{given} has no revision {revision}", expected="a branch, tag or commit")
+        raise HubError(f"{given} has no revision {revision}", expected="a branch, tag or commit")
     patterns = [pattern for patterns in ALLOWED.values() for pattern in patterns]
     # A signature by others covers whatever lies there.
     wanted = ["*"] if whole else [*patterns, RECORD, CARD]
@@ -239,7 +239,7 @@ def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None)
     said = source.record.identity if source.record else None
     made = ws.store.manifest(ref)["identity"]
     if said is not None and [made[k] for k in _OWN] != [said.get(k) for k in _OWN]:
-        raise UserError("it is not the adapter that its record names", source.origin)
+        raise ModelError("it is not the adapter that its record names", source.origin)
     return StageOutput({"origin": source.origin}, [("adapter", ref)])
 
 
@@ -278,7 +278,7 @@ def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -
     wanted = record.identity.get("base")
     name = next((one for one in ws.spec.bases if ws.models.identity(one).digest == wanted), None)
     if name is None:
-        raise UserError(
+        raise ModelError(
             f"it holds what training changed in {record.base}, which is no base of the spec as it "
             "was",
             source.origin,
@@ -296,7 +296,7 @@ def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -
         parents=[Parent(ctx.run_id, "run")],
     )
     if ref.id != record.id:
-        raise UserError("it is not the model that its record names", source.origin)
+        raise ModelError("it is not the model that its record names", source.origin)
     return StageOutput({"origin": source.origin}, [("model", ref)])
 
 
@@ -306,7 +306,7 @@ def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) ->
     record = _record(source)
     license_ = record.identity.get("license")
     if license_ is not None and not isinstance(license_, str):
-        raise UserError("its licence is no text", source.origin)
+        raise HubError("its licence is no text", source.origin)
     *others, version = take_rows(
         ws.store,
         ws.catalog,
@@ -317,14 +317,14 @@ def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) ->
         where=source.origin,
     )
     if version.id != record.id:
-        raise UserError("its rows are not those that its record names", source.origin)
+        raise DataError("its rows are not those that its record names", source.origin)
     ws.catalog.commit([*others, version])
     return StageOutput({"origin": source.origin, "run": ctx.run_id}, [("dataset_version", version)])
 
 
 def _record(source: Source) -> Record:
     if source.record is None:
-        raise UserError("no gapmend.json, which says what it is", source.origin)
+        raise HubError("no gapmend.json, which says what it is", source.origin)
     return source.record
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.workspace.kept import CHAMPION, refuse_removed
-from registry.errors import UserError
+from registry.errors import StoreRequestError, UserError
 from registry.models.adapters import is_tuned
 from registry.publish.parcel import SIGNATURE
 from registry.store.kinds import MergeMeta, PushMeta, RunMeta, VersionMeta
@@ -141,11 +141,11 @@ def thing_of(ws: Workspace, name: str) -> Manifest[Meta]:
     if target is None and (versions := _versions_of(ws, name)):
         return versions[-1]
     if target is None and name == CHAMPION:
-        raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
+        raise StoreRequestError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = ws.catalog.manifest(target or name)
     refuse_removed(ws, manifest)
     if manifest.kind not in _KINDS:
-        raise UserError(
+        raise StoreRequestError(
             f"'{name}' is a {manifest.kind}", expected="an adapter, a merged model or a dataset"
         )
     return manifest
@@ -194,7 +194,7 @@ def _dataset_parcel(
 
     name = manifest.meta.name
     if manifest.redacted:  # its id is of all rows, and nobody could take it in as that
-        raise UserError(
+        raise StoreRequestError(
             f"rows were erased from version {manifest.id[:12]} of '{name}'",
             expected="a version that was made since",
             fix="make one: gapmend ingest",
@@ -209,7 +209,7 @@ def _dataset_parcel(
 def _merge_of(ws: Workspace, model_id: str) -> Mapping[str, Any]:
     if merge := ws.catalog.find(MergeMeta, model=model_id):
         return merge.meta.as_json()
-    raise UserError(
+    raise StoreRequestError(
         f"model {model_id[:12]} has no merge on record", expected="a model that gapmend merged"
     )
 

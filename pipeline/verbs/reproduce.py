@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.workspace.stage import environment, hardware
-from registry.errors import UserError
+from registry.errors import ModelError, StoreRequestError
 from registry.store.kinds import ReproductionMeta, RunMeta
 from registry.store.objects import Parent, Store
 
@@ -52,7 +52,7 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     run = _run_of(ws, adapter_id)
     selection = str(run.meta.inputs["selection"])
     if why := why_not_reproducible(ws.catalog, selection):
-        raise UserError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
+        raise ModelError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
     base = _base_named(ws, str(run.meta.inputs["base"]))
     with ws.store.draft() as scratch:
         made = _train(ws, ui, run, selection, base, scratch / "work")
@@ -86,7 +86,7 @@ def _run_of(ws: Workspace, adapter_id: str) -> Manifest[RunMeta]:
             run = ws.catalog.manifest(parent.id, RunMeta)
             if run.meta.stage == "train":
                 return run
-    raise UserError(
+    raise StoreRequestError(
         f"adapter {adapter_id[:12]} was not trained here",
         expected="one that `gapmend train` or `mend` made",
     )
@@ -96,7 +96,7 @@ def _base_named(ws: Workspace, digest: str) -> str:
     for name in ws.spec.bases:
         if ws.models.identity(name).digest == digest:
             return name
-    raise UserError(
+    raise ModelError(
         "the base that it was trained on is not in the spec as it was",
         where="bases",
         expected="the same weights, tokenizer, template and dtype",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.workspace.kept import weights_named
 from pipeline.workspace.stage import StageOutput, run_stage
-from registry.errors import GateRefusedError, UserError
+from registry.errors import GateRefusedError, StoreRequestError, UserError
 from registry.store.kinds import SignatureMeta
 from registry.store.objects import Parent
 
@@ -140,4 +140,4 @@ def _not_signed(ws: Kept, thing: Manifest[Meta]) -> UserError | GateRefusedError
     what = f"{thing.kind} {thing.id[:12]}"
     if ws.catalog.find("signature", thing=thing.id):
         return GateRefusedError(f"{what} is signed with another key")
-    return UserError(f"{what} is not signed", fix="sign it: `gapmend sign`")
+    return StoreRequestError(f"{what} is not signed", fix="sign it: `gapmend sign`")

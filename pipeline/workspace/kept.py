@@ -7,7 +7,7 @@ from pathlib import Path  # noqa: TC003 - the dataclass's own
 from typing import TYPE_CHECKING, Self
 
 from registry.catalog.catalog import Catalog
-from registry.errors import SPEC_FILE, UserError
+from registry.errors import SPEC_FILE, StoreRequestError, UserError
 from registry.models.adapters import is_tuned
 from registry.store.filenames import STATE
 from registry.store.objects import Store
@@ -77,14 +77,14 @@ def adapter_named(kept: Kept, name: str | None) -> str:
         with kept.catalog.reading() as connection:
             newest = connection.execute(_NEWEST).fetchone()
         if newest is None:
-            raise UserError("no adapter is there yet", fix="train one: gapmend train")
+            raise StoreRequestError("no adapter is there yet", fix="train one: gapmend train")
         return str(newest[0])
     target = kept.catalog.alias(name)
     if target is None and name == CHAMPION:
-        raise UserError("no adapter is champion yet", fix="promote one: gapmend promote")
+        raise StoreRequestError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = kept.catalog.manifest(target or name)
     if not is_tuned(manifest):
-        raise UserError(f"'{name}' is a {manifest.kind}", expected="an adapter")
+        raise StoreRequestError(f"'{name}' is a {manifest.kind}", expected="an adapter")
     refuse_removed(kept, manifest)
     return manifest.id
 
@@ -98,7 +98,9 @@ def weights_named(kept: Kept, name: str) -> Manifest[Meta]:
     manifest = kept.catalog.manifest(kept.catalog.alias(name) or name)
     refuse_removed(kept, manifest)
     if manifest.kind not in ("adapter", "model"):
-        raise UserError(f"'{name}' is a {manifest.kind}", expected="an adapter or merged model")
+        raise StoreRequestError(
+            f"'{name}' is a {manifest.kind}", expected="an adapter or merged model"
+        )
     return manifest
 
 
@@ -109,4 +111,4 @@ def refuse_removed(kept: Kept, manifest: Manifest[Meta]) -> None:
     if removal := kept.catalog.find(RemovalMeta, object=manifest.id):
         why = f": {removal.meta.reason}" if removal.meta.reason else ""
         what = f"{manifest.kind} {manifest.id[:12]}"
-        raise UserError(f"{what} was set aside{why}", expected="another one")
+        raise StoreRequestError(f"{what} was set aside{why}", expected="another one")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
-from registry.errors import GapmendError, UserError
+from registry.errors import GapmendError, StoreRequestError, UserError
 from registry.store.hashing import canonical_json, digest
 from registry.store.kinds import Output, RunMeta
 from registry.store.read_back import read_back
@@ -152,7 +152,7 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
             shutil.rmtree(workdir, ignore_errors=True)
             return outcome
     except Timeout:
-        raise UserError(
+        raise StoreRequestError(
             f"another process is running the stage '{stage}' on the same inputs",
             where=str(workdir),
             fix="wait for it; its result will be used here too",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 
 if TYPE_CHECKING:
     from registry.catalog.catalog import Catalog
@@ -23,12 +23,12 @@ def check_alias_name(catalog: Catalog, name: str) -> None:
 
     taken = {one.meta.name for one in catalog.each(VersionMeta)}
     if name in taken or name == "none" or _LIKE_AN_ID.fullmatch(name):
-        raise UserError(
+        raise StoreRequestError(
             f"'{name}' can't be an alias: it is a dataset's name, or reads like an id",
             expected="a name of its own",
         )
     if not _ALIAS.fullmatch(name):
-        raise UserError(
+        raise StoreRequestError(
             f"'{name}' can't be an alias",
             expected="a lower-case letter, then letters, digits, '.', '_' or '-' (63 at most)",
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from registry.catalog.sql import fill, literal
 from registry.catalog.tables import DERIVED_SINCE, add, derive_all
-from registry.errors import StoreError, UserError
+from registry.errors import StoreError, StoreRequestError
 from registry.store.disk import is_disk_full
 from registry.store.objects import sync_folder
 
@@ -153,7 +153,7 @@ def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: 
                 message = f"{path} cannot be read ({_first_line(error)}). Run `gapmend rebuild`"
                 raise StoreError(message) from error
             if time.monotonic() >= deadline:
-                raise UserError(
+                raise StoreRequestError(
                     f"the catalog is open in another program, {holder}",
                     where=str(path),
                     fix="close it there and run `gapmend rebuild`: it finds all finished files",

@@ -21,7 +21,7 @@ from registry.catalog.database import (
     schema_number,
 )
 from registry.catalog.sql import fill
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 from registry.store.disk import one_line_when_full
 from registry.store.locks import catalog_lock
 from registry.store.objects import Store
@@ -144,7 +144,7 @@ def _migrations_missing(connection: DuckDBPyConnection) -> bool:
     have = schema_number(connection)
     newest = migrations()[-1][0]
     if have > newest:
-        raise UserError(
+        raise StoreRequestError(
             f"the catalog has schema {have}, made by a newer gapmend",
             expected=f"at most {newest}",
             fix="update gapmend",

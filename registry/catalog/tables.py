@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from registry.catalog.sql import fill
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 from registry.store.hashing import canonical_json
 
 if TYPE_CHECKING:
@@ -149,13 +149,13 @@ def resolve(connection: DuckDBPyConnection, id_or_prefix: str) -> str:
         statement = fill(_WHOLE, [first]) if len(first) == _DIGITS else fill(_BEGINS, [first] * 2)
         found = connection.execute(statement).fetchall()
     if not found:
-        raise UserError(
+        raise StoreRequestError(
             f"nothing in the store has the id {id_or_prefix!r}",
             fix='list ids with `gapmend sql "select kind, id from objects"`',
         )
     if len(found) > 1:
         ids = ", ".join(f"{kind} {object_id[:16]}" for kind, object_id in found)
-        raise UserError(f"the id {id_or_prefix!r} fits several objects: {ids}, …")
+        raise StoreRequestError(f"the id {id_or_prefix!r} fits several objects: {ids}, …")
     return str(found[0][1])
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ def architecture_of(config: Any, where: str) -> Architecture:
     found = ARCHITECTURES.get(str(named))
     if found is None:
         known = ", ".join(name.removesuffix("ForCausalLM") for name in ARCHITECTURES)
-        raise UserError(f"{named} is not written as GGUF", f"{where}: architectures", known)
+        raise ModelError(f"{named} is not written as GGUF", f"{where}: architectures", known)
     activation = getattr(config, "hidden_activation", None) or config.hidden_act
     _expect(activation, found.activation, where, "hidden_act")
     if not found.own_head:
@@ -178,7 +178,7 @@ def _rope(config: Any, where: str) -> Figures:
     kind = rope["rope_type"]
     _expect(rope.get("partial_rotary_factor", 1.0), 1.0, where, "partial_rotary_factor")
     if kind not in ("default", "linear", "llama3"):
-        raise UserError(
+        raise ModelError(
             f"a rope scaled by {kind} is not written as GGUF",
             f"{where}: rope_parameters.rope_type",
             "default, linear or llama3",
@@ -202,7 +202,7 @@ def _check_gemma(config: Any, arch: Architecture, where: str) -> None:
         for layer in range(config.num_hidden_layers)
     ]
     if list(config.layer_types) != wanted:
-        raise UserError(
+        raise ModelError(
             f"llama.cpp's {arch.name} has other layers with a window",
             f"{where}: layer_types",
             f"every {period}th layer full_attention, the others sliding_attention",
@@ -224,6 +224,6 @@ def _check_gemma(config: Any, arch: Architecture, where: str) -> None:
 
 def _expect(found: Any, wanted: Any, where: str, key: str) -> None:
     if found != wanted:
-        raise UserError(
+        raise ModelError(
             f"llama.cpp takes {key} to be {wanted}, and it is {found}", f"{where}: {key}"
         )

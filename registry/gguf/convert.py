@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from registry.errors import GateRefusedError, UserError
+from registry.errors import GateRefusedError, ModelError
 from registry.gguf.architectures import architecture_of, figures, permute, rope_factors
 from registry.gguf.vocabulary import vocabulary_of
 from registry.models.base import check_weights, weight_files
@@ -65,7 +65,7 @@ def read_source(folder: Path) -> Source:
             config = AutoConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"config or tokenizer can't be read: {error}", folder.name[:12]) from error
+        raise ModelError(f"config or tokenizer can't be read: {error}", folder.name[:12]) from error
     arch = architecture_of(config, MODEL_CONFIG)
     ends = _ends(folder, config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, int(config.vocab_size), ends)
@@ -140,7 +140,7 @@ class _Tensors:
                 continue
             called = table.get_name(original, try_suffixes=(".weight", ".bias"))
             if called is None or not _is_known(original, source.arch):
-                raise UserError(
+                raise ModelError(
                     f"llama.cpp's {source.arch.name} has no tensor {original}",
                     source.folder.name[:12],
                 )
@@ -191,7 +191,7 @@ def _where_weights_are(folder: Path) -> dict[str, Path]:
             with safe_open(path, framework="pt") as file:
                 found |= dict.fromkeys(file.keys(), path)
         except SafetensorError as error:
-            raise UserError(f"not a whole safetensors file: {error}", path.name) from error
+            raise ModelError(f"not a whole safetensors file: {error}", path.name) from error
     return found
 
 
@@ -270,7 +270,7 @@ def _ends(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
     try:
         generation = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"not JSON: {error}", path.name) from error
+        raise ModelError(f"not JSON: {error}", path.name) from error
     found: list[int] = []
     for ids in (tokenizer.eos_token_id, generation.get("eos_token_id"), config.eos_token_id):
         found += ids if isinstance(ids, list) else [] if ids is None else [ids]

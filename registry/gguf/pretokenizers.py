@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,14 +78,14 @@ def name_of(tokenizer: dict[str, Any], where: str) -> tuple[str, str]:
         name, remark = "smollm", _NANO_REMARK
     if name is None:
         kinds = ", ".join(str(part.get("type")) for part in parts) or "none"
-        raise UserError(
+        raise ModelError(
             f"llama.cpp has no name for this pre-tokenizer ({kinds})",
             f"{where}: pre_tokenizer",
             "that of " + ", ".join(PRE_TOKENIZERS),
         )
     whole_words = bool(tokenizer["model"].get("ignore_merges"))
     if whole_words != (name in IGNORE_MERGES):
-        raise UserError(
+        raise ModelError(
             f"llama.cpp takes ignore_merges of {name} to be {str(not whole_words).lower()}",
             f"{where}: model.ignore_merges",
         )

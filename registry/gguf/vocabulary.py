@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.gguf.pretokenizers import name_of
 from registry.store.filenames import TOKENIZER, TOKENIZER_CONFIG
 
@@ -68,11 +68,11 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int, ends: Sequence[
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise UserError("a tokenizer without tokenizer.json is not written as GGUF", _WHERE)
+        raise ModelError("a tokenizer without tokenizer.json is not written as GGUF", _WHERE)
     content: dict[str, Any] = json.loads(backend.to_str())
     model = content["model"]
     if model["type"] != "BPE" or model.get("dropout"):
-        raise UserError(f"a {model['type']} is not written as GGUF", f"{_WHERE}: model", "BPE")
+        raise ModelError(f"a {model['type']} is not written as GGUF", f"{_WHERE}: model", "BPE")
     tokens, types = _tokens(content, size)
     add_bos, add_eos = _adds(tokenizer)
     common: dict[str, Any] = {
@@ -114,7 +114,7 @@ def _tokens(content: Mapping[str, Any], size: int) -> tuple[tuple[str, ...], tup
     }
     for added in content["added_tokens"]:
         if added["lstrip"] or added["rstrip"] or added["single_word"]:
-            raise UserError(
+            raise ModelError(
                 f"llama.cpp reads {added['content']!r} otherwise: it strips spaces or is a word",
                 f"{_WHERE}: added_tokens",
             )
@@ -123,7 +123,7 @@ def _tokens(content: Mapping[str, Any], size: int) -> tuple[tuple[str, ...], tup
             kind = UNKNOWN
         known[added["id"]] = (added["content"], kind)
     if max(known) >= size:
-        raise UserError(
+        raise ModelError(
             f"the tokenizer has the token {max(known)}, the model {size} embeddings", _WHERE
         )
     filled = [known.get(index, (f"[PAD{index}]", UNUSED)) for index in range(size)]
@@ -158,7 +158,7 @@ def _adds(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
         (adds for ids, adds in (*shapes, ([bos, eos], (True, True))) if ids == added), None
     )
     if found is None:
-        raise UserError(
+        raise ModelError(
             "llama.cpp adds bos and eos alone to a text",
             f"{_WHERE}: post_processor",
             "what adds no other tokens",
@@ -172,7 +172,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     try:
         (template or "").encode()
     except UnicodeEncodeError:
-        raise UserError("the chat template is no UTF-8", TOKENIZER_CONFIG) from None
+        raise ModelError("the chat template is no UTF-8", TOKENIZER_CONFIG) from None
     return template
 
 
@@ -180,7 +180,7 @@ def _check_byte_level(content: Mapping[str, Any]) -> None:
     normalizer = content["normalizer"]
     # llama.cpp normalizes nothing. NFC changes no text that is composed already, as nearly all is.
     if normalizer and normalizer["type"] != "NFC":
-        raise UserError(
+        raise ModelError(
             f"llama.cpp doesn't normalize text as {normalizer['type']} does",
             f"{_WHERE}: normalizer",
             "none or NFC",
@@ -188,7 +188,7 @@ def _check_byte_level(content: Mapping[str, Any]) -> None:
     model = content["model"]
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
-            raise UserError(f"a BPE with a {key} is not written as GGUF", f"{_WHERE}: model.{key}")
+            raise ModelError(f"a BPE with a {key} is not written as GGUF", f"{_WHERE}: model.{key}")
 
 
 def _scores(model: Mapping[str, Any], tokens: Sequence[str]) -> tuple[float, ...]:
@@ -205,7 +205,7 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str]) -> tuple[float, ...
     for rank, merge in enumerate(model["merges"]):
         made = "".join(_pair(merge))
         if made != last and made in scores:
-            raise UserError(
+            raise ModelError(
                 "this BPE with byte fallback is none of SentencePiece's",
                 f"{_WHERE}: model.merges",
                 "all merges to one token in a row",
@@ -226,7 +226,7 @@ def _space_prefix(content: Mapping[str, Any]) -> bool:
         elif kind == "Prepend" and step["prepend"] == "▁":
             found = True
         elif not (_is_space(step) and kind in ("Replace", "Split")):
-            raise UserError(
+            raise ModelError(
                 f"a SentencePiece-like tokenizer with {kind} is not written as GGUF", _WHERE
             )
     return found

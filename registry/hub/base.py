@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import HubError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,19 +37,19 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
     try:
         path = Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns]))
     except LocalEntryNotFoundError:
-        raise UserError(
+        raise HubError(
             f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
             f"{where}.model",
             fix="give an existing folder, or fetch it once with a connection",
         ) from None
     except RevisionNotFoundError:
-        raise UserError(
+        raise HubError(
             f"{repo} has no revision {revision} on the Hub",
             f"{where}.revision",
             "a branch, a tag or a commit of it",
         ) from None
     except RepositoryNotFoundError:
-        raise UserError(
+        raise HubError(
             f"{repo} is neither a folder nor a model on the Hub that you may read",
             f"{where}.model",
             "a folder, a Hub id or 'nano'",
@@ -57,9 +57,9 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{repo} can't be fetched: {reason}", f"{where}.model") from None
+        raise HubError(f"{repo} can't be fetched: {reason}", f"{where}.model") from None
     if not _COMMIT.fullmatch(path.name):
-        raise UserError(f"{repo}: no commit is known for {path}", f"{where}.revision")
+        raise HubError(f"{repo}: no commit is known for {path}", f"{where}.revision")
     return path
 
 
@@ -80,11 +80,11 @@ def stored_parameters(pinned: str, where: str) -> int:
     try:
         found = HfApi().get_safetensors_metadata(repo, revision=commit)
     except NotASafetensorsRepoError:
-        raise UserError(
+        raise HubError(
             f"{repo} has no safetensors",
             f"{where}.model",
             "*.safetensors: a pickle can run code when it is loaded",
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"weights of {repo} aren't in the cache: {error}", where) from None
+        raise HubError(f"weights of {repo} aren't in the cache: {error}", where) from None
     return sum(found.parameter_count.values())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from registry.errors import UserError
+from registry.errors import HubError
 from registry.hub.dataset_splits import DATA, choose
 from registry.hub.errors import asking, without_token
 from registry.store.paths import CACHE
@@ -108,18 +108,18 @@ def _asked(source: HubSource) -> tuple[str, tuple[str, ...]] | None:
     try:
         info = HfApi().dataset_info(source.repo, revision=source.revision)
     except RevisionNotFoundError:
-        raise UserError(
+        raise HubError(
             f"no revision {source.revision}", source.where, "a branch, a tag or a commit of it"
         ) from None
     except RepositoryNotFoundError:
-        raise UserError(
+        raise HubError(
             "no dataset on the Hub that you may read",
             source.where,
             fix="check the spelling; for a private or gated dataset, log in with `hf auth login`",
         ) from None
     except HfHubHTTPError as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"the Hub refuses: {without_token(said)}", source.where) from None
+        raise HubError(f"the Hub refuses: {without_token(said)}", source.where) from None
     except Exception as error:
         if not _is_unreached(error):
             raise
@@ -143,7 +143,7 @@ def _kept_offline(source: HubSource, revision: str, cache: Path) -> tuple[str, t
         commit = revision
     found = _kept(source.repo, commit, cache)
     if found is None:
-        raise UserError(
+        raise HubError(
             "not in the cache, and the Hub isn't reached",
             source.where,
             fix="ingest it once with a connection",
@@ -161,7 +161,7 @@ def _card(source: HubSource, commit: str) -> Mapping[str, Any]:
         metadata = yaml.safe_load(found[1]) if found else {}
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
-        raise UserError(f"its {_CARD} has broken metadata: {said}", source.where) from None
+        raise HubError(f"its {_CARD} has broken metadata: {said}", source.where) from None
     return metadata if isinstance(metadata, dict) else {}
 
 
@@ -176,7 +176,7 @@ def _fetched(source: HubSource, commit: str, names: Sequence[str]) -> Path:
             missing = [name for name in names if not (folder / name).is_file()]
             if not missing:
                 return folder
-    raise UserError(
+    raise HubError(
         f"{missing[0]} is not in the cache, and the Hub isn't reached",
         source.where,
         fix="ingest it with a connection",

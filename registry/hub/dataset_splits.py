@@ -6,7 +6,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import HubError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +57,7 @@ def choose(
     for ours, wanted in splits.items():
         if not theirs.get(wanted):
             has = ", ".join(split for split, files in theirs.items() if files) or "none"
-            raise UserError(f"no split '{wanted}'", where, expected=f"one of its splits: {has}")
+            raise HubError(f"no split '{wanted}'", where, expected=f"one of its splits: {has}")
         chosen[ours] = sorted(theirs[wanted])
     return chosen
 
@@ -73,7 +73,7 @@ def _data(names: Iterable[str], where: str) -> list[str]:
     ]
     if not data:
         scripts = [name for name in names if name.endswith(".py")]
-        raise UserError(
+        raise HubError(
             f"its rows are made by a script ({scripts[0]}), and a dataset's script is never run"
             if scripts
             else "it has no data files",
@@ -92,12 +92,12 @@ def _config(
     named = {str(one.get("config_name", "default")): one for one in configs}
     if subset is not None:
         if subset not in named:
-            raise UserError(f"no subset '{subset}'", where, expected=f"one of {', '.join(named)}")
+            raise HubError(f"no subset '{subset}'", where, expected=f"one of {', '.join(named)}")
         return named[subset]
     marked = [one for one in named.values() if one.get("default")]
     if marked or "default" in named or len(named) == 1:
         return (marked or [named.get("default") or next(iter(named.values()))])[0]
-    raise UserError("several subsets", where, expected=f"subset: one of {', '.join(named)}")
+    raise HubError("several subsets", where, expected=f"subset: one of {', '.join(named)}")
 
 
 def _by_config(data: Sequence[str], config: Mapping[str, Any], where: str) -> dict[str, list[str]]:
@@ -117,7 +117,7 @@ def _by_config(data: Sequence[str], config: Mapping[str, Any], where: str) -> di
             split, paths = str(entry.get("split", "train")), entry.get("path", ())
         patterns = [paths] if isinstance(paths, str) else paths
         if not isinstance(patterns, list) or not all(isinstance(one, str) for one in patterns):
-            raise UserError(f"its card's data_files name {paths!r}", where, "paths or patterns")
+            raise HubError(f"its card's data_files name {paths!r}", where, "paths or patterns")
         for pattern in patterns:
             full = f"{inside}/{pattern}" if inside else pattern
             matched = [name for name in data if _matches(name, full)]
@@ -145,7 +145,7 @@ def _by_name(data: Sequence[str], subset: str | None, where: str) -> dict[str, l
         inside = [name for name in data if name.startswith(f"{subset}/")]
         if not inside:
             folders = sorted({name.partition("/")[0] for name in data if "/" in name})
-            raise UserError(
+            raise HubError(
                 f"no subset '{subset}'",
                 where,
                 f"one of its folders: {', '.join(folders) or 'none'}",

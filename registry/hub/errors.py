@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry.errors import UserError
+from registry.errors import HubError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,18 +72,18 @@ def _translated(error: Exception, repo_id: str) -> Exception:
     elif status == HTTPStatus.PRECONDITION_FAILED:
         told = MovedError(str(error))
     elif isinstance(error, OfflineModeIsEnabled):
-        told = UserError("the Hub is switched off (HF_HUB_OFFLINE)", fix="unset HF_HUB_OFFLINE")
+        told = HubError("the Hub is switched off (HF_HUB_OFFLINE)", fix="unset HF_HUB_OFFLINE")
     elif isinstance(error, LocalTokenNotFoundError) or status in {401, 403}:
-        told = UserError(
+        told = HubError(
             f"the Hub does not let us do this with {repo_id}",
             expected="a token with the right to write there",
             fix="log in with `hf auth login`, or set HF_TOKEN",
         )
     elif isinstance(error, HFValidationError):
-        told = UserError(f"{repo_id}: {error}", expected="owner/name")
+        told = HubError(f"{repo_id}: {error}", expected="owner/name")
     elif status is not None or _is_transient(error):
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        told = UserError(
+        told = HubError(
             f"the Hub can't be reached or refuses ({without_token(said)})",
             repo_id,
             fix="call again: what is done is not done twice",

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from registry.errors import GateRefusedError, UserError
+from registry.errors import GateRefusedError, HubError
 from registry.hub.errors import MovedError, asking
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Repository:
                 check_exact(files, stale, main, self.files(request), f"{self.repo_id} {request}")
                 return made
         message = f"main of {self.repo_id} moved {_LOOKS} times while the pull request was made"
-        raise UserError(message, fix="call again when nobody else is writing to it")
+        raise HubError(message, fix="call again when nobody else is writing to it")
 
     def open_request(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.intake.adapter_config import check_config
 from registry.models.files import read_adapter_config, weights_file
 from registry.models.safetensors_header import read_header
@@ -43,11 +43,11 @@ def check_folder(folder: Path) -> Declared:
     """
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if (folder / name).is_symlink():
-            raise UserError(f"{name} is a link", str(folder), "the file itself")
+            raise ModelError(f"{name} is a link", str(folder), "the file itself")
         _refuse_no_file(folder / name)
     path = folder / ADAPTER_CONFIG
     if path.is_file() and path.stat().st_size > MOST_CONFIG_BYTES:
-        raise UserError(
+        raise ModelError(
             f"{ADAPTER_CONFIG} has {path.stat().st_size} bytes",
             str(folder),
             f"{MOST_CONFIG_BYTES} at most",
@@ -55,7 +55,7 @@ def check_folder(folder: Path) -> Declared:
     try:
         config = read_adapter_config(folder)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"it can't be read ({type(error).__name__})", str(path)) from None
+        raise ModelError(f"it can't be read ({type(error).__name__})", str(path)) from None
     check_config(config, path)
     read_header(weights_file(folder))
     return Declared(str(config.get("base_model_name_or_path") or ""), config.get("revision"))
@@ -87,9 +87,9 @@ def base_for(
     known = ", ".join(f"{name} ({base.source})" for name, base in identities.items())
     if not declared.base or len(fitting) > 1 or _is_open(declared):
         said = "several bases fit" if fitting else f"it names no base but '{declared.base}'"
-        raise UserError(said, where, f"one of {known}", "name the base with --base")
+        raise ModelError(said, where, f"one of {known}", "name the base with --base")
     at = f" at {declared.revision}" if declared.revision else ""
-    raise UserError(
+    raise ModelError(
         f"it was trained on {declared.base}{at}, which is no base of the spec",
         where,
         expected=f"one of {known}",
@@ -105,9 +105,9 @@ def _refuse_no_file(path: Path) -> None:
     except FileNotFoundError:
         return  # said by whoever needs it
     except OSError as error:
-        raise UserError(f"{path.name} can't be read ({type(error).__name__})", str(path)) from None
+        raise ModelError(f"{path.name} can't be read ({type(error).__name__})", str(path)) from None
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path.name} is no file", str(path), "a file of its own")
+        raise ModelError(f"{path.name} is no file", str(path), "a file of its own")
 
 
 def _is_for(declared: Declared, base: BaseIdentity) -> bool:

@@ -7,7 +7,7 @@ import warnings
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
     """
     _refuse_depth(config, path)
     if config["peft_type"] != "LORA":
-        raise UserError(
+        raise ModelError(
             f"it is a {config['peft_type']} adapter",
             str(path),
             "LoRA, or a kind of it that PEFT has",
@@ -44,21 +44,21 @@ def _refuse_depth(config: Mapping[str, Any], path: Path) -> None:
         level = [one for values in inner for one in values if isinstance(one, dict | list)]
         if not level:
             return
-    raise UserError("it is nested too deeply", str(path), f"{_DEEPEST} levels at most")
+    raise ModelError("it is nested too deeply", str(path), f"{_DEEPEST} levels at most")
 
 
 def _refuse_ways_out(config: Mapping[str, Any], path: Path) -> None:
     """Refuse what a configuration has no need of: code, and paths to anywhere."""
     init = str(config.get("init_lora_weights"))
     if init.startswith(_CHANGING):
-        raise UserError(
+        raise ModelError(
             f"{init} changes the base's own weights, and the adapter holds for those alone",
             f"{path}: init_lora_weights",
             expected="an adapter for the base as it is",
             fix="save it again with path_initial_model_for_weight_conversion",
         )
     if config.get("auto_mapping"):
-        raise UserError(
+        raise ModelError(
             "auto_mapping makes the loader run the code it names", f"{path}: auto_mapping", "null"
         )
     for key, value in config.items():
@@ -66,7 +66,7 @@ def _refuse_ways_out(config: Mapping[str, Any], path: Path) -> None:
         for text in texts:
             climbs = isinstance(text, str) and ".." in PureWindowsPath(text).parts
             if climbs or (key != "base_model_name_or_path" and _is_rooted(text)):
-                raise UserError(f"{key} is a path: {text}", f"{path}: {key}", "no path")
+                raise ModelError(f"{key} is a path: {text}", f"{path}: {key}", "no path")
 
 
 def _refuse_numbers(config: Mapping[str, Any], path: Path) -> None:
@@ -77,12 +77,12 @@ def _refuse_numbers(config: Mapping[str, Any], path: Path) -> None:
     ):
         each = config.get(patterns) or {}
         if not isinstance(each, dict):
-            raise UserError(f"{patterns} is no object", str(path))
+            raise ModelError(f"{patterns} is no object", str(path))
         for name, value in [(key, config.get(key, 1)), *each.items()]:
             if not is_fine(value):
-                raise UserError(f"{name!r:.60} is {value!r:.60}", str(path), expected)
+                raise ModelError(f"{name!r:.60} is {value!r:.60}", str(path), expected)
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise UserError(f"task_type is {config['task_type']!r:.60}", str(path), "CAUSAL_LM")
+        raise ModelError(f"task_type is {config['task_type']!r:.60}", str(path), "CAUSAL_LM")
 
 
 def _is_rank(value: object) -> bool:
@@ -103,7 +103,7 @@ def _refuse_patterns(config: Mapping[str, Any], path: Path) -> None:
     texts += [(k, text) for k in ("rank_pattern", "alpha_pattern") for text in config.get(k) or {}]
     for key, text in texts:
         if len(text) > _LONGEST_PATTERN:
-            raise UserError(
+            raise ModelError(
                 f"{key}: a pattern of {len(text)} characters", str(path), f"{_LONGEST_PATTERN}"
             )
         try:
@@ -112,7 +112,7 @@ def _refuse_patterns(config: Mapping[str, Any], path: Path) -> None:
                 if key.endswith("_pattern"):
                     re.compile(rf"(.*\.)?({text})$")  # as PEFT does
         except (re.error, RecursionError, OverflowError) as error:
-            raise UserError(
+            raise ModelError(
                 f"{key}: the pattern {text[:60]!r} is not valid: {error}", str(path)
             ) from None
 

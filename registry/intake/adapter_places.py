@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check_fits(folder: Path, base: str, spec: BaseSpec, root: Path) -> None:
     for what, names in wrong.items():
         if names:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            raise UserError(
+            raise ModelError(
                 f"{what}: {', '.join(names[:_NAMED])}{more}",
                 str(folder / ADAPTER_WEIGHTS),
                 expected=f"the tensors that {ADAPTER_CONFIG} makes of base {base}",
@@ -58,9 +58,9 @@ def _finite_shapes(path: Path) -> Shapes:
                 found[name] = tuple(tensor.shape)
                 wide = tensor.double() if tensor.is_floating_point() else tensor
                 if not bool(wide.isfinite().all()):
-                    raise UserError(f"{name} has values that are not finite", str(path))
+                    raise ModelError(f"{name} has values that are not finite", str(path))
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"its weights can't be read: {_first_line(error)}", str(path)) from None
+        raise ModelError(f"its weights can't be read: {_first_line(error)}", str(path)) from None
     return found
 
 
@@ -88,12 +88,12 @@ def _places(folder: Path, base: str, spec: BaseSpec, root: Path) -> Shapes:
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"putting it on base {base} doesn't end", where) from None
+        raise ModelError(f"putting it on base {base} doesn't end", where) from None
     if done.returncode < 0:
-        raise UserError(f"putting it on base {base} takes too much time or memory", where)
+        raise ModelError(f"putting it on base {base} takes too much time or memory", where)
     if done.returncode:  # the last line of what PEFT raised, or of what we say
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"PEFT can't put it on base {base}: {said}", where)
+        raise ModelError(f"PEFT can't put it on base {base}: {said}", where)
     places = json.loads(done.stdout.splitlines()[-1])
     return {name: tuple(shape) for name, shape in places.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.store.filenames import TOKENIZER
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_tokens(
     if unlike:
         texts = [json.dumps(theirs[number], ensure_ascii=False) for number in unlike]
         more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
-        raise UserError(
+        raise ModelError(
             f"it trains tokens that base {base} doesn't have in their places: "
             f"{', '.join(texts[:_NAMED])}{more}",
             where,
@@ -58,7 +58,7 @@ def check_tokens(
         )
     nothing = next((number for number in trained if number not in own), None)
     if nothing is not None:
-        raise UserError(
+        raise ModelError(
             f"it trains the row of token {nothing}, and base {base} has no such token",
             f"{where}: {_KEY}",
             expected=f"tokens below {len(own)}",
@@ -70,7 +70,7 @@ def _trained(config: Mapping[str, Any], where: str) -> list[int]:
     given = config.get(_KEY) or []
     lists = list(given.values()) if isinstance(given, dict) else [given]
     if not all(isinstance(one, list) and all(type(n) is int for n in one) for one in lists):
-        raise UserError("it names no tokens", where, "lists of their numbers")
+        raise ModelError("it names no tokens", where, "lists of their numbers")
     return sorted({number for one in lists for number in one})
 
 
@@ -79,9 +79,9 @@ def _added(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     if path.stat().st_size > _MOST_BYTES:
-        raise UserError(f"{path.stat().st_size} bytes", str(path), f"{_MOST_BYTES} at most")
+        raise ModelError(f"{path.stat().st_size} bytes", str(path), f"{_MOST_BYTES} at most")
     try:
         added = json.loads(path.read_text("utf-8")).get("added_tokens") or []
         return {int(one["id"]): str(one["content"]) for one in added}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"no tokenizer ({type(error).__name__})", str(path)) from None
+        raise ModelError(f"no tokenizer ({type(error).__name__})", str(path)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.models.changed import read_changed, read_changed_config
 from registry.store.filenames import CHANGED_CONFIG, CHANGED_WEIGHTS
 
@@ -27,17 +27,17 @@ def check_changed(folder: Path, model: PreTrainedModel, where: str) -> str:
     for name, tensor in read_changed(folder).items():
         fits = name in own and own[name].shape == tensor.shape and own[name].dtype == tensor.dtype
         if not fits:
-            raise UserError(f"{name:.100} has no place in the base", where)
+            raise ModelError(f"{name:.100} has no place in the base", where)
         if not bool(tensor.isfinite().all()):
-            raise UserError(f"{name:.100} has values that are not finite", where)
+            raise ModelError(f"{name:.100} has values that are not finite", where)
     try:
         method = read_changed_config(folder)["method"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(
+        raise ModelError(
             "it says no method", f"{where}: {CHANGED_CONFIG}", "freeze or full"
         ) from None
     if method not in ("freeze", "full"):
-        raise UserError(
+        raise ModelError(
             f"its method is {method!r:.40}", f"{where}: {CHANGED_CONFIG}", "freeze or full"
         )
     return str(method)

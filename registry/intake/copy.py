@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.publish.parcel import ALLOWED, CARD, RECORD, Kind
 from registry.store.filenames import (
     ADAPTER_CONFIG,
@@ -66,18 +66,18 @@ def read_record(folder: Path, where: str) -> Record | None:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])
-        raise UserError(f"{key!r}: {first['msg']}", where, fix="update gapmend") from None
+        raise ModelError(f"{key!r}: {first['msg']}", where, fix="update gapmend") from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"not a record of gapmend ({type(error).__name__})", where) from None
+        raise ModelError(f"not a record of gapmend ({type(error).__name__})", where) from None
     if named != record.id:
-        raise UserError("it names an id that is not that of what it describes", where)
+        raise ModelError("it names an id that is not that of what it describes", where)
     for name in record.files:
         if (
             not any(fnmatch.fnmatchcase(name, one) for one in ALLOWED[record.kind])
             or not name.isprintable()
             or ".." in name
         ):
-            raise UserError(f"{name!r} is no file of a {record.kind}", where)
+            raise ModelError(f"{name!r} is no file of a {record.kind}", where)
     _check_files(record, where)
     return record
 
@@ -102,7 +102,7 @@ def stage(folder: Path, copy: Path, record: Record | None, *, links: bool, where
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy / name)
         if record is not None and file_digest(copy / name) != record.files[name]:
-            raise UserError(f"{name} is not what its record says", where, fix="fetch it again")
+            raise ModelError(f"{name} is not what its record says", where, fix="fetch it again")
 
 
 def license_beside(folder: Path, record: Record | None, where: str) -> str | None:
@@ -141,15 +141,15 @@ def _check_files(record: Record, where: str) -> None:
     if record.kind == "model" and "changed" in record.identity:
         told = {CHANGED_WEIGHTS: "changed", CHANGED_CONFIG: "config"}
         if any(record.files.get(name) != record.identity.get(key) for name, key in told.items()):
-            raise UserError("its files are not those that its identity names", where)
+            raise ModelError("its files are not those that its identity names", where)
         return
     if record.kind == "model" and named != record.files:
-        raise UserError("its files are not those that its identity names", where)
+        raise ModelError("its files are not those that its identity names", where)
     if record.kind == "model" and MODEL_CONFIG not in record.files:
-        raise UserError("a model without config.json", where)
+        raise ModelError("a model without config.json", where)
     wanted = {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
     if record.kind == "adapter" and not wanted <= record.files.keys():
-        raise UserError("an adapter without its configuration or weights", where)
+        raise ModelError("an adapter without its configuration or weights", where)
 
 
 def _adapter_files(folder: Path) -> list[str]:
@@ -162,17 +162,17 @@ def _regular(path: Path, name: str, where: str, *, links: bool) -> None:
     try:
         mode = (path.stat() if links else path.lstat()).st_mode
     except OSError:
-        raise UserError(f"{name} is missing", where, fix="fetch it again") from None
+        raise ModelError(f"{name} is missing", where, fix="fetch it again") from None
     folders = path.parents[: len(PurePosixPath(name).parts) - 1]
     if stat.S_ISLNK(mode) or (not links and any(folder.is_symlink() for folder in folders)):
-        raise UserError(f"{name} is a link", where, "the file itself")
+        raise ModelError(f"{name} is a link", where, "the file itself")
     if not stat.S_ISREG(mode):
-        raise UserError(f"{name} is no file", where, "a file")
+        raise ModelError(f"{name} is no file", where, "a file")
 
 
 def _small(path: Path, most: int, where: str) -> str:
     """Read a text file of a bounded size."""
     _regular(path, path.name, where, links=True)
     if path.stat().st_size > most:
-        raise UserError(f"{path.name} has {path.stat().st_size} bytes", where, f"{most} at most")
+        raise ModelError(f"{path.name} has {path.stat().st_size} bytes", where, f"{most} at most")
     return path.read_text("utf-8")

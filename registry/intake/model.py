@@ -6,7 +6,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.intake.template import check_text
 from registry.models.safetensors_header import read_header
 from registry.publish.secrets import refuse_secrets, scan_files
@@ -33,7 +33,7 @@ def check_model(folder: Path, where: str) -> None:
     refuse_secrets(scan_files([(p.name, p) for p in sorted(folder.glob("*.json"))], ()))
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise UserError("a model without weights", where, "*.safetensors")
+        raise ModelError("a model without weights", where, "*.safetensors")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weights:
         read_header(path)
@@ -70,7 +70,7 @@ def _refuse_code(path: Path, where: str) -> None:
     given = _object(path, where)
     for key in _CODE:
         if given.get(key):
-            raise UserError(
+            raise ModelError(
                 f"{key} makes the loader run the code it names", f"{where}: {path.name}", "no code"
             )
 
@@ -79,9 +79,9 @@ def _object(path: Path, where: str) -> dict[str, Any]:
     try:
         given = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path.name} can't be read ({type(error).__name__})", where) from None
+        raise ModelError(f"{path.name} can't be read ({type(error).__name__})", where) from None
     if not isinstance(given, dict):
-        raise UserError(f"{path.name} is no JSON object", where)
+        raise ModelError(f"{path.name} is no JSON object", where)
     return given
 
 
@@ -95,9 +95,9 @@ def _finite_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
                 tensor = file.get_tensor(name)
                 shapes[name] = tuple(tensor.shape)
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise UserError(f"{name} has values that are not finite", where)
+                    raise ModelError(f"{name} has values that are not finite", where)
     except SafetensorError as error:
-        raise UserError(f"{path.name} can't be read: {error}", where) from None
+        raise ModelError(f"{path.name} can't be read: {error}", where) from None
     return shapes
 
 
@@ -111,7 +111,7 @@ def _check_fits(folder: Path, found: dict[str, tuple[int, ...]], where: str) -> 
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     except (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"no model can be made of config.json: {said}", where) from None
+        raise ModelError(f"no model can be made of config.json: {said}", where) from None
     wanted = {name: tuple(one.shape) for name, one in model.state_dict().items()}
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     missing = sorted(wanted.keys() - found.keys() - set(tied))
@@ -120,4 +120,4 @@ def _check_fits(folder: Path, found: dict[str, tuple[int, ...]], where: str) -> 
     for what, names in (("missing", missing), ("of another shape", wrong), ("left over", extra)):
         if names:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            raise UserError(f"weights {what}: {', '.join(names[:_NAMED])}{more}", where)
+            raise ModelError(f"weights {what}: {', '.join(names[:_NAMED])}{more}", where)

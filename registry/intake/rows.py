@@ -24,7 +24,7 @@ from registry.datasets.versions.erased import erased_rows
 from registry.datasets.versions.splits import CODED, Assignment
 from registry.datasets.versions.spool import Spool
 from registry.datasets.versions.version import write_version
-from registry.errors import UserError
+from registry.errors import DataError, UserError
 from registry.publish.rows import NUMBERS, parcel_schema
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def read_rows(folder: Path, where: str) -> list[tuple[dict[str, Any], Content]]:
         for line in _plain(batch, f"{where}/{name}"):
             content = _checked(line, f"{where}/{name}")
             if line["row_hash"] in found:
-                raise UserError(f"row {line['position']} is there twice", f"{where}/{name}")
+                raise DataError(f"row {line['position']} is there twice", f"{where}/{name}")
             found[line["row_hash"]] = (line, content)
     rows = sorted(found.values(), key=lambda pair: int(pair[0]["position"]))
     if not rows or [line["position"] for line, _ in rows] != list(range(len(rows))):
-        raise UserError("its rows are not numbered one after another from 0", where)
+        raise DataError("its rows are not numbered one after another from 0", where)
     return rows
 
 
@@ -81,7 +81,7 @@ def _check_unpacked(folder: Path, where: str) -> None:
     )
     if done.returncode:
         said = (done.stdout.splitlines() or [""])[-1]
-        raise UserError(said or _too_much(most), None if said else where)
+        raise DataError(said or _too_much(most), None if said else where)
 
 
 def _too_much(most: int) -> str:
@@ -109,7 +109,7 @@ def _batches(folder: Path, where: str) -> Iterator[tuple[str, pa.RecordBatch]]:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:
             said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(
+            raise DataError(
                 f"not a whole Parquet file: {_printable(said)}", f"{where}/{name}"
             ) from None
 
@@ -118,14 +118,14 @@ def _check_columns(found: pa.Schema, where: str) -> None:
     for field in parcel_schema():
         places = found.get_all_field_indices(field.name)
         if [found.field(place).type for place in places] != [field.type]:
-            raise UserError(f"column {field.name} is missing or no {field.type}", where)
+            raise DataError(f"column {field.name} is missing or no {field.type}", where)
 
 
 def _plain(batch: pa.RecordBatch, where: str) -> list[dict[str, Any]]:
     try:
         lines: list[dict[str, Any]] = batch.to_pylist()
     except UnicodeDecodeError:
-        raise UserError("a text is not UTF-8", where) from None
+        raise DataError("a text is not UTF-8", where) from None
     return lines
 
 
@@ -134,9 +134,9 @@ def _checked(line: Mapping[str, Any], where: str) -> Content:
     whole = all(isinstance(line[key], int) for key in NUMBERS)
     place = line["split"] in (*SPLITS, HELD) and isinstance(line["source_file"], str)
     if not whole or not place or not isinstance(_json(line["meta"]), dict):
-        raise UserError(f"row {line['position']} has no such place", where)
+        raise DataError(f"row {line['position']} has no such place", where)
     if not _is_content(line):
-        raise UserError(f"row {line['position']} is no row of a known kind", where)
+        raise DataError(f"row {line['position']} is no row of a known kind", where)
     content = Content(
         line["kind"],
         _turns(line["messages"]) or (),
@@ -146,7 +146,7 @@ def _checked(line: Mapping[str, Any], where: str) -> Content:
         line["tools"],
     )
     if content_hash(content) != line["row_hash"]:
-        raise UserError(f"row {line['position']} is not what its hash says", where)
+        raise DataError(f"row {line['position']} is not what its hash says", where)
     return content
 
 
@@ -217,7 +217,7 @@ def _unpack(folder: Path, where: str, most: int) -> None:
     for _, batch in _batches(folder, where):
         total += batch.nbytes
         if total > most:
-            raise UserError(_too_much(most), where)
+            raise DataError(_too_much(most), where)
 
 
 if __name__ == "__main__":
@@ -253,7 +253,7 @@ def take_rows(
     there = catalog.committed_of(RowsMeta, ErasureMeta)
     erased = erased_rows(store, there[ErasureMeta.of_kind])
     if gone := sum(erased.among(str(line["row_hash"]) for line, _ in rows)):
-        raise UserError(f"{gone} of its rows were erased from this store on purpose", where)
+        raise DataError(f"{gone} of its rows were erased from this store on purpose", where)
     with (
         store.draft() as scratch,
         Spool(scratch / "beside.arrow", ("meta", "text")) as spool,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 _SECONDS = 20  # most of it for importing transformers
 _MEMORY = 8 << 30  # bytes of addresses; torch maps several GiB
@@ -60,12 +60,12 @@ def check_text(template: str, where: str) -> None:
             cwd=Path(__file__).resolve().parents[2],
         )
     except subprocess.TimeoutExpired:
-        raise UserError("the chat template doesn't end", where) from None
+        raise ModelError("the chat template doesn't end", where) from None
     if done.returncode < 0:
-        raise UserError("the chat template takes too much time or memory", where)
+        raise ModelError("the chat template takes too much time or memory", where)
     if done.returncode:
         said = (done.stdout.strip().splitlines() or ["it can't be rendered"])[-1]
-        raise UserError(f"the chat template is refused: {said}", where)
+        raise ModelError(f"the chat template is refused: {said}", where)
 
 
 def _limit() -> None:

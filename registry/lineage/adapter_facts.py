@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry.errors import UserError
+from registry.errors import ModelError, StoreRequestError
 from registry.models.adapters import is_tuned, tuned_ref
 from registry.models.changed import read_changed_config
 from registry.models.files import holds_changed, read_adapter_config
@@ -146,7 +146,9 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
     """
     manifest = catalog.manifest(adapter_id)
     if not is_tuned(manifest):
-        raise UserError(f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter's id")
+        raise StoreRequestError(
+            f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter's id"
+        )
     path = tuned_ref(store, manifest.id).path
     config = read_changed_config(path) if holds_changed(path) else read_adapter_config(path)
 
@@ -181,7 +183,7 @@ def describe_merged(store: Store, catalog: Catalog, manifest: Manifest[Meta]) ->
     made = manifest.identity
     ids = [made["adapter"]] if made.get("adapter") else list(made.get("adapters") or ())
     if not ids:
-        raise UserError(
+        raise ModelError(
             f"model {manifest.id[:12]} names no adapter", expected="a model that was merged here"
         )
     first = describe(store, catalog, ids[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 from registry.lineage.graph import Node, lineage
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def row_lineage(catalog: Catalog, row_uid: int) -> RowLineage:
     places = catalog.query(_PLACES, [row_uid]).rows
     picks = catalog.query(_PICKS, [row_uid]).rows
     if not places and not picks:  # an erased row is in no version, and what chose it is known
-        raise UserError(
+        raise StoreRequestError(
             f"no dataset version has a row {row_uid}",
             fix='list some with `gapmend sql "select row_uid, dataset from rows limit 9"`',
         )

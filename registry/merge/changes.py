@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from registry.errors import GateRefusedError, UserError
+from registry.errors import GateRefusedError, ModelError
 from registry.models.changed import read_changed
 from registry.models.files import adapter_key, holds_changed
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -123,13 +123,13 @@ def refuse_unmergeable(adapter: Path) -> None:
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     where = f"{adapter.name[:12]}/{ADAPTER_CONFIG}"
     if config.get("peft_type") != "LORA":
-        raise UserError(f"{config.get('peft_type')} can't be merged", where, "LORA")
+        raise ModelError(f"{config.get('peft_type')} can't be merged", where, "LORA")
     for key, why in _REFUSED.items():
         if config.get(key):
-            raise UserError(f"can't be merged: {why}", f"{where}: {key}", "LoRA or DoRA")
+            raise ModelError(f"can't be merged: {why}", f"{where}: {key}", "LoRA or DoRA")
     start = config.get("init_lora_weights")
     if start not in _HARMLESS_INITS:
-        raise UserError(
+        raise ModelError(
             f"can't be merged: {start} changes the base's own weights when it is put on",
             f"{where}: init_lora_weights",
             "LoRA or DoRA",
@@ -175,7 +175,7 @@ def read_changes(loaded: LoadedModel, adapter: Path, base: Mapping[str, Tensor])
     found |= _leftovers(adapter, file, base)
     for name, change in found.items():
         if name not in base or change.apply(base[name]).shape != base[name].shape:
-            raise UserError(_why_not(name), adapter.name[:12], "an adapter of this base")
+            raise ModelError(_why_not(name), adapter.name[:12], "an adapter of this base")
     return found
 
 
@@ -216,7 +216,7 @@ def _lora(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Changes:
         return {f"{name}.weight": LowRank(a, b, scaling, flip=True, magnitude=magnitude)}
     a, b = file.pop(f"{name}.lora_A.weight"), file.pop(f"{name}.lora_B.weight")
     if a.dim() != _MATRIX:
-        raise UserError(f"can't be merged: {name} is a convolution", expected="linear layers")
+        raise ModelError(f"can't be merged: {name} is a convolution", expected="linear layers")
     flip = bool(module.fan_in_fan_out)
     found: Changes = {f"{name}.weight": LowRank(a, b, scaling, flip=flip, magnitude=magnitude)}
     if (bias := file.pop(f"{name}.lora_B.bias", None)) is not None:
@@ -244,7 +244,7 @@ def _leftovers(adapter: Path, file: dict[str, Tensor], base: Mapping[str, Tensor
         if own is not None and name.endswith(".bias") and config.get("bias", "none") != "none":
             found[name] = Replaced(tensor)
         elif own is None or not torch.equal(tensor.to(own), own):
-            raise UserError(
+            raise ModelError(
                 f"can't be merged: {_why_not(name)}",
                 f"{adapter.name[:12]}/{ADAPTER_WEIGHTS}",
                 "changes of the base's parameters",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import GateRefusedError, UserError
+from registry.errors import GateRefusedError, ModelError
 from registry.extras import require_extra
 from registry.merge.changes import refuse_unmergeable
 from registry.merge.one import Merged, merge_quantised, targets_of, write_merged
@@ -152,7 +152,7 @@ def _ruled(
             )
         except (RuntimeError, ValueError) as error:
             said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{spec.method} can't merge {name}: {said}", "method") from error
+            raise ModelError(f"{spec.method} can't merge {name}: {said}", "method") from error
     return merged.double().to(weight.device)
 
 

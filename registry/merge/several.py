@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from registry.errors import GateRefusedError, UserError
+from registry.errors import GateRefusedError, SpecError
 from registry.merge.as_adapter import as_lora, write_adapter
 from registry.merge.changes import read_changes, refuse_unmergeable
 from registry.merge.one import Merged, merge_quantised, write_merged
@@ -114,7 +114,7 @@ def merge_adapters(
     """
     checked(spec, len(adapters))
     if spec.rule is not None:
-        raise UserError(f"{spec.method} is merged by registry.merge.mergekit")
+        raise SpecError(f"{spec.method} is merged by registry.merge.mergekit")
     for adapter in adapters:
         refuse_unmergeable(adapter)
     work = _Work(loaded, adapters, spec, out, adapter_out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.errors import UserError
+from registry.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -151,7 +151,7 @@ def read_spec(given: Mapping[str, object]) -> MergeSpec:
     except ValidationError as error:
         first = error.errors()[0]
         where, value = ".".join(str(part) for part in first["loc"][:1]), first["input"]
-        raise UserError(f"{value!r} can't be: {first['msg']}", where) from None
+        raise SpecError(f"{value!r} can't be: {first['msg']}", where) from None
 
 
 def checked(spec: MergeSpec, adapters: int) -> MergeSpec:
@@ -161,15 +161,15 @@ def checked(spec: MergeSpec, adapters: int) -> MergeSpec:
         UserError: it names what its method has no use for, or its weights don't fit.
     """
     if adapters < _TWO:
-        raise UserError(f"{spec.method} merges several adapters, not {adapters}", expected="two")
+        raise SpecError(f"{spec.method} merges several adapters, not {adapters}", expected="two")
     if spec.method in _PAIR and adapters != _TWO:
-        raise UserError(
+        raise SpecError(
             f"{spec.method} goes from one model to another, not {adapters}", expected="two"
         )
     if spec.density is not None and spec.method not in THINNED:
-        raise UserError(f"{spec.method} has no density", "density", " or ".join(THINNED))
+        raise SpecError(f"{spec.method} has no density", "density", " or ".join(THINNED))
     if spec.rank is not None and spec.method != "svd":
-        raise UserError(f"{spec.method} has no rank to choose", "rank", "svd")
+        raise SpecError(f"{spec.method} has no rank to choose", "rank", "svd")
     if spec.rule is not None and spec.weights is not None:
         _check_weighted(spec, spec.rule)
     if isinstance(spec.weights, tuple):
@@ -213,9 +213,9 @@ def trials(
 def _check_weighted(spec: MergeSpec, rule: Rule) -> None:
     if not rule.weighted:
         weighted = " or ".join(name for name, other in MERGEKIT.items() if other.weighted)
-        raise UserError(f"{spec.method} weighs by itself", "weights", f"none, or {weighted}")
+        raise SpecError(f"{spec.method} weighs by itself", "weights", f"none, or {weighted}")
     if spec.weights == SEARCH:
-        raise UserError(
+        raise SpecError(
             f"{spec.method}: the weights of mergekit's rules aren't searched",
             "weights",
             "numbers, one for each adapter",
@@ -224,10 +224,10 @@ def _check_weighted(spec: MergeSpec, rule: Rule) -> None:
 
 def _check_weights(spec: MergeSpec, weights: tuple[float, ...], adapters: int) -> None:
     if len(weights) != adapters:
-        raise UserError(
+        raise SpecError(
             f"{len(weights)} weights for {adapters} adapters", "weights", "one for each, in order"
         )
     if not any(weights):
-        raise UserError("all weights are 0: that is the base", "weights", "one that isn't")
+        raise SpecError("all weights are 0: that is the base", "weights", "one that isn't")
     if spec.method in _ON_ARC and (min(weights) < 0 or not math.isfinite(sum(weights))):
-        raise UserError(f"{spec.method} has no negative weights", "weights", "shares")
+        raise SpecError(f"{spec.method} has no negative weights", "weights", "shares")

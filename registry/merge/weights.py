@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.merge.changes import parameters_of
 from registry.models.changed import read_changed
 from registry.models.files import holds_changed
@@ -145,7 +145,7 @@ def merged_weights(targets: Targets) -> Weights:
     merged = {name: targets.rounded(name) for name in targets.names}
     for group in targets.ties:
         if group[0] in parted and not targets.unties:
-            raise UserError(
+            raise ModelError(
                 f"can't be merged: {group[0]} is tied to {group[1]} and they would have to differ",
                 expected="a base with tie_word_embeddings in its config, or both changed alike",
             )

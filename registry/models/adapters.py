@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.aliases import check_alias_name
-from registry.errors import StoreError, UserError
+from registry.errors import ModelError, StoreError, StoreRequestError
 from registry.models.files import holds_changed, read_adapter_config, weights_file
 from registry.models.safetensors import canonical_safetensors
 from registry.models.tokenizer import refuse_private, save_tokenizer, write_json
@@ -119,7 +119,7 @@ def write_scaled(source: Path, scale: float, target: Path) -> None:
     tensors = load_file(source / ADAPTER_WEIGHTS)
     foreign = sorted(one for one in tensors if ".lora_" not in one and not one.endswith(_ROWS))
     if foreign:
-        raise UserError(
+        raise ModelError(
             f"an adapter with whole modules can't be scaled ({foreign[0]})",
             where=str(source.name),
             expected="LoRA matrices alone",
@@ -151,7 +151,7 @@ def move_alias(
     check_alias_name(catalog, name)
     now = catalog.alias(name)
     if now is not None and catalog.manifest(now).kind == "dataset_version":
-        raise UserError(
+        raise StoreRequestError(
             f"'{name}' can't be an alias: it is the tag of a dataset version",
             expected="a name of its own",
         )
@@ -163,7 +163,7 @@ def _clean_config(config: Mapping[str, Any], base: BaseIdentity, where: Path) ->
     """Return the configuration with canonical lists, the base's public name, and no remote code."""
     cleaned: dict[str, Any] = dict(config)
     if cleaned.get("auto_mapping"):
-        raise UserError(
+        raise ModelError(
             "auto_mapping makes the loader run the code it names",
             where=f"{where}: auto_mapping",
             expected="null",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from registry.errors import UserError
+from registry.errors import ModelError, UserError
 from registry.models.files import TOKENIZER_FILES, holds_changed
 from registry.models.safetensors_header import read_header
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER_CONFIG
@@ -187,14 +187,16 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
     local = (root / Path(spec.model).expanduser()).resolve()
     if local.is_dir():
         if spec.revision:
-            raise UserError(
+            raise ModelError(
                 f"{spec.model} is a folder and has no revision {spec.revision}",
                 f"{where}.revision",
                 fix="leave revision out: a folder is identified by its content",
             )
         return BaseFolder(local, None)
     if not _HUB_ID.fullmatch(spec.model):
-        raise UserError(f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'")
+        raise ModelError(
+            f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'"
+        )
     return _hub_folder(spec, where, weights=weights)
 
 
@@ -203,14 +205,14 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
     found = sorted(models.glob(f"{prefix}*")) if _DIGITS.fullmatch(prefix) else []
     if len(found) != 1:
         what = f"{len(found)} merged models have" if found else "no merged model has"
-        raise UserError(
+        raise ModelError(
             f"{what} the id '{prefix}'",
             f"{where}.model",
             expected="merged: and the first digits of a model's id",
             fix='gapmend sql "select merge_id, path from merges" lists them',
         )
     if holds_changed(found[0]):
-        raise UserError(
+        raise ModelError(
             f"model {found[0].name[:12]} holds the tensors alone that training changed",
             f"{where}.model",
             expected="a whole model",
@@ -229,11 +231,11 @@ def read_config(folder: Path, where: str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no config.json in {folder}", where, "a model folder") from None
+        raise ModelError(f"no config.json in {folder}", where, "a model folder") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}", where, "a JSON object") from None
+        raise ModelError(f"{path} can't be read: {error}", where, "a JSON object") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} is no JSON object", where)
+        raise ModelError(f"{path} is no JSON object", where)
     return config
 
 
@@ -257,13 +259,13 @@ def check_weights(folder: Path, where: str) -> None:
 def _without_weights(folder: Path, where: str) -> UserError:
     pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
     if pickled:
-        return UserError(
+        return ModelError(
             f"{folder} has only pickled weights ({pickled[0]})",
             where,
             "*.safetensors: a pickle can run code when it is loaded",
             "convert it with save_pretrained where you trust it",
         )
-    return UserError(f"{folder} has no weights", where, "a folder with *.safetensors")
+    return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors")
 
 
 def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:

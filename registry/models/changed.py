@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.store.filenames import CHANGED_CONFIG, CHANGED_WEIGHTS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_changed(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / CHANGED_WEIGHTS)
     except (SafetensorError, OSError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
+        raise ModelError(
             f"{CHANGED_WEIGHTS} can't be read: {said}",
             folder.name[:12],
             fix="`gapmend fsck` says whether its files are damaged",
@@ -74,7 +74,7 @@ def put_on(model: PreTrainedModel, folder: Path, scale: float = 1.0) -> dict[str
     changed = read_changed(folder)
     for name, tensor in changed.items():
         if name not in own or own[name].shape != tensor.shape:
-            raise UserError(f"{name} has no place in this base", folder.name[:12])
+            raise ModelError(f"{name} has no place in this base", folder.name[:12])
     before: dict[str, Tensor] = {}
     for name, tensor in changed.items():
         parameter = own[name]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.store.filenames import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -70,16 +70,16 @@ def check_adapter(adapter: Path) -> None:
         UserError: it is so.
     """
     if not (adapter / ADAPTER_CONFIG).is_file():
-        raise UserError(f"no adapter in {adapter}", expected="a folder with adapter_config.json")
+        raise ModelError(f"no adapter in {adapter}", expected="a folder with adapter_config.json")
     if not (adapter / ADAPTER_WEIGHTS).is_file():
-        raise UserError(
+        raise ModelError(
             f"adapter {adapter} has no adapter_model.safetensors",
             expected="safetensors: a pickle can run code when it is loaded",
         )
     config = _config_of(adapter)
     if "target_modules" not in config:
         kind = config.get("peft_type", "unknown")
-        raise UserError(f"adapter {adapter} is of type {kind}", expected="LoRA or its relatives")
+        raise ModelError(f"adapter {adapter} is of type {kind}", expected="LoRA or its relatives")
 
 
 def saves_modules(adapter: Path) -> bool:
@@ -92,7 +92,7 @@ def _config_of(adapter: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:
-        raise UserError(
+        raise ModelError(
             f"not the JSON of an adapter ({error})",
             str(path),
             fix="`gapmend fsck` says whether it is damaged",
@@ -109,14 +109,14 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
+        raise ModelError(
             f"no {ADAPTER_CONFIG} here", where=str(folder), expected="a PEFT adapter"
         ) from None
     except (ValueError, RecursionError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"not JSON: {said}", where=str(path)) from None
+        raise ModelError(f"not JSON: {said}", where=str(path)) from None
     if not isinstance(config, dict) or "peft_type" not in config:
-        raise UserError("no peft_type in it", where=str(path), expected="a PEFT configuration")
+        raise ModelError("no peft_type in it", where=str(path), expected="a PEFT configuration")
     return config
 
 
@@ -131,7 +131,9 @@ def weights_file(folder: Path) -> Path:
         return path
     pickled = [name for name in _PICKLES if (folder / name).exists()]
     what = f"{pickled[0]} is a pickle, which can run code when read" if pickled else "no weights"
-    raise UserError(what, where=str(folder), expected=ADAPTER_WEIGHTS, fix="save it as safetensors")
+    raise ModelError(
+        what, where=str(folder), expected=ADAPTER_WEIGHTS, fix="save it as safetensors"
+    )
 
 
 def holds_changed(folder: Path) -> bool:

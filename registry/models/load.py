@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.models.base import (
     BaseIdentity,
     BaseSpec,
@@ -163,7 +163,7 @@ class LoadedModel:
         # Last used last: the first is the one to drop when memory is needed.
         scalings = self._scalings[key] = self._scalings.pop(key)
         if scale != 1.0 and saves_modules(adapter):
-            raise UserError(
+            raise ModelError(
                 f"adapter {adapter} holds whole modules, which have no scale", expected="scale 1"
             )
         self._peft.set_adapter(key, inference_mode=True)
@@ -218,7 +218,7 @@ class LoadedModel:
                     self._peft.load_adapter(str(adapter), adapter_name=key)
         except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
             said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(
+            raise ModelError(
                 f"adapter {adapter.name[:12]} can't be put on this base: {said}",
                 fix="`gapmend fsck` says whether its files are damaged",
             ) from error
@@ -261,7 +261,7 @@ def load_config(name: str, spec: BaseSpec, root: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the config can't be read: {error}", f"bases.{name}") from error
+        raise ModelError(f"the config can't be read: {error}", f"bases.{name}") from error
 
 
 def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = None) -> LoadedModel:
@@ -319,11 +319,11 @@ def _weights(
             **placed,
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"the model can't be loaded: {error}", where) from error
+        raise ModelError(f"the model can't be loaded: {error}", where) from error
     # What isn't in the files, transformers would draw at random, and only warn.
     wrong = sorted({*read["missing_keys"], *(str(key[0]) for key in read["mismatched_keys"])})
     if wrong:
-        raise UserError(
+        raise ModelError(
             f"{len(wrong)} weights are missing or of another shape, the first is {wrong[0]}",
             where,
             expected="all that config.json makes",

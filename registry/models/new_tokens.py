@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str], where:
     vocabulary = tokenizer.get_vocab()
     known = next((token for token in tokens if token in vocabulary), None)
     if known is not None:
-        raise UserError(
+        raise ModelError(
             f"'{known}' is in the vocabulary already", f"{where}.new_tokens", fix="leave it out"
         )
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])

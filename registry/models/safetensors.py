@@ -6,7 +6,7 @@ import json
 import struct
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def canonical_safetensors(path: Path) -> bytes:
     try:
         tensors = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
-        raise UserError(
+        raise ModelError(
             f"not a well-formed safetensors file: {error}",
             where=str(path),
             fix="save the weights as safetensors",

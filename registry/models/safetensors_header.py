@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import ModelError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ def _fills(tensor: Mapping[str, Any]) -> bool:
 
 
 def _not_whole(path: Path, error: Exception) -> UserError:
-    return UserError(
+    return ModelError(
         f"not a whole safetensors file: {error}",
         str(path),
         expected="weights as save_pretrained writes them",

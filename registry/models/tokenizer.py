@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.models.base import BaseIdentity, BaseSpec, identify, locate
 from registry.models.files import TOKENIZER_FILES
 from registry.models.new_tokens import add_tokens
@@ -63,7 +63,7 @@ class Chat:
         end = self.tokenizer.eos_token_id
         if end is None:
             where = f"bases.{self.identity.name}"
-            raise UserError("the tokenizer has no end-of-text token", where, "an eos_token")
+            raise ModelError("the tokenizer has no end-of-text token", where, "an eos_token")
         return int(cast("int", end))
 
     @property
@@ -104,11 +104,11 @@ class Chat:
         except TemplateError as error:
             folded = _fold_system(chat)
             if folded is None:
-                raise UserError(f"the chat template refuses these messages: {error}") from error
+                raise ModelError(f"the chat template refuses these messages: {error}") from error
         try:
             return self._templated(folded, tools, add_generation_prompt)
         except TemplateError as error:
-            raise UserError(f"the chat template refuses these messages: {error}") from error
+            raise ModelError(f"the chat template refuses these messages: {error}") from error
 
     def left_open(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Messages as text that ends with the last one's content: the model writes on from it."""
@@ -167,7 +167,7 @@ def load_tokenizer(folder: Path, spec: BaseSpec, where: str) -> PreTrainedTokeni
     try:
         made = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"no tokenizer can be loaded: {error}", where) from error
+        raise ModelError(f"no tokenizer can be loaded: {error}", where) from error
     # What is too long is refused with its row; the library's own warning names none.
     made.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     add_tokens(made, spec.new_tokens, where)
@@ -203,9 +203,11 @@ def refuse_private(config: Mapping[str, Any], where: str) -> None:
     """Raise UserError where a text is an access token or a path of this machine."""
     for key, text in _strings(config, ""):
         if _TOKEN.search(text):
-            raise UserError(f"{key} holds an access token", where=where, fix="remove and revoke it")
+            raise ModelError(
+                f"{key} holds an access token", where=where, fix="remove and revoke it"
+            )
         if _is_local_path(text):
-            raise UserError(f"{key} is a path of this machine", where=where, fix="remove it")
+            raise ModelError(f"{key} is a path of this machine", where=where, fix="remove it")
 
 
 def _is_local_path(text: str) -> bool:

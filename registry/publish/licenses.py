@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import HubError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,13 +57,13 @@ def strictest(licences: Mapping[str, str | None]) -> str:
     highest = max(free, key=lambda rank: (rank.line, rank.place), default=None)
     if not own:
         if highest is None:
-            raise UserError("no licence is known", expected="that of the base and of the rows")
+            raise HubError("no licence is known", expected="that of the base and of the rows")
         return highest.name
     barred = [rank.name for rank in free if rank.line >= _MIXING]
     both = [*own, *barred]
     if len(both) > 1:
         sources = ", ".join(f"{_source(named, name)} ({name})" for name in sorted(both))
-        raise UserError(
+        raise HubError(
             f"their licences can't all be kept at once: {sources}",
             expected="licences that allow one for the whole",
             fix="leave one out, or name the licence that you have settled on as hub.license",
@@ -73,15 +73,15 @@ def strictest(licences: Mapping[str, str | None]) -> str:
 
 def _refuse_unusable(what: str, licence: str) -> None:
     if licence in _UNKNOWN:
-        raise UserError(
+        raise HubError(
             f"the licence of {what} is not known",
             expected="a licence by the Hub's name, as apache-2.0 or cc-by-4.0",
             fix="name it as license in the spec, or the whole's as hub.license",
         )
     if licence.startswith(_NO_DERIVATIVES):
-        raise UserError(f"the licence of {what}, {licence}, forbids passing on what is made of it")
+        raise HubError(f"the licence of {what}, {licence}, forbids passing on what is made of it")
     if not _has_own_terms(licence) and not any(licence in line for line in _FREE):
-        raise UserError(
+        raise HubError(
             f"gapmend does not know what the licence of {what}, {licence}, asks for",
             fix="name the licence of the whole as hub.license",
         )

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from registry.errors import UserError
+from registry.errors import HubError
 from registry.hub.repository import ParcelFile
 from registry.models.files import TOKENIZER_FILES
 from registry.store.filenames import (
@@ -91,11 +91,11 @@ def pack(
     kind = cast("Kind", manifest.kind)
     for path, file in files.items():
         if not any(fnmatch.fnmatchcase(path, one) for one in ALLOWED[kind]):
-            raise UserError(
+            raise HubError(
                 f"{path} is not pushed with {_a(kind)}", expected=", ".join(ALLOWED[kind])
             )
         if file.is_symlink():
-            raise UserError(f"{path} is a link", expected="the file itself")
+            raise HubError(f"{path} is a link", expected="the file itself")
     packed = [_of_file(path, file) for path, file in sorted(files.items())]
     record = {
         "format": _FORMAT,

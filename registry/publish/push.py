@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import HubError
 from registry.hub.repository import ParcelFile, check_there, is_there
 from registry.publish.parcel import CARD, RECORD, SIGNATURE, Parcel
 
@@ -82,10 +82,10 @@ def _settle_visibility(repository: Repository, *, private: bool) -> None:
         repository.create(private=private)
         found = repository.is_private()
     if found is None:
-        raise UserError(f"{repository.repo_id} was made, but the Hub doesn't show it to us")
+        raise HubError(f"{repository.repo_id} was made, but the Hub doesn't show it to us")
     if found != private:
         now, asked = ("private", "public") if found else ("public", "private")
-        raise UserError(
+        raise HubError(
             f"{repository.repo_id} is {now} on the Hub, and {asked} was asked for",
             expected=f"a repository that is {asked}; nothing was sent",
             fix=f"make it {asked} on its settings page, or push with "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import HubError
 from registry.models.safetensors_header import header_text
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def refuse_secrets(found: Sequence[Finding]) -> None:
         return
     told = "; ".join(f"{one.file}:{one.line}: {one.kind}" for one in found[:_NAMED])
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    raise UserError(
+    raise HubError(
         f"what would be pushed holds {told}{more}",
         expected="no secret and no path of this machine",
         fix="take it out where it comes from, and revoke a secret that was written to a file",

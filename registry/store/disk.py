@@ -6,7 +6,7 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.errors import GapmendError, UserError
+from registry.errors import GapmendError, MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def one_line_when_full(root: Path) -> Iterator[None]:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        raise UserError(
+        raise MachineError(
             FULL,
             where=str(root),
             fix="free some space and run the same command again",

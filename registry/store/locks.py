@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def catalog_lock(root: Path, wait_s: float) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(
+        raise StoreRequestError(
             f"process {_read_pid(path)} has held the catalog for more than {wait_s:g} s",
             where=str(path),
             fix="wait for it to end and run again; `gapmend rebuild` finds all finished files",

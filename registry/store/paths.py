@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from registry.errors import UserError
+from registry.errors import SpecError
 from registry.store.filenames import STATE
 
 CACHE = Path(STATE) / "cache"
@@ -25,14 +25,14 @@ def expand(text: str) -> str:
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if not found:
-            raise UserError(
+            raise SpecError(
                 f"'{text}' needs the environment variable {match[1]}, which is not set",
                 fix=f"set it, as in: export {match[1]}=/path/to/folder",
             )
         return found
 
     if "$" in _VARIABLE.sub("", text):
-        raise UserError(f"'{text}' has a dollar sign", expected="variables as ${NAME} alone")
+        raise SpecError(f"'{text}' has a dollar sign", expected="variables as ${NAME} alone")
     return _VARIABLE.sub(value, text)
 
 

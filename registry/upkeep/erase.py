@@ -23,7 +23,7 @@ from registry.datasets.versions.erased import (
     store_key,
     write_erased,
 )
-from registry.errors import UserError
+from registry.errors import StoreRequestError
 from registry.store.filenames import ERASED
 from registry.store.hashing import digest
 from registry.store.locks import catalog_lock
@@ -82,7 +82,7 @@ def erasing(root: Path) -> Iterator[None]:
         with FileLock(root / LOCK, timeout=0):
             yield
     except Timeout:
-        raise UserError(
+        raise StoreRequestError(
             "another process is erasing rows or collecting what is left",
             where=str(root / LOCK),
             fix="wait for it and run again",
@@ -119,7 +119,9 @@ def erase(
     began = datetime.now(UTC).isoformat(timespec="microseconds")
     hashes = _hashes(catalog, uids)
     if not hashes:
-        raise UserError("none of these rows is in the store", expected="row_uid of the view rows")
+        raise StoreRequestError(
+            "none of these rows is in the store", expected="row_uid of the view rows"
+        )
     key = store_key(catalog.committed(ErasureMeta))
     known = {row_hash: keyed(key, row_hash) for row_hash in hashes.values()}
     pairs = [(uid, known[row_hash]) for uid, row_hash in hashes.items()]

@@ -18,7 +18,7 @@ from pipeline.training.lessons.spans import (
     end_tokens,
     render_row,
 )
-from registry.errors import UserError
+from registry.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +107,7 @@ def encode_rows(
             them can't be; the first reasons are named.
     """
     if not rows:
-        raise UserError("there are no rows to train on", fix="raise budget_rows or widen the pool")
+        raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")
     encoded: list[EncodedRow] = []
     rejects: list[Reject] = []
     for row, outcome in zip(rows, _encode(loaded, rows), strict=True):
@@ -117,7 +117,7 @@ def encode_rows(
             encoded.append(outcome)
     if not encoded or len(rejects) > allow_rejects * len(rows):
         first = "; ".join(f"row {reject.uid}: {reject.reason}" for reject in rejects[:3])
-        raise UserError(
+        raise DataError(
             f"{len(rejects)} of {len(rows)} rows can't be trained on with base "
             f"'{loaded.identity.name}' ({first})",
             expected=f"at most {allow_rejects:.1%}",
@@ -131,7 +131,7 @@ def _encode(
 ) -> Iterator[EncodedRow | RowRejectedError]:
     """Encode in chunks: one call of the tokenizer is far cheaper than one a row."""
     if not loaded.tokenizer.is_fast:
-        raise UserError(
+        raise ModelError(
             f"base '{loaded.identity.name}' has a tokenizer without character offsets",
             expected="a fast tokenizer (tokenizer.json)",
         )

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.training.lessons.encode import IGNORED, EncodedRow, Reject, TrainingRow, _encode
 from pipeline.training.lessons.packing import Family, families
 from pipeline.training.lessons.spans import RowRejectedError
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,10 +178,10 @@ def _check_rejects(
     loaded: LoadedModel, rows: int, rejects: Sequence[Reject], allowed: float
 ) -> None:
     if not rows:
-        raise UserError("there are no rows to train on", fix="raise budget_rows or widen the pool")
+        raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")
     if len(rejects) == rows or len(rejects) > allowed * rows:
         first = "; ".join(f"row {reject.uid}: {reject.reason}" for reject in rejects[:3])
-        raise UserError(
+        raise DataError(
             f"{len(rejects)} of {rows} rows can't be trained on with base "
             f"'{loaded.identity.name}' ({first})",
             expected=f"at most {allowed:.1%}",

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UserError
+from registry.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _NOT_RENDERED = frozenset(("train",))
 
 
-class RowRejectedError(UserError):
+class RowRejectedError(DataError):
     """This row can't be trained on with this base; the message is the reason."""
 
 

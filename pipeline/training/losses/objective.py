@@ -18,7 +18,7 @@ from pipeline.training.lessons.packing import Batch, families, plan_batches
 from pipeline.training.losses import preference
 from pipeline.training.losses.batches import cuts, moved, on_device
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -245,7 +245,7 @@ def encode(
     )
     other = next((row for row in rows if not isinstance(row, wanted)), None)
     if other is not None:
-        raise UserError(
+        raise DataError(
             f"row {other.uid} is not what {spec.objective} learns from",
             where="train.objective",
             expected=KINDS[spec.objective],

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from pipeline.training.machine import processes
 from pipeline.training.methods.new_rows import keep_masters, new_rows
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.models.quiet import quiet_libraries
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -110,7 +110,7 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
             peft_model = get_peft_model(model, config, adapter_name=ADAPTER)
     except ValueError as error:
         said = next(iter(str(error).splitlines()), "")
-        raise UserError(
+        raise ModelError(
             f"PEFT can't put LoRA on this base: {said}", "train.targets", "names of other layers"
         ) from error
     # PEFT writes where the base was loaded from, which is a folder of this machine.
@@ -139,13 +139,13 @@ def _refuse_quantised(model: Any, spec: TrainSpec) -> None:
     if spec.method == "dora" and getattr(model, "is_loaded_in_8bit", False):
         # PEFT measures DoRA's magnitudes on the dequantised weights, and bitsandbytes' layer has
         # lost its scales after that (peft 0.20, bitsandbytes 0.50).
-        raise UserError(
+        raise ModelError(
             "dora can't be trained on an int8 base: PEFT and bitsandbytes don't fit there",
             where="train.method",
             expected="dora with `quantize: nf4` or fp4; or lora, rslora or lora+",
         )
     if spec.method == "pissa":
-        raise UserError(
+        raise ModelError(
             f"{spec.method} takes its start from the weights, and this base's are quantised",
             where="train.method",
             expected="lora, dora, rslora or lora+; or a base without `quantize`",
@@ -175,7 +175,7 @@ def target_layers(model: Any, spec: TrainSpec) -> dict[str, Any]:
         }
     largest = max((_smaller_side(module) for module in layers.values()), default=spec.rank)
     if spec.rank > largest:
-        raise UserError(
+        raise ModelError(
             f"rank {spec.rank} is above the size of every layer it would be in",
             where="train.rank",
             expected=f"at most {largest}",
@@ -187,7 +187,7 @@ def _layers_named(layers: dict[str, Any], target: str, known: list[str]) -> dict
     found = {n: m for n, m in layers.items() if n == target or n.endswith(f".{target}")}
     if not found:
         near = difflib.get_close_matches(target, known, n=3, cutoff=0.4)
-        raise UserError(
+        raise ModelError(
             f"the base has no linear layer '{target}'",
             where="train.targets",
             expected=f"all-linear, or among {', '.join(near or known)}",

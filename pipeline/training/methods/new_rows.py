@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from registry.errors import UserError
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ def refuse_untrained(loaded: LoadedModel, spec: TrainSpec) -> None:
         UserError: it is so.
     """
     if loaded.new_tokens and spec.method == "freeze":
-        raise UserError(
+        raise ModelError(
             "freeze trains the last layers alone, and new tokens have rows before the first",
             where="train.method",
             expected="lora or a kind of it, or full",

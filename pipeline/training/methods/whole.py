@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.training.machine import processes
 from pipeline.training.methods.new_rows import refuse_untrained
-from registry.errors import UserError
+from registry.errors import ModelError
 from registry.models.changed import write_changed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def whole_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Mapping[str,
     """
     model = loaded.model
     if getattr(model, "quantization_method", None) is not None:
-        raise UserError(
+        raise ModelError(
             f"a quantised base's own weights can't be trained by {spec.method}",
             where="train.method",
             expected="lora or a kind of it; or a base without `quantize`",
@@ -78,7 +78,7 @@ def chosen_weights(model: nn.Module, spec: TrainSpec) -> dict[str, nn.Parameter]
         return every
     name, layers = decoder_layers(model)
     if spec.layers > len(layers):
-        raise UserError(
+        raise ModelError(
             f"the base has {len(layers)} layers, and the last {spec.layers} are to be trained",
             where="train.layers",
             expected=f"1 to {len(layers)}",
@@ -91,7 +91,7 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the name and the list of a model's layers: its longest list of modules."""
     lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     if not lists:
-        raise UserError(
+        raise ModelError(
             "the base has no list of layers", "train.method", "lora, or full, which needs none"
         )
     return max(lists, key=lambda one: len(one[1]))

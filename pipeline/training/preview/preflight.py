@@ -18,7 +18,7 @@ from pipeline.training.lessons.spans import end_tokens, render_row
 from pipeline.training.machine.free_memory import Free, free_memory
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
-from registry.errors import UserError
+from registry.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +115,7 @@ def round_trip_warnings(
         elif loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] != ids:
             other.append(row.uid)
     if lost and len(lost) == len(sample):
-        raise UserError(
+        raise ModelError(
             f"the tokens of base '{loaded.identity.name}' give no row's text back "
             f"(row {_named(lost)})",
             expected="a tokenizer that can write what its chat template renders",
@@ -221,7 +221,7 @@ def memory_warnings(expected: Estimate, free: Free, spec: TrainSpec) -> Iterator
         f"{_mb(expected.weights)}, and {_mb(free.bytes)} are free of {free.where}"
     )
     if needed > _TOO_MUCH * free.bytes:
-        raise UserError(said, fix=_less_memory(expected, spec))
+        raise DataError(said, fix=_less_memory(expected, spec))
     if expected.growth > free.bytes:
         yield f"{said}: {_less_memory(expected, spec)}"
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.training.record.tracker_kinds import AccelerateTracker, Shown, Tracker
-from registry.errors import UserError
+from registry.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,7 +128,7 @@ def _require(name: TrackerName) -> None:
     if name == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI"):
         modules.append("sqlalchemy")  # which mlflow-skinny leaves out
     if any(find_spec(module) is None for module in modules):
-        raise UserError(
+        raise MachineError(
             f"the package of the tracker '{name}' is not installed",
             where="train.trackers",
             fix=f"install it with: pip install {name}; or take {name} out of the list",

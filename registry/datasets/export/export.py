@@ -21,7 +21,7 @@ from registry.datasets.formats.content import HELD, SPLITS, Content, Message
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.sources.llamafactory import INFO
 from registry.datasets.versions.query import WHOLE, asking, joined, records, version_files
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,7 +135,7 @@ def export_version(
     """
     for split in splits:
         if split not in (*SPLITS, HELD):
-            raise UserError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
+            raise DataError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
     wanted = splits or SPLITS
     stored = version_files(store, version.id)
     with asking(store, v=stored) as connection:
@@ -146,7 +146,7 @@ def export_version(
         }
         groups = tuple(g for s in (*SPLITS, HELD) if s in wanted for g in every if g.split == s)
         if not groups:
-            raise UserError(f"this version has no rows in {', '.join(wanted)}")
+            raise DataError(f"this version has no rows in {', '.join(wanted)}")
         name = _UNFIT.sub("-", version.name).strip("-.") or "rows"
         files = _Files(folder, form, name, groups)
         _begin(files, version)
@@ -185,7 +185,7 @@ def _begin(files: _Files, version: Version) -> None:
                     files.path(group), group.kind, with_tools=with_tools
                 )
             except UnusableError as error:
-                raise UserError(
+                raise DataError(
                     str(error), expected="a version of another kind", fix=_HINT
                 ) from None
             info[files.entry(group)] = made
@@ -231,7 +231,7 @@ def _naming(row: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except UnusableError as error:
-        raise UserError(
+        raise DataError(
             f"this row can't be written in that form: {error}",
             where=f"{row['source_file']}:{row['source_line']} (row {row['row_uid']})",
             fix=_HINT,

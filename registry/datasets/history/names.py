@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from registry.catalog.aliases import check_alias_name
-from registry.errors import UserError
+from registry.errors import StoreRequestError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ def move_tag(
     now = catalog.alias(tag)
     kind = None if now is None else catalog.manifest(now).kind
     if tag == _RESERVED or kind not in (None, KIND):
-        raise UserError(
+        raise StoreRequestError(
             f"'{tag}' can't be a tag: it is the alias of an adapter", expected="a name of its own"
         )
     catalog.move_alias(store, tag, version_id, expect=expect, reason=reason)
@@ -147,7 +147,7 @@ def _of_dataset(catalog: Catalog, every: Sequence[Version], name: str, rest: str
     found = _found(catalog, every, rest)
     same = [one for one in ours if one.id == found.id]
     if not same:
-        raise UserError(f"'{rest}' is a version of dataset '{found.name}', not of '{name}'")
+        raise StoreRequestError(f"'{rest}' is a version of dataset '{found.name}', not of '{name}'")
     return same[0]
 
 
@@ -155,7 +155,7 @@ def _found(catalog: Catalog, every: Sequence[Version], text: str) -> Version:
     named = [one for one in every if one.name == text]
     tagged = [one for one in every if text in one.tags]
     if named and tagged:
-        raise UserError(
+        raise StoreRequestError(
             f"'{text}' is a dataset and a tag",
             expected="an id",
             fix=f"write {named[-1].id[:12]} for the dataset's newest version, "
@@ -166,7 +166,9 @@ def _found(catalog: Catalog, every: Sequence[Version], text: str) -> Version:
     begin = [one for one in every if one.id.startswith(text.lower())] if text else []
     ids = sorted({one.id for one in begin})
     if len(ids) > 1:
-        raise UserError(f"the id '{text}' fits several versions: {', '.join(i[:16] for i in ids)}")
+        raise StoreRequestError(
+            f"the id '{text}' fits several versions: {', '.join(i[:16] for i in ids)}"
+        )
     if ids:
         return begin[-1]
     raise _not_there(catalog, every, text)
@@ -176,17 +178,19 @@ def _not_there(catalog: Catalog, every: Sequence[Version], text: str) -> UserErr
     target = catalog.alias(text)
     if target is not None:
         kind = catalog.manifest(target).kind
-        return UserError(f"'{text}' is an alias of {kind} {target[:12]}, not of a dataset version")
+        return StoreRequestError(
+            f"'{text}' is an alias of {kind} {target[:12]}, not of a dataset version"
+        )
     known = [*dict.fromkeys(one.name for one in every), *(tag for one in every for tag in one.tags)]
     near = get_close_matches(text, known, n=1)
     fix = f"did you mean '{near[0]}'?" if near else "list them: gapmend dataset ls"
-    return UserError(f"no dataset, tag or version is called '{text}'", fix=fix)
+    return StoreRequestError(f"no dataset, tag or version is called '{text}'", fix=fix)
 
 
 def _no_dataset(every: Sequence[Version], name: str) -> UserError:
     known = list(dict.fromkeys(one.name for one in every))
     expected = f"one of {', '.join(known)}" if known else None
-    return UserError(
+    return StoreRequestError(
         f"no dataset is called '{name}'",
         expected=expected,
         fix=None if known else "read one in: gapmend ingest",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from registry.datasets.readers.arrow_sizes import unpacked
 from registry.datasets.readers.parquet import BATCH, batch_rows, refuse_bomb
 from registry.datasets.readers.record import Record
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def read_arrow(path: Path) -> Iterator[Record]:
                 done += batch.num_rows
         except (pa.ArrowException, UnicodeDecodeError) as error:  # names are texts too
             where = f"{path}: row {done + 1} or later"
-            raise UserError(f"a damaged Arrow file: {error}", where=where) from error
+            raise DataError(f"a damaged Arrow file: {error}", where=where) from error
 
 
 def arrow_columns(path: Path) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def arrow_columns(path: Path) -> tuple[str, ...]:
         try:
             return tuple(reader.schema.names)
         except UnicodeDecodeError as error:
-            raise UserError("a column's name is no UTF-8", where=str(path)) from error
+            raise DataError("a column's name is no UTF-8", where=str(path)) from error
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def _opened(path: Path) -> Iterator[Any]:
         try:
             reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"not an Arrow file: {error}", where=str(path)) from error
+            raise DataError(f"not an Arrow file: {error}", where=str(path)) from error
         with reader:
             yield reader
 
@@ -70,7 +70,7 @@ def _looked_at(path: Path) -> bool:
     with path.open("rb") as file:
         magic = file.read(len(_MAGIC))
         if magic.startswith(_FEATHER_1):
-            raise UserError(
+            raise DataError(
                 "Feather of version 1, which no current library reads",
                 where=str(path),
                 fix="write it again as Parquet, or as Feather of version 2",
@@ -79,7 +79,7 @@ def _looked_at(path: Path) -> bool:
         try:
             found = unpacked(file)
         except ValueError as error:
-            raise UserError(f"not an Arrow file: {error}", where=str(path)) from error
+            raise DataError(f"not an Arrow file: {error}", where=str(path)) from error
     refuse_bomb(path, found.size, found.rows)
     return magic == _MAGIC
 

@@ -7,7 +7,7 @@ import io
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,14 +70,14 @@ class _Unpacked(io.RawIOBase):
         try:
             data = self._source.read(len(view))
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(
+            raise DataError(
                 f"a damaged {self._path.suffix} file: {error}",
                 where=f"{self._path}, after {self._count:,} unpacked bytes",
             ) from error
         view[: len(data)] = data
         self._count += len(data)
         if self._count > max(_BOMB_FROM, _BOMB_RATIO * self._size):
-            raise UserError(
+            raise DataError(
                 f"{self._size} bytes that unpack to more than {_BOMB_RATIO} times as many",
                 where=str(self._path),
                 fix="unpack it yourself if it is what it seems, and name the unpacked file",

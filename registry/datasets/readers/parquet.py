@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from registry.datasets.readers.record import Record
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
                 done += batch.num_rows
         except (pa.ArrowException, UnicodeDecodeError) as error:  # names are texts too
             where = f"{path}: row {done + 1} or later"
-            raise UserError(f"a damaged Parquet file: {error}", where=where) from error
+            raise DataError(f"a damaged Parquet file: {error}", where=where) from error
 
 
 def parquet_columns(path: Path) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def parquet_columns(path: Path) -> tuple[str, ...]:
         try:
             return tuple(file.schema_arrow.names)
         except UnicodeDecodeError as error:
-            raise UserError("a column's name is no UTF-8", where=str(path)) from error
+            raise DataError("a column's name is no UTF-8", where=str(path)) from error
 
 
 def refuse_bomb(path: Path, unpacked: int, rows: int) -> None:
@@ -61,7 +61,7 @@ def refuse_bomb(path: Path, unpacked: int, rows: int) -> None:
     if max(unpacked, rows) > _BOMB_FROM and (
         unpacked > _BOMB_RATIO * size or rows > _BOMB_ROWS * size
     ):
-        raise UserError(
+        raise DataError(
             f"{size} bytes that unpack to {unpacked} in {rows} rows",
             where=str(path),
             expected=f"at most {_BOMB_RATIO} times the bytes, and {_BOMB_ROWS} rows a byte",
@@ -93,7 +93,7 @@ def _parquet(path: Path) -> Any:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise UserError(f"not a Parquet file: {error}", where=str(path)) from error
+        raise DataError(f"not a Parquet file: {error}", where=str(path)) from error
     metadata = file.metadata
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     refuse_bomb(path, sum(group.total_byte_size for group in groups), metadata.num_rows)

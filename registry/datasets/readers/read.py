@@ -15,7 +15,7 @@ from registry.datasets.readers.packed import PACKED
 from registry.datasets.readers.parquet import parquet_columns, read_parquet
 from registry.datasets.readers.record import Record
 from registry.datasets.readers.text import csv_columns, read_csv, read_json, read_jsonl, read_txt
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"can't be read: {error.strerror or error}", where=str(path)) from error
+        raise DataError(f"can't be read: {error.strerror or error}", where=str(path)) from error
 
 
 def file_type(path: Path) -> str | None:
@@ -94,9 +94,9 @@ def _checked(path: Path) -> str:
     """Return the type of a file that is there and of a known one."""
     found = file_type(path)
     if not path.exists():
-        raise UserError("no such file", where=str(path), fix=_neighbours(path))
+        raise DataError("no such file", where=str(path), fix=_neighbours(path))
     if not path.is_file() or found is None:
-        raise UserError(
+        raise DataError(
             "not a data file that can be read",
             where=str(path),
             expected=f"a file that ends in {KNOWN}",

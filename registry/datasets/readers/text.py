@@ -14,7 +14,7 @@ import msgspec
 
 from registry.datasets.readers.packed import PACKED, open_bytes
 from registry.datasets.readers.record import Record
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -85,11 +85,11 @@ def _header(path: Path, reader: Iterator[list[str]]) -> tuple[str, ...]:
     try:
         names = next(reader, None)
     except csv.Error as error:
-        raise UserError(f"malformed header: {error}", where=f"{path}:1") from error
+        raise DataError(f"malformed header: {error}", where=f"{path}:1") from error
     if not names:
-        raise UserError("the file is empty", where=str(path), expected="a header line")
+        raise DataError("the file is empty", where=str(path), expected="a header line")
     if any(_is_no_text(name) for name in names):
-        raise UserError(
+        raise DataError(
             "the header is no UTF-8 text",
             where=f"{path}:1",
             expected="a file in UTF-8",
@@ -97,7 +97,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> tuple[str, ...]:
         )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError(f"column '{repeated[0]}' occurs twice in the header", where=f"{path}:1")
+        raise DataError(f"column '{repeated[0]}' occurs twice in the header", where=f"{path}:1")
     return tuple(names)
 
 
@@ -107,7 +107,7 @@ def _is_no_text(name: str) -> bool:
 
 
 def _unclosed(path: Path, line: int) -> NoReturn:
-    raise UserError(
+    raise DataError(
         "a quote opened here is never closed, so the rest of the file is one field",
         where=f"{path}:{line}",
         fix='close it, or write a quote inside a field as ""',
@@ -163,9 +163,9 @@ def read_json(path: Path) -> Iterator[Record]:
         yield from islice(_elements(path, text), done, None)
     except json.JSONDecodeError as error:
         at = f"{path}:{error.lineno}:{error.colno}"
-        raise UserError(f"malformed JSON: {error.msg}", where=at) from error
+        raise DataError(f"malformed JSON: {error.msg}", where=at) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"malformed JSON: {_reason(error)}", where=str(path)) from error
+        raise DataError(f"malformed JSON: {_reason(error)}", where=str(path)) from error
 
 
 def _decoded_elements(path: Path) -> Generator[Record, None, int | None]:
@@ -191,7 +191,7 @@ def _elements(path: Path, text: str) -> Iterator[Record]:
     at = _space(text, 0)
     if text[at : at + 1] != "[":
         _DECODER.decode(text)
-        raise UserError("not a list of records", where=str(path), expected="a JSON array")
+        raise DataError("not a list of records", where=str(path), expected="a JSON array")
     at = _space(text, at + 1)
     number = 0
     ended = text[at : at + 1] == "]"
@@ -225,7 +225,7 @@ def _refuse_one_object(path: Path) -> None:
             return
         whole = _parsed(first + file.read())
     if whole is not None:
-        raise UserError(
+        raise DataError(
             f"one JSON object with the keys {', '.join(list(whole)[:5])}, not a list of records",
             where=str(path),
             expected="a JSON array, or an object a line",

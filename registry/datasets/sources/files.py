@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from registry.datasets.readers.read import KNOWN, file_type
-from registry.errors import UserError
+from registry.errors import DataError
 from registry.store.paths import expand
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -73,7 +73,7 @@ def refuse_unknown(names: list[str], where: str) -> None:
     unknown = [name for name in names if file_type(Path(name)) is None]
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        raise UserError(
+        raise DataError(
             f"not data files that can be read: {', '.join(unknown[:_NAMED])}{more}",
             where=where,
             expected=f"files that end in {KNOWN}",
@@ -94,13 +94,13 @@ def _inside(folder: Path, text: str) -> list[str]:
     """Return the data files of a folder; what `datasets` writes about itself is none."""
     names = files_in(folder)
     if _SAVED_SPLITS in names:
-        raise UserError(
+        raise DataError(
             "several splits, saved by `datasets`",
             where=text,
             fix=f"name each: path: {{train: {text.rstrip('/')}/train, test: …}}",
         )
     if "dataset_info.json" in names and "state.json" not in names:
-        raise UserError(
+        raise DataError(
             "a LLaMA-Factory folder, which holds several datasets",
             where=text,
             fix="set format: llamafactory, and name: one entry of its dataset_info.json",
@@ -112,7 +112,7 @@ def _checked(
     text: str, folder: Path, start: str, names: list[str], root: Path
 ) -> tuple[tuple[Path, str], ...]:
     if not names:
-        raise UserError("no file is there", where=text, expected=f"files that end in {KNOWN}")
+        raise DataError("no file is there", where=text, expected=f"files that end in {KNOWN}")
     refuse_unknown(names, text)
     before = label(start, root)
     return tuple(

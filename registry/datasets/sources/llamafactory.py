@@ -17,7 +17,7 @@ from registry.datasets.formats.format import Format
 from registry.datasets.formats.shapes import TEXT, alpaca_shape, strict_shape
 from registry.datasets.formats.turns import Dialect
 from registry.datasets.sources.files import files_in, refuse_unknown
-from registry.errors import UserError
+from registry.errors import DataError
 from registry.hub.dataset import HubSource
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read_entry(folder: Path, name: str) -> Entry:
     where = f"{folder / INFO}: entry '{name}'"
     if name not in info:
         near = get_close_matches(name, info, n=1)
-        raise UserError(
+        raise DataError(
             f"no entry '{name}'",
             where=str(folder / INFO),
             expected=f"one of its {len(info)} entries",
@@ -94,7 +94,7 @@ def read_entry(folder: Path, name: str) -> Entry:
         )
     entry = info[name]
     if not isinstance(entry, dict):
-        raise UserError("not an object", where=where)
+        raise DataError("not an object", where=where)
     hub = _hub(entry, where)
     files = () if hub is not None else _files(folder, entry, where)
     form = _format(entry, where)
@@ -107,15 +107,15 @@ def _info(folder: Path) -> Mapping[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
+        raise DataError(
             f"can't be read: {error.strerror}",
             where=str(path),
             expected=f"a LLaMA-Factory data folder with {INFO}",
         ) from error
     except ValueError as error:
-        raise UserError(f"malformed JSON: {error}", where=str(path)) from error
+        raise DataError(f"malformed JSON: {error}", where=str(path)) from error
     if not isinstance(info, dict):
-        raise UserError("not an object of entries", where=str(path))
+        raise DataError("not an object of entries", where=str(path))
     return info
 
 
@@ -125,11 +125,11 @@ def _hub(entry: Mapping[str, Any], where: str) -> HubSource | None:
     if not repo:
         return None
     if not isinstance(repo, str) or not _REPO.fullmatch(repo):
-        raise UserError(f"hf_hub_url is {repo!r}", where=where, expected="owner/name")
+        raise DataError(f"hf_hub_url is {repo!r}", where=where, expected="owner/name")
     texts = {key: _text(entry, key, where) for key in ("revision", "subset", "folder", "split")}
     split = texts["split"] or "train"
     if not split.replace("_", "").replace("-", "").isalnum():
-        raise UserError(f"split is '{split}'", where=where, expected="the name of one split")
+        raise DataError(f"split is '{split}'", where=where, expected="the name of one split")
     return HubSource(
         repo, texts["revision"], texts["subset"], texts["folder"], splits={"train": split}
     )
@@ -141,16 +141,16 @@ def _files(folder: Path, entry: Mapping[str, Any], where: str) -> tuple[tuple[Pa
             told = (
                 "a dataset's script is never run" if key == "script_url" else "that hub isn't asked"
             )
-            raise UserError(
+            raise DataError(
                 f"its rows are at {key} {entry[key]}, and {told}",
                 where=where,
                 fix="download it and give the entry a file_name alone",
             )
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
-        raise UserError("no file_name", where=where, expected="a file or folder beside it")
+        raise DataError("no file_name", where=where, expected="a file or folder beside it")
     if (split := _text(entry, "split", where)) not in (None, "train"):
-        raise UserError(
+        raise DataError(
             f"split is '{split}', and files beside it are train alone",
             where=where,
             fix="give the split a file and an entry of its own",
@@ -160,7 +160,7 @@ def _files(folder: Path, entry: Mapping[str, Any], where: str) -> tuple[tuple[Pa
     if path.is_file():
         return ((path, name),)
     if not names:
-        raise UserError(
+        raise DataError(
             f"its file {name} is missing", where=where, fix=f"put it in {folder}, or drop the entry"
         )
     refuse_unknown(list(names), where)
@@ -171,16 +171,16 @@ def _text(entry: Mapping[str, Any], key: str, where: str) -> str | None:
     value = entry.get(key)
     if value is None or (isinstance(value, str) and value):
         return value
-    raise UserError(f"{key} is {value!r}", where=where, expected="a text")
+    raise DataError(f"{key} is {value!r}", where=where, expected="a text")
 
 
 def _format(entry: Mapping[str, Any], where: str) -> Format:
     columns = entry.get("columns")
     media = [key for key in _MEDIA if isinstance(columns, dict) and columns.get(key)]
     if media:
-        raise UserError(f"it needs {', '.join(media)}; only text is read", where=where)
+        raise DataError(f"it needs {', '.join(media)}; only text is read", where=where)
     if columns is not None and not isinstance(columns, dict):
-        raise UserError("columns is not an object", where=where)
+        raise DataError("columns is not an object", where=where)
     kind = entry.get("formatting", "alpaca")
     extra = _extra(entry, columns or {}, where)
     if kind == "alpaca":
@@ -196,10 +196,10 @@ def _format(entry: Mapping[str, Any], where: str) -> Format:
         needed = ("messages",)
     else:
         expected = "alpaca, sharegpt or openai"
-        raise UserError(f"unknown formatting '{kind}'", where=where, expected=expected)
+        raise DataError(f"unknown formatting '{kind}'", where=where, expected=expected)
     names = _ALPACA if kind == "alpaca" else _TURNS
     if not any(names[key] in given for key in needed):
-        raise UserError(f"its columns name no {' or '.join(needed)}", where=where)
+        raise DataError(f"its columns name no {' or '.join(needed)}", where=where)
     return Format(shape, {**given, **extra}, strict=True)
 
 
@@ -213,7 +213,7 @@ def _extra(entry: Mapping[str, Any], columns: Mapping[str, Any], where: str) -> 
     if entry.get("ranking"):
         pair = {part: columns.get(part) for part in ("chosen", "rejected")}
         if not all(pair.values()):
-            raise UserError("ranking needs the columns chosen and rejected", where=where)
+            raise DataError("ranking needs the columns chosen and rejected", where=where)
         return {part: str(column) for part, column in pair.items()}
     return {"label": str(columns["kto_tag"])} if columns.get("kto_tag") else {}
 
@@ -222,7 +222,7 @@ def _dialect(entry: Mapping[str, Any], where: str) -> Dialect:
     """Return the words of the entry's turns; with a `tags` block, only what it lists."""
     tags = entry.get("tags")
     if tags is not None and not isinstance(tags, dict):
-        raise UserError("tags is not an object", where=where)
+        raise DataError("tags is not an object", where=where)
     words = _TAGS if tags is None else {**dict.fromkeys(_TAGS), **tags}
     role, content = (words.get(key) or _TAGS[key] for key in ("role_tag", "content_tag"))
     roles = {words[tag]: means for tag, means in _MEANS.items() if words.get(tag)}
@@ -232,5 +232,5 @@ def _dialect(entry: Mapping[str, Any], where: str) -> Dialect:
 def _count(entry: Mapping[str, Any], where: str) -> int | None:
     count = entry.get("num_samples")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise UserError(f"num_samples is {count!r}", where=where, expected="a number from 1")
+        raise DataError(f"num_samples is {count!r}", where=where, expected="a number from 1")
     return count

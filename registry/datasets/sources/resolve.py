@@ -15,7 +15,7 @@ from registry.datasets.readers.read import columns_of, read_records
 from registry.datasets.sources.files import data_files, label
 from registry.datasets.sources.llamafactory import Entry, read_entry
 from registry.datasets.sources.sql import query_file, query_name
-from registry.errors import UserError
+from registry.errors import DataError
 from registry.hub.dataset import HubSource, hub_files
 from registry.store.paths import resolve
 
@@ -125,7 +125,7 @@ def _described(spec: DatasetSpec, files: tuple[SourceFile, ...]) -> Sources:
             columns = {"messages": "conversations", **found.columns}
             found = replace(found, name="messages", columns=columns)
     if wrong := unknown_part(spec.columns, found.name):
-        raise UserError(wrong, where=files[0].label)
+        raise DataError(wrong, where=files[0].label)
     form = Format(_shape(spec, found), {**found.columns, **spec.columns})
     return Sources(files, form, None, found.name, found.why)
 
@@ -138,7 +138,7 @@ def _shape(spec: DatasetSpec, found: Detected) -> Shape:
     shapes = conversational(_dialect(spec, found.dialect or OPENAI))
     if found.name not in shapes:
         written = "turns" if spec.turns else "roles"
-        raise UserError(
+        raise DataError(
             f"{written} is for the formats {', '.join(shapes)}, and this is {found.name}",
             fix="name its format",
         )
@@ -181,7 +181,7 @@ def _detected(files: tuple[SourceFile, ...], columns: Mapping[str, str]) -> Dete
     found = detect(first or {}, columns)
     if found is None:
         named = ", ".join(map(str, first)) if first else "none"
-        raise UserError(
+        raise DataError(
             f"no format fits this file, whose first record has the columns: {named}",
             where=where,
             fix=why_not(first or {}),
@@ -198,7 +198,7 @@ def _check_columns(file: SourceFile, form: Format) -> None:
     for column in dict.fromkeys((*form.required_columns, *mapped)):
         if column not in declared:
             near = get_close_matches(column, declared, n=1)
-            raise UserError(
+            raise DataError(
                 f"no column '{column}'",
                 where=f"{file.label}:1",
                 expected=f"one of its columns {', '.join(declared)}",

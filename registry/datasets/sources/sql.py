@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import UserError
+from registry.errors import DataError
 from registry.store.hashing import file_digest
 from registry.store.paths import CACHE, expand
 
@@ -90,7 +90,7 @@ def _run(sql: str, folders: Sequence[str], made: Path) -> None:
         said = " ".join(done.stdout.split()) or f"it ended with {done.returncode}"
         shown = " ".join(sql.split())
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-        raise UserError(f"sql: {said.replace(*_OUTSIDE)}", where=f'"{shown}"')
+        raise DataError(f"sql: {said.replace(*_OUTSIDE)}", where=f'"{shown}"')
 
 
 def _facts(root: str) -> _Facts:

@@ -14,7 +14,7 @@ from registry.datasets.duplicates.hash_index import HashIndex, as_texts, hashes_
 from registry.datasets.sources.chunks import Reject, Usable, first_usable, read_chunks
 from registry.datasets.versions.row import Row
 from registry.datasets.versions.splits import CODED
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -204,7 +204,7 @@ def check_rejects(found: Collected, allowed: float, name: str) -> None:
     reasons = Counter(reject.reason for reject in found.rejects).most_common(_COMMONEST)
     told = "; ".join(f"{n} x {reason} ({_first(found, reason)})" for reason, n in reasons)
     share = count / found.records
-    raise UserError(
+    raise DataError(
         f"{count} of {found.records} rows of dataset '{name}' can't be used: {told}",
         expected=f"at most {allowed:.1%} of them",
         fix=f"mend the rows, or set datasets.{name}.allow_rejects: {_rounded_up(share)}",

@@ -22,7 +22,7 @@ from registry.datasets.versions.erased import erased_rows
 from registry.datasets.versions.splits import committed_placements
 from registry.datasets.versions.spool import Spool
 from registry.datasets.versions.version import place, write_version
-from registry.errors import UserError
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -106,7 +106,7 @@ def make_version(
         check_rejects(found, spec.allow_rejects, name)
         if not len(found):
             labels = ", ".join(file.label for file in wanted.files.files)
-            raise UserError(f"dataset '{name}' has no rows", where=labels)
+            raise DataError(f"dataset '{name}' has no rows", where=labels)
         writer.put()
         beside = spool.read()
         groups = clusters(beside["text"], scratch / "bands-0")

@@ -18,7 +18,7 @@ from registry.catalog.sql import literal
 from registry.datasets.formats.content import HELD, SPLITS
 from registry.datasets.versions.query import WHOLE, asking, joined, version_files
 from registry.datasets.versions.row import row_from
-from registry.errors import StoreError, UserError
+from registry.errors import DataError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -244,7 +244,7 @@ def _refs(columns: str, splits: Collection[str]) -> str:
     """Return the query of these columns of refs in these splits."""
     for split in splits:
         if split not in _SPLITS:
-            raise UserError(f"no split is called '{split}'", expected=", ".join(_SPLITS))
+            raise DataError(f"no split is called '{split}'", expected=", ".join(_SPLITS))
     wanted = literal(tuple(sorted(splits)) or (None,))  # which nothing is in
     return f"SELECT {columns} FROM v_refs WHERE split IN {wanted}"  # noqa: S608 - our own words
 
