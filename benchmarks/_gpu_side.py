@@ -272,7 +272,7 @@ def ours(steps: Steps, *, checkpointing: bool) -> None:
             spec=spec,
             objective=objective.Answers(made, steps.device),
             plan=plan,
-            ways=objective.Ways(packed=why_not is None, share=False),
+            ways=objective.ForwardMode(packed=why_not is None, share=False),
             root=Path(folder),
             fingerprint="bench",
             on_step=on_step,

@@ -11,12 +11,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from evals.scoring.results import chance_of, paired
-from evals.verdicts.forgetting import Change, GuardFinding, PairedScores, change_of, judge_guards
+from evals.verdicts.forgetting import (
+    GuardFinding,
+    PairedScores,
+    SubjectChange,
+    change_of,
+    judge_guards,
+)
 from evals.verdicts.gap import ClosedFinding, judge_closed
 from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.ingest import resolve
 from pipeline.measure.changes import divergence_of, reprompted
-from pipeline.measure.measure import Tuned, items_of, measure
+from pipeline.measure.measure import TunedModel, items_of, measure
 from pipeline.spec.subjects import Subject, measured_datasets, subjects
 from pipeline.workspace.kept import adapter_named
 from pipeline.workspace.stage import StageOutput, run_stage
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from evals.scoring.evaluate import EvalResult
-    from evals.verdicts.stats import Paired
+    from evals.verdicts.stats import PairedItems
     from pipeline.gap import GapReport
     from pipeline.spec.subjects import Split
     from pipeline.workspace.resolved import Resolved
@@ -69,7 +75,7 @@ class ForgetReport:
     split: str
     kept: tuple[GuardFinding, ...]
     closed: dict[str, ClosedFinding]
-    changes: dict[str, Change]
+    changes: dict[str, SubjectChange]
     forgetting_id: str
     run_id: str
     cached: bool
@@ -89,16 +95,18 @@ class ChangedItem:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """The verdicts on one adapter, what changed, and the evaluations that both rest on."""
 
     kept: tuple[GuardFinding, ...]
     closed: dict[str, ClosedFinding]
-    changes: dict[str, Change]
+    changes: dict[str, SubjectChange]
     evals: tuple[str, ...]
 
 
-def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> ForgetReport:
+def forget(
+    ws: Workspace, ui: Ui, what: TunedModel, against: TunedModel | None = None
+) -> ForgetReport:
     """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
     found = gap(resolved, ui)
@@ -120,7 +128,7 @@ def forget(ws: Workspace, ui: Ui, what: Tuned, against: Tuned | None = None) -> 
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(resolved, ctx, found, what, against, parents),
+        lambda ctx: _judge_adapter(resolved, ctx, found, what, against, parents),
         version=VERSION,
         parents=parents,
     )
@@ -143,8 +151,8 @@ def changed_items(
     Reads what `forget` measured; nothing is scored again.
     """
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
-    base, what = gap(resolved, ui).base, Tuned(report.adapter_id, report.scale, report.model)
-    earlier = Tuned(report.against) if report.against else None
+    base, what = gap(resolved, ui).base, TunedModel(report.adapter_id, report.scale, report.model)
+    earlier = TunedModel(report.against) if report.against else None
     sign = -1 if which == "lost" else 1
     found: list[ChangedItem] = []
     for one in subjects(ws.spec):
@@ -162,16 +170,16 @@ def changed_items(
     return tuple(found)
 
 
-def tuned(ws: Workspace, name: str | None) -> Tuned:
+def tuned(ws: Workspace, name: str | None) -> TunedModel:
     """Return the adapter that an id, a prefix of one or an alias names; by default the newest.
 
     Raises:
         UserError: there is none of that name, none at all, or it was set aside.
     """
-    return Tuned(adapter_named(ws, name))
+    return TunedModel(adapter_named(ws, name))
 
 
-def other_base(ws: Workspace, name: str) -> Tuned:
+def other_base(ws: Workspace, name: str) -> TunedModel:
     """Return a base of the spec, such as a merged model, to be compared with `train.base`.
 
     Raises:
@@ -185,19 +193,19 @@ def other_base(ws: Workspace, name: str) -> Tuned:
             expected=f"one of {', '.join(others)}" if others else "another base in the spec",
             fix="a merged model is one with {model: merged:ID}",
         )
-    return Tuned("", base=name)
+    return TunedModel("", base=name)
 
 
 def judge(
     ws: Resolved,
     ui: Ui,
     found: GapReport,
-    what: Tuned,
+    what: TunedModel,
     split: Split,
     *,
-    against: Tuned | None = None,
+    against: TunedModel | None = None,
     only: Collection[str] | None = None,
-) -> Judged:
+) -> Judgement:
     """Score base (or `against`) and adapter on the same items of `split` and judge both sides.
 
     Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
@@ -208,7 +216,7 @@ def judge(
     _measure_in_turn(ws, ui, found, what, split)
     guards: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
-    changes: dict[str, Change] = {}
+    changes: dict[str, SubjectChange] = {}
     evals: list[str] = []
     for one, verdict in _judged_subjects(ws, found):
         if only and one.name not in only:
@@ -228,10 +236,12 @@ def judge(
             )
         else:
             guards.append(_paired(one, before, pairs))
-    return Judged(tuple(judge_guards(guards)), closed, changes, tuple(evals))
+    return Judgement(tuple(judge_guards(guards)), closed, changes, tuple(evals))
 
 
-def _measure_in_turn(ws: Resolved, ui: Ui, found: GapReport, what: Tuned, split: Split) -> None:
+def _measure_in_turn(
+    ws: Resolved, ui: Ui, found: GapReport, what: TunedModel, split: Split
+) -> None:
     """Score all with one base and then all with the other, so that each is loaded once."""
     if what.base is None:
         return
@@ -248,12 +258,12 @@ def _judged_subjects(ws: Workspace, found: GapReport) -> Iterator[tuple[Subject,
             yield one, verdict
 
 
-def _work(
+def _judge_adapter(
     ws: Resolved,
     ctx: StageContext,
     found: GapReport,
-    what: Tuned,
-    against: Tuned | None,
+    what: TunedModel,
+    against: TunedModel | None,
     parents: list[Parent],
 ) -> StageOutput:
     judged = judge(ws, ctx.ui, found, what, "dev", against=against)
@@ -284,10 +294,10 @@ def _looked_into(
     ui: Ui,
     found: GapReport,
     one: Subject,
-    judged: Judged,
-    what: Tuned,
-    against: Tuned | None,
-) -> Change:
+    judged: Judgement,
+    what: TunedModel,
+    against: TunedModel | None,
+) -> SubjectChange:
     """Return a change with its KL, and with what comes back of a guard's lost items."""
     items, base = items_of(ws, one, "dev"), found.base
     before = measure(ws, ui, one, base=base, items=items, split="dev", tuned=against)
@@ -306,7 +316,7 @@ def _looked_into(
     return replace(judged.changes[one.name], kl=kl, reprompt=again)
 
 
-def _paired(one: Subject, before: EvalResult, pairs: Paired) -> PairedScores:
+def _paired(one: Subject, before: EvalResult, pairs: PairedItems) -> PairedScores:
     spec = one.spec
     return PairedScores(
         name=one.name,

@@ -75,7 +75,7 @@ def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(resolved, ctx, base, parents),
+        lambda ctx: _measure_gaps(resolved, ctx, base, parents),
         version=VERSION,
         parents=parents,
         config=inputs["subjects"],
@@ -119,7 +119,7 @@ def scores_of(results: Sequence[EvalResult]) -> Scores:
     return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
 
 
-def _work(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
+def _measure_gaps(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
     measured: list[MeasuredCapability] = []
     guards: dict[str, Interval] = {}
     used: list[Parent] = list(parents)
@@ -160,7 +160,7 @@ def _work(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> 
     return StageOutput(result, [("gap", made)])
 
 
-class _Tried(NamedTuple):
+class _TriedPrompts(NamedTuple):
     arms: tuple[ArmScore, ...] = ()
     unfit: tuple[str, ...] = ()
     evals: tuple[str, ...] = ()
@@ -168,7 +168,7 @@ class _Tried(NamedTuple):
 
 def _try_prompts(
     ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], plain: EvalResult
-) -> _Tried:
+) -> _TriedPrompts:
     """Score every other prompt on half A, and the best of them on half B.
 
     Nothing is tried where the goal is met without: the question is then answered. A prompt that is
@@ -179,7 +179,7 @@ def _try_prompts(
     spec = what.spec
     floor = spec.goal - spec.margin  # type: ignore[union-attr]  # only capabilities come here
     if mean_interval(scores_of([plain])).low >= floor:
-        return _Tried()
+        return _TriedPrompts()
     half_a = [item for item in items if half_of(item.cluster) == "A"]
     half_b = [item for item in items if half_of(item.cluster) == "B"]
     arms: list[Arm] = [arm for arm in arms_of(spec.prompts) if arm != zero_shot(what)]
@@ -210,7 +210,7 @@ def _try_prompts(
         for name, result in fit.items()
     )
     evals = [result.id for result in (*fit.values(), on_b) if result]
-    return _Tried(scored, tuple(name for name in on_a if name not in fit), tuple(evals))
+    return _TriedPrompts(scored, tuple(name for name in on_a if name not in fit), tuple(evals))
 
 
 def _fitting(

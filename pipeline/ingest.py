@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import Workspace
     from registry.datasets.formats.arrays import HashArray
-    from registry.datasets.versions.make import Made, Wanted
+    from registry.datasets.versions.make import NewVersion, VersionRequest
     from registry.datasets.versions.splits import Assignment
-    from registry.datasets.versions.version import Written
+    from registry.datasets.versions.version import WrittenVersion
     from registry.store.kinds import RunMeta
     from registry.store.manifest import Manifest
 
@@ -134,7 +134,7 @@ def _ingest_one(ws: Workspace, ui: Ui, name: str, erased: Sequence[str] | None) 
                 ui,
                 STAGE,
                 inputs,
-                lambda context: _work(ws, context, name, inputs),
+                lambda context: _make_version(ws, context, name, inputs),
                 version=VERSION,
                 config={name: ws.spec.datasets[name].model_dump(mode="json")},
             )
@@ -203,12 +203,12 @@ def _alone(ws: Workspace) -> Iterator[None]:
         yield
 
 
-def _work(
+def _make_version(
     ws: Workspace, context: StageContext, name: str, inputs: Mapping[str, Any]
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
     from registry.datasets.sources.resolve import sources
-    from registry.datasets.versions.make import Wanted, make_version
+    from registry.datasets.versions.make import VersionRequest, make_version
     from registry.store.kinds import ErasureMeta, RowsMeta, RunMeta
 
     spec = ws.spec.datasets[name]
@@ -216,7 +216,7 @@ def _work(
     key = stage_key(STAGE, inputs, version=VERSION)
     there = ws.catalog.committed_of(RunMeta, RowsMeta, ErasureMeta)
     runs = _runs(there["run"], name)
-    wanted = Wanted(
+    wanted = VersionRequest(
         name,
         spec,
         files,
@@ -242,13 +242,13 @@ def _work(
 
 def _appended(
     ws: Workspace,
-    wanted: Wanted,
+    wanted: VersionRequest,
     runs: Sequence[RunMeta],
     inputs: Mapping[str, Any],
     advance: Callable[[int], None],
-) -> Made | None:
+) -> NewVersion | None:
     """Append to the version that the first of these files made, if there is one; else None."""
-    from registry.datasets.versions.append import Before
+    from registry.datasets.versions.append import PreviousVersion
     from registry.datasets.versions.append_index import open_index
     from registry.datasets.versions.make import append_version
 
@@ -261,7 +261,7 @@ def _appended(
             continue
         if index.facts.covers.issuperset(wanted.earlier):
             version = ws.store.get("dataset_version", _version_of(run))
-            before = Before.of(ws.store, version, index)
+            before = PreviousVersion.of(ws.store, version, index)
             return append_version(ws.store, ws.catalog, wanted, before, there, advance)
     return None
 
@@ -286,7 +286,7 @@ def _version_of(run: RunMeta) -> str:
     return next(one.id for one in run.outputs if one.role == "version")
 
 
-def _outputs(written: Written) -> list[tuple[str, Any]]:
+def _outputs(written: WrittenVersion) -> list[tuple[str, Any]]:
     *contents, version = written.objects
     rows = [(f"rows {number}", ref) for number, ref in enumerate(contents, 1)]
     return [*rows, ("version", version)]

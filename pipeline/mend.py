@@ -15,8 +15,8 @@ from pipeline.forget import forget, judge
 from pipeline.gap import gap
 from pipeline.ingest import resolve
 from pipeline.measure.gates import SCALES, first_scale, holds
-from pipeline.measure.measure import Tuned
-from pipeline.select import Change, select
+from pipeline.measure.measure import TunedModel
+from pipeline.select import MendChange, select
 from pipeline.selection.budget import Budget, Need, next_budget
 from pipeline.train import train
 from pipeline.workspace.stage import StageOutput, run_stage
@@ -119,19 +119,20 @@ def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendRepor
     states: list[_State] = []
     rounds: list[Round] = []
     for number in range(ws.spec.mend.rounds + 1):
-        report = forget(ws, ui, Tuned(adapter_id))
+        report = forget(ws, ui, TunedModel(adapter_id))
         state = _State(number, adapter_id, selection_id, found, report, added)
         states.append(state)
         done = _look(ws, ui, state)
         rounds.append(done.round)
         if done.adapter_id:
             scale = done.round.scale or 1.0
-            forget(ws, ui, Tuned(done.adapter_id))  # on record for the adapter that is used
+            forget(ws, ui, TunedModel(done.adapter_id))  # on record for the adapter that is used
             return MendReport(done.adapter_id, True, scale, tuple(rounds), ())  # noqa: FBT003
         if number == ws.spec.mend.rounds:
             break
         budget = _next(ws, state)
-        change = Change(number + 1, budget, selection_id, Tuned(adapter_id), _lost(report))
+        lossy = TunedModel(adapter_id)
+        change = MendChange(number + 1, budget, selection_id, lossy, _lost(report))
         selected = select(ws, ui, change)
         added = _difference(_rows_of(ws, selected.selection_id), _rows_of(ws, selection_id))
         if not added:  # the pool has no more rows, or the selection is as large as it may be
@@ -150,12 +151,12 @@ def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendRepor
 
 
 @dataclass(frozen=True)
-class _Looked:
+class _LossProbe:
     round: Round
     adapter_id: str | None  # the adapter at which everything holds
 
 
-def _look(ws: Resolved, ui: Ui, state: _State) -> _Looked:
+def _look(ws: Resolved, ui: Ui, state: _State) -> _LossProbe:
     """Record a round: whether everything holds, at this scale or at a smaller one."""
     inputs = {
         "adapter": state.adapter_id,
@@ -172,13 +173,19 @@ def _look(ws: Resolved, ui: Ui, state: _State) -> _Looked:
         Parent(state.report.forgetting_id, "forgetting"),
     ]
     outcome = run_stage(
-        ws, ui, STAGE, inputs, lambda ctx: _work(ws, ctx, state), version=VERSION, parents=parents
+        ws,
+        ui,
+        STAGE,
+        inputs,
+        lambda ctx: _mend_rounds(ws, ctx, state),
+        version=VERSION,
+        parents=parents,
     )
     used = state.adapter_id if state.fine else outcome.outputs.get("adapter")
-    return _Looked(outcome.report(Round), used)
+    return _LossProbe(outcome.report(Round), used)
 
 
-def _work(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
+def _mend_rounds(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
     scale = 1.0 if state.fine else _smaller_scale(ws, ctx.ui, state)
     rows = ws.catalog.manifest(state.selection_id, SelectionMeta).meta
     result = Round(
@@ -223,7 +230,7 @@ def _smaller_scale(ws: Resolved, ui: Ui, state: _State) -> float | None:
 
 
 def _holds_at(ws: Resolved, ui: Ui, state: _State, scale: float, name: str) -> bool:
-    tuned = Tuned(state.adapter_id, scale)
+    tuned = TunedModel(state.adapter_id, scale)
     judged = judge(ws, ui, state.found, tuned, "dev", only={name})
     return holds(judged.closed.values(), judged.kept)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.stage import StageContext, StageOutcome
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import Workspace
-    from registry.merge.several import Several
+    from registry.merge.several import SeveralMerged
     from registry.merge.spec import MergeSpec, Method
     from registry.models.load import LoadedModel
     from registry.store.objects import ObjectRef
@@ -43,7 +43,7 @@ class MergeReport:
     reference is from the base, in the same measure. `path` is relative to the workspace.
 
     Of one adapter, `adapter_id` is it. Of several, `adapter_ids` are they, `adapter_id` is the new
-    one, and the fields after it are those of `registry.merge.several.Several`, with `adapter_off`
+    one, and the fields after it are those of `SeveralMerged`, with `adapter_off`
     for how far the new adapter is from the reference. `scores` are what a search tried: weights
     and the mean score on dev. `quantised` has the logit distances of the ways to merge into a
     quantised base.
@@ -179,7 +179,7 @@ def _one(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(ws, ctx, base, adapter_id),
+        lambda ctx: _merge_and_prove(ws, ctx, base, adapter_id),
         version=VERSION,
         parents=[Parent(adapter_id, "adapter")],
     )
@@ -191,7 +191,7 @@ def _report(outcome: StageOutcome) -> MergeReport:
     return outcome.report(MergeReport, model_id=model, merge_id=made)
 
 
-def _work(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> StageOutput:
+def _merge_and_prove(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> StageOutput:
     from registry.merge.one import merge_adapter
     from registry.models.adapters import adapter_path
 
@@ -274,7 +274,7 @@ def _several(
 
 def _merged(
     loaded: LoadedModel, paths: Sequence[Path], spec: MergeSpec, draft: Path, new: Path
-) -> Several:
+) -> SeveralMerged:
     if spec.rule is None:
         from registry.merge.several import merge_adapters
 
@@ -284,7 +284,7 @@ def _merged(
     return merge_by_mergekit(loaded, paths, spec, draft)
 
 
-def _settings(adapter_ids: Sequence[str], made: Several) -> dict[str, Any]:
+def _settings(adapter_ids: Sequence[str], made: SeveralMerged) -> dict[str, Any]:
     """Return what decides a merge of several, beside their base."""
     by = {}
     if made.method in MERGEKIT:
@@ -329,7 +329,7 @@ def _publish(
     ctx: StageContext,
     loaded: LoadedModel,
     folder: Path,
-    made: Several,
+    made: SeveralMerged,
     adapter_ids: Sequence[str],
 ) -> ObjectRef:
     """Put the new adapter into the store, as one that was put together from these."""

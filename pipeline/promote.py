@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from evals.verdicts.forgetting import Change, GuardFinding  # noqa: TC001 - read when a report is read back
+from evals.verdicts.forgetting import GuardFinding, SubjectChange  # noqa: TC001 - read when a report is read back
 from evals.verdicts.gap import ClosedFinding  # noqa: TC001 - likewise
-from pipeline.forget import Judged, check_base, forget, judge
+from pipeline.forget import Judgement, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.ingest import resolve
 from pipeline.measure.gates import Gate, gates, refusals
-from pipeline.measure.measure import Tuned
+from pipeline.measure.measure import TunedModel
 from pipeline.spec.subjects import measured_datasets
 from pipeline.workspace.kept import CHAMPION
 from pipeline.workspace.stage import StageOutput, run_stage
@@ -55,7 +55,7 @@ class PromoteReport:
     reasons: tuple[str, ...]
     kept: tuple[GuardFinding, ...]
     closed: dict[str, ClosedFinding]
-    changes: dict[str, Change]
+    changes: dict[str, SubjectChange]
     looks: int
     previous: str | None
     promotion_id: str
@@ -75,7 +75,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
     found = gap(resolved, ui)
     check_base(ws, found.base, adapter_id)
-    dev = forget(resolved, ui, Tuned(adapter_id))
+    dev = forget(resolved, ui, TunedModel(adapter_id))
     inputs, parents = dev_inputs(resolved, found.base)
     tests = _versions(inputs)
     inputs |= {"adapter": adapter_id, "gap": found.gap_id, "dev": dev.forgetting_id}
@@ -89,7 +89,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(resolved, ctx, found, dev, tests, parents),
+        lambda ctx: _judge_on_test(resolved, ctx, found, dev, tests, parents),
         version=VERSION,
         parents=parents,
     )
@@ -105,7 +105,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
     )
 
 
-def _work(
+def _judge_on_test(
     ws: Resolved,
     ctx: StageContext,
     found: GapReport,
@@ -113,9 +113,9 @@ def _work(
     tests: Mapping[str, str],
     parents: list[Parent],
 ) -> StageOutput:
-    judged, split, looks = Judged(dev.kept, dev.closed, dev.changes, ()), "dev", 0
+    judged, split, looks = Judgement(dev.kept, dev.closed, dev.changes, ()), "dev", 0
     if not refusals(_gates(judged, "dev")):
-        judged = judge(ws, ctx.ui, found, Tuned(dev.adapter_id), "test")
+        judged = judge(ws, ctx.ui, found, TunedModel(dev.adapter_id), "test")
         split, looks = "test", _looks(ws, tests, dev.adapter_id)
     decided = _gates(judged, split)
     figures = {
@@ -167,7 +167,7 @@ def _work(
     return StageOutput(result, made)
 
 
-def _gates(judged: Judged, split: str) -> tuple[Gate, ...]:
+def _gates(judged: Judgement, split: str) -> tuple[Gate, ...]:
     return gates(judged.closed, {finding.guard: finding for finding in judged.kept}, split)
 
 

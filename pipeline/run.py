@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
 from pipeline.ingest import ingest, ingested, resolve
-from pipeline.measure.measure import Tuned
+from pipeline.measure.measure import TunedModel
 from pipeline.mend import mend
 from pipeline.merge import merge
 from pipeline.promote import promote
 from pipeline.select import select
 from pipeline.train import dry, train
 from pipeline.workspace.resolved import Resolved
-from pipeline.workspace.stage import Done, Step, WouldRunError
+from pipeline.workspace.stage import FinishedStage, PlanStep, WouldRunError
 from registry.errors import StoreRequestError, UserError
 
 if TYPE_CHECKING:
@@ -39,46 +39,46 @@ STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merg
 class RunReport:
     """What the loop came to; `code` is the command's exit code."""
 
-    done: tuple[Done, ...]
+    done: tuple[FinishedStage, ...]
     code: int
 
-    def as_json(self) -> tuple[Done, ...]:
+    def as_json(self) -> tuple[FinishedStage, ...]:
         """Return each stage's report, in order."""
         return self.done
 
 
-def loop(ws: Workspace, ui: Ui) -> Iterator[Done]:
+def loop(ws: Workspace, ui: Ui) -> Iterator[FinishedStage]:
     """Go through the stages; each is done, or found in the cache, when it is yielded."""
     made = ingest(ws, ui)
-    yield Done("ingest", f"{len(ws.spec.datasets)} datasets", made)
+    yield FinishedStage("ingest", f"{len(ws.spec.datasets)} datasets", made)
     yield from _from_gap(Resolved.of(ws, made.versions), ui)
 
 
-def _from_gap(ws: Resolved, ui: Ui) -> Iterator[Done]:
+def _from_gap(ws: Resolved, ui: Ui) -> Iterator[FinishedStage]:
     """Go through the stages behind ingest, all on the versions that were found at the beginning."""
     found = gap(ws, ui)
-    yield Done("gap", found.base, found)
+    yield FinishedStage("gap", found.base, found)
     if not found.gaps():
         return
     selected = select(ws, ui)
-    yield Done("select", ", ".join(found.gaps()), selected)
+    yield FinishedStage("select", ", ".join(found.gaps()), selected)
     trained = train(ws, ui, selected.selection_id)
-    yield Done("train", ws.spec.train.method, trained)
-    forgot = forget(ws, ui, Tuned(trained.adapter_id))
-    yield Done("forget", trained.adapter_id[:8], forgot)
+    yield FinishedStage("train", ws.spec.train.method, trained)
+    forgot = forget(ws, ui, TunedModel(trained.adapter_id))
+    yield FinishedStage("forget", trained.adapter_id[:8], forgot)
     mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
-    yield Done("mend", mended.adapter_id[:8], mended)
+    yield FinishedStage("mend", mended.adapter_id[:8], mended)
     promoted = promote(ws, ui, mended.adapter_id)
-    yield Done("promote", mended.adapter_id[:8], promoted)
+    yield FinishedStage("promote", mended.adapter_id[:8], promoted)
     if promoted.promoted:
-        yield Done("merge", mended.adapter_id[:8], merge(ws, ui, mended.adapter_id))
+        yield FinishedStage("merge", mended.adapter_id[:8], merge(ws, ui, mended.adapter_id))
 
 
 def run(ws: Workspace, ui: Ui) -> RunReport:
     """Run the loop and show each stage's report as it is done."""
     from pipeline.report.story import closing, shown
 
-    done: list[Done] = []
+    done: list[FinishedStage] = []
     for one in loop(ws, ui):
         done.append(one)
         for renderable in shown(one):
@@ -89,7 +89,7 @@ def run(ws: Workspace, ui: Ui) -> RunReport:
     return RunReport(tuple(done), code=1 if refused else 0)
 
 
-def plan(ws: Workspace, ui: Ui) -> list[Step]:
+def plan(ws: Workspace, ui: Ui) -> list[PlanStep]:
     """Go through the loop without running anything: what is up to date, what would run, why."""
     dry = replace(ws, dry=True)
     made, missing = ingested(dry, ui)
@@ -98,11 +98,11 @@ def plan(ws: Workspace, ui: Ui) -> list[Step]:
         return [*steps, *_after("ingest")]
     try:
         for one in _from_gap(Resolved.of(dry, made.versions), ui):
-            same = Step(one.stage, one.about, "up to date", "same inputs as before")
+            same = PlanStep(one.stage, one.about, "up to date", "same inputs as before")
             steps.append(same)
     except WouldRunError as error:
         # a stage may ask for an earlier one first; what would run is said under its own name
-        steps.append(Step(error.stage, "", "would run", error.why))
+        steps.append(PlanStep(error.stage, "", "would run", error.why))
         steps += _after(error.stage)
     return steps
 
@@ -161,14 +161,14 @@ def promote_mended(ws: Workspace, ui: Ui, adapter: str | None) -> PromoteReport:
     return promote(ws, ui, adapter_id)
 
 
-def _ingest_step(name: str, why: str | None) -> Step:
+def _ingest_step(name: str, why: str | None) -> PlanStep:
     if why is not None:
-        return Step("ingest", name, "would run", why)
-    return Step("ingest", name, "up to date", "same files as before")
+        return PlanStep("ingest", name, "would run", why)
+    return PlanStep("ingest", name, "up to date", "same files as before")
 
 
-def _after(stage: str) -> list[Step]:
+def _after(stage: str) -> list[PlanStep]:
     position = STAGES.index(stage)
     return [
-        Step(later, "", "after the above", f"needs {stage}") for later in STAGES[position + 1 :]
+        PlanStep(later, "", "after the above", f"needs {stage}") for later in STAGES[position + 1 :]
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.gap import dev_inputs, gap
 from pipeline.ingest import resolve
-from pipeline.selection.assemble import Assembly, Change, Part
+from pipeline.selection.assemble import Assembly, MendChange, SelectionPart
 from pipeline.selection.candidates import pool_of
 from pipeline.selection.held_out import lm_eval_tasks
 from pipeline.spec.subjects import measured_datasets
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import Workspace
 
-__all__ = ["Change", "SelectReport", "select"]
+__all__ = ["MendChange", "SelectReport", "select"]
 
 STAGE = "select"
 VERSION = 1
@@ -44,7 +44,7 @@ class SelectReport:
     replay_rows: int
     budget: dict[str, int]
     replay: dict[str, int]
-    parts: tuple[Part, ...]
+    parts: tuple[SelectionPart, ...]
     near_duplicates: int  # passed over
     leaks: dict[str, int]  # why -> rows kept out, for being near dev or test
     rejects: int  # rows too long for the base
@@ -54,7 +54,7 @@ class SelectReport:
     seconds: float
 
 
-def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
+def select(ws: Workspace, ui: Ui, change: MendChange | None = None) -> SelectReport:
     """Choose the rows that the gap asks for, or those of a mending round.
 
     Raises:
@@ -82,7 +82,7 @@ def select(ws: Workspace, ui: Ui, change: Change | None = None) -> SelectReport:
 
 
 def _inputs(
-    ws: Resolved, found: GapReport, change: Change | None
+    ws: Resolved, found: GapReport, change: MendChange | None
 ) -> tuple[dict[str, Any], list[Parent]]:
     inputs, parents = dev_inputs(ws, found.base)
     pool = {name: ws.versions[name] for name in pool_of(ws)}

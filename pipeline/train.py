@@ -122,7 +122,7 @@ def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
             "selection": selection_id,
             "train": spec.deciding(),
         },
-        lambda ctx: _work(resolve(ws, ctx.ui), ctx, selection_id),
+        lambda ctx: _train_adapter(resolve(ws, ctx.ui), ctx, selection_id),
         version=VERSION,
         parents=parents,
         config=spec.model_dump(mode="json"),
@@ -179,7 +179,7 @@ def _on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def _work(ws: Resolved, ctx: StageContext, selection_id: str) -> StageOutput:
+def _train_adapter(ws: Resolved, ctx: StageContext, selection_id: str) -> StageOutput:
     from pipeline.training.fit import fit
     from pipeline.training.machine import processes
     from pipeline.training.record.run_metrics import measured_steps, put_metrics, step_values

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REPORT_S = 0.05
 
 
-class Answering:
+class AnsweringMixin:
     """Before lm-eval's class among the bases of an engine: what both engines are.
 
     Attributes:

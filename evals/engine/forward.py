@@ -2,7 +2,7 @@
 
 Heavy at import (torch, transformers): import it where an engine is made.
 
-A `Batch` is rows padded on the right. Rows of a trie come with a mask; everything else is causal.
+A `PaddedBatch` is rows padded on the right. Rows of a trie have a mask; all else is causal.
 A `Prefix` is the keys and values of tokens that stand before every row. On a CPU it is never
 copied to the rows: all queries attend to it as one sequence, and the two parts of each query's
 attention are joined by their log-sum-exp; elsewhere it is expanded and concatenated.
@@ -22,8 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from evals.engine.kv import ATTENTION, Behind, Own, Plan, Prefix, Slots, planned
-from evals.engine.tree import Batch
+from evals.engine.kv import (
+    ATTENTION,
+    OwnKeys,
+    Prefix,
+    PrefixPlan,
+    Slots,
+    SlotsBehindPrefix,
+    planned,
+)
+from evals.engine.tree import PaddedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +49,7 @@ _SOFTMAX_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ReadLogits:
     """Logits at the kept tokens, (kept, vocabulary) in fp32, and the rows' keys and values."""
 
     logits: torch.Tensor
@@ -85,17 +93,17 @@ class Forward:
         ids = np.array([tokens], dtype=np.int64)
         keep = np.zeros(ids.shape, dtype=np.bool_)
         keep[0, -1] = True
-        read = self.read(Batch(ids, np.arange(len(tokens))[None], keep))
+        read = self.read(PaddedBatch(ids, np.arange(len(tokens))[None], keep))
         layers = tuple((layer.keys, layer.values) for layer in read.own.layers)
         self.kv_bytes = sum(k.nbytes + v.nbytes for k, v in layers) // len(tokens)
         return Prefix(len(tokens), layers)
 
-    def read(self, batch: Batch, prefix: Prefix | None = None) -> Reading:
+    def read(self, batch: PaddedBatch, prefix: Prefix | None = None) -> ReadLogits:
         """Run rows of our layout, behind a prefix where there is one."""
         reach = int(batch.positions.max()) + 1
         joins = self._joined(reach)
         front = None if joins else prefix
-        own = Own.cache(self.layers, front)
+        own = OwnKeys.cache(self.layers, front)
         mask: Any = None
         if batch.mask is not None and joins:
             mask = self._additive(batch.mask[:, batch.trunk :])
@@ -106,9 +114,9 @@ class Forward:
             mask = self._masks(seen, batch.positions, batch.positions, front.tokens if front else 0)
         plan = None
         if joins and (prefix or mask is not None):
-            plan = Plan(prefix, batch.trunk if mask is not None else 0)
+            plan = PrefixPlan(prefix, batch.trunk if mask is not None else 0)
         logits = self._run(batch.ids, batch.keep, batch.positions, mask, own, plan)
-        return Reading(logits, own)
+        return ReadLogits(logits, own)
 
     def step(
         self, ids: NDArray[np.int64], positions: NDArray[np.int64], slots: Slots,
@@ -130,9 +138,9 @@ class Forward:
         keys = np.broadcast_to(places[None, :] + start, (len(ids), slots.reach))
         ahead = 0 if joined else start
         mask = self._masks(seen, positions[:, None], keys, ahead)
-        cache: Cache = Behind(slots, prefix) if prefix and not joined else slots
+        cache: Cache = SlotsBehindPrefix(slots, prefix) if prefix and not joined else slots
         keep = np.ones((len(ids), 1), dtype=np.bool_)
-        plan = Plan(joined) if joined else None
+        plan = PrefixPlan(joined) if joined else None
         logits = self._run(ids[:, None], keep, positions[:, None], mask, cache, plan)
         slots.used[: len(ids)] += 1
         return logits
@@ -168,7 +176,8 @@ class Forward:
 
     def _run(
         self, ids: NDArray[np.int64], keep: NDArray[np.bool_],
-        positions: NDArray[np.int64] | None, mask: Any, cache: Cache | None, plan: Plan | None,
+        positions: NDArray[np.int64] | None, mask: Any, cache: Cache | None,
+        plan: PrefixPlan | None,
     ) -> torch.Tensor:  # fmt: skip
         self.tokens += int(ids.size)
         device = self._loaded.device
@@ -186,7 +195,7 @@ class Forward:
         return (logits if self._selects else logits[wanted]).reshape(-1, logits.shape[-1]).float()
 
     @contextmanager
-    def _attending(self, plan: Plan | None) -> Iterator[None]:
+    def _attending(self, plan: PrefixPlan | None) -> Iterator[None]:
         """Our attention function while a batch has a plan for it: else the model's own."""
         if plan is None:
             yield
@@ -295,7 +304,7 @@ class _Fork:
         positions = np.array([[*range(own), *branches]], dtype=np.int64) + cut
         keep = np.arange(ids.shape[1])[None] >= own - 1
         prefix = forward.prefix(self.trunk[:cut]) if cut else None
-        return forward.read(Batch(ids, positions, keep, mask[None], own - 2), prefix).logits
+        return forward.read(PaddedBatch(ids, positions, keep, mask[None], own - 2), prefix).logits
 
 
 def _window(config: Any) -> int | None:

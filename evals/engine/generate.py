@@ -16,7 +16,7 @@ import torch
 
 from evals.engine.kv import Slots
 from evals.engine.limits import out_of_memory
-from evals.engine.tree import Batch, Segment, batches, segments
+from evals.engine.tree import PaddedBatch, Segment, batches, segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class NoFiniteLogitsError(Exception):
         super().__init__("no finite logits")
 
 
-class Stops:
+class StopRule:
     """Where an answer ends: at an end token, or where its text holds a stop string.
 
     Args:
@@ -107,7 +107,7 @@ class Job:
 
     prompt: list[int]
     limit: int
-    stops: Stops
+    stops: StopRule
     answer: list[int] = field(default_factory=list)
 
     def take(self, token: int) -> bool:
@@ -221,7 +221,7 @@ class _Run:
             ids[row, : len(tokens)] = tokens
             keep[row, len(tokens) - 1] = True
         positions = np.broadcast_to(np.arange(length) + self.start, ids.shape)
-        read = self.forward.read(Batch(ids, positions.copy(), keep), self.prefix)
+        read = self.forward.read(PaddedBatch(ids, positions.copy(), keep), self.prefix)
         first = len(self.jobs) - len(new)
         self.slots.fill(first, read.own, [len(tokens) for tokens in own])
         return _best(read.logits, new)

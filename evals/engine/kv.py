@@ -29,7 +29,7 @@ class Prefix:
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
-class Own(DynamicLayer):
+class OwnKeys(DynamicLayer):
     """One layer's keys and values of one forward, behind an expanded prefix if one is given."""
 
     def __init__(self, ahead: tuple[torch.Tensor, torch.Tensor] | None) -> None:
@@ -139,7 +139,7 @@ class SlotLayer(DynamicLayer):
         return self.keys[: len(rows), :, :reach], self.values[: len(rows), :, :reach]
 
 
-class Behind(Cache):
+class SlotsBehindPrefix(Cache):
     """Slots behind an expanded prefix, where attention doesn't join the two itself."""
 
     def __init__(self, slots: Slots, prefix: Prefix) -> None:
@@ -164,7 +164,7 @@ def _behind(
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class PrefixPlan:
     """What `prefix_attention` does in a forward.
 
     Attributes:
@@ -176,11 +176,11 @@ class Plan:
     trunk: int = 0
 
 
-_PLANS: list[Plan] = []
+_PLANS: list[PrefixPlan] = []
 
 
 @contextmanager
-def planned(plan: Plan) -> Iterator[None]:
+def planned(plan: PrefixPlan) -> Iterator[None]:
     """Let `prefix_attention` follow this plan meanwhile."""
     _PLANS.append(plan)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.engine.tree import Batch, Tree, build_trees
+from evals.engine.tree import ContinuationTree, PaddedBatch, build_trees
 from registry.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ TRUNK_TOKENS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class RequestRow:
     """A context, a trie of continuations, and the request that each of its members is."""
 
     context: NDArray[np.int64]
-    tree: Tree
+    tree: ContinuationTree
     requests: NDArray[np.int64]
 
 
-def rows_of(pairs: Sequence[tuple[str, str]], encoder: Encoder, start_token: int) -> list[Row]:
+def rows_of(
+    pairs: Sequence[tuple[str, str]], encoder: Encoder, start_token: int
+) -> list[RequestRow]:
     """Requests as rows: one for each context, or few where it has very many choices."""
     groups: dict[str, list[int]] = {}
     for index, (context, _) in enumerate(pairs):
@@ -38,8 +40,8 @@ def rows_of(pairs: Sequence[tuple[str, str]], encoder: Encoder, start_token: int
     bare = {text: text.rstrip() for text in groups}
     full = [text for text in groups if bare[text]]
     encoded = dict(zip(full, encoder.contexts([bare[text] for text in full]), strict=True))
-    rows: list[Row] = []
-    known: dict[Any, tuple[Tree, ...]] = {}
+    rows: list[RequestRow] = []
+    known: dict[Any, tuple[ContinuationTree, ...]] = {}
     for text, members in groups.items():
         if text not in encoded:
             bare_ids = [encoder.bare(text + pairs[m][1]) for m in members]
@@ -60,10 +62,10 @@ def rows_of(pairs: Sequence[tuple[str, str]], encoder: Encoder, start_token: int
     return rows
 
 
-def _contextless(ids: list[list[int]], members: list[int], start_token: int) -> list[Row]:
+def _contextless(ids: list[list[int]], members: list[int], start_token: int) -> list[RequestRow]:
     """Continuations without a context stand behind BOS: their own, where they begin with it."""
     refuse_empty(ids, members)
-    rows: list[Row] = []
+    rows: list[RequestRow] = []
     own = [place for place, tokens in enumerate(ids) if tokens[0] == start_token]
     rest = [place for place in range(len(ids)) if place not in set(own)]
     for chosen, skip in ((own, 1), (rest, 0)):
@@ -75,7 +77,7 @@ def _contextless(ids: list[list[int]], members: list[int], start_token: int) -> 
     return rows
 
 
-def batch_of(rows: Sequence[Row], start: int) -> Batch:
+def batch_of(rows: Sequence[RequestRow], start: int) -> PaddedBatch:
     """Rows behind a prefix of `start` tokens as arrays; each keeps its slots, in their order."""
     length = max(len(row.context) - start + len(row.tree.tokens) for row in rows)
     ids = np.zeros((len(rows), length), dtype=np.int64)
@@ -95,14 +97,16 @@ def batch_of(rows: Sequence[Row], start: int) -> Batch:
         if mask is not None and not row.tree.chain:
             mask[number, trunk:end, trunk:end] = row.tree.mask
     trunk = min(len(row.context) for row in rows) - start
-    return Batch(ids, positions, keep, mask, trunk if trunk >= TRUNK_TOKENS else 0)
+    return PaddedBatch(ids, positions, keep, mask, trunk if trunk >= TRUNK_TOKENS else 0)
 
 
-def laid(context: Sequence[int], trees: Sequence[Tree], members: Sequence[int]) -> list[Row]:
+def laid(
+    context: Sequence[int], trees: Sequence[ContinuationTree], members: Sequence[int]
+) -> list[RequestRow]:
     """Rows of one context, one for each of its tries; `members` are request indices."""
     ids = np.array(context, dtype=np.int64)
     numbers = np.array(members, dtype=np.int64)
-    return [Row(ids, tree, numbers[list(tree.members)]) for tree in trees]
+    return [RequestRow(ids, tree, numbers[list(tree.members)]) for tree in trees]
 
 
 def refuse_empty(ids: Sequence[Sequence[int]], members: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from evals.engine.layout import Row, batch_of
+from evals.engine.layout import RequestRow, batch_of
 from evals.engine.limits import NotFiniteError, out_of_memory
 from evals.engine.tree import Segment, batches, segments
 
@@ -42,14 +42,16 @@ class Likelihoods:
         self._token_budget = token_budget
         self._logit_budget = logit_budget
 
-    def read(self, rows: Sequence[Row], count: int, done: Done) -> None:
+    def read(self, rows: Sequence[RequestRow], count: int, done: Done) -> None:
         """Tell the score of each of `count` requests, and whether it is greedy, when it is known.
 
         Raises:
             NotFiniteError: the model gave no number; what came before has been told.
         """
         if not self._forward.packs:
-            rows = [Row(r.context, chain, r.requests) for r in rows for chain in r.tree.chains()]
+            rows = [
+                RequestRow(r.context, chain, r.requests) for r in rows for chain in r.tree.chains()
+            ]
         tally = _Tally(rows, count, done)
         contexts = [row.context for row in rows]
         parts = segments(contexts) if self._forward.shares else (_all(rows),)
@@ -59,7 +61,7 @@ class Likelihoods:
                 prefix = self._forward.prefix(contexts[part.rows[0]][: part.prefix].tolist())
             self._segment([rows[r] for r in part.rows], prefix, tally)
 
-    def _segment(self, rows: list[Row], prefix: Prefix | None, tally: _Tally) -> None:
+    def _segment(self, rows: list[RequestRow], prefix: Prefix | None, tally: _Tally) -> None:
         start = prefix.tokens if prefix else 0
         lengths = [len(row.context) - start + len(row.tree.tokens) for row in rows]
         weights = [(1 + len(row.tree.tokens)) * self._forward.vocabulary for row in rows]
@@ -88,7 +90,7 @@ class Likelihoods:
                 raise NotFiniteError(request, layer)
 
     def _read(
-        self, rows: Sequence[Row], prefix: Prefix | None
+        self, rows: Sequence[RequestRow], prefix: Prefix | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
         """Requests, log-probabilities and greediness of every predicted token of the rows."""
         batch = batch_of(rows, prefix.tokens if prefix else 0)
@@ -126,7 +128,7 @@ def _read_off(
     return below - rest[places], best
 
 
-def tokens_of(rows: Sequence[Row], count: int) -> NDArray[np.int64]:
+def tokens_of(rows: Sequence[RequestRow], count: int) -> NDArray[np.int64]:
     """How many tokens each of `count` requests reads, (count,)."""
     lengths = np.zeros(count, dtype=np.int64)
     for row in rows:
@@ -138,17 +140,17 @@ def tokens_of(rows: Sequence[Row], count: int) -> NDArray[np.int64]:
 class _Tally:
     """Sums log-probabilities up to scores; a request is told when its last row has been read."""
 
-    def __init__(self, rows: Sequence[Row], count: int, done: Done) -> None:
+    def __init__(self, rows: Sequence[RequestRow], count: int, done: Done) -> None:
         self._scores = np.zeros(count, dtype=np.float64)
         self._greedy = np.ones(count, dtype=np.bool_)
         self._left = np.zeros(count, dtype=np.int64)
         for row in rows:
             self._left[row.requests] += 1
         self._done = done
-        self.broken: tuple[Row, int] | None = None
+        self.broken: tuple[RequestRow, int] | None = None
 
     def add(
-        self, rows: Sequence[Row], requests: NDArray[np.int64], logs: NDArray[np.float64],
+        self, rows: Sequence[RequestRow], requests: NDArray[np.int64], logs: NDArray[np.float64],
         best: NDArray[np.bool_],
     ) -> None:  # fmt: skip
         """Take what was read of these rows, for each predicted token; tell what is complete."""
@@ -164,5 +166,5 @@ class _Tally:
                     self.broken = self.broken or (row, request)
 
 
-def _all(rows: Sequence[Row]) -> Segment:
+def _all(rows: Sequence[RequestRow]) -> Segment:
     return Segment(0, tuple(range(len(rows))))

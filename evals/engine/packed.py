@@ -14,10 +14,10 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
-from evals.engine.answering import Answering
+from evals.engine.answering import AnsweringMixin
 from evals.engine.encode import Encoder
 from evals.engine.forward import Forward
-from evals.engine.generate import Generator, Job, NoFiniteLogitsError, Stops, one_by_one
+from evals.engine.generate import Generator, Job, NoFiniteLogitsError, StopRule, one_by_one
 from evals.engine.layout import laid, refuse_empty, rows_of
 from evals.engine.likelihood import Likelihoods, tokens_of
 from evals.engine.limits import ENGINE_VERSION, NotFiniteError, Overlong, OverlongError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evals.engine.journal import Journal
-    from evals.engine.layout import Row
+    from evals.engine.layout import RequestRow
     from evals.engine.likelihood import Done
     from registry.models.load import LoadedModel
 
@@ -49,7 +49,7 @@ CPU_KV, GPU_KV = 2**30, 8 * 2**30
 UNPACKED_ROWS = 16
 
 
-class PackedLM(Answering, TemplateLM):
+class PackedLM(AnsweringMixin, TemplateLM):
     """Scores and generates with a loaded model, for any lm-eval task.
 
     Equal to lm-eval's HF backend: the same tokens, the same log-likelihoods. Unlike it, it never
@@ -87,7 +87,7 @@ class PackedLM(Answering, TemplateLM):
         logits = GPU_LOGITS if gpu else CPU_LOGITS
         self._likelihoods = Likelihoods(self._forward, self._token_budget, logits)
         self._encoder = Encoder(loaded.tokenizer, self.prefix_token_id)
-        self._stops: dict[tuple[str, ...], Stops] = {}
+        self._stops: dict[tuple[str, ...], StopRule] = {}
 
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Answer as the base alone, or with one adapter, see `LoadedModel.use`."""
@@ -226,7 +226,7 @@ class PackedLM(Answering, TemplateLM):
 
     def _jobs(self, asked: Sequence[Any]) -> list[Job]:
         contexts = self._encoder.contexts([str(text) for text, _ in asked])
-        settings: dict[str, tuple[int, Stops]] = {}
+        settings: dict[str, tuple[int, StopRule]] = {}
         jobs: list[Job] = []
         for (_, wanted), context in zip(asked, contexts, strict=True):
             key = json.dumps(wanted, sort_keys=True, default=str)
@@ -236,14 +236,14 @@ class PackedLM(Answering, TemplateLM):
         self._refuse_overlong([len(job.prompt) + job.limit for job in jobs])
         return jobs
 
-    def _settings(self, kwargs: dict[str, Any]) -> tuple[int, Stops]:
+    def _settings(self, kwargs: dict[str, Any]) -> tuple[int, StopRule]:
         wanted: dict[str, Any] = dict(normalize_gen_kwargs(kwargs, self.max_gen_toks))
         if wanted.get("do_sample"):
             raise UserError("the engine generates greedily", expected="do_sample: false")
         end = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         strings = tuple(handle_stop_sequences(wanted["until"], eos=end))
         if strings not in self._stops:
-            self._stops[strings] = Stops(
+            self._stops[strings] = StopRule(
                 self.tokenizer, strings, self._end_tokens(), self._vocabulary()
             )
         return int(wanted["max_gen_toks"]), self._stops[strings]
@@ -264,7 +264,7 @@ class PackedLM(Answering, TemplateLM):
             groups: dict[tuple[int, ...], list[int]] = {}
             for place, index in enumerate(still):
                 groups.setdefault(tuple(requests[index][1]), []).append(place)
-            rows: list[Row] = []
+            rows: list[RequestRow] = []
             for shared, members in groups.items():
                 ids = [requests[still[member]][2] for member in members]
                 refuse_empty(ids, members)
@@ -273,7 +273,7 @@ class PackedLM(Answering, TemplateLM):
 
         return self._answered("tokens", [request[1:] for request in requests], score)
 
-    def _score(self, rows: Sequence[Row], count: int, done: Done) -> None:
+    def _score(self, rows: Sequence[RequestRow], count: int, done: Done) -> None:
         self._refuse_overlong(tokens_of(rows, count))
         self._likelihoods.read(rows, count, done)
 

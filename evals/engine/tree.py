@@ -29,7 +29,7 @@ LEVEL_TOKENS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Tree:
+class ContinuationTree:
     """The trie of several continuations, ready to be laid behind a context.
 
     The last token of a continuation is predicted and never read, so that it is no node: choices
@@ -61,9 +61,9 @@ class Tree:
         """Whether the trie has no branch, so that a causal mask serves it."""
         return len(self.leaves) == 1
 
-    def chains(self) -> tuple[Tree, ...]:
+    def chains(self) -> tuple[ContinuationTree, ...]:
         """The trie as plain sequences, each (slot, token) pair read off one of them."""
-        made: list[Tree] = []
+        made: list[ContinuationTree] = []
         placed = np.zeros(len(self.targets), dtype=np.bool_)
         for leaf in self.leaves:
             # The slot of each of the tree's slots in this sequence; -1 where it isn't part of it.
@@ -74,7 +74,7 @@ class Tree:
             placed |= chosen
             nodes = np.array(leaf, dtype=np.int64)
             made.append(
-                Tree(
+                ContinuationTree(
                     members=self.members,
                     tokens=self.tokens[nodes],
                     depths=self.depths[nodes],
@@ -90,7 +90,7 @@ class Tree:
 
 def build_trees(
     continuations: Sequence[Sequence[int]], max_nodes: int = MAX_NODES
-) -> tuple[Tree, ...]:
+) -> tuple[ContinuationTree, ...]:
     """The continuations of one context as tries of at most about `max_nodes` nodes each.
 
     Args:
@@ -98,7 +98,7 @@ def build_trees(
         max_nodes: where to begin a new trie; one continuation is never divided.
     """
     order = sorted(range(len(continuations)), key=lambda index: tuple(continuations[index]))
-    trees: list[Tree] = []
+    trees: list[ContinuationTree] = []
     members: list[int] = []
     nodes = 0
     for index in order:
@@ -112,7 +112,7 @@ def build_trees(
     return tuple(trees)
 
 
-def _tree(continuations: Sequence[Sequence[int]], members: list[int]) -> Tree:
+def _tree(continuations: Sequence[Sequence[int]], members: list[int]) -> ContinuationTree:
     children: dict[tuple[int, int], int] = {}
     parents: list[int] = []
     tokens: list[int] = []
@@ -136,7 +136,7 @@ def _tree(continuations: Sequence[Sequence[int]], members: list[int]) -> Tree:
                 tokens.append(token)
                 depths.append(depth)
             node = child
-    return Tree(
+    return ContinuationTree(
         members=tuple(members),
         tokens=np.array(tokens, dtype=np.int64),
         depths=np.array(depths, dtype=np.int64),
@@ -172,7 +172,7 @@ def _leaves(parents: list[int]) -> tuple[tuple[int, ...], ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class PaddedBatch:
     """Rows of tokens, padded on the right.
 
     Attributes:

@@ -16,7 +16,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.vllm_causallms import VLLM
 from vllm.lora.request import LoRARequest
 
-from evals.engine.answering import Answering
+from evals.engine.answering import AnsweringMixin
 from evals.engine.layout import refuse_empty
 from evals.engine.limits import NotFiniteError, Overlong, OverlongError
 from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
@@ -48,7 +48,7 @@ _ALL = 2**31  # more than there are requests: lm-eval then divides nothing, and 
 _NO_LAYER = "a module that vLLM doesn't name"
 
 
-class VllmLM(Answering, VLLM):
+class VllmLM(AnsweringMixin, VLLM):
     """Scores and generates with vLLM; what it may be asked is what `PackedLM` may be asked.
 
     A request that doesn't fit is refused, never cut, and generation is greedy. Log-likelihoods

@@ -16,7 +16,7 @@ from evals.engine.journal import FOLDER, Journal
 from evals.scoring.plan import Answerer, identity_of, make_plan
 from evals.scoring.results import (
     EvalResult,
-    Reject,
+    RejectedItem,
     Sample,
     interval_of,
     mean_prompt_tokens,
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.engine.backend import Backend
-    from evals.scoring.plan import Plan
+    from evals.scoring.plan import ScoringPlan
     from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
     from evals.tasks.prompts import Arm, Shots
     from registry.catalog.catalog import Catalog
     from registry.models.base import BaseIdentity
     from registry.store.objects import ObjectRef, Store
 
-__all__ = ["EvalResult", "Reject", "Sample", "TooLongError", "evaluate", "paired"]
+__all__ = ["EvalResult", "RejectedItem", "Sample", "TooLongError", "evaluate", "paired"]
 
 KIND = "eval"
 _log = logging.getLogger("gapmend")
@@ -137,7 +137,7 @@ def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef
 
 
 def _score(
-    store: Store, catalog: Catalog, engine: Backend, plan: Plan, identity: dict[str, Any]
+    store: Store, catalog: Catalog, engine: Backend, plan: ScoringPlan, identity: dict[str, Any]
 ) -> EvalResult:
     samples, rejects, journal = _asked(store, engine, plan, identity)
     interval, answerer = interval_of(samples), plan.answerer
@@ -179,11 +179,11 @@ def _score(
 
 class _Asked(NamedTuple):
     samples: tuple[Sample, ...]
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedItem, ...]
     journal: Journal
 
 
-def _asked(store: Store, engine: Backend, plan: Plan, identity: dict[str, Any]) -> _Asked:
+def _asked(store: Store, engine: Backend, plan: ScoringPlan, identity: dict[str, Any]) -> _Asked:
     """Ask what no earlier, killed process was answered."""
     from evals.scoring.score import score
 
@@ -211,7 +211,7 @@ def _check_rejects(result: EvalResult, allowed: float) -> None:
         )
 
 
-def _place(reject: Reject) -> str:
+def _place(reject: RejectedItem) -> str:
     """Return file and line, or the number of an lm-eval task's document."""
     if reject.source_file:
         return f"{reject.source_file}:{reject.source_line}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evals.scoring.results import Sample, Scored, rejects_of
+from evals.scoring.results import Sample, ScoredItems, rejects_of
 from evals.tasks.installed import document_hash, restricted_to, task_of
 from evals.tasks.preflight import score_of
 from evals.tasks.task import run
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
     from evals.engine.backend import Backend
-    from evals.scoring.plan import Plan
+    from evals.scoring.plan import ScoringPlan
     from evals.tasks.capability import Item
 
 
@@ -37,7 +37,7 @@ def with_reminders(items: Sequence[Item], named: str, root: Path) -> list[Item] 
     return [replace(item, fields=shown) for item in items]
 
 
-def score_installed(plan: Plan, engine: Backend) -> Scored:
+def score_installed(plan: ScoringPlan, engine: Backend) -> ScoredItems:
     """Run the task on the plan's items, through its own prompts and its own scoring.
 
     The score is the task's acc_norm where it has one, else its first metric, after the first of
@@ -61,7 +61,7 @@ def score_installed(plan: Plan, engine: Backend) -> Scored:
         _sample(items[position], logged[at], whole, engine)
         for at, position in enumerate(ran.positions)
     )
-    return Scored(samples, rejects_of(plan, ran.too_long, engine.max_length))
+    return ScoredItems(samples, rejects_of(plan, ran.too_long, engine.max_length))
 
 
 def _sample(item: Item, logged: Mapping[str, Any], task: Task, engine: Backend) -> Sample:

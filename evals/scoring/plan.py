@@ -49,7 +49,7 @@ class Answerer:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScoringPlan:
     """What is asked of whom; `root` is where the spec's own paths start."""
 
     subject: str
@@ -85,7 +85,7 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
     labels: Sequence[str],
     answerer: Answerer,
     root: Path,
-) -> Plan:
+) -> ScoringPlan:
     """Decide an evaluation.
 
     Raises:
@@ -101,10 +101,10 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
         Question(item, () if _unasked(spec, item) else _turns(arm, item, shots, known))
         for item in items
     )
-    return Plan(subject, split, spec, arm, known, questions, answerer, root)
+    return ScoringPlan(subject, split, spec, arm, known, questions, answerer, root)
 
 
-def identity_of(plan: Plan) -> dict[str, Any]:
+def identity_of(plan: ScoringPlan) -> dict[str, Any]:
     """Return all that decides the result, as the identity of the `eval` object."""
     spec, answerer = plan.spec, plan.answerer
     # Only where it isn't ours, so that scores from before there were two are found again.

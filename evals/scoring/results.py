@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evals.verdicts.stats import Interval, Paired, Scores, mean_interval
+from evals.verdicts.stats import Interval, PairedItems, Scores, mean_interval
 from registry.errors import GapmendError
 from registry.store.filenames import REJECTS, SAMPLES
 from registry.store.read_back import read_back
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from evals.scoring.plan import Plan
+    from evals.scoring.plan import ScoringPlan
     from registry.store.kinds import EvalMeta
     from registry.store.manifest import Manifest
 
@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class RejectedItem:
     """An item that could not be scored, and why."""
 
     row_uid: int
@@ -70,11 +70,11 @@ class EvalResult:
     high: float
     prompt_tokens_mean: float
     samples: tuple[Sample, ...]
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedItem, ...]
     cached: bool
 
 
-def paired(before: EvalResult, after: EvalResult) -> Paired:
+def paired(before: EvalResult, after: EvalResult) -> PairedItems:
     """Pair two evaluations of the same items, in the order of `before`.
 
     Raises:
@@ -86,7 +86,7 @@ def paired(before: EvalResult, after: EvalResult) -> Paired:
             f"{before.subject}: evaluations {before.id[:12]} and {after.id[:12]} differ in items"
         )
         raise GapmendError(message)
-    return Paired(
+    return PairedItems(
         before=tuple(s.score for s in before.samples),
         after=tuple(later[s.row_uid].score for s in before.samples),
         clusters=tuple(s.cluster for s in before.samples),
@@ -110,7 +110,7 @@ def mean_prompt_tokens(samples: Sequence[Sample]) -> float:
     return math.fsum(s.prompt_tokens for s in samples) / len(samples) if samples else 0.0
 
 
-def write_results(folder: Path, samples: Sequence[Sample], rejects: Sequence[Reject]) -> None:
+def write_results(folder: Path, samples: Sequence[Sample], rejects: Sequence[RejectedItem]) -> None:
     """Write the two Parquet files of an `eval` object; the second only if there are rejects."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -174,18 +174,20 @@ def _rejects_schema() -> Any:
     )
 
 
-class Scored(NamedTuple):
+class ScoredItems(NamedTuple):
     """The samples in the order of the questions, and the questions that were too long."""
 
     samples: tuple[Sample, ...]
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedItem, ...]
 
 
-def rejects_of(plan: Plan, too_long: Mapping[int, int], context: int) -> tuple[Reject, ...]:
+def rejects_of(
+    plan: ScoringPlan, too_long: Mapping[int, int], context: int
+) -> tuple[RejectedItem, ...]:
     """Return the questions at these positions as rejects, with the tokens that they need."""
     items = {position: plan.questions[position].item for position in sorted(too_long)}
     return tuple(
-        Reject(
+        RejectedItem(
             row_uid=item.uid,
             row_hash=item.row_hash,
             source_file=item.source_file,

@@ -10,20 +10,20 @@ import os
 from typing import TYPE_CHECKING
 
 from evals.engine.limits import NotFiniteError
-from evals.scoring.results import Sample, Scored, rejects_of
+from evals.scoring.results import Sample, ScoredItems, rejects_of
 from evals.tasks.scorers import scorer_of
-from evals.tasks.task import Asking, CapabilityTask, end_of_turn, run
+from evals.tasks.task import AskedForm, CapabilityTask, end_of_turn, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evals.engine.backend import Backend
-    from evals.scoring.plan import Plan
+    from evals.scoring.plan import ScoringPlan
     from evals.tasks.task import Outcome, Question
     from registry.models.tokenizer import Chat
 
 
-def score(plan: Plan, engine: Backend) -> Scored:
+def score(plan: ScoringPlan, engine: Backend) -> ScoredItems:
     """Ask the plan's questions of its model; the engine's base is left with that adapter on.
 
     Raises:
@@ -42,7 +42,7 @@ def score(plan: Plan, engine: Backend) -> Scored:
         raise NotFiniteError(error.request, error.layer, where) from None
 
 
-def _score(plan: Plan, engine: Backend) -> Scored:
+def _score(plan: ScoringPlan, engine: Backend) -> ScoredItems:
     chat = engine.chat
     asking = _asking(plan, chat)
     if asking.scorer and not str(plan.spec.answer).startswith("python:"):
@@ -62,14 +62,14 @@ def _score(plan: Plan, engine: Backend) -> Scored:
         for at, i in enumerate(ran.positions)
         if ran.task is not None
     )
-    return Scored(samples, rejects_of(plan, ran.too_long, engine.max_length))
+    return ScoredItems(samples, rejects_of(plan, ran.too_long, engine.max_length))
 
 
-def _asking(plan: Plan, chat: Chat) -> Asking:
+def _asking(plan: ScoringPlan, chat: Chat) -> AskedForm:
     end = end_of_turn(chat)
     if not plan.generates:
-        return Asking(plan.labels, end)
-    return Asking(
+        return AskedForm(plan.labels, end)
+    return AskedForm(
         labels=(),
         end=end,
         scorer=scorer_of(plan.spec, plan.root),

@@ -33,7 +33,7 @@ _LEAST_WORDS = 5  # of a document's field that may be what it asks
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class TaskDocument:
     """What one document of a task says, and what it asks: as it is rendered, and by its fields."""
 
     position: int
@@ -41,7 +41,7 @@ class Document:
     questions: tuple[str, ...]
 
 
-def documents(named: str, root: Path) -> list[Document]:
+def documents(named: str, root: Path) -> list[TaskDocument]:
     """Return what the documents of a task say, for comparing it with what is trained on.
 
     Raises:
@@ -51,7 +51,7 @@ def documents(named: str, root: Path) -> list[Document]:
     return [_document(task, position, doc) for position, doc in enumerate(task.eval_docs)]
 
 
-def _document(task: Task, position: int, doc: Any) -> Document:
+def _document(task: Task, position: int, doc: Any) -> TaskDocument:
     fields = _texts(doc)
     asked = [task.doc_to_text(doc)]  # a number where a task asks by its choices
     if task.should_decontaminate():
@@ -59,7 +59,7 @@ def _document(task: Task, position: int, doc: Any) -> Document:
     questions = [text for text in asked if isinstance(text, str) and text.strip()]
     questions += [text for text in fields if len(text.split()) >= _LEAST_WORDS]
     text = "\n".join(dict.fromkeys([*questions, *fields]))
-    return Document(position, text, tuple(dict.fromkeys(questions)))
+    return TaskDocument(position, text, tuple(dict.fromkeys(questions)))
 
 
 def _texts(value: Any) -> list[str]:
@@ -156,7 +156,7 @@ def restricted_to(task: Task, positions: Sequence[int], more: int = 0) -> Task:
         document_hash(doc): position for doc, position in zip(chosen, positions, strict=True)
     }
 
-    class Restricted(type(task)):  # type: ignore[misc]
+    class RestrictedTask(type(task)):  # type: ignore[misc]
         """The same task over fewer documents."""
 
         eval_docs = chosen
@@ -183,7 +183,7 @@ def restricted_to(task: Task, positions: Sequence[int], more: int = 0) -> Task:
             return super().fewshot_context(doc, *args, **options)
 
     restricted = copy.copy(task)
-    restricted.__class__ = Restricted
+    restricted.__class__ = RestrictedTask
     if more:
         restricted._config = copy.copy(task.config)  # noqa: SLF001 - it has no public name
         restricted.set_config("num_fewshot", (task.config.num_fewshot or 0) + more)

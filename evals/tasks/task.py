@@ -45,7 +45,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class AskedForm:
     """How a task asks.
 
     With a `scorer` the model generates, and the scorer is given the answer; `reasoned`: the last
@@ -61,7 +61,7 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class TaskRun:
     """A task that was run: over the documents at `positions`, in their order.
 
     `too_long` has the positions that were left out, with the tokens that they need; `task` is None
@@ -83,7 +83,7 @@ class CapabilityTask(Task):
     VERSION = 1
 
     def __init__(
-        self, name: str, questions: Sequence[Question], contexts: Sequence[str], asking: Asking
+        self, name: str, questions: Sequence[Question], contexts: Sequence[str], asking: AskedForm
     ) -> None:
         """Take the questions with their rendered contexts, in one order."""
         # Not super().__init__: it downloads, and puts a given config into the field `task`.
@@ -199,7 +199,7 @@ def run(
     *,
     log_samples: bool = False,
     chat_template: bool = False,
-) -> Ran:
+) -> TaskRun:
     """Run a task through lm-eval's evaluator, without the documents that are too long.
 
     Without bootstrap (the intervals are ours) and without any of lm-eval's caches.
@@ -237,8 +237,8 @@ def run(
             raise NotFiniteError(positions[document], error.layer) from None
         else:
             logged = results["samples"][name] if log_samples else []
-            return Ran(task, tuple(positions), too_long, tuple(logged))
-    return Ran(None, (), too_long, ())
+            return TaskRun(task, tuple(positions), too_long, tuple(logged))
+    return TaskRun(None, (), too_long, ())
 
 
 def _too_long(task: Task, positions: Sequence[int], error: OverlongError) -> dict[int, int]:

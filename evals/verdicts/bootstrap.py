@@ -46,7 +46,7 @@ _CELLS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Resampled:
+class ResampledMeans:
     """The resampled means, ascending: with the unseen cluster at the worst, and at the best."""
 
     lows: Floats
@@ -71,7 +71,7 @@ class Resampled:
 
 def resample(
     values: Sequence[float], clusters: Sequence[int], lowest: float, highest: float
-) -> Resampled:
+) -> ResampledMeans:
     """Resample the mean of `values`, which lie between `lowest` and `highest`, by clusters."""
     import numpy as np
 
@@ -79,7 +79,7 @@ def resample(
     sizes = np.bincount(owner).astype(np.float64)
     sums = np.bincount(owner, weights=np.asarray(values)).astype(np.float64)
     lows, highs = resampled_means(sums[:, None], sizes, lowest, highest)
-    return Resampled(np.sort(lows[:, 0]), np.sort(highs[:, 0]))
+    return ResampledMeans(np.sort(lows[:, 0]), np.sort(highs[:, 0]))
 
 
 def resampled_means(

@@ -16,7 +16,7 @@ from evals.verdicts.sample_size import items_to_show_kept, items_to_show_loss
 from evals.verdicts.stats import (
     CONFIDENCE,
     Interval,
-    Paired,
+    PairedItems,
     benjamini_hochberg,
     change_p,
     paired_difference,
@@ -34,7 +34,7 @@ class PairedScores:
 
     name: str
     uids: tuple[int, ...]
-    pairs: Paired
+    pairs: PairedItems
     max_drop: float
     accept: bool = False
 
@@ -90,7 +90,7 @@ class Reprompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SubjectChange:
     """What a change of the model did to one capability or guard, whatever the verdict.
 
     Attributes:
@@ -118,7 +118,7 @@ class Change:
     reprompt: Reprompt | None = None
 
 
-def change_of(pairs: Paired, chance: float) -> Change:
+def change_of(pairs: PairedItems, chance: float) -> SubjectChange:
     """Return what changed from the first scores to the second.
 
     Args:
@@ -127,7 +127,7 @@ def change_of(pairs: Paired, chance: float) -> Change:
     """
     before = math.fsum(pairs.before) / pairs.n if pairs.n else 0.0
     after = math.fsum(pairs.after) / pairs.n if pairs.n else 0.0
-    return Change(
+    return SubjectChange(
         n=pairs.n,
         before=before,
         after=after,

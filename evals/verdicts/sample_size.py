@@ -21,7 +21,7 @@ from evals.verdicts.stats import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.verdicts.stats import Paired, Scores
+    from evals.verdicts.stats import PairedItems, Scores
 
 POWER = 0.8
 """Probability with which `items_to_…` items settle the question, if the rates stay as seen."""
@@ -55,7 +55,7 @@ def items_to_show_rate(scores: Scores, bound: float, confidence: float = CONFIDE
 
 
 def items_to_show_kept(
-    pairs: Paired, max_drop: float, confidence: float = CONFIDENCE
+    pairs: PairedItems, max_drop: float, confidence: float = CONFIDENCE
 ) -> int | None:
     """Return how many items would put the difference's lower bound above -`max_drop`."""
     if pairs.n == 0 or pairs.mean <= -max_drop:
@@ -71,7 +71,7 @@ def items_to_show_kept(
     return _items(z_of(confidence) * under + z_of(POWER) * spread, room)
 
 
-def items_to_show_loss(pairs: Paired, confidence: float = CONFIDENCE) -> int | None:
+def items_to_show_loss(pairs: PairedItems, confidence: float = CONFIDENCE) -> int | None:
     """Return how many items would make the loss significant; None when nothing was lost."""
     if pairs.n == 0 or pairs.mean >= 0:
         return None

@@ -138,7 +138,7 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[int]) -> list[float
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedItems:
     """Scores of the same items before and after, with the items' duplicate clusters."""
 
     before: tuple[float, ...]
@@ -201,7 +201,7 @@ def mcnemar_midp(lost: int, gained: int) -> float:
     return tail + up_to  # 2 * (P(X < fewer) + P(X = fewer) / 2)
 
 
-def change_p(pairs: Paired) -> float:
+def change_p(pairs: PairedItems) -> float:
     """Return the two-sided p-value of "nothing changed".
 
     Scores of 0 and 1: the sign-flip test over clusters with mid-p, exact; it is mid-p McNemar
@@ -213,7 +213,7 @@ def change_p(pairs: Paired) -> float:
     return min(1.0, 2 * min(resampled.p_at_most(0.0), resampled.p_at_least(0.0)))
 
 
-def paired_difference(pairs: Paired, confidence: float = CONFIDENCE) -> Interval:
+def paired_difference(pairs: PairedItems, confidence: float = CONFIDENCE) -> Interval:
     """Return the mean difference, each bound one-sided at `confidence`.
 
     Scores of 0 and 1 without shared clusters: `change_bounds`. Others: the bootstrap over clusters
@@ -297,7 +297,7 @@ def design_effect(values: Sequence[float], clusters: Sequence[int]) -> float:
     return min(most, max(1.0, cluster_error(values, clusters) ** 2 / variance))
 
 
-def _sign_flip_midp(pairs: Paired) -> float:
+def _sign_flip_midp(pairs: PairedItems) -> float:
     sums: Counter[int] = Counter()
     for difference, cluster in zip(pairs.differences, pairs.clusters, strict=True):
         sums[cluster] += round(difference)

@@ -23,7 +23,7 @@ from registry.nano.recipe.words import Lexicon, lexicon
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.nano.recipe.tasks import Item
+    from registry.nano.recipe.tasks import TaskQuestion
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"test": 1_000, "dev": 1_000, "train": 1_500}
@@ -31,7 +31,7 @@ TRAIN = {"form": 200, "numbers": 600, "colours": 600, "jobs": 600, "days": 600}
 """Fewer rows to train on where they only give examples or refresh what the base can do."""
 SPARE = 1.6
 """Rows made for each row kept: near-duplicates fall out."""
-CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], Item]] = {
+CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], TaskQuestion]] = {
     "numbers": tasks.numbers,
     "form": tasks.form,
     "sentiment": reviews.review,
@@ -42,10 +42,10 @@ CAPABILITIES: dict[str, Callable[[random.Random, Lexicon], Item]] = {
 }
 
 
-def rows(name: str) -> dict[str, list[Item]]:
+def rows(name: str) -> dict[str, list[TaskQuestion]]:
     """Return the rows of a capability by split, without near-duplicates."""
     sizes = SIZES | {"train": TRAIN.get(name, SIZES["train"])}
-    made: list[Item] = []
+    made: list[TaskQuestion] = []
     splits: list[str] = []
     for split, size in sizes.items():
         rng = random.Random(f"{name}/{split}")
@@ -53,7 +53,7 @@ def rows(name: str) -> dict[str, list[Item]]:
         drawn = [CAPABILITIES[name](rng, words) for _ in range(int(size * SPARE))]
         made += drawn
         splits += [split] * len(drawn)
-    kept: dict[str, list[Item]] = {split: [] for split in sizes}
+    kept: dict[str, list[TaskQuestion]] = {split: [] for split in sizes}
     for position in _apart([item.input for item in made]):
         chosen = kept[splits[position]]
         if len(chosen) < sizes[splits[position]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.nano.recipe.tasks import Item
+from registry.nano.recipe.tasks import TaskQuestion
 from registry.nano.recipe.words import DAYS
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ _OPENERS = ("", "", "", "Well,", "Honestly,", "To be fair,", "In short:", "My vi
 _DEGREES = ("", "", "really ", "very ", "simply ", "quite ", "truly ")
 
 
-def review(rng: random.Random, words: Lexicon) -> Item:
+def review(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Write a review of two judgements of one kind, half of them with some neutral talk."""
     label = rng.choice(LABELS)
     good = label == "positive"
@@ -93,7 +93,7 @@ def review(rng: random.Random, words: Lexicon) -> Item:
         rng.shuffle(sentences)
     opener = rng.choice(_OPENERS)
     text = " ".join(sentences)
-    return Item(f"{opener} {text[0].lower() + text[1:]}" if opener else text, label)
+    return TaskQuestion(f"{opener} {text[0].lower() + text[1:]}" if opener else text, label)
 
 
 def _neutral(rng: random.Random, words: Lexicon) -> str:

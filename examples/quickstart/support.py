@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.nano.recipe.tasks import Item
+from registry.nano.recipe.tasks import TaskQuestion
 from registry.nano.recipe.words import DAYS
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ _CLOSERS = (
 )
 
 
-def request(rng: random.Random, words: Lexicon) -> Item:
+def request(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Write a request; its answer is the intent's label."""
     label = rng.choice(tuple(REQUESTS))
     text = rng.choice(_OPENERS) + rng.choice(REQUESTS[label]) + rng.choice(_CLOSERS)
@@ -156,4 +156,4 @@ def request(rng: random.Random, words: Lexicon) -> Item:
         day=rng.choice(DAYS),
         number=rng.randint(1000, 9999),
     )
-    return Item(f"{filled[0].upper()}{filled[1:]}.", label)
+    return TaskQuestion(f"{filled[0].upper()}{filled[1:]}.", label)

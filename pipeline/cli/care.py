@@ -10,7 +10,7 @@ import typer
 from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_store
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")]
@@ -32,7 +32,7 @@ def erase(
     Example: `gapmend erase --where "source_line = 17" -C examples/quickstart`
     """
 
-    def work(ws: Kept, ui: Ui) -> Answer:
+    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
         from pipeline.report.care import erase_tables
         from pipeline.verbs import erase as stage
 
@@ -50,7 +50,7 @@ def gc(
     Example: `gapmend gc -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.care import gc_tables
         from pipeline.verbs.gc import gc as collect
 
@@ -71,7 +71,7 @@ def snapshot(
     Example: `gapmend snapshot catalog-copy.duckdb -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from registry.upkeep.snapshot import write_snapshot
 
         target = workspace / file

@@ -12,7 +12,7 @@ from registry.datasets.export.forms import FormName  # noqa: TC001 - as above
 from registry.datasets.history.diff import Group  # noqa: TC001 - typer reads annotations at run time
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
 
 dataset = typer.Typer(
@@ -40,7 +40,7 @@ def list_(*, workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> 
     Example: `gapmend dataset ls -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.dataset import list_table
         from pipeline.verbs import dataset as verbs
 
@@ -62,7 +62,7 @@ def log(
     Example: `gapmend dataset log reviews -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.dataset import log_table
         from pipeline.verbs import dataset as verbs
 
@@ -85,7 +85,7 @@ def show(
     Example: `gapmend dataset show reviews --rows 5 -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.dataset import facts_tables
         from pipeline.verbs import dataset as verbs
 
@@ -114,7 +114,7 @@ def diff(
     Example: `gapmend dataset diff reviews@v1 reviews --show changed -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.dataset import diff_tables
         from pipeline.verbs import dataset as verbs
 
@@ -142,7 +142,7 @@ def tag(
     Example: `gapmend dataset tag reviews v1 -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.verbs import dataset as verbs
 
         moved = verbs.tag(ws, version, name, expect=expect, reason=reason)
@@ -170,7 +170,7 @@ def export(
     Example: `gapmend dataset export reviews out/reviews --format trl -C examples/quickstart`
     """
 
-    def work(ws: Kept, ui: Ui) -> Answer:
+    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
         from pipeline.report.dataset import export_tables
         from pipeline.verbs import dataset as verbs
 

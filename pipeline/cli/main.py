@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 
 
-class Changed(StrEnum):
+class ItemFilter(StrEnum):
     """Which items `gapmend forget --show` prints."""
 
     lost = "lost"
@@ -284,7 +284,7 @@ def forget(
         typer.Option("--base", help="Not an adapter, but another base: such as a merged model."),
     ] = None,
     show: Annotated[
-        Changed | None, typer.Option("--show", help="Print these items with both answers.")
+        ItemFilter | None, typer.Option("--show", help="Print these items with both answers.")
     ] = None,
     workspace: WorkspaceOption = HERE,
     *,

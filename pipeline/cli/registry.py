@@ -19,7 +19,7 @@ from pipeline.cli.verb import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import Workspace
 
@@ -31,7 +31,7 @@ adapter = typer.Typer(
 )
 
 
-class Form(StrEnum):
+class ExportForm(StrEnum):
     """What `gapmend export` writes."""
 
     safetensors = "safetensors"
@@ -79,7 +79,7 @@ def list_(
     Example: `gapmend adapter ls -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.registry import list_table
         from registry.catalog.lists import adapters
 
@@ -98,7 +98,7 @@ def show(
     Example: `gapmend adapter show champion -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.registry import facts_tables
         from pipeline.verbs import adapter as verbs
 
@@ -121,7 +121,7 @@ def diff(
     Example: `gapmend adapter diff champion 621fcfb6 -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.registry import diff_tables
         from pipeline.verbs import adapter as verbs
 
@@ -152,7 +152,7 @@ def tag(
     Example: `gapmend adapter tag 621fcfb6 candidate -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.verbs import adapter as verbs
 
         moved = verbs.tag(ws, name, alias, expect=expect, reason=reason, force=force)
@@ -174,7 +174,7 @@ def log(
     Example: `gapmend adapter log champion -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.registry import log_table
         from pipeline.verbs import adapter as verbs
 
@@ -197,7 +197,7 @@ def remove(
     Example: `gapmend adapter rm 621fcfb6 --reason "a failed try" -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.verbs import adapter as verbs
 
         gone = verbs.remove(ws, name, reason=reason)
@@ -329,7 +329,7 @@ def sign(
         made = {"private": str(pair.private), "public": str(pair.public)}
         return Answer(made, [f"made {pair.private} (keep it) and {pair.public} (hand it out)"])
 
-    def work(ws: Kept, ui: Ui) -> Answer:
+    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
         from pipeline.verbs import sign as stage
         from registry.errors import UserError
 
@@ -360,10 +360,10 @@ def verify(
 
     def work(ui: Ui) -> Answer:
         from pipeline.verbs import sign as stage
-        from pipeline.workspace.kept import Kept
+        from pipeline.workspace.kept import WorkspaceStore
 
         del ui
-        ws = None if Path(target).is_dir() else Kept.open(workspace)
+        ws = None if Path(target).is_dir() else WorkspaceStore.open(workspace)
         report = stage.verify(ws, target, key)
         return Answer(report, [f"{report.target}: {len(report.files)} files as signed"])
 
@@ -374,9 +374,9 @@ def export(
     thing: Annotated[str, typer.Argument(help="A merged model or an adapter: id or alias.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     *,
-    form: Annotated[Form, typer.Option("--form", help="safetensors, or gguf with a Modelfile.")] = (
-        Form.safetensors
-    ),
+    form: Annotated[
+        ExportForm, typer.Option("--form", help="safetensors, or gguf with a Modelfile.")
+    ] = (ExportForm.safetensors),
     dtype: Annotated[GgufDtype, typer.Option("--dtype", help="Of a GGUF file's matrices.")] = (
         GgufDtype.f16
     ),
@@ -388,7 +388,7 @@ def export(
     Example: `gapmend export MODEL_ID out --form gguf -C examples/quickstart`
     """
 
-    def work(ws: Kept, ui: Ui) -> Answer:
+    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
         from pipeline.report.registry import export_tables
         from pipeline.verbs import export as stage
 

@@ -15,7 +15,7 @@ from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, answer,
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
 
 PASS_ON = {
@@ -48,7 +48,7 @@ def sql(
     Example: `gapmend sql "select name, rows from dataset_versions" -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.tables import as_csv, query_table, records
 
         result = ws.catalog.sql(query)
@@ -79,7 +79,7 @@ def lineage(
     Example: `gapmend lineage champion --files -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.cli.lineage import answer_for
 
         if thing is None and row is None:
@@ -105,7 +105,7 @@ def openlineage(
     Example: `gapmend openlineage --out events.jsonl -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         import json
 
         from registry.lineage.openlineage import openlineage as events
@@ -127,7 +127,7 @@ def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     Example: `gapmend status -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.tables import status_tables
         from pipeline.verbs.status import status as read
 
@@ -170,7 +170,7 @@ def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend fsck -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from pipeline.report.tables import fsck_tables
         from registry.upkeep.fsck import fsck as examine
 
@@ -186,7 +186,7 @@ def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -
     Example: `gapmend rebuild -C examples/quickstart`
     """
 
-    def work(ws: Kept, _: Ui) -> Answer:
+    def work(ws: WorkspaceStore, _: Ui) -> Answer:
         from registry.upkeep.rebuild import rebuild as remake
 
         report = remake(ws.store, ws.catalog)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import Workspace
 
@@ -109,12 +109,12 @@ def in_workspace(
     answer(opened, as_json=as_json, state=root / STATE)
 
 
-def in_store(root: Path, work: Callable[[Kept, Ui], Answer], *, as_json: bool) -> None:
+def in_store(root: Path, work: Callable[[WorkspaceStore, Ui], Answer], *, as_json: bool) -> None:
     """Open what the workspace `root` keeps, without its spec, run `work` on it and answer."""
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from registry.store.filenames import STATE
 
-    answer(lambda ui: work(Kept.open(root), ui), as_json=as_json, state=root / STATE)
+    answer(lambda ui: work(WorkspaceStore.open(root), ui), as_json=as_json, state=root / STATE)
 
 
 def run_app(app: typer.Typer) -> None:

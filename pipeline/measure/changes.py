@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evals.scoring.plan import Answerer
     from evals.tasks.capability import Item
     from evals.tasks.prompts import Arm
-    from pipeline.measure.measure import Tuned
+    from pipeline.measure.measure import TunedModel
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
@@ -34,8 +34,8 @@ def divergence_of(
     base: str,
     items: Sequence[Item],
     before: EvalResult,
-    tuned: Tuned,
-    against: Tuned | None = None,
+    tuned: TunedModel,
+    against: TunedModel | None = None,
 ) -> float | None:
     """Return the mean KL of the tuned model from the base (or from `against`) on these items.
 
@@ -75,7 +75,7 @@ def reprompted(
     items: Sequence[Item],
     lost: Collection[int],
     before: EvalResult,
-    tuned: Tuned,
+    tuned: TunedModel,
 ) -> Reprompt | None:
     """Ask lost items again with examples before them, and count those that score as before.
 
@@ -116,7 +116,7 @@ def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None
     return _Again(arm, items) if len({item.cluster for item in there}) > arm.shots else None
 
 
-def _answerer(ws: Workspace, base: str, which: Tuned | None) -> Answerer:
+def _answerer(ws: Workspace, base: str, which: TunedModel | None) -> Answerer:
     from evals.scoring.plan import Answerer
     from registry.models.adapters import adapter_path
 

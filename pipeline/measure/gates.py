@@ -12,14 +12,14 @@ SCALES = (1.0, 0.85, 0.7, 0.5)
 """The scales that an adapter is tried at, before rows are moved and it is trained again."""
 
 
-class Closing(Protocol):
+class ClosingGate(Protocol):
     """What a gate asks of a tuned capability's finding."""
 
     @property
     def verdict(self) -> str: ...  # noqa: D102 - `closed`, `open` or `inconclusive`
 
 
-class Keeping(Protocol):
+class KeepingGate(Protocol):
     """What a gate asks of a guard's finding."""
 
     @property
@@ -37,12 +37,12 @@ class Gate:
     reason: str
 
 
-def holds(closing: Iterable[Closing], keeping: Iterable[Keeping]) -> bool:
+def holds(closing: Iterable[ClosingGate], keeping: Iterable[KeepingGate]) -> bool:
     """Tell whether every gap is closed and everything else kept, or its loss accepted."""
     return all(c.verdict == "closed" for c in closing) and all(is_kept(k) for k in keeping)
 
 
-def is_kept(finding: Keeping) -> bool:
+def is_kept(finding: KeepingGate) -> bool:
     """Tell whether what could be done before still can, or its loss is accepted in the spec."""
     return finding.verdict == "kept" or finding.accepted
 
@@ -53,7 +53,7 @@ def first_scale(scales: Sequence[float], fits: Callable[[float], bool]) -> float
 
 
 def gates(
-    closing: Mapping[str, Closing], keeping: Mapping[str, Keeping], split: str = "test"
+    closing: Mapping[str, ClosingGate], keeping: Mapping[str, KeepingGate], split: str = "test"
 ) -> tuple[Gate, ...]:
     """Return promote's gates: every tuned gap closed, everything else kept or accepted.
 
@@ -79,7 +79,7 @@ def _closed(name: str, verdict: str, split: str) -> Gate:
     return Gate(f"closed:{name}", passed=verdict == "closed", reason=reason)
 
 
-def _kept(name: str, finding: Keeping, split: str) -> Gate:
+def _kept(name: str, finding: KeepingGate, split: str) -> Gate:
     reason = f"{name} is {finding.verdict} on {split}"
     if finding.accepted and finding.verdict != "kept":
         reason += ", which the spec accepts"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedModel:
     """What is measured in the place of a base: an adapter on it, or another base by itself.
 
     Attributes:
@@ -112,7 +112,7 @@ def measure(
     items: Sequence[Item],
     split: Split,
     arm: Arm | None = None,
-    tuned: Tuned | None = None,
+    tuned: TunedModel | None = None,
 ) -> EvalResult:
     """Score `items` with the base `base`, or with an adapter on it; kept, never asked twice."""
     from evals.scoring.evaluate import evaluate

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.verbs.dataset import DatasetExport, VersionDiff
-    from registry.datasets.history.diff import Change
-    from registry.datasets.history.facts import Listed, Logged, VersionFacts
+    from registry.datasets.history.diff import RowChange
+    from registry.datasets.history.facts import DatasetEntry, VersionEntry, VersionFacts
 
 _ID = 12
 _SPLITS = ("train", "dev", "test", "held")
@@ -26,7 +26,7 @@ _TEXT = 160  # characters of a row
 _TURN = 60  # and of each of its turns
 
 
-def list_table(found: Sequence[Listed]) -> Table:
+def list_table(found: Sequence[DatasetEntry]) -> Table:
     """Return the datasets, one a line."""
     columns = ("dataset", "version", "of", *_SPLITS, "rejects", "licence", "tags", "made")
     rows = [
@@ -45,7 +45,7 @@ def list_table(found: Sequence[Listed]) -> Table:
     return table("datasets", columns, rows)
 
 
-def log_table(name: str, found: Sequence[Logged]) -> Table:
+def log_table(name: str, found: Sequence[VersionEntry]) -> Table:
     """Return the versions of a dataset, one a line."""
     columns = ("version", "made", "rows", "added", "removed", "rejects", "tags")
     rows = [
@@ -161,7 +161,7 @@ def _rows_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
     return table(title, ("row", "split", "where", "what it says"), found)
 
 
-def _changes_table(title: str, changes: Sequence[Change]) -> Table:
+def _changes_table(title: str, changes: Sequence[RowChange]) -> Table:
     lines = []
     for change in changes:
         for sign, row in (("-", change.before), ("+", change.after)):

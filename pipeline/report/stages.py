@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from evals.verdicts.forgetting import Change, GuardFinding
+    from evals.verdicts.forgetting import GuardFinding, SubjectChange
     from evals.verdicts.gap import ClosedFinding
     from evals.verdicts.stats import Interval
     from pipeline.forget import ChangedItem, ForgetReport
@@ -140,7 +140,7 @@ def forget_tables(report: ForgetReport) -> list[RenderableType]:
 
 
 def closed_table(
-    title: str, closed: Mapping[str, ClosedFinding], changes: Mapping[str, Change]
+    title: str, closed: Mapping[str, ClosedFinding], changes: Mapping[str, SubjectChange]
 ) -> Table:
     """Return each tuned capability's score, verdict, and the items that changed."""
     found = [(name, one, changes[name]) for name, one in closed.items()]
@@ -159,7 +159,7 @@ def closed_table(
 
 
 def _kept(
-    title: str, kept: Sequence[GuardFinding], changes: Mapping[str, Change]
+    title: str, kept: Sequence[GuardFinding], changes: Mapping[str, SubjectChange]
 ) -> RenderableType:
     """Return the table of what was lost, or that nothing was there to be lost."""
     if not kept:
@@ -167,7 +167,9 @@ def _kept(
     return kept_table(title, kept, changes)
 
 
-def kept_table(title: str, kept: Sequence[GuardFinding], changes: Mapping[str, Change]) -> Table:
+def kept_table(
+    title: str, kept: Sequence[GuardFinding], changes: Mapping[str, SubjectChange]
+) -> Table:
     """Return what was lost and gained of each guard, and of what needed no training."""
     found = [(one, changes[one.guard]) for one in kept]
     columns: dict[str, list[str | Text]] = {
@@ -295,11 +297,11 @@ def verdict(word: str, more: str = "") -> Text:
     return Text(word + more, style=_COLOURS.get(word, ""))
 
 
-def _kl(change: Change) -> str:
+def _kl(change: SubjectChange) -> str:
     return "" if change.kl is None else f"{change.kl:.2f}"
 
 
-def _came_back(change: Change) -> str:
+def _came_back(change: SubjectChange) -> str:
     again = change.reprompt
     return "" if again is None else f"{len(again.came_back_uids)} of {again.asked} come back"
 

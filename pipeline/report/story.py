@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pipeline.workspace.stage import Done
+    from pipeline.workspace.stage import FinishedStage
     from pipeline.workspace.workspace import Workspace
 
 _SHOWN: dict[str, Callable[[Any], Sequence[RenderableType]]] = {
@@ -45,12 +45,12 @@ _QUESTIONS = {
 }
 
 
-def shown(done: Done) -> Sequence[RenderableType]:
+def shown(done: FinishedStage) -> Sequence[RenderableType]:
     """Return a stage's report for people."""
     return [*_SHOWN[done.stage](done.report), Text("")]
 
 
-def closing(ws: Workspace, done: Sequence[Done]) -> list[RenderableType]:
+def closing(ws: Workspace, done: Sequence[FinishedStage]) -> list[RenderableType]:
     """Return the end of the story: three questions in SQL, and what to try next."""
     if not any(one.stage == "promote" and one.report.promoted for one in done):
         return _without_champion(done)
@@ -73,7 +73,7 @@ _NEXT = (
 )
 
 
-def _without_champion(done: Sequence[Done]) -> list[RenderableType]:
+def _without_champion(done: Sequence[FinishedStage]) -> list[RenderableType]:
     if done[-1].stage == "gap":
         return [
             Text("Nothing is trained: no capability has a gap that is real and no prompt closes.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipeline.verbs.check import CheckReport
-    from pipeline.workspace.stage import Step
+    from pipeline.workspace.stage import PlanStep
     from registry.catalog.catalog import QueryResult
     from registry.upkeep.fsck import FsckReport
 
@@ -71,7 +71,7 @@ def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[Renderable
     ]
 
 
-def plan_table(steps: Sequence[Step]) -> Table:
+def plan_table(steps: Sequence[PlanStep]) -> Table:
     """Return what would run and what is up to date, and why."""
     return table("plan", ("stage", "about", "state", "why"), [step.cells() for step in steps])
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from evals.tasks.capability import Item
     from pipeline.gap import GapReport
-    from pipeline.measure.measure import Tuned
+    from pipeline.measure.measure import TunedModel
     from pipeline.selection.choose import Matrix
-    from pipeline.selection.replay import Source
+    from pipeline.selection.replay import ReplaySource
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from registry.datasets.versions.row import Row
@@ -38,7 +38,7 @@ _CANDIDATES_A_ROW = 4  # candidates for each row of the budget: enough to choose
 
 
 @dataclass(frozen=True)
-class Change:
+class MendChange:
     """What mending changes in a selection.
 
     Attributes:
@@ -52,12 +52,12 @@ class Change:
     round: int
     budget: Budget
     selection: str
-    after: Tuned
+    after: TunedModel
     lost: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Part:
+class SelectionPart:
     """How many rows were chosen for one name and reason, and how near to its failures."""
 
     capability: str
@@ -82,7 +82,7 @@ class Assembly:
     ws: Resolved
     ctx: StageContext
     found: GapReport
-    change: Change | None
+    change: MendChange | None
     near_duplicates: int = 0
     missing: dict[str, int] = field(default_factory=dict)
     evals: list[str] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Assembly:
         )
         return StageOutput(result, [("selection", made)])
 
-    def _most(self, replayable: Sequence[Source]) -> dict[str, int]:
+    def _most(self, replayable: Sequence[ReplaySource]) -> dict[str, int]:
         """Return how many rows of each dataset are looked at: the same in every round."""
         rows = _CANDIDATES_A_ROW * self.ws.spec.train.budget_rows
         most = dict.fromkeys(pool_of(self.ws), max(_FEWEST_CANDIDATES, rows))
@@ -126,7 +126,7 @@ class Assembly:
             most.setdefault(source.dataset, MOST_SCORED)
         return most
 
-    def _budget(self, candidates: Candidates, replayable: Sequence[Source]) -> Budget:
+    def _budget(self, candidates: Candidates, replayable: Sequence[ReplaySource]) -> Budget:
         if self.change:
             return self.change.budget
         there = {source.name: len(candidates.rows(source.dataset)) for source in replayable}
@@ -198,7 +198,7 @@ class Assembly:
         by_uid = {item.uid: item for item in items}
         return [by_uid[uid] for uid in failed][:_MOST_FAILURES]
 
-    def _replay(self, candidates: Candidates, source: Source, wanted: int) -> list[_Chosen]:
+    def _replay(self, candidates: Candidates, source: ReplaySource, wanted: int) -> list[_Chosen]:
         if wanted <= 0:
             return []
         there = passing(self.ws, self.ctx.ui, candidates, source, wanted)
@@ -224,7 +224,7 @@ class Assembly:
             for one in picked
         ]
 
-    def _had(self, source: Source) -> dict[int, Any]:
+    def _had(self, source: ReplaySource) -> dict[int, Any]:
         """Return uid -> reason of what the last selection replayed for `source`."""
         if self.change is None:
             return {}
@@ -235,7 +235,7 @@ class Assembly:
             if row.capability == source.name and row.reason != "gap"
         }
 
-    def _lost(self, source: Source) -> list[Item]:
+    def _lost(self, source: ReplaySource) -> list[Item]:
         if self.change is None or source.subject is None:
             return []
         lost = set(self.change.lost.get(source.name, ()))
@@ -294,12 +294,12 @@ def _mixed(groups: Sequence[list[_Chosen]]) -> list[_Chosen]:
     return mixed
 
 
-def _parts(rows: Sequence[SelectedRow]) -> list[Part]:
+def _parts(rows: Sequence[SelectedRow]) -> list[SelectionPart]:
     counts = Counter((row.capability, row.reason) for row in rows)
     parts = []
     for (capability, reason), count in counts.items():
         mine = [r for r in rows if (r.capability, r.reason) == (capability, reason)]
         scores = [row.score for row in mine if row.score is not None]
         mean = sum(scores) / len(scores) if scores else None
-        parts.append(Part(capability, reason, count, mean))
+        parts.append(SelectionPart(capability, reason, count, mean))
     return parts

@@ -17,7 +17,7 @@ from pipeline.measure.measure import labels_of_subject
 from pipeline.selection.held_out import held_items
 from pipeline.selection.selection import SelectReject, render
 from pipeline.spec.subjects import measured_datasets, subjects
-from registry.datasets.duplicates.overlap import HeldOut, Said
+from registry.datasets.duplicates.overlap import HeldOut, RowWords
 from registry.datasets.versions.rejects import commonest
 from registry.errors import DataError
 
@@ -126,7 +126,7 @@ class Candidates:
         for row in reader.by_hash({"train"}, "pool", cut + _SPARE):
             if len(usable) == cut:
                 break
-            why = held.refuses(Said(row.row_hash, text_of(row), question_of(row)))
+            why = held.refuses(RowWords(row.row_hash, text_of(row), question_of(row)))
             if why is not None:
                 self.leaks[why] += 1
             elif row.kind in _TRAINABLE[self._ws.spec.train.objective]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.spec.subjects import subjects
-from registry.datasets.duplicates.overlap import HeldOut, Item, Said
+from registry.datasets.duplicates.overlap import HeldOut, HeldOutItem, RowWords
 from registry.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SPLITS = ("dev", "test")
 
 
-def held_items(ws: Resolved) -> list[Item]:
+def held_items(ws: Resolved) -> list[HeldOutItem]:
     """Return the dev and test rows of every dataset of the spec, and its lm-eval tasks' documents.
 
     Raises:
@@ -30,7 +30,9 @@ def held_items(ws: Resolved) -> list[Item]:
     for name in ws.spec.datasets:
         for rows in VersionReader(ws.store, ws.versions[name]).texts(_SPLITS):
             items += [
-                Item(f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,))
+                HeldOutItem(
+                    f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,)
+                )
                 for row in rows
             ]
     items.sort(key=lambda item: (item.held_in, item.row_hash))
@@ -38,7 +40,9 @@ def held_items(ws: Resolved) -> list[Item]:
         from evals.tasks.installed import documents
 
         items += [
-            Item(f"{guard} (lm-eval)", f"document {doc.position}", "", doc.text, doc.questions)
+            HeldOutItem(
+                f"{guard} (lm-eval)", f"document {doc.position}", "", doc.text, doc.questions
+            )
             for doc in documents(task, ws.root)
         ]
     return items
@@ -64,9 +68,9 @@ def refuse_leaks(ws: Resolved, selection_id: str) -> None:
     uids = {row.row_uid for row in read_selection(ws.store, selection_id)}
     rows = [row for batch in rows_to_train(ws, uids) for row in batch]
     near = held.near([row.question for row in rows])
-    found: dict[int, tuple[RowText, Item, str]] = {}
+    found: dict[int, tuple[RowText, HeldOutItem, str]] = {}
     for place, row in enumerate(rows):
-        same = held.exact(Said(row.row_hash, row.text, row.question))
+        same = held.exact(RowWords(row.row_hash, row.text, row.question))
         for item in (*same, *near.get(place, ())):
             how = "is in" if item in same else "is a near-duplicate of a row in"
             found.setdefault(row.uid, (row, held.items[item], how))

@@ -35,7 +35,7 @@ _FEWEST_SCORED = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class PassingRow:
     """A row that the base gets right; `answer` is its own answer where that differs."""
 
     row: Row
@@ -43,15 +43,15 @@ class Passing:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedRow:
     """A row to replay; `near` is its cosine to a lost item, None if it is not for one."""
 
-    passing: Passing
+    passing: PassingRow
     near: float | None
 
 
 @dataclass(frozen=True)
-class Source:
+class ReplaySource:
     """What can be replayed under one name: a measured subject, or a free dataset as it stands."""
 
     name: str
@@ -59,19 +59,19 @@ class Source:
     subject: Subject | None
 
 
-def sources(ws: Workspace, found: GapReport) -> tuple[Source, ...]:
+def sources(ws: Workspace, found: GapReport) -> tuple[ReplaySource, ...]:
     """Return all that can be replayed: guards and met capabilities with data, free datasets."""
     kept = [
-        Source(what.name, what.spec.data, what)
+        ReplaySource(what.name, what.spec.data, what)
         for what in subjects(ws.spec)
         if what.spec.data and (what.role == "guard" or found.verdict(what.name) == "met")
     ]
-    return (*kept, *(Source(name, name, None) for name in free_datasets(ws)))
+    return (*kept, *(ReplaySource(name, name, None) for name in free_datasets(ws)))
 
 
 def passing(
-    ws: Resolved, ui: Ui, candidates: Candidates, source: Source, wanted: int
-) -> list[Passing]:
+    ws: Resolved, ui: Ui, candidates: Candidates, source: ReplaySource, wanted: int
+) -> list[PassingRow]:
     """Return rows of `source` that the base gets right, in the order of their hashes.
 
     About twice as many rows as wanted are asked, at most 3,200.
@@ -81,14 +81,14 @@ def passing(
     asked = scored_rows(wanted)
     rows = candidates.fitting(candidates.rows(source.dataset)[:asked], source.name)
     if source.subject is None or not rows:
-        return [Passing(row, None) for row in rows]
+        return [PassingRow(row, None) for row in rows]
     items = items_from_rows(rows, source.subject.spec, whole=True)
     base = ws.spec.train.base
     result = measure(ws, ui, source.subject, base=base, items=items, split="train")
     by_uid = {row.uid: row for row in rows}
     scored = source.subject.spec.answer != "perplexity"
     return [
-        Passing(by_uid[sample.row_uid], _own(sample.answer, sample.expected) if scored else None)
+        PassingRow(by_uid[sample.row_uid], _own(sample.answer, sample.expected) if scored else None)
         for sample in result.samples
         if sample.score >= PASSES or not scored
     ]
@@ -106,12 +106,12 @@ def scored_rows(wanted: int) -> int:
 
 
 def pick(
-    there: Sequence[Passing],
+    there: Sequence[PassingRow],
     wanted: int,
     had: Collection[int],
     vectors: Matrix | None,
     lost: Matrix | None,
-) -> list[Replayed]:
+) -> list[ReplayedRow]:
     """Choose rows to replay: those that were replayed before, then the nearest to what was lost.
 
     Args:
@@ -134,7 +134,7 @@ def pick(
         near = {rest[one.position]: one.score for one in picks.chosen}
     # Near-duplicates of what is replayed keep a skill better than nothing does.
     filler = [i for i in rest if i not in near][: max(0, missing - len(near))]
-    return [Replayed(there[i], near.get(i)) for i in (*kept, *near, *filler)]
+    return [ReplayedRow(there[i], near.get(i)) for i in (*kept, *near, *filler)]
 
 
 def _own(answer: str, expected: str) -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evals.tasks.capability import Item
     from pipeline.spec.subjects import Subject
     from pipeline.spec.train import ValidationSpec
-    from pipeline.training.fit import Watch
+    from pipeline.training.fit import RunWatch
     from pipeline.training.lessons.encode import TrainingRow
     from pipeline.training.losses.objective import Lesson
     from pipeline.workspace.resolved import Resolved
@@ -31,11 +31,11 @@ class Lessons:
     """Rows to train on, and what the run is watched by, if it is."""
 
     rows: tuple[Lesson, ...]
-    watch: Watch | None
+    watch: RunWatch | None
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """An item of a capability with choices: a row for each choice, and which is right."""
 
     choices: tuple[TrainingRow, ...]
@@ -49,7 +49,7 @@ def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
         UserError: no such dataset, rows in it that are trained on too, or too few to hold any out.
     """
     from pipeline.selection.selection import read_selection, training_rows
-    from pipeline.training.fit import Watch
+    from pipeline.training.fit import RunWatch
 
     rows = training_rows(ws, selection_id)
     given = ws.spec.train.validation
@@ -68,7 +68,7 @@ def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
             )
     else:
         watched = _of_dataset(ws, given.data, set(hashes))
-    return Lessons(tuple(rows), Watch(watched, _probe(ws, ui, given)))
+    return Lessons(tuple(rows), RunWatch(watched, _probe(ws, ui, given)))
 
 
 def held_out(hashes: Sequence[str], *, share: float, seed: int) -> set[str]:
@@ -129,7 +129,7 @@ def _probe(
     return ask
 
 
-def questions(ws: Resolved, ui: Ui, count: int) -> list[Question]:
+def questions(ws: Resolved, ui: Ui, count: int) -> list[ChoiceQuestion]:
     """Return dev items of the tuned capabilities with choices, as many of each as of the others."""
     from pipeline.gap import gap
     from pipeline.measure.measure import items_of, labels_of_subject
@@ -138,14 +138,14 @@ def questions(ws: Resolved, ui: Ui, count: int) -> list[Question]:
     tuned = [subject(ws.spec, name) for name in sorted(gap(ws, ui).gaps())]
     tuned = [what for what in tuned if what.spec.data and what.spec.answer == "choice"]
     each = math.ceil(count / max(1, len(tuned)))
-    found: list[Question] = []
+    found: list[ChoiceQuestion] = []
     for what in tuned:
         labels = labels_of_subject(ws, what)
         for item in items_of(ws, what, "dev", each):
             choices = item.labels or labels
             if item.expected in choices:
                 rows = tuple(_answered(what, item, one, labels) for one in choices)
-                found.append(Question(rows, choices.index(item.expected)))
+                found.append(ChoiceQuestion(rows, choices.index(item.expected)))
     return found
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-    from pipeline.spec.yaml_lines import Document, Path
+    from pipeline.spec.yaml_lines import Path, YamlDocument
 
 _MISSING = "this key is missing"
 _LONG = 60  # characters of a given value that are shown
@@ -47,7 +47,7 @@ class Problem:
     hint: str | None = None
     given: str | None = None
 
-    def record(self, document: Document, file: str) -> ErrorRecord:
+    def record(self, document: YamlDocument, file: str) -> ErrorRecord:
         """Return the problem as programs read it."""
         return ErrorRecord(
             kind=SpecError.kind,
@@ -98,7 +98,7 @@ def unknown_name(path: Path, given: str, known: Iterable[str], what: str) -> Pro
 
 
 def problems_of(
-    error: ValidationError, document: Document, model: type[BaseModel]
+    error: ValidationError, document: YamlDocument, model: type[BaseModel]
 ) -> list[Problem]:
     """Return pydantic's errors as problems, those of one place in a union as one."""
     found: dict[Path, Problem] = {}
@@ -121,7 +121,7 @@ def problems_of(
     return sorted(kept, key=lambda problem: document.line(problem.path))
 
 
-def _problem(details: ErrorDetails, document: Document, model: type[BaseModel]) -> Problem:
+def _problem(details: ErrorDetails, document: YamlDocument, model: type[BaseModel]) -> Problem:
     path, value = _located(details["loc"], document.value)
     kind = details["type"]
     if kind in ("missing", "extra_forbidden") or details["loc"][-1] == "[key]":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path as Folder
 
-    from pipeline.spec.yaml_lines import Document, Path
+    from pipeline.spec.yaml_lines import Path, YamlDocument
 
 Subject = TypeVar("Subject", CapabilitySpec, GuardSpec)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
@@ -123,7 +123,7 @@ def load_spec(path: Folder) -> Spec:
     return spec
 
 
-def _validated(document: Document, problems: list[Problem]) -> Spec | None:
+def _validated(document: YamlDocument, problems: list[Problem]) -> Spec | None:
     if not isinstance(document.value, dict):
         given = "the file is empty" if document.value is None else "not a mapping of keys"
         problems.append(Problem((), given, f"keys such as {', '.join(Spec.model_fields)}"))

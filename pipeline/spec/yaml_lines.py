@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A parsed file: its value, and the line (from 1) of each key and list element."""
 
     value: Any
@@ -35,7 +35,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RepeatedKey:
     """A key that occurs twice: at `line` again, first at `first`."""
 
     path: Path
@@ -43,7 +43,7 @@ class Repeated:
     first: int
 
 
-class _Loader(yaml.SafeLoader):
+class _TextLoader(yaml.SafeLoader):
     """Keys are texts as written: YAML 1.1 would read `on` as true and `1` as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
@@ -53,16 +53,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
+def parse(text: str, where: str) -> tuple[YamlDocument, tuple[RepeatedKey, ...]]:
     """Parse one YAML document; `where` names the file in errors.
 
     Raises:
         UserError: not YAML, or more than plain data.
     """
     lines: dict[Path, int] = {}
-    repeated: list[Repeated] = []
+    repeated: list[RepeatedKey] = []
     try:
-        loader = _Loader(text)
+        loader = _TextLoader(text)
     except yaml.YAMLError as error:  # a control character
         raise SpecError(f"not YAML: {' '.join(str(error).split())}", where=where) from error
     try:
@@ -80,10 +80,10 @@ def parse(text: str, where: str) -> tuple[Document, tuple[Repeated, ...]]:
         raise SpecError(f"not YAML: {error}", where=where) from error
     finally:
         loader.dispose()
-    return Document(value, lines), tuple(repeated)
+    return YamlDocument(value, lines), tuple(repeated)
 
 
-def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[Repeated]) -> None:
+def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[RepeatedKey]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if len(lines) > _MOST_KEYS:
         message = f"more than {_MOST_KEYS} keys"
@@ -99,7 +99,7 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[Re
             name, line = str(key.value), key.start_mark.line + 1
             here = (*path, name)
             if name in seen:
-                repeated.append(Repeated(here, line, seen[name]))
+                repeated.append(RepeatedKey(here, line, seen[name]))
             seen.setdefault(name, line)
             lines[here] = line
             _walk(child, here, lines, repeated)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.packing import Batch
-    from pipeline.training.losses.objective import Objective, Ways
+    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.losses.objective import ForwardMode, Objective
     from pipeline.training.record.metrics import StepMetrics
     from pipeline.training.record.watch import Validation
 
@@ -26,7 +26,7 @@ MAX_NORM = 1.0
 _WARMUP = 0.05
 
 
-def arguments(run: Run, model: torch.nn.Module) -> TrainingArguments:
+def arguments(run: TrainingRun, model: torch.nn.Module) -> TrainingArguments:
     """Return them: no reports, no evaluation, one batch of the plan at a time."""
     device = next(model.parameters()).device
     return TrainingArguments(
@@ -59,7 +59,7 @@ def share_of_rate(step: int, steps: int) -> float:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What one training run is made of, beside the model.
 
     Attributes:
@@ -77,8 +77,8 @@ class Run:
 
     spec: TrainSpec
     objective: Objective
-    plan: Sequence[Batch]
-    ways: Ways
+    plan: Sequence[PackedBatch]
+    ways: ForwardMode
     root: Path
     fingerprint: str
     on_step: Callable[[StepMetrics], None]

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.training.lessons.encode import Reject, TrainingRow
-from pipeline.training.losses.objective import Lesson, Ways, encode, plan
+from pipeline.training.lessons.encode import RejectedRow, TrainingRow
+from pipeline.training.losses.objective import ForwardMode, Lesson, encode, plan
 from pipeline.training.machine import processes
 from pipeline.training.record.metrics import MetricsFile, StepMetrics
 
@@ -68,7 +68,7 @@ class FitResult:
     seconds: float
     losses: tuple[StepMetrics, ...]
     resumed_from: int | None
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedRow, ...]
     packed: bool
     note: str | None
     trainable: int
@@ -81,7 +81,7 @@ class FitResult:
 
 
 @dataclass(frozen=True)
-class Watch:
+class RunWatch:
     """What a run is watched by, beside what the spec says.
 
     Attributes:
@@ -99,7 +99,7 @@ def fit(
     spec: TrainSpec,
     workdir: Path,
     *,
-    watch: Watch | None = None,
+    watch: RunWatch | None = None,
     on_step: Callable[[StepMetrics], None] | None = None,
     log: Callable[[str], None] | None = None,
     on_start: Callable[[int], None] | None = None,
@@ -129,7 +129,7 @@ def fit(
     processes.meet(on_cpu=loaded.device.type == "cpu")
     done = _read_done(workdir, fingerprint)
     if done is None:
-        call = _Call(loaded, rows, encoded.objective, held, watch, spec, workdir, fingerprint)
+        call = _FitCall(loaded, rows, encoded.objective, held, watch, spec, workdir, fingerprint)
         done = _train(call, metrics, on_step, log or _silent, on_start)
     processes.meet(on_cpu=loaded.device.type == "cpu")
     losses = metrics.read()
@@ -155,7 +155,7 @@ def fit(
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class _FitRecord:
     """What fit.json says: the run it is of, and what can't be read from elsewhere."""
 
     fingerprint: str
@@ -171,14 +171,14 @@ class _Done:
 
 
 @dataclass(frozen=True)
-class _Call:
+class _FitCall:
     """What one call of `fit` trains."""
 
     loaded: LoadedModel
     rows: Sequence[Lesson]
     objective: Objective
     held: Objective | None
-    watch: Watch | None
+    watch: RunWatch | None
     spec: TrainSpec
     workdir: Path
     fingerprint: str
@@ -188,23 +188,23 @@ def _silent(_: str) -> None:
     pass
 
 
-def _read_done(workdir: Path, fingerprint: str) -> _Done | None:
+def _read_done(workdir: Path, fingerprint: str) -> _FitRecord | None:
     from pydantic import TypeAdapter
 
     try:
-        done = TypeAdapter(_Done).validate_json((workdir / _DONE).read_bytes())
+        done = TypeAdapter(_FitRecord).validate_json((workdir / _DONE).read_bytes())
     except (OSError, ValueError):
         return None
     return done if done.fingerprint == fingerprint else None
 
 
 def _train(
-    call: _Call,
+    call: _FitCall,
     metrics: MetricsFile,
     on_step: Callable[[StepMetrics], None] | None,
     log: Callable[[str], None],
     on_start: Callable[[int], None] | None,
-) -> _Done:
+) -> _FitRecord:
     from registry.models.quiet import quiet_libraries
     from registry.store.disk import one_line_when_full
 
@@ -240,11 +240,11 @@ def _train(
             if on_step is not None:
                 on_step(step)
 
-        run = arguments.Run(
+        run = arguments.TrainingRun(
             spec=spec,
             objective=call.objective,
             plan=laid,
-            ways=Ways(packed=note is None, share=share),
+            ways=ForwardMode(packed=note is None, share=share),
             root=root,
             fingerprint=call.fingerprint,
             on_step=report,
@@ -264,7 +264,7 @@ def _train(
             ended = trainer.train(trained.model, run, start)
             _publish(trained.save, workdir)
         first = start.step if start else None
-        done = _Done(
+        done = _FitRecord(
             fingerprint=call.fingerprint,
             resumed_from=first,
             note=note,
@@ -284,7 +284,7 @@ def _train(
     return done
 
 
-def _validation(call: _Call, *, share: bool) -> Validation | None:
+def _validation(call: _FitCall, *, share: bool) -> Validation | None:
     from pipeline.training.record.watch import Validation
 
     given = call.spec.validation

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from pipeline.training.arguments import MAX_NORM, Run, arguments, share_of_rate
+from pipeline.training.arguments import MAX_NORM, TrainingRun, arguments, share_of_rate
 from pipeline.training.losses.batches import PlannedBatches, is_out_of_memory
 from pipeline.training.machine import processes
 from pipeline.training.methods.lora import trainable
@@ -25,7 +25,7 @@ from pipeline.training.methods.methods import rate_groups
 from pipeline.training.methods.whole import decoder_layers
 from pipeline.training.record import checkpoint as checkpoints
 from pipeline.training.record.tally import StepTally
-from pipeline.training.record.watch import BEST, Judged, Validation, judge, validation_loss
+from pipeline.training.record.watch import BEST, Validation, WatchVerdict, judge, validation_loss
 from registry.errors import MachineError, ModelError, StoreError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class DivergedError(ModelError):
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrainingEnd:
     """How a run ended.
 
     Attributes:
@@ -55,7 +55,9 @@ class Ended:
     sharded: bool
 
 
-def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None) -> Ended:
+def train(
+    model: torch.nn.Module, run: TrainingRun, start: checkpoints.Checkpoint | None
+) -> TrainingEnd:
     """Train the model's trainable weights by the run's plan, from its start or a checkpoint.
 
     Watched by validation, it may end early, and the model has the best check's weights.
@@ -81,7 +83,7 @@ def train(model: torch.nn.Module, run: Run, start: checkpoints.Checkpoint | None
             processes.meet(on_cpu=on_cpu)  # the first has written it
             checkpoints.load_tensors(run.root / BEST, trainable(model))
             processes.meet(on_cpu=on_cpu)  # all have read it
-        return Ended(trainer.pieces, kept, sharded)
+        return TrainingEnd(trainer.pieces, kept, sharded)
     finally:
         logging.set_verbosity(shown)
 
@@ -91,7 +93,7 @@ class PackedTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, model: torch.nn.Module, run: Run) -> None:
+    def __init__(self, model: torch.nn.Module, run: TrainingRun) -> None:
         self._run = run
         self._step = StepTally()
         self._history = list(run.history)
@@ -255,10 +257,10 @@ class PackedTrainer(Trainer):
         self._step = StepTally()
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> WatchVerdict:
         """What the checks so far say of the run."""
         watched = self._run.validation
-        return judge(self._history, watched.patience) if watched else Judged(None, stop=False)
+        return judge(self._history, watched.patience) if watched else WatchVerdict(None, stop=False)
 
     def _checked(self, watched: Validation, step: StepMetrics) -> StepMetrics:
         """Validate, in eval mode."""
@@ -279,9 +281,9 @@ class PackedTrainer(Trainer):
         """By name; asked for anew, since sharding puts others in their places."""
         return trainable(self.model)
 
-    def _training(self) -> checkpoints.Training:
+    def _training(self) -> checkpoints.TrainingState:
         optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's
-        return checkpoints.Training(self._trained, optimizer, self.lr_scheduler)
+        return checkpoints.TrainingState(self._trained, optimizer, self.lr_scheduler)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         del model, trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.workspace.kept import CHAMPION, Kept, adapter_named
+from pipeline.workspace.kept import CHAMPION, WorkspaceStore, adapter_named
 from registry.errors import GateRefusedError, UserError
 from registry.store.objects import Parent
 
@@ -51,7 +51,7 @@ class AdapterDiff:
 
 
 @dataclass(frozen=True)
-class Moved:
+class AliasReport:
     """An alias that was moved."""
 
     alias: str
@@ -60,14 +60,14 @@ class Moved:
     reason: str
 
 
-def show(ws: Kept, name: str) -> AdapterFacts:
+def show(ws: WorkspaceStore, name: str) -> AdapterFacts:
     """Return all that is known of one adapter, by id, prefix or alias."""
     from registry.lineage.adapter_facts import describe
 
     return describe(ws.store, ws.catalog, adapter_named(ws, name))
 
 
-def diff(ws: Kept, first: str, second: str) -> AdapterDiff:
+def diff(ws: WorkspaceStore, first: str, second: str) -> AdapterDiff:
     """Compare two adapters: settings, scores, rows, weights."""
     a, b = show(ws, first), show(ws, second)
     taught = [
@@ -88,7 +88,7 @@ def diff(ws: Kept, first: str, second: str) -> AdapterDiff:
     )
 
 
-def log(ws: Kept, alias: str) -> tuple[AliasMove, ...]:
+def log(ws: WorkspaceStore, alias: str) -> tuple[AliasMove, ...]:
     """Return every move of an alias, the first one first.
 
     Raises:
@@ -105,14 +105,14 @@ def log(ws: Kept, alias: str) -> tuple[AliasMove, ...]:
 
 
 def tag(
-    ws: Kept,
+    ws: WorkspaceStore,
     name: str,
     alias: str,
     *,
     expect: str | None = None,
     reason: str = "",
     force: bool = False,
-) -> Moved:
+) -> AliasReport:
     """Point an alias at an adapter.
 
     Args:
@@ -143,10 +143,10 @@ def tag(
         )
     said = f"forced: {reason}" if force else reason
     move_alias(ws.store, ws.catalog, alias, target, expect=expected, reason=said)
-    return Moved(alias, target, expected, said)
+    return AliasReport(alias, target, expected, said)
 
 
-def remove(ws: Kept, name: str, *, reason: str = "") -> str:
+def remove(ws: WorkspaceStore, name: str, *, reason: str = "") -> str:
     """Set an adapter aside: it is listed and used no more; its record and lineage stay.
 
     Raises:
@@ -171,11 +171,11 @@ def remove(ws: Kept, name: str, *, reason: str = "") -> str:
     return facts.adapter_id
 
 
-def _expected(ws: Kept, expect: str) -> str | None:
+def _expected(ws: WorkspaceStore, expect: str) -> str | None:
     return None if expect == _NO_TARGET else adapter_named(ws, expect)
 
 
-def _was_promoted(ws: Kept, adapter_id: str) -> bool:
+def _was_promoted(ws: WorkspaceStore, adapter_id: str) -> bool:
     from registry.store.kinds import PromotionMeta
 
     return bool(ws.catalog.committed(PromotionMeta, adapter_id=adapter_id, promoted=True))
@@ -194,7 +194,7 @@ def _scores(a: AdapterFacts, b: AdapterFacts) -> tuple[Score, ...]:
     return tuple(Score(*key, found[0].get(key), found[1].get(key)) for key in keys)
 
 
-def _weights(ws: Kept, a: AdapterFacts, b: AdapterFacts) -> dict[str, float]:
+def _weights(ws: WorkspaceStore, a: AdapterFacts, b: AdapterFacts) -> dict[str, float]:
     from registry.models.adapters import adapter_path
     from registry.models.distance import differences
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.forget import forget
 from pipeline.gap import gap
-from pipeline.measure.measure import Tuned
+from pipeline.measure.measure import TunedModel
 from pipeline.spec.train import METHODS, TrainSpec
 from pipeline.train import train
 from registry.errors import UserError
@@ -49,7 +49,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Compared:
+class VariantResult:
     """What one variant came to, on dev.
 
     Attributes:
@@ -89,7 +89,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedVariant:
     """A variant that could not be trained, and why."""
 
     name: str
@@ -101,8 +101,8 @@ class CompareReport:
     """All variants, trained on one selection."""
 
     selection_id: str
-    variants: tuple[Compared, ...]
-    failed: tuple[Failed, ...]
+    variants: tuple[VariantResult, ...]
+    failed: tuple[FailedVariant, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -195,17 +195,17 @@ def compare(ws: Workspace, ui: Ui, selection_id: str, variants: Sequence[Variant
         except UserError as error:
             if len(variants) == 1:
                 raise
-            failed.append(Failed(variant.name, str(error)))
+            failed.append(FailedVariant(variant.name, str(error)))
     if not done:
         raise UserError(f"no variant could be trained; {failed[0].name}: {failed[0].why}")
     return CompareReport(selection_id, tuple(done), tuple(failed))
 
 
-def _one(ws: Workspace, ui: Ui, selection_id: str, variant: Variant) -> Compared:
+def _one(ws: Workspace, ui: Ui, selection_id: str, variant: Variant) -> VariantResult:
     found = gap(ws, ui)
     trained = train(ws, ui, selection_id)
-    report = forget(ws, ui, Tuned(trained.adapter_id))
-    return Compared(
+    report = forget(ws, ui, TunedModel(trained.adapter_id))
+    return VariantResult(
         name=variant.name,
         method=trained.method,
         base=ws.spec.train.base,
@@ -235,7 +235,7 @@ def shares(found: GapReport, report: ForgetReport) -> dict[str, float]:
     }
 
 
-def why_lora(variants: Sequence[Compared]) -> str | None:
+def why_lora(variants: Sequence[VariantResult]) -> str | None:
     """Return what the figures say of LoRA beside whole weights; None where one is missing."""
     by_method = {one.method: one for one in variants}
     lora, whole = by_method.get("lora"), by_method.get("full") or by_method.get("freeze")

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
-    from registry.datasets.export.export import Exported
+    from registry.datasets.export.export import ExportedFiles
     from registry.datasets.export.forms import FormName
     from registry.datasets.history.diff import Group, RowChanges
-    from registry.datasets.history.facts import Listed, Logged, VersionFacts
+    from registry.datasets.history.facts import DatasetEntry, VersionEntry, VersionFacts
     from registry.datasets.history.names import Version
 
 _NO_TARGET = "none"
@@ -47,7 +47,7 @@ class VersionDiff:
 
 
 @dataclass(frozen=True)
-class Tagged:
+class TagReport:
     """A tag that was moved."""
 
     tag: str
@@ -64,20 +64,20 @@ class DatasetExport:
     name: str
     form: FormName
     out: str
-    rows: Exported
+    rows: ExportedFiles
     files: dict[str, str]
     bytes: int
     export_id: str
 
 
-def ls(ws: Kept) -> tuple[Listed, ...]:
+def ls(ws: WorkspaceStore) -> tuple[DatasetEntry, ...]:
     """Return every dataset by its newest version."""
     from registry.datasets.history.facts import listing
 
     return listing(ws.catalog)
 
 
-def log(ws: Kept, name: str) -> tuple[Logged, ...]:
+def log(ws: WorkspaceStore, name: str) -> tuple[VersionEntry, ...]:
     """Return the versions of a dataset, the oldest first.
 
     Raises:
@@ -88,7 +88,7 @@ def log(ws: Kept, name: str) -> tuple[Logged, ...]:
     return history(ws.store, ws.catalog, name)
 
 
-def show(ws: Kept, name: str, *, rows: int) -> VersionFacts:
+def show(ws: WorkspaceStore, name: str, *, rows: int) -> VersionFacts:
     """Return what is known of the version that `name` names, with its first `rows` rows.
 
     Raises:
@@ -101,7 +101,7 @@ def show(ws: Kept, name: str, *, rows: int) -> VersionFacts:
 
 
 def diff(
-    ws: Kept, first: str, second: str, *, show: Group | None = None, limit: int = 10
+    ws: WorkspaceStore, first: str, second: str, *, show: Group | None = None, limit: int = 10
 ) -> VersionDiff:
     """Compare two versions row by row, by the rule of registry/datasets/history/diff.py.
 
@@ -122,7 +122,9 @@ def diff(
     return VersionDiff(a, b, row_changes(ws.store, a.id, b.id, show=show, limit=limit), show)
 
 
-def tag(ws: Kept, name: str, label: str, *, expect: str | None = None, reason: str = "") -> Tagged:
+def tag(
+    ws: WorkspaceStore, name: str, label: str, *, expect: str | None = None, reason: str = ""
+) -> TagReport:
     """Point the tag `label` at a version.
 
     Args:
@@ -145,11 +147,11 @@ def tag(ws: Kept, name: str, label: str, *, expect: str | None = None, reason: s
     else:
         expected = None if expect == _NO_TARGET else version_named(ws.catalog, expect).id
     move_tag(ws.store, ws.catalog, label, version.id, expect=expected, reason=reason)
-    return Tagged(label, version.id, expected, reason)
+    return TagReport(label, version.id, expected, reason)
 
 
 def export(
-    ws: Kept, ui: Ui, name: str, out: Path, form: FormName, *, splits: Sequence[str] = ()
+    ws: WorkspaceStore, ui: Ui, name: str, out: Path, form: FormName, *, splits: Sequence[str] = ()
 ) -> DatasetExport:
     """Write a version to the new folder `out`, whole or not at all.
 

@@ -17,7 +17,7 @@ from registry.upkeep.erase import erasing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.lineage.reach import Reach
 
@@ -49,7 +49,7 @@ class EraseReport:
 
 
 def erase(
-    ws: Kept, ui: Ui, where: str | None, rows: Sequence[int], *, reason: str, do: bool
+    ws: WorkspaceStore, ui: Ui, where: str | None, rows: Sequence[int], *, reason: str, do: bool
 ) -> EraseReport:
     """Find the rows and what they have reached and, with `do`, erase them.
 
@@ -77,7 +77,7 @@ def erase(
         return EraseReport(done.id, before, dict(done.objects))
 
 
-def _chosen(ws: Kept, where: str | None, rows: Sequence[int]) -> list[int]:
+def _chosen(ws: WorkspaceStore, where: str | None, rows: Sequence[int]) -> list[int]:
     found: set[int] = set()
     if where is not None:
         # In a line of its own: a comment at its end would take the bracket with it.
@@ -102,7 +102,7 @@ def _chosen(ws: Kept, where: str | None, rows: Sequence[int]) -> list[int]:
     return sorted(found)
 
 
-def _refuse_running(ws: Kept) -> None:
+def _refuse_running(ws: WorkspaceStore) -> None:
     if busy := running(ws.state):
         raise StoreRequestError(
             f"a stage is running and may write what it has read: {', '.join(busy)}",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof
@@ -56,7 +56,7 @@ class ExportReport:
 
 
 def export(
-    ws: Kept,
+    ws: WorkspaceStore,
     ui: Ui,
     model_id: str,
     out: Path,

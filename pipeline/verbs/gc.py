@@ -19,7 +19,7 @@ from registry.upkeep.gc import Waste, relative, size_of, throw_away, waste
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
 
 WORK = "work"
 INGEST_LOCK = "ingest.lock"
@@ -60,7 +60,7 @@ class GcReport:
         }
 
 
-def gc(ws: Kept, *, remove: bool) -> GcReport:
+def gc(ws: WorkspaceStore, *, remove: bool) -> GcReport:
     """Look for what can go and, with `remove`, remove it.
 
     Raises:
@@ -98,7 +98,7 @@ def running(state: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _look(ws: Kept, busy: tuple[str, ...]) -> tuple[Waste, ...]:
+def _look(ws: WorkspaceStore, busy: tuple[str, ...]) -> tuple[Waste, ...]:
     found = waste(ws.store, ws.catalog, busy=bool(busy))
     for folder in sorted((ws.state / WORK).glob("*")):
         if folder.is_dir() and folder.name not in busy:
@@ -113,11 +113,11 @@ def _look(ws: Kept, busy: tuple[str, ...]) -> tuple[Waste, ...]:
     return tuple(found)
 
 
-def _thing(ws: Kept, what: Any, path: Path, detail: str) -> Waste:
+def _thing(ws: WorkspaceStore, what: Any, path: Path, detail: str) -> Waste:
     return Waste(what, relative(path, ws.store), size_of(path), detail)
 
 
-def _fate(ws: Kept, folder: Path) -> str:
+def _fate(ws: WorkspaceStore, folder: Path) -> str:
     """Say of a run's folder whether the run is done; its name has the first digits of the key."""
     from registry.store.kinds import RunMeta
 

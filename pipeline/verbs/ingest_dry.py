@@ -27,7 +27,7 @@ _COMMONEST = 3  # reasons that are named
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusalCount:
     """Why records would be rejected: how many of the sample, and the first of them."""
 
     reason: str
@@ -60,7 +60,7 @@ class DatasetLook:
     files: tuple[tuple[str, str], ...]
     sampled: int
     rejected: int
-    reasons: tuple[Refused, ...]
+    reasons: tuple[RefusalCount, ...]
     left_out: dict[str, int]
     template: str
     rows: tuple[SeenRow, ...]
@@ -114,7 +114,7 @@ def _look(ws: Workspace, name: str, found: Sources, seen: _Sample, base: BaseAtH
 class _Sample:
     """The first records: what would be rejected, what becomes rows, what rows can't hold."""
 
-    rejects: list[Refused] = field(default_factory=list)
+    rejects: list[RefusalCount] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -130,7 +130,9 @@ def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample
         try:
             made = usable(record, found.format, labels)
         except UnusableError as error:
-            seen.rejects.append(Refused(error.reason, 1, file.label, record.line, error.detail))
+            seen.rejects.append(
+                RefusalCount(error.reason, 1, file.label, record.line, error.detail)
+            )
         else:
             seen.rows.append(row_of(made, name, file, record.line))
             seen.left_out.update(left_out(found.format, record.value or {}))
@@ -148,9 +150,9 @@ def _first_records(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, An
     return islice(records, SAMPLE)
 
 
-def _first_of(rejects: Sequence[Refused], reason: str, count: int) -> Refused:
+def _first_of(rejects: Sequence[RefusalCount], reason: str, count: int) -> RefusalCount:
     first = next(reject for reject in rejects if reject.reason == reason)
-    return Refused(reason, count, first.file, first.line, first.detail)
+    return RefusalCount(reason, count, first.file, first.line, first.detail)
 
 
 def _three(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:

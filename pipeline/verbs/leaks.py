@@ -17,7 +17,7 @@ from pipeline.selection.held_out import held_items, rows_to_train
 from pipeline.selection.selection import KIND as SELECTION
 from pipeline.selection.selection import read_selection
 from pipeline.spec.subjects import measured_datasets
-from registry.datasets.duplicates.overlap import KINDS, HeldOut, Said
+from registry.datasets.duplicates.overlap import KINDS, HeldOut, RowWords
 from registry.datasets.versions.read import AT_ONCE, VersionReader
 from registry.errors import StoreRequestError
 
@@ -114,7 +114,7 @@ def leaks(ws: Workspace, ui: Ui, thing: str | None = None) -> LeaksReport:
     """
     named = None if thing is None else _rows_of(ws, thing)
     resolved = resolve(ws, ui)
-    search = _Search(HeldOut(held_items(resolved)))
+    search = _LeakSearch(HeldOut(held_items(resolved)))
     if named is None:
         trained_on = _may_be_trained_on(ws)
         for name in ws.spec.datasets:
@@ -151,7 +151,7 @@ def _rows_of(ws: Workspace, thing: str) -> tuple[str, Collection[int]]:
     return f"{manifest.kind} {manifest.id[:12]}", {row[0] for row in rows}
 
 
-class _Search:
+class _LeakSearch:
     """The counts and the first rows of what is found."""
 
     def __init__(self, held: HeldOut) -> None:
@@ -176,7 +176,7 @@ class _Search:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        found = self._held.find([Said(r.row_hash, r.text, r.question) for _, r in waiting])
+        found = self._held.find([RowWords(r.row_hash, r.text, r.question) for _, r in waiting])
         for overlap in found:
             self._add(*waiting[overlap.row], overlap.item, overlap.kind)
         self._leaking += len({overlap.row for overlap in found})

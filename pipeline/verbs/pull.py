@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.workspace.kept import refuse_removed
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import DataError, HubError, ModelError, UserError
-from registry.intake.copy import Record, license_beside, read_record, stage
+from registry.intake.copy import ParcelRecord, license_beside, read_record, stage
 from registry.intake.model import check_templates
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.store.kinds import ModelMeta
@@ -34,7 +34,7 @@ _REPO = re.compile(r"(datasets/)?[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
-class Source:
+class PullSource:
     """A folder with what is to be taken in.
 
     Attributes:
@@ -47,7 +47,7 @@ class Source:
 
     folder: Path
     origin: str
-    record: Record | None
+    record: ParcelRecord | None
     license: str | None
     is_cache: bool
 
@@ -101,7 +101,7 @@ def take(
 
 
 def _taken(
-    ws: Workspace, ui: Ui, source: Source, base: str | None, signer: str | None
+    ws: Workspace, ui: Ui, source: PullSource, base: str | None, signer: str | None
 ) -> TakeReport:
     from registry.store.hashing import file_digest
 
@@ -130,7 +130,7 @@ def _taken(
     )
 
 
-def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) -> Source:
+def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) -> PullSource:
     local = (ws.root / Path(given).expanduser()).resolve()
     if local.is_dir():
         if revision is not None:
@@ -143,12 +143,12 @@ def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) ->
     return _from_hub(given, revision, whole=whole)
 
 
-def _source(folder: Path, origin: str, *, is_cache: bool) -> Source:
+def _source(folder: Path, origin: str, *, is_cache: bool) -> PullSource:
     record = read_record(folder, origin)
-    return Source(folder, origin, record, license_beside(folder, record, origin), is_cache)
+    return PullSource(folder, origin, record, license_beside(folder, record, origin), is_cache)
 
 
-def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
+def _from_hub(given: str, revision: str | None, *, whole: bool) -> PullSource:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from registry.hub.repository import Repository
@@ -170,7 +170,7 @@ def _from_hub(given: str, revision: str | None, *, whole: bool) -> Source:
     return _source(repository.download(commit, wanted), f"{given}@{commit}", is_cache=True)
 
 
-def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> str | None:
+def _verified(ws: Workspace, source: PullSource, copy: Path, key: Path | None) -> str | None:
     """Check the signature with a public key; returns the key's name.
 
     Of what gapmend pushed it has to cover the files that are taken in, and not the card; of what
@@ -196,7 +196,7 @@ def _verified(ws: Workspace, source: Source, copy: Path, key: Path | None) -> st
     return key.name
 
 
-def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
+def _base_of(ws: Workspace, source: PullSource, chosen: str | None) -> str:
     from registry.intake.adapter import base_for, check_folder
     from registry.intake.adapter_places import check_fits
     from registry.intake.adapter_tokens import check_tokens
@@ -216,7 +216,7 @@ def _base_of(ws: Workspace, source: Source, chosen: str | None) -> str:
     return base
 
 
-def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None) -> StageOutput:
+def _adapter(ws: Workspace, ctx: StageContext, source: PullSource, base: str | None) -> StageOutput:
     from registry.models.adapters import publish
     from registry.models.files import read_adapter_config
 
@@ -243,7 +243,7 @@ def _adapter(ws: Workspace, ctx: StageContext, source: Source, base: str | None)
     return StageOutput({"origin": source.origin}, [("adapter", ref)])
 
 
-def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
+def _model(ws: Workspace, ctx: StageContext, source: PullSource, _: str | None) -> StageOutput:
     import shutil
 
     from registry.intake.model import check_model
@@ -270,7 +270,9 @@ def _model(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> S
     return StageOutput({"origin": source.origin}, [("model", ref)])
 
 
-def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -> StageOutput:
+def _changed(
+    ws: Workspace, ctx: StageContext, source: PullSource, record: ParcelRecord
+) -> StageOutput:
     """A model that holds changed tensors alone is taken in for the very base it was made of."""
     from registry.intake.changed import check_changed
     from registry.models.changed import publish_changed
@@ -300,7 +302,7 @@ def _changed(ws: Workspace, ctx: StageContext, source: Source, record: Record) -
     return StageOutput({"origin": source.origin}, [("model", ref)])
 
 
-def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) -> StageOutput:
+def _dataset(ws: Workspace, ctx: StageContext, source: PullSource, _: str | None) -> StageOutput:
     from registry.intake.rows import take_rows
 
     record = _record(source)
@@ -322,7 +324,7 @@ def _dataset(ws: Workspace, ctx: StageContext, source: Source, _: str | None) ->
     return StageOutput({"origin": source.origin, "run": ctx.run_id}, [("dataset_version", version)])
 
 
-def _record(source: Source) -> Record:
+def _record(source: PullSource) -> ParcelRecord:
     if source.record is None:
         raise HubError("no gapmend.json, which says what it is", source.origin)
     return source.record

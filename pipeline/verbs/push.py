@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import Workspace
     from registry.lineage.adapter_facts import AdapterFacts
-    from registry.publish.card import Asked, Publication
+    from registry.publish.card import MeasuredBy, Publication
     from registry.publish.parcel import Kind, Parcel
-    from registry.publish.push import Delivered
+    from registry.publish.push import Delivery
     from registry.store.manifest import Manifest, Meta
 
 _KINDS = ("adapter", "model", "dataset_version")
@@ -248,9 +248,9 @@ def _license(ws: Workspace, facts: AdapterFacts, base: str | None) -> str:
     return strictest(made_of)
 
 
-def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, Asked]:
+def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, MeasuredBy]:
     from pipeline.spec.subjects import subjects
-    from registry.publish.card import Asked
+    from registry.publish.card import MeasuredBy
 
     measured_on = _measured_on(ws, facts)
     measured = {one.capability for one in facts.closed} | {one.guard for one in facts.kept}
@@ -261,7 +261,7 @@ def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, Asked]:
             version = measured_on.get(what.name)
             task = data or str(getattr(what.spec, "lm_eval", ""))
             answer = what.spec.answer or "lm-eval"
-            found[what.name] = Asked(task, version, answer, what.spec.prompts.zero_shot)
+            found[what.name] = MeasuredBy(task, version, answer, what.spec.prompts.zero_shot)
     return dict(sorted(found.items(), key=lambda pair: pair[0] not in _tuned(facts)))
 
 
@@ -297,7 +297,7 @@ def _private(ws: Workspace) -> list[str]:
 
 
 def _record(
-    ws: Workspace, manifest: Manifest[Meta], report: PushReport, done: Delivered, url: str
+    ws: Workspace, manifest: Manifest[Meta], report: PushReport, done: Delivery, url: str
 ) -> str:
     adapter_id = manifest.id if is_tuned(manifest) else getattr(manifest.meta, "adapter_id", None)
     ref = ws.store.put(

@@ -13,7 +13,7 @@ from registry.store.kinds import SignatureMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
     from registry.store.manifest import Manifest, Meta
@@ -51,7 +51,7 @@ class VerifyReport:
     ignored: list[str]
 
 
-def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
+def sign(ws: WorkspaceStore, ui: Ui, thing: str, key: Path) -> SignReport:
     """Sign an adapter or a merged model with a private key; the signature lies beside it.
 
     Args:
@@ -72,14 +72,14 @@ def sign(ws: Kept, ui: Ui, thing: str, key: Path) -> SignReport:
         ui,
         STAGE,
         inputs,
-        lambda ctx: _work(ws, ctx, manifest, key),
+        lambda ctx: _sign_object(ws, ctx, manifest, key),
         version=VERSION,
         parents=[Parent(manifest.id, manifest.kind)],
     )
     return outcome.report(SignReport, signature_id=outcome.outputs["signature"])
 
 
-def verify(ws: Kept | None, target: str, public_key: Path) -> VerifyReport:
+def verify(ws: WorkspaceStore | None, target: str, public_key: Path) -> VerifyReport:
     """Check a signature by its public key.
 
     Args:
@@ -110,7 +110,9 @@ def verify(ws: Kept | None, target: str, public_key: Path) -> VerifyReport:
     return VerifyReport(thing.id, found.key, found.files, list(found.ignored))
 
 
-def _work(ws: Kept, ctx: StageContext, thing: Manifest[Meta], key: Path) -> StageOutput:
+def _sign_object(
+    ws: WorkspaceStore, ctx: StageContext, thing: Manifest[Meta], key: Path
+) -> StageOutput:
     from registry.publish.signing import SIGNATURE
     from registry.publish.signing import sign as write
 
@@ -136,7 +138,7 @@ def _work(ws: Kept, ctx: StageContext, thing: Manifest[Meta], key: Path) -> Stag
     return StageOutput(result, [("signature", signature)])
 
 
-def _not_signed(ws: Kept, thing: Manifest[Meta]) -> UserError | GateRefusedError:
+def _not_signed(ws: WorkspaceStore, thing: Manifest[Meta]) -> UserError | GateRefusedError:
     what = f"{thing.kind} {thing.id[:12]}"
     if ws.catalog.find("signature", thing=thing.id):
         return GateRefusedError(f"{what} is signed with another key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
 
 _QUESTIONS = {
     "datasets": """
@@ -28,7 +28,7 @@ _QUESTIONS = {
 }
 
 
-def status(ws: Kept) -> dict[str, list[dict[str, Any]]]:
+def status(ws: WorkspaceStore) -> dict[str, list[dict[str, Any]]]:
     """Return datasets, verdicts, adapters, aliases, looks and the last runs, as records."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, question in _QUESTIONS.items():

@@ -23,7 +23,7 @@ ORDER BY created_at DESC, id DESC LIMIT 1
 
 
 @dataclass(frozen=True)
-class Kept:
+class WorkspaceStore:
     """The store and the catalog of a workspace."""
 
     root: Path
@@ -65,7 +65,7 @@ def find(root: Path) -> Path:
     return root
 
 
-def adapter_named(kept: Kept, name: str | None) -> str:
+def adapter_named(kept: WorkspaceStore, name: str | None) -> str:
     """Return the full id of the adapter that an id, a prefix of one or an alias names.
 
     Without a name it is the newest.
@@ -89,7 +89,7 @@ def adapter_named(kept: Kept, name: str | None) -> str:
     return manifest.id
 
 
-def weights_named(kept: Kept, name: str) -> Manifest[Meta]:
+def weights_named(kept: WorkspaceStore, name: str) -> Manifest[Meta]:
     """Return the manifest of the adapter or merged model that an id, a prefix or an alias names.
 
     Raises:
@@ -104,7 +104,7 @@ def weights_named(kept: Kept, name: str) -> Manifest[Meta]:
     return manifest
 
 
-def refuse_removed(kept: Kept, manifest: Manifest[Meta]) -> None:
+def refuse_removed(kept: WorkspaceStore, manifest: Manifest[Meta]) -> None:
     """Raise UserError where a thing was set aside."""
     from registry.store.kinds import RemovalMeta
 

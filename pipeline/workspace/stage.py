@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.workspace.kept import Kept
+    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.store.objects import ObjectRef, Parent
 
@@ -90,7 +90,7 @@ def stage_key(stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
     return digest({"stage": stage, "version": version, "inputs": dict(inputs)})
 
 
-def find_outcome(ws: Kept, stage: str, key: str) -> StageOutcome | None:
+def find_outcome(ws: WorkspaceStore, stage: str, key: str) -> StageOutcome | None:
     """Return the acknowledged run of `stage` under `key`, if there is one."""
     manifest = ws.catalog.find_run(stage, key)
     if manifest is None:
@@ -108,7 +108,7 @@ def find_outcome(ws: Kept, stage: str, key: str) -> StageOutcome | None:
 
 
 def run_stage(  # noqa: PLR0913 - what a run's record is made of
-    ws: Kept,
+    ws: WorkspaceStore,
     ui: Ui,
     stage: str,
     inputs: Mapping[str, Any],
@@ -148,7 +148,7 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
                 return done
             record = _Record(ws, stage, key, version, dict(inputs), dict(config or {}), seed)
             with ws.catalog.together():
-                outcome = _work(record, work, workdir, ui, parents)
+                outcome = _run_and_record(record, work, workdir, ui, parents)
             shutil.rmtree(workdir, ignore_errors=True)
             return outcome
     except Timeout:
@@ -163,7 +163,7 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
 class _Record:
     """The parts of a run's manifest that are known before it ends."""
 
-    ws: Kept
+    ws: WorkspaceStore
     stage: str
     key: str
     version: int
@@ -206,7 +206,7 @@ class _Record:
         return self.ws.store.put("run", None, identity=identity, parents=parents, meta=meta)
 
 
-def _work(
+def _run_and_record(
     record: _Record,
     work: Callable[[StageContext], StageOutput],
     workdir: Path,
@@ -234,7 +234,9 @@ def _work(
     )
 
 
-def why_not_cached(ws: Kept, stage: str, inputs: Mapping[str, Any], *, version: int) -> str:
+def why_not_cached(
+    ws: WorkspaceStore, stage: str, inputs: Mapping[str, Any], *, version: int
+) -> str:
     """Return what differs from the latest run of this stage about the same thing."""
     name = inputs.get("name")
     runs = [
@@ -292,7 +294,7 @@ def hardware() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedStage:
     """One stage of the loop that has its report, from now or from the cache."""
 
     stage: str
@@ -301,7 +303,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One line of a plan."""
 
     stage: str

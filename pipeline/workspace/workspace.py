@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from pipeline.workspace.kept import Kept, find
+from pipeline.workspace.kept import WorkspaceStore, find
 from registry.catalog.catalog import Catalog
 from registry.errors import SPEC_FILE
 from registry.store.filenames import STATE
@@ -113,7 +113,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Workspace(Kept):
+class Workspace(WorkspaceStore):
     """One workspace, opened: its spec is validated, its store and catalog are at hand."""
 
     spec: Spec

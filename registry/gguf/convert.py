@@ -31,7 +31,7 @@ _QUANTIZATION_VERSION = 2  # of ggml's blocks; gguf.GGML_QUANT_VERSION
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelFolder:
     """A model's folder, read as far as its weights.
 
     Attributes:
@@ -51,7 +51,7 @@ class Source:
     ends: tuple[int, ...]
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path) -> ModelFolder:
     """Read config and tokenizer of a model's folder, and refuse what GGUF can't say.
 
     Raises:
@@ -69,10 +69,10 @@ def read_source(folder: Path) -> Source:
     arch = architecture_of(config, MODEL_CONFIG)
     ends = _ends(folder, config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, int(config.vocab_size), ends)
-    return Source(folder, config, arch, tokenizer, vocabulary, ends)
+    return ModelFolder(folder, config, arch, tokenizer, vocabulary, ends)
 
 
-def write_gguf(source: Source, target: Path, dtype: GgufType, *, name: str) -> None:
+def write_gguf(source: ModelFolder, target: Path, dtype: GgufType, *, name: str) -> None:
     """Write the model to the file `target`, on the disk on return.
 
     Vectors stay f32, as in llama.cpp's own files, and of q8_0 a matrix whose rows are no multiple
@@ -116,7 +116,7 @@ def stored_type(name: str, shape: tuple[int, ...], dtype: GgufType) -> Any:
     return types.Q8_0 if dtype == "q8_0" and shape[-1] % block == 0 else types.F16
 
 
-def original_tensors(source: Source) -> Iterator[tuple[str, Array]]:
+def original_tensors(source: ModelFolder) -> Iterator[tuple[str, Array]]:
     """Every tensor of the file under llama.cpp's name, as it is before it is rounded."""
     tensors = _Tensors(source)
     for called, original in tensors.names.items():
@@ -126,7 +126,7 @@ def original_tensors(source: Source) -> Iterator[tuple[str, Array]]:
 class _Tensors:
     """The weights of a folder by llama.cpp's names, each read when it is asked for."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelFolder) -> None:
         import gguf
 
         self.source = source
@@ -225,7 +225,7 @@ def _stored(name: str, weight: Array, dtype: GgufType) -> Any:
     return made
 
 
-def _describe(writer: Any, source: Source, dtype: GgufType, name: str) -> None:
+def _describe(writer: Any, source: ModelFolder, dtype: GgufType, name: str) -> None:
     """Write all but the tensors: the model's figures and its vocabulary."""
     import gguf
 

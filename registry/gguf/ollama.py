@@ -16,13 +16,13 @@ from registry.gguf.vocabulary import BYTE, NORMAL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.gguf.convert import Source
+    from registry.gguf.convert import ModelFolder
 
 _SYSTEM, _ASK, _SAY, _MORE = "sys tem", "as k", "sa y", "mo re"
 
 
 @dataclass(frozen=True)
-class Form:
+class TurnForm:
     """A way to write a conversation: what stands before and after each role's text.
 
     `folded` puts the system text at the head of the first user's, with an empty line between.
@@ -35,22 +35,22 @@ class Form:
     folded: bool = False
 
 
-def _headed(name: str, before: str, between: str, end: str) -> Form:
+def _headed(name: str, before: str, between: str, end: str) -> TurnForm:
     """A form that writes every role alike."""
     system, user, assistant = (
         (f"{before}{role}{between}", end) for role in ("system", "user", "assistant")
     )
-    return Form(name, system, user, assistant)
+    return TurnForm(name, system, user, assistant)
 
 
 FORMS = (
     _headed("ChatML", "<|im_start|>", "\n", "<|im_end|>\n"),
     _headed("Llama 3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"),
     _headed("nano", "<|", "|>", "<|end|>"),
-    Form("Mistral", ("", ""), ("[INST] ", " [/INST]"), (" ", "</s>"), folded=True),
-    Form("Mistral v3", ("", ""), ("[INST] ", "[/INST]"), (" ", "</s>"), folded=True),
-    Form("Mistral Tekken", ("", ""), ("[INST]", "[/INST]"), ("", "</s>"), folded=True),
-    Form(
+    TurnForm("Mistral", ("", ""), ("[INST] ", " [/INST]"), (" ", "</s>"), folded=True),
+    TurnForm("Mistral v3", ("", ""), ("[INST] ", "[/INST]"), (" ", "</s>"), folded=True),
+    TurnForm("Mistral Tekken", ("", ""), ("[INST]", "[/INST]"), ("", "</s>"), folded=True),
+    TurnForm(
         "Gemma",
         ("", ""),
         ("<start_of_turn>user\n", "<end_of_turn>\n"),
@@ -60,7 +60,7 @@ FORMS = (
 )
 
 
-def modelfile(source: Source, gguf_name: str, license_text: str | None = None) -> str:
+def modelfile(source: ModelFolder, gguf_name: str, license_text: str | None = None) -> str:
     """Return the Modelfile for a GGUF file that lies beside it under `gguf_name`.
 
     Args:
@@ -106,7 +106,7 @@ def _quoted(text: str) -> str:
     return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
-def find_form(source: Source) -> tuple[Form, str] | None:
+def find_form(source: ModelFolder) -> tuple[TurnForm, str] | None:
     """Return the form of the chat template and its own system text; None where none fits."""
     tokenizer = source.tokenizer
     if not source.vocabulary.template:
@@ -127,7 +127,7 @@ def find_form(source: Source) -> tuple[Form, str] | None:
     return None
 
 
-def written(form: Form, chat: Sequence[dict[str, str]]) -> str:
+def written(form: TurnForm, chat: Sequence[dict[str, str]]) -> str:
     """Return a conversation in a form, ready for the assistant's answer."""
     parts = []
     held = ""
@@ -142,7 +142,7 @@ def written(form: Form, chat: Sequence[dict[str, str]]) -> str:
     return "".join(parts) + form.assistant[0].rstrip(" ")
 
 
-def go_template(form: Form) -> str:
+def go_template(form: TurnForm) -> str:
     """Return the form in Ollama's language, which is Go's text/template.
 
     On one line but for the form's own: `{{-` would take away the line breaks of the form too.
@@ -166,7 +166,7 @@ def _turn(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
 
 
-def _default_system(tokenizer: Any, form: Form) -> str:
+def _default_system(tokenizer: Any, form: TurnForm) -> str:
     """Return the system text that the template writes where none is given."""
     said = _rendered(tokenizer, [_turn("user", _ASK)]) or ""
     before, after = form.system
@@ -189,13 +189,13 @@ def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str | None:
     return said.removeprefix(tokenizer.bos_token or "")
 
 
-def _stops(source: Source) -> list[str]:
+def _stops(source: ModelFolder) -> list[str]:
     """Return the texts that end an answer, as far as a Modelfile can say them."""
     found = (_text(source, end) for end in source.ends if end < len(source.vocabulary.tokens))
     return [text for text in dict.fromkeys(found) if text and can_be_said(text)]
 
 
-def _text(source: Source, token: int) -> str:
+def _text(source: ModelFolder, token: int) -> str:
     """Return what a token writes; only added ones stand in the vocabulary as they are."""
     if source.vocabulary.types[token] in (NORMAL, BYTE):
         return str(source.tokenizer.decode([token]))

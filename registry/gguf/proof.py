@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.gguf.architectures import Array
-    from registry.gguf.convert import GgufType, Source
+    from registry.gguf.convert import GgufType, ModelFolder
     from registry.models.parity import Logits
 
 GGUF_BOUNDS: dict[GgufType, float] = {"f32": 1e-4, "f16": 1e-2, "q8_0": 1e-1}
@@ -80,7 +80,7 @@ def export_gguf(folder: Path, target: Path, dtype: GgufType, *, name: str) -> Gg
     return prove(source, target, dtype)
 
 
-def prove(source: Source, path: Path, dtype: GgufType) -> GgufProof:
+def prove(source: ModelFolder, path: Path, dtype: GgufType) -> GgufProof:
     """Compare a GGUF file with the folder that it was made from.
 
     Raises:
@@ -112,7 +112,7 @@ def prove(source: Source, path: Path, dtype: GgufType) -> GgufProof:
     )
 
 
-def unlike_source(source: Source, file: GgufFile, dtype: GgufType) -> list[str]:
+def unlike_source(source: ModelFolder, file: GgufFile, dtype: GgufType) -> list[str]:
     """Return the tensors that differ from their original by more than their type rounds."""
     import numpy as np
 
@@ -144,7 +144,7 @@ def _rounding(weight: Array, kind: str) -> Array | float:
     return allowed
 
 
-def _texts(source: Source) -> list[str]:
+def _texts(source: ModelFolder) -> list[str]:
     from jinja2 import TemplateError
 
     texts = list(TEXTS) if source.vocabulary.remark else [*TEXTS, QUOTED]

@@ -28,14 +28,14 @@ MOST_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredBase:
     """The base that a configuration says it is for; `revision` is a commit, where it names one."""
 
     base: str
     revision: str | None
 
 
-def check_folder(folder: Path) -> Declared:
+def check_folder(folder: Path) -> DeclaredBase:
     """Check the files of an adapter folder without a model; returns the base that it names.
 
     Raises:
@@ -58,11 +58,11 @@ def check_folder(folder: Path) -> Declared:
         raise ModelError(f"it can't be read ({type(error).__name__})", str(path)) from None
     check_config(config, path)
     read_header(weights_file(folder))
-    return Declared(str(config.get("base_model_name_or_path") or ""), config.get("revision"))
+    return DeclaredBase(str(config.get("base_model_name_or_path") or ""), config.get("revision"))
 
 
 def base_for(
-    declared: Declared,
+    declared: DeclaredBase,
     identities: Mapping[str, BaseIdentity],
     chosen: str | None,
     where: str,
@@ -110,14 +110,14 @@ def _refuse_no_file(path: Path) -> None:
         raise ModelError(f"{path.name} is no file", str(path), "a file of its own")
 
 
-def _is_for(declared: Declared, base: BaseIdentity) -> bool:
+def _is_for(declared: DeclaredBase, base: BaseIdentity) -> bool:
     name = base.public_name
     if declared.base != name and not (_is_path(declared.base) and _last(declared.base) == name):
         return False
     return not (base.commit and declared.revision and declared.revision != base.commit)
 
 
-def _is_open(declared: Declared) -> bool:
+def _is_open(declared: DeclaredBase) -> bool:
     return not declared.base or _is_path(declared.base)
 
 

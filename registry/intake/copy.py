@@ -36,7 +36,7 @@ _MOST_NAME = 200
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Record(BaseModel):
+class ParcelRecord(BaseModel):
     """`gapmend.json`: which object it is that was pushed, and the files that make it."""
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -50,7 +50,7 @@ class Record(BaseModel):
     files: dict[str, Digest] = Field(min_length=1)
 
 
-def read_record(folder: Path, where: str) -> Record | None:
+def read_record(folder: Path, where: str) -> ParcelRecord | None:
     """Read the record in a folder; None where there is none.
 
     Raises:
@@ -61,7 +61,7 @@ def read_record(folder: Path, where: str) -> Record | None:
         return None
     where = f"{where}: {RECORD}"
     try:
-        record = Record.model_validate(json.loads(_small(path, _MOST_RECORD_BYTES, where)))
+        record = ParcelRecord.model_validate(json.loads(_small(path, _MOST_RECORD_BYTES, where)))
         named = digest({"kind": record.kind, "identity": record.identity})
     except ValidationError as error:
         first = error.errors()[0]
@@ -82,7 +82,9 @@ def read_record(folder: Path, where: str) -> Record | None:
     return record
 
 
-def stage(folder: Path, copy: Path, record: Record | None, *, links: bool, where: str) -> None:
+def stage(
+    folder: Path, copy: Path, record: ParcelRecord | None, *, links: bool, where: str
+) -> None:
     """Copy what may be taken in from `folder` to `copy`.
 
     Args:
@@ -105,7 +107,7 @@ def stage(folder: Path, copy: Path, record: Record | None, *, links: bool, where
             raise ModelError(f"{name} is not what its record says", where, fix="fetch it again")
 
 
-def license_beside(folder: Path, record: Record | None, where: str) -> str | None:
+def license_beside(folder: Path, record: ParcelRecord | None, where: str) -> str | None:
     """The licence that its record, or else its card, says; None where neither does."""
     if record is not None and record.license:
         return _as_name(record.license)
@@ -135,7 +137,7 @@ def _as_name(given: object) -> str | None:
     return str(given).strip() or None if fits else None
 
 
-def _check_files(record: Record, where: str) -> None:
+def _check_files(record: ParcelRecord, where: str) -> None:
     """The files must be those that the identity names: what is not in an id could be anything."""
     named: Mapping[str, Any] | None = record.identity.get("files")
     if record.kind == "model" and "changed" in record.identity:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from registry.datasets.formats.content import HELD, SPLITS, Content, Kind, Message, content_hash
-from registry.datasets.sources.chunks import Usable, table_of
+from registry.datasets.sources.chunks import UsableRecord, table_of
 from registry.datasets.spec import DatasetSpec
 from registry.datasets.versions.collect import Collector
 from registry.datasets.versions.contents import ContentWriter
@@ -263,7 +263,9 @@ def take_rows(
         files: dict[tuple[str, str], int] = {}
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
-            table = table_of([Usable(c, str(line["row_hash"]), line["meta"]) for line, c in some])
+            table = table_of(
+                [UsableRecord(c, str(line["row_hash"]), line["meta"]) for line, c in some]
+            )
             at = [(str(line["source_file"]), str(line["split"])) for line, _ in some]
             numbers = np.array([files.setdefault(one, len(files)) for one in at], np.int32)
             collector.add(table, numbers, [line["source_line"] for line, _ in some])

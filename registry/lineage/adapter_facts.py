@@ -49,7 +49,7 @@ _SIMPLE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class CapabilityFact:
     """A tuned capability with an adapter: scores are shares of 1, `low` and `high` at 95%."""
 
     capability: str
@@ -66,7 +66,7 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class GuardFact:
     """A guard with an adapter against its base; `difference_low` is the one-sided 95% bound."""
 
     guard: str
@@ -83,7 +83,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TrainedRows:
     """Rows of one dataset version that an adapter was trained on, for one reason."""
 
     dataset: str
@@ -118,9 +118,9 @@ class AdapterFacts:
     meta: dict[str, Any]
     bytes: int
     aliases: tuple[str, ...]
-    closed: tuple[Closed, ...]
-    kept: tuple[Kept, ...]
-    taught: tuple[Taught, ...]
+    closed: tuple[CapabilityFact, ...]
+    kept: tuple[GuardFact, ...]
+    taught: tuple[TrainedRows, ...]
     merges: tuple[str, ...]
     pushes: tuple[str, ...]
     promotions: tuple[str, ...]
@@ -164,8 +164,8 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         config=config,
         meta={k: v for k, v in manifest.meta.as_json().items() if k not in {"created_at", "base"}},
         bytes=sum(file.bytes for file in manifest.files.values()),
-        closed=ask(_CLOSED, Closed),
-        kept=ask(_KEPT, Kept),
+        closed=ask(_CLOSED, CapabilityFact),
+        kept=ask(_KEPT, GuardFact),
         taught=_taught(catalog, [manifest.id, *_parts(catalog, manifest)]),
         imported=_imported(catalog, [manifest.id, *_parts(catalog, manifest)]),
         **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
@@ -216,12 +216,12 @@ def _parts(catalog: Catalog, manifest: Manifest[Meta]) -> list[str]:
     return [*own, *(one for part in own for one in _parts_of(catalog, part))]
 
 
-def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[Taught, ...]:
+def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[TrainedRows, ...]:
     """The rows that taught any of these adapters; a row that taught two counts for each."""
-    found: dict[Taught, int] = {}
+    found: dict[TrainedRows, int] = {}
     for adapter_id in dict.fromkeys(adapter_ids):
         for row in catalog.query(_TAUGHT, [adapter_id]).rows:
-            one = Taught(*row)
+            one = TrainedRows(*row)
             key = replace(one, rows=0)
             found[key] = found.get(key, 0) + one.rows
     return tuple(replace(key, rows=count) for key, count in sorted(found.items(), key=str))

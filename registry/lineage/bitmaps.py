@@ -19,14 +19,14 @@ _GROUP = 12  # chunks to a row group of the file
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class BitmapChunk:
     """Which of the uids `chunk * 65,536 …` are in the set: 8,192 bytes."""
 
     chunk: int
     bitmap: bytes
 
 
-def pack(uids: Iterable[int]) -> list[Chunk]:
+def pack(uids: Iterable[int]) -> list[BitmapChunk]:
     """Make the bitmaps of a set of uids, in the order of chunks; repeats count once.
 
     Raises:
@@ -43,11 +43,11 @@ def pack(uids: Iterable[int]) -> list[Chunk]:
         if len(inside):  # the one part of no uids at all is empty
             flags = np.zeros(CHUNK_UIDS, np.bool_)
             flags[inside % CHUNK_UIDS] = True
-            made.append(Chunk(int(inside[0]) // CHUNK_UIDS, np.packbits(flags).tobytes()))
+            made.append(BitmapChunk(int(inside[0]) // CHUNK_UIDS, np.packbits(flags).tobytes()))
     return made
 
 
-def unpack(chunks: Iterable[Chunk]) -> Iterator[int]:
+def unpack(chunks: Iterable[BitmapChunk]) -> Iterator[int]:
     """Give back the uids of bitmaps, ascending within each chunk."""
     for chunk in chunks:
         for position, byte in enumerate(chunk.bitmap):

@@ -72,7 +72,7 @@ WHERE row_uid NOT IN ? AND cluster IN (
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ReachedObject:
     """An object that holds the rows or was made of them, with a name for people."""
 
     kind: str
@@ -81,7 +81,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourcePlace:
     """Where a row stands outside of the store: a dataset's source file and the line."""
 
     dataset: str
@@ -102,11 +102,11 @@ class Reach:
     """
 
     uids: tuple[int, ...]
-    objects: tuple[Made, ...]
-    places: tuple[Place, ...]
+    objects: tuple[ReachedObject, ...]
+    places: tuple[SourcePlace, ...]
     near: int
 
-    def of(self, *kinds: str) -> list[Made]:
+    def of(self, *kinds: str) -> list[ReachedObject]:
         """Return the objects of these kinds."""
         return [one for one in self.objects if one.kind in kinds]
 
@@ -119,7 +119,7 @@ def reach(catalog: Catalog, uids: Collection[int]) -> Reach:
     near = catalog.query(_NEAR, [these] * 2).rows[0][0]
     return Reach(
         these,
-        tuple(Made(*row) for row in made),
-        tuple(Place(*row) for row in places),
+        tuple(ReachedObject(*row) for row in made),
+        tuple(SourcePlace(*row) for row in places),
         int(near),
     )

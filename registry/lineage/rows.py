@@ -53,7 +53,7 @@ SELECT id FROM made JOIN objects USING (id) ORDER BY objects.created_at, id
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """A file of a dataset version.
 
     Attributes:
@@ -74,7 +74,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPlace:
     """Where a row is in a dataset version, and the file and line (from 1) that it was read from."""
 
     version_id: str
@@ -86,7 +86,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class SelectionPick:
     """A selection that chose a row: for which capability, why, at which place in the order."""
 
     selection_id: str
@@ -104,12 +104,12 @@ class RowLineage:
     """
 
     row_uid: int
-    places: tuple[Place, ...]
-    picks: tuple[Pick, ...]
+    places: tuple[RowPlace, ...]
+    picks: tuple[SelectionPick, ...]
     made: tuple[Node, ...]
 
 
-def sources_of(catalog: Catalog, thing: str) -> tuple[Source, ...]:
+def sources_of(catalog: Catalog, thing: str) -> tuple[RowSource, ...]:
     """Return the source files that a thing goes back to, with how many rows of each.
 
     Args:
@@ -125,7 +125,7 @@ def sources_of(catalog: Catalog, thing: str) -> tuple[Source, ...]:
     taught = catalog.query(_TAUGHT_BY, [("", *adapters)], only=read).rows
     selections = ("", *(row[0] for row in taught), *_itself(graph, "selection"))
     found = catalog.query(_SOURCES, [selections], only=read)
-    return tuple(Source(*row) for row in found.rows)
+    return tuple(RowSource(*row) for row in found.rows)
 
 
 def row_lineage(catalog: Catalog, row_uid: int) -> RowLineage:
@@ -147,8 +147,8 @@ def row_lineage(catalog: Catalog, row_uid: int) -> RowLineage:
     made = catalog.query(_LED_TO, [("", *saw), _ARTIFACTS]).rows if saw else []
     return RowLineage(
         row_uid,
-        tuple(Place(*row) for row in places),
-        tuple(Pick(*row) for row in picks),
+        tuple(RowPlace(*row) for row in places),
+        tuple(SelectionPick(*row) for row in picks),
         _nodes(catalog, [row[0] for row in made]),
     )
 

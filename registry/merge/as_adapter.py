@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from registry.merge.changes import Change, Changes
+    from registry.merge.changes import Changes, ParameterChange
     from registry.merge.rules import Factors
     from registry.merge.spec import MergeSpec
 
@@ -26,7 +26,7 @@ LORA_AGAIN = ("cat", "linear", "svd")
 
 
 @dataclass(frozen=True)
-class AsLora:
+class LoraFactors:
     """Changed parameter -> its new factors, and why they are no adapter, where they are none."""
 
     factors: dict[str, Factors]
@@ -57,14 +57,14 @@ def as_lora(
     weights: Sequence[float],
     changes: Sequence[Changes],
     base: Mapping[str, Tensor],
-) -> AsLora:
+) -> LoraFactors:
     """Return the weighted sum of the deltas as factors, parameter by parameter.
 
     `cat` stacks them, `linear` writes the same sum at its own rank, `svd` cuts it to the rank
     chosen (without one, to the highest of the adapters').
     """
     if spec.method not in LORA_AGAIN:
-        return AsLora({}, {}, f"what {spec.method} leaves of a delta has no low rank")
+        return LoraFactors({}, {}, f"what {spec.method} leaves of a delta has no low rank")
     highest = max(
         (c.a.shape[0] for one in changes for c in one.values() if isinstance(c, LowRank)), default=1
     )
@@ -81,11 +81,11 @@ def as_lora(
         else:
             factors[name] = _factors(spec, rank, low, base[name])
             flips[name] = low[0][0].flip
-    return AsLora(factors, flips, why)
+    return LoraFactors(factors, flips, why)
 
 
 def write_adapter(
-    lora: AsLora, model: Any, first: Path, folder: Path, base: Mapping[str, Tensor]
+    lora: LoraFactors, model: Any, first: Path, folder: Path, base: Mapping[str, Tensor]
 ) -> None:
     """Write the factors as a PEFT adapter whose scaling is 1; `first` is one of those merged.
 
@@ -135,7 +135,7 @@ def _factors(
     return compressed(whole, rank if spec.method == "svd" else None)
 
 
-def _delta(change: Change, base: Tensor) -> Tensor:
+def _delta(change: ParameterChange, base: Tensor) -> Tensor:
     return change.apply(base) - base.double()
 
 

@@ -1,8 +1,8 @@
 """What an adapter does to the parameters of its base, in float64: the terms that merges add up.
 
-`read_changes` turns an adapter's file into one `Change` a parameter: B A with its scaling (rsLoRA,
-rank and alpha patterns), DoRA's magnitudes, biases, whole modules, rows of the embeddings. What
-can't be written as new values of the base's parameters is refused by name.
+`read_changes` turns an adapter's file into one `ParameterChange` a parameter: B A with its
+scaling (rsLoRA, rank and alpha patterns), DoRA's magnitudes, biases, whole modules, rows of the
+embeddings. What can't be written as new values of the base's parameters is refused by name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PREFIX = "base_model.model."
 _MATRIX = 2
 
 
-class Change(Protocol):
+class ParameterChange(Protocol):
     """What happens to one parameter."""
 
     def apply(self, weight: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Shift:
+class BiasShift:
     """A bias and what LoRA's own bias adds to it."""
 
     by: Tensor
@@ -85,7 +85,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Replaced:
+class ReplacedParameter:
     """A parameter that was trained whole."""
 
     value: Tensor
@@ -96,7 +96,7 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class Rows:
+class EmbeddingRows:
     """Rows of an embedding that were trained."""
 
     indices: tuple[int, ...]
@@ -109,7 +109,7 @@ class Rows:
         return changed
 
 
-Changes = dict[str, Change]
+Changes = dict[str, ParameterChange]
 
 
 def refuse_unmergeable(adapter: Path) -> None:
@@ -184,7 +184,7 @@ def _whole_changes(model: Any, folder: Path) -> Changes:
     changed = read_changed(folder)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     every = {name: names[id(parameter)] for name, parameter in parameters_of(model).items()}
-    return {name: Replaced(changed[own]) for name, own in every.items() if own in changed}
+    return {name: ReplacedParameter(changed[own]) for name, own in every.items() if own in changed}
 
 
 def _adapted(model: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -205,7 +205,10 @@ def _changes_of(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Ch
     if hasattr(module, "token_adapter"):
         return _tokens(name, module, key, file)
     trained = module.modules_to_save[key]
-    return {f"{name}.{p}": Replaced(file.pop(f"{name}.{p}")) for p, _ in trained.named_parameters()}
+    return {
+        f"{name}.{p}": ReplacedParameter(file.pop(f"{name}.{p}"))
+        for p, _ in trained.named_parameters()
+    }
 
 
 def _lora(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Changes:
@@ -220,7 +223,7 @@ def _lora(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Changes:
     flip = bool(module.fan_in_fan_out)
     found: Changes = {f"{name}.weight": LowRank(a, b, scaling, flip=flip, magnitude=magnitude)}
     if (bias := file.pop(f"{name}.lora_B.bias", None)) is not None:
-        found[f"{name}.bias"] = Shift(bias, scaling)
+        found[f"{name}.bias"] = BiasShift(bias, scaling)
     return found
 
 
@@ -229,7 +232,7 @@ def _tokens(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Change
     tied = adapter.tied_adapter is not None  # the file has the values under the other's name
     stored = f"{name}.token_adapter.trainable_tokens_delta"
     values = adapter.trainable_tokens_delta[key].detach() if tied else file.pop(stored)
-    return {f"{name}.weight": Rows(tuple(adapter.token_indices[key]), values)}
+    return {f"{name}.weight": EmbeddingRows(tuple(adapter.token_indices[key]), values)}
 
 
 def _leftovers(adapter: Path, file: dict[str, Tensor], base: Mapping[str, Tensor]) -> Changes:
@@ -242,7 +245,7 @@ def _leftovers(adapter: Path, file: dict[str, Tensor], base: Mapping[str, Tensor
         name = key.replace(".base_layer.", ".")
         own = base.get(name)
         if own is not None and name.endswith(".bias") and config.get("bias", "none") != "none":
-            found[name] = Replaced(tensor)
+            found[name] = ReplacedParameter(tensor)
         elif own is None or not torch.equal(tensor.to(own), own):
             raise ModelError(
                 f"can't be merged: {_why_not(name)}",

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import GateRefusedError, ModelError
 from registry.extras import require_extra
 from registry.merge.changes import refuse_unmergeable
-from registry.merge.one import Merged, merge_quantised, targets_of, write_merged
+from registry.merge.one import MergeResult, merge_quantised, targets_of, write_merged
 from registry.merge.proof import check_merged, on_target
 from registry.merge.quantised import is_quantised
-from registry.merge.several import Several
+from registry.merge.several import SeveralMerged
 from registry.merge.spec import MERGEKIT, checked, weights_of
 from registry.merge.weights import Targets, kept_as_loaded, merged_weights
 from registry.models.parity import first_of, logits_of, prompt_tokens
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from registry.merge.one import Written
+    from registry.merge.one import MergedModel
     from registry.merge.spec import MergeSpec, Rule
-    from registry.merge.weights import AsLoaded
+    from registry.merge.weights import LoadedBase
     from registry.models.load import LoadedModel
 
 REFERENCE = "the base with mergekit's own weights in float64"
@@ -59,7 +59,7 @@ def mergekit_version() -> str:
 
 def merge_by_mergekit(
     loaded: LoadedModel, adapters: Sequence[Path], spec: MergeSpec, out: Path
-) -> Several:
+) -> SeveralMerged:
     """Write `loaded` with the adapters merged into it by a rule of mergekit to `out`; prove it.
 
     Every adapter is merged alone first, and held against PEFT, module by module and in logits.
@@ -81,8 +81,10 @@ def merge_by_mergekit(
         refuse_unmergeable(adapter)
     write = partial(_write, loaded, adapters, spec, out)
     with quiet_libraries():
-        merged = merge_quantised(loaded, write) if is_quantised(loaded) else Merged(write().parity)
-    return Several(
+        merged = (
+            merge_quantised(loaded, write) if is_quantised(loaded) else MergeResult(write().parity)
+        )
+    return SeveralMerged(
         method=spec.method,
         weights=weights_of(spec, len(adapters)),
         density=spec.kept,
@@ -97,7 +99,7 @@ def merge_by_mergekit(
     )
 
 
-def mergekit_targets(spec: MergeSpec, parts: Sequence[Targets], kept: AsLoaded) -> Targets:
+def mergekit_targets(spec: MergeSpec, parts: Sequence[Targets], kept: LoadedBase) -> Targets:
     """Return what mergekit's rule makes of every parameter that an adapter changes.
 
     Args:
@@ -112,7 +114,9 @@ def mergekit_targets(spec: MergeSpec, parts: Sequence[Targets], kept: AsLoaded) 
     return Targets(kept, rules)
 
 
-def _write(loaded: LoadedModel, adapters: Sequence[Path], spec: MergeSpec, out: Path) -> Written:
+def _write(
+    loaded: LoadedModel, adapters: Sequence[Path], spec: MergeSpec, out: Path
+) -> MergedModel:
     tokens = prompt_tokens(loaded)
     with kept_as_loaded(loaded, adapters) as kept:
         plain = logits_of(loaded.model, tokens)
@@ -124,7 +128,7 @@ def _write(loaded: LoadedModel, adapters: Sequence[Path], spec: MergeSpec, out: 
         return write_merged(loaded, targets, out, plain, reference, REFERENCE, adapter=None)
 
 
-def _alone(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> Targets:
+def _alone(loaded: LoadedModel, adapter: Path, kept: LoadedBase) -> Targets:
     """Return what one adapter makes of the base, after that was merged and held against PEFT."""
     targets, by_peft = targets_of(loaded, adapter, kept)
     check_merged(loaded, merged_weights(targets), targets, by_peft, prompt_tokens(loaded))

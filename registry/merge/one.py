@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from registry.merge.quantised import Quantised
-    from registry.merge.weights import AsLoaded
+    from registry.merge.quantised import QuantisedDistances
+    from registry.merge.weights import LoadedBase
     from registry.models.load import LoadedModel
     from registry.models.parity import Logits
 
@@ -41,15 +41,15 @@ ON_QUANTISED = "the quantised base with the adapter on, by PEFT"
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeResult:
     """An adapter in its base: the proof, and of a quantised base, what other ways would give."""
 
     parity: Parity
-    quantised: Quantised | None = None
+    quantised: QuantisedDistances | None = None
 
 
 @dataclass(frozen=True)
-class Written:
+class MergedModel:
     """A merged model that is saved and proven: its weights, and its logits on the prompts.
 
     `adapter` is the one that does to the base what the merge did, where there is one.
@@ -63,7 +63,7 @@ class Written:
     adapter: Path | None
 
 
-def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> Merged:
+def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> MergeResult:
     """Write `loaded` with the adapter merged into its weights to the folder `out`, and prove it.
 
     `out` gets safetensors in the dtype that the base is computed in, config, generation config,
@@ -77,10 +77,10 @@ def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> Merged:
     with quiet_libraries():
         if is_quantised(loaded):
             return merge_quantised(loaded, lambda: _write(loaded, adapter, out))
-        return Merged(_write(loaded, adapter, out).parity)
+        return MergeResult(_write(loaded, adapter, out).parity)
 
 
-def merge_quantised(loaded: LoadedModel, write: Callable[[], Written]) -> Merged:
+def merge_quantised(loaded: LoadedModel, write: Callable[[], MergedModel]) -> MergeResult:
     """Merge into the dequantised base, and hold that and other ways against what was trained.
 
     What was trained is the quantised base with the adapter on that `write` names; without one, the
@@ -98,7 +98,7 @@ def merge_quantised(loaded: LoadedModel, write: Callable[[], Written]) -> Merged
         done = write()
     if done.adapter is None:
         said = f"{done.parity.reference}, dequantised"
-        return Merged(replace(done.parity, reference=said))
+        return MergeResult(replace(done.parity, reference=said))
     with kept_as_loaded(loaded, [done.adapter]):
         plain = logits_of(loaded.model, tokens)
         loaded.use(done.adapter)
@@ -116,7 +116,7 @@ def merge_quantised(loaded: LoadedModel, write: Callable[[], Written]) -> Merged
         moved=distance(trained, plain),
         reference=ON_QUANTISED,
     )
-    return Merged(parity, ways)
+    return MergeResult(parity, ways)
 
 
 def write_merged(
@@ -127,7 +127,7 @@ def write_merged(
     reference: Logits,
     said: str,
     adapter: Path | None,
-) -> Written:
+) -> MergedModel:
     """Save the targets, rounded once, as a model in `out`, and hold it against `reference`.
 
     Raises:
@@ -149,10 +149,10 @@ def write_merged(
         reference=said,
         untied=bool(targets.parted()),
     )
-    return Written(targets, merged, after, reloaded, parity, adapter)
+    return MergedModel(targets, merged, after, reloaded, parity, adapter)
 
 
-def targets_of(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> tuple[Targets, Logits]:
+def targets_of(loaded: LoadedModel, adapter: Path, kept: LoadedBase) -> tuple[Targets, Logits]:
     """Return what each parameter should become, and the logits with the adapter on, by PEFT.
 
     Raises:
@@ -167,7 +167,7 @@ def targets_of(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> tuple[Targ
     return Targets(kept, {name: change.apply for name, change in changes.items()}), reference
 
 
-def _write(loaded: LoadedModel, adapter: Path, out: Path) -> Written:
+def _write(loaded: LoadedModel, adapter: Path, out: Path) -> MergedModel:
     with kept_as_loaded(loaded, [adapter]) as kept:
         plain = logits_of(loaded.model, prompt_tokens(loaded))
         targets, reference = targets_of(loaded, adapter, kept)

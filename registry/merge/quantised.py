@@ -42,7 +42,7 @@ _FLAGS = (
 
 
 @dataclass(frozen=True)
-class Quantised:
+class QuantisedDistances:
     """How far three ways to merge are from the quantised base with the adapter on, in logits.
 
     Attributes:
@@ -134,11 +134,11 @@ def measured(
     after: Logits,
     tokens: Sequence[Sequence[int]],
     bound: float,
-) -> Quantised:
+) -> QuantisedDistances:
     """Return how far each way is from `trained`, the quantised base with the adapter on."""
     again = logits_of(loaded.model, tokens, in_place(loaded, quantised, merged))
     original = into_original(loaded, targets, tokens)
-    return Quantised(
+    return QuantisedDistances(
         bound=bound,
         dequantised=distance(trained, after),
         original=None if original is None else distance(trained, original),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from registry.errors import GateRefusedError, SpecError
 from registry.merge.as_adapter import as_lora, write_adapter
 from registry.merge.changes import read_changes, refuse_unmergeable
-from registry.merge.one import Merged, merge_quantised, write_merged
+from registry.merge.one import MergeResult, merge_quantised, write_merged
 from registry.merge.proof import on_target, refuse_unlike_peft
 from registry.merge.quantised import dequantised, is_quantised
 from registry.merge.rules import dropped, elect, slerp, ties, weighted_sum
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from registry.merge.as_adapter import AsLora
-    from registry.merge.changes import Change, Changes
-    from registry.merge.one import Written
-    from registry.merge.quantised import Quantised
+    from registry.merge.as_adapter import LoraFactors
+    from registry.merge.changes import Changes, ParameterChange
+    from registry.merge.one import MergedModel
+    from registry.merge.quantised import QuantisedDistances
     from registry.merge.spec import MergeSpec
-    from registry.merge.weights import AsLoaded
+    from registry.merge.weights import LoadedBase
     from registry.models.load import LoadedModel
     from registry.models.parity import Logits, Parity
 
@@ -52,7 +52,7 @@ _ROUNDED = 1e-4  # of a delta: what float32 factors may be off
 
 
 @dataclass(frozen=True)
-class Several:
+class SeveralMerged:
     """What merging several adapters came to.
 
     Attributes:
@@ -80,7 +80,7 @@ class Several:
     adapter: float | None
     no_adapter: str | None
     parity: Parity
-    quantised: Quantised | None = None
+    quantised: QuantisedDistances | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Plan:
 
     targets: Targets
     sums: Targets  # of the whole sum, before a cut
-    lora: AsLora
+    lora: LoraFactors
 
 
 def merge_adapters(
@@ -98,7 +98,7 @@ def merge_adapters(
     spec: MergeSpec,
     out: Path,
     adapter_out: Path,
-) -> Several:
+) -> SeveralMerged:
     """Write `loaded` with the adapters merged into it to `out`, and prove it.
 
     Args:
@@ -117,12 +117,12 @@ def merge_adapters(
         raise SpecError(f"{spec.method} is merged by registry.merge.mergekit")
     for adapter in adapters:
         refuse_unmergeable(adapter)
-    work = _Work(loaded, adapters, spec, out, adapter_out)
+    work = _SeveralMerge(loaded, adapters, spec, out, adapter_out)
     with quiet_libraries():
         if is_quantised(loaded):
             merged = merge_quantised(loaded, work.write)
         else:
-            merged = Merged(work.write().parity)
+            merged = MergeResult(work.write().parity)
     return work.report(merged)
 
 
@@ -148,7 +148,7 @@ def candidates(
         yield save
 
 
-class _Work:
+class _SeveralMerge:
     """One merge of several adapters, with what is known of it once it is written."""
 
     def __init__(
@@ -162,11 +162,11 @@ class _Work:
         self.loaded, self.adapters, self.spec = loaded, adapters, spec
         self.out, self.adapter_out = out, adapter_out
         self.weights = weights_of(spec, len(adapters))
-        self.lora: AsLora | None = None
+        self.lora: LoraFactors | None = None
         self.cut: float | None = None
         self.adapter: float | None = None
 
-    def write(self) -> Written:
+    def write(self) -> MergedModel:
         """Write and prove the merged model and the new adapter."""
         loaded, tokens = self.loaded, prompt_tokens(self.loaded)
         with kept_as_loaded(loaded, self.adapters) as kept:
@@ -189,12 +189,12 @@ class _Work:
                 adapter=self.adapter_out if made else None,
             )
 
-    def report(self, merged: Merged) -> Several:
+    def report(self, merged: MergeResult) -> SeveralMerged:
         """Return what it came to."""
         spec, lora = self.spec, self.lora
         made = lora is not None and lora.no_adapter is None
         cut = lora is not None and spec.method == "svd"
-        return Several(
+        return SeveralMerged(
             method=spec.method,
             weights=self.weights,
             density=spec.kept,
@@ -208,7 +208,7 @@ class _Work:
             quantised=merged.quantised,
         )
 
-    def _check_adapter(self, kept: AsLoaded, targets: Targets, reference: Logits) -> float:
+    def _check_adapter(self, kept: LoadedBase, targets: Targets, reference: Logits) -> float:
         """Return how far the new adapter is from `reference`.
 
         Raises:
@@ -230,7 +230,7 @@ class _Work:
         return found
 
 
-def _changes(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> Changes:
+def _changes(loaded: LoadedModel, adapter: Path, kept: LoadedBase) -> Changes:
     """Return what one adapter does, after it was held against PEFT."""
     loaded.use(adapter)
     changes = read_changes(loaded, adapter, kept.base)
@@ -240,7 +240,7 @@ def _changes(loaded: LoadedModel, adapter: Path, kept: AsLoaded) -> Changes:
 
 
 def _plan(
-    spec: MergeSpec, weights: Sequence[float], changes: Sequence[Changes], kept: AsLoaded
+    spec: MergeSpec, weights: Sequence[float], changes: Sequence[Changes], kept: LoadedBase
 ) -> _Plan:
     lora = as_lora(spec, weights, changes, kept.base)
     sums: dict[str, Callable[[Tensor], Tensor]] = {}
@@ -257,7 +257,7 @@ def _plan(
 
 def _ruled(
     spec: MergeSpec,
-    parts: Sequence[Change | None],
+    parts: Sequence[ParameterChange | None],
     weights: Sequence[float],
     name: str,
     weight: Tensor,
@@ -277,15 +277,17 @@ def _ruled(
     return near + rule(thinned, weights)
 
 
-def _sum(parts: Sequence[Change | None], weights: Sequence[float], weight: Tensor) -> Tensor:
+def _sum(
+    parts: Sequence[ParameterChange | None], weights: Sequence[float], weight: Tensor
+) -> Tensor:
     return weight.double() + weighted_sum(_deltas(parts, weight), weights)
 
 
-def _cut(lora: AsLora, name: str, weight: Tensor) -> Tensor:
+def _cut(lora: LoraFactors, name: str, weight: Tensor) -> Tensor:
     return weight.double() + lora.delta(name).to(weight.device)
 
 
-def _deltas(parts: Sequence[Change | None], weight: Tensor) -> list[Tensor]:
+def _deltas(parts: Sequence[ParameterChange | None], weight: Tensor) -> list[Tensor]:
     near = weight.double()
     return [near * 0 if part is None else part.apply(weight) - near for part in parts]
 

@@ -36,7 +36,7 @@ _SAME = 1e-12  # of the largest entry: two float64 sums of the same terms in ano
 
 
 @dataclass(frozen=True)
-class AsLoaded:
+class LoadedBase:
     """A base before any adapter was on it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Targets:
 
     def __init__(
         self,
-        kept: AsLoaded,
+        kept: LoadedBase,
         rules: Mapping[str, Callable[[Tensor], Tensor]],
         limit: int = KEPT_BYTES,
     ) -> None:
@@ -105,7 +105,7 @@ class Targets:
 
 
 @contextmanager
-def kept_as_loaded(loaded: LoadedModel, adapters: Iterable[Path]) -> Iterator[AsLoaded]:
+def kept_as_loaded(loaded: LoadedModel, adapters: Iterable[Path]) -> Iterator[LoadedBase]:
     """Take adapters off, and when the body ends, put back whatever PEFT left behind in the base.
 
     `unload` leaves the trained copy of a whole module in the model, and reading an adapter writes
@@ -130,7 +130,7 @@ def kept_as_loaded(loaded: LoadedModel, adapters: Iterable[Path]) -> Iterator[As
 
     unties = bool(getattr(loaded.model.config, "tie_word_embeddings", False))
     try:
-        yield AsLoaded({**own, **before}, ties_of(loaded.model), unties, alone)
+        yield LoadedBase({**own, **before}, ties_of(loaded.model), unties, alone)
     finally:
         alone()
 

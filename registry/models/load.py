@@ -55,7 +55,7 @@ TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
-class _Own:
+class _BaseState:
     """What PEFT may leave changed in a base when it takes an adapter off.
 
     `unload` leaves the trained copy of a whole module (`modules_to_save`) in the model, and
@@ -70,7 +70,7 @@ class _Own:
         return bool(self.parameters)
 
     @classmethod
-    def of(cls, model: PreTrainedModel, written: Sequence[str]) -> _Own:
+    def of(cls, model: PreTrainedModel, written: Sequence[str]) -> _BaseState:
         own = dict(model.named_parameters())
         kept = {name: own[name].detach().clone() for name in written}
         return cls(dict(model.named_modules()), kept)
@@ -88,7 +88,7 @@ class _Own:
 
 
 @dataclass(frozen=True)
-class _Changed:
+class _PutOnTensors:
     """Changed tensors that are on the base, and what was in their places."""
 
     folder: Path
@@ -122,8 +122,8 @@ class LoadedModel:
     _scalings: dict[str, list[tuple[dict[str, float], float]]] = field(
         default_factory=dict, init=False, repr=False
     )
-    _own: _Own | None = field(default=None, init=False, repr=False)
-    _changed: _Changed | None = field(default=None, init=False, repr=False)
+    _own: _BaseState | None = field(default=None, init=False, repr=False)
+    _changed: _PutOnTensors | None = field(default=None, init=False, repr=False)
 
     @property
     def chat(self) -> Chat:
@@ -190,7 +190,7 @@ class LoadedModel:
 
     def _put_on(self, folder: Path, scale: float) -> None:
         self._strip()
-        self._changed = _Changed(folder, scale, put_on(self.model, folder, scale))
+        self._changed = _PutOnTensors(folder, scale, put_on(self.model, folder, scale))
 
     def _insert(self, adapter: Path, key: str) -> None:
         from safetensors import SafetensorError
@@ -203,7 +203,7 @@ class LoadedModel:
         if written:
             self._strip()  # it will be alone
         if self._own is None:
-            self._own = _Own.of(self.model, written)
+            self._own = _BaseState.of(self.model, written)
         while len(self._scalings) >= ADAPTERS_IN_MEMORY:
             oldest = next(iter(self._scalings))
             self._peft.delete_adapter(oldest)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
-    from registry.lineage.adapter_facts import AdapterFacts, Closed, Kept
+    from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFact
 
 _LIBRARY = "gapmend"
 _BY = "This card was made by gapmend from its records: figures and licences as they were measured."
@@ -21,7 +21,7 @@ _METRICS = {"f1": "f1", "rouge": "rouge", "perplexity": "perplexity"}  # any oth
 
 
 @dataclass(frozen=True)
-class Asked:
+class MeasuredBy:
     """How a capability or guard was measured.
 
     Attributes:
@@ -54,7 +54,7 @@ class Publication:
     tag: str
     license: str
     dtype: str
-    asked: Mapping[str, Asked]
+    asked: Mapping[str, MeasuredBy]
     datasets: Mapping[str, str]
 
 
@@ -155,7 +155,11 @@ def _results(facts: AdapterFacts, to: Publication) -> Iterable[EvalResult]:
 
 
 def _result(
-    name: str, one: Closed | Kept, value: float, to: Publication, more: Mapping[str, float]
+    name: str,
+    one: CapabilityFact | GuardFact,
+    value: float,
+    to: Publication,
+    more: Mapping[str, float],
 ) -> EvalResult:
     from huggingface_hub import EvalResult
 
@@ -174,7 +178,7 @@ def _result(
     )
 
 
-def _gaps(closed: Sequence[Closed], to: Publication) -> str:
+def _gaps(closed: Sequence[CapabilityFact], to: Publication) -> str:
     if not closed:
         return ""
     lines = [
@@ -201,7 +205,7 @@ def _gaps(closed: Sequence[Closed], to: Publication) -> str:
     ).rstrip()
 
 
-def _losses(kept: Sequence[Kept]) -> str:
+def _losses(kept: Sequence[GuardFact]) -> str:
     if not kept:
         return "## What it lost\n\nNot measured."
     lines = [
@@ -313,7 +317,7 @@ def _base(facts: AdapterFacts) -> str:
     return f"the base `{_inline(facts.base)}`, which is not on the Hub"
 
 
-def _names(closed: Sequence[Closed]) -> list[str]:
+def _names(closed: Sequence[CapabilityFact]) -> list[str]:
     return [one.capability for one in closed]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Delivered:
+class Delivery:
     """Where a parcel is on the Hub.
 
     Attributes:
@@ -33,7 +33,7 @@ class Delivered:
 
 def deliver(
     repository: Repository, parcel: Parcel, *, private: bool, as_request: bool = False
-) -> Delivered:
+) -> Delivery:
     """Bring a parcel to the Hub; killed at any point, the next call finishes it.
 
     All files go into a pull request. When the Hub's own hashes say that it holds them, it is
@@ -58,13 +58,13 @@ def deliver(
     whole = head is not None and is_there(parcel.files, remote) and not stale
     tagged = _is_tagged(repository, parcel)
     if whole and head is not None and tagged:
-        return Delivered(head, already=True)
+        return Delivery(head, already=True)
     if not whole:
         number = repository.upload(parcel.files, stale, f"gapmend: {parcel.kind} {tag[:12]}")
         request = f"refs/pr/{number}"
         if as_request:
             commit = repository.commit_of(request) or request
-            return Delivered(commit, already=False, request=number)
+            return Delivery(commit, already=False, request=number)
         repository.merge_request(number)
         head = repository.commit_of("main")
     check_there(parcel.files, repository.files("main"), f"main of {repository.repo_id}")
@@ -72,7 +72,7 @@ def deliver(
         # One that lacks this signature goes first; killed in between, the next call makes it anew.
         repository.untag(tag)
         repository.tag(tag, head or "main")
-    return Delivered(head or "main", already=False)
+    return Delivery(head or "main", already=False)
 
 
 def _settle_visibility(repository: Repository, *, private: bool) -> None:

@@ -65,7 +65,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SecretFinding:
     """A secret or path: what it looks like and where; the text itself is kept nowhere."""
 
     kind: str
@@ -73,7 +73,7 @@ class Finding:
     line: int
 
 
-def refuse_secrets(found: Sequence[Finding]) -> None:
+def refuse_secrets(found: Sequence[SecretFinding]) -> None:
     """Raise UserError if anything was found; it names kinds and places, not the secrets."""
     if not found:
         return
@@ -86,7 +86,9 @@ def refuse_secrets(found: Sequence[Finding]) -> None:
     )
 
 
-def scan_files(files: Sequence[tuple[str, Path | bytes]], private: Sequence[str]) -> list[Finding]:
+def scan_files(
+    files: Sequence[tuple[str, Path | bytes]], private: Sequence[str]
+) -> list[SecretFinding]:
     """Look through files as they would be pushed: text, safetensors headers, Parquet, GGUF.
 
     Args:
@@ -102,7 +104,7 @@ def scan_files(files: Sequence[tuple[str, Path | bytes]], private: Sequence[str]
 
 def scan_lines(
     name: str, lines: Iterator[tuple[int, str]], private: Sequence[str]
-) -> Iterator[Finding]:
+) -> Iterator[SecretFinding]:
     """Yield what is found in numbered lines."""
     from detect_secrets.settings import get_plugins, transient_settings
 
@@ -110,10 +112,12 @@ def scan_lines(
         plugins = get_plugins()
         for number, line in lines:
             for piece in _pieces(line):
-                yield from (Finding(kind, name, number) for kind in _kinds(piece, private, plugins))
+                yield from (
+                    SecretFinding(kind, name, number) for kind in _kinds(piece, private, plugins)
+                )
                 # People's rows may speak of any folder; what we wrote has no need to.
                 if not name.endswith(".parquet") and _HOME.search(piece):
-                    yield Finding("a path of some machine", name, number)
+                    yield SecretFinding("a path of some machine", name, number)
 
 
 def _kinds(text: str, private: Sequence[str], plugins: Sequence[Any]) -> Iterator[str]:

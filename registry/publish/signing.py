@@ -44,7 +44,7 @@ class KeyPair:
 
 
 @dataclass(frozen=True)
-class Verified:
+class SignatureFacts:
     """A signature that holds.
 
     Attributes:
@@ -101,7 +101,7 @@ def key_id(key: Path) -> str:
     return hashlib.sha256(_pem(_public_of(key))).hexdigest()
 
 
-def sign(folder: Path, key: Path, signature: Path) -> Verified:
+def sign(folder: Path, key: Path, signature: Path) -> SignatureFacts:
     """Sign all files of `folder` with a private key and write the signature to a file.
 
     Raises:
@@ -122,10 +122,10 @@ def sign(folder: Path, key: Path, signature: Path) -> Verified:
         draft.replace(signature)
     finally:
         draft.unlink(missing_ok=True)
-    return Verified(_covered(signature), _left_out(folder), key_id(key))
+    return SignatureFacts(_covered(signature), _left_out(folder), key_id(key))
 
 
-def verify(folder: Path, signature: Path, public_key: Path) -> Verified:
+def verify(folder: Path, signature: Path, public_key: Path) -> SignatureFacts:
     """Check that `folder` is, file by file, what was signed by the owner of a key.
 
     Raises:
@@ -153,7 +153,7 @@ def verify(folder: Path, signature: Path, public_key: Path) -> Verified:
     covered = _covered(signature)
     if covered.keys() != _files(folder).keys():  # by rule, a signature covers all but two names
         raise _refusal(folder, signature, ValueError("Signature mismatch"))
-    return Verified(covered, _left_out(folder), hashlib.sha256(_pem(public)).hexdigest())
+    return SignatureFacts(covered, _left_out(folder), hashlib.sha256(_pem(public)).hexdigest())
 
 
 def _hashing() -> Any:

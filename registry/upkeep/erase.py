@@ -29,7 +29,7 @@ from registry.store.hashing import digest
 from registry.store.locks import catalog_lock
 from registry.store.objects import Parent, Store, read_manifest, write_manifest
 from registry.upkeep.phrases import Phrases
-from registry.upkeep.redact import Gone, other_clusters, redact
+from registry.upkeep.redact import ErasedContents, other_clusters, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ def erase(
     pairs = [(uid, known[row_hash]) for uid, row_hash in hashes.items()]
     identity = {"key": key.hex(), "rows": digest([[u, k.hex()] for u, k in sorted(pairs)])}
     erasure = digest({"kind": KIND, "identity": identity})
-    gone = Gone(
+    gone = ErasedContents(
         frozenset(hashes),
         frozenset(known),
         other_clusters(known),
@@ -192,7 +192,7 @@ def _decide(store: Store, catalog: Catalog, staged: Path, erasure: str) -> None:
 def _stage(
     store: Store,
     staged: Path,
-    gone: Gone,
+    gone: ErasedContents,
     erasure: str,
     advance: Callable[[int], None],
     *,
@@ -255,7 +255,9 @@ def _committed(catalog: Catalog) -> set[str]:
         return {row[0] for row in connection.execute("SELECT id FROM catalog.objects").fetchall()}
 
 
-def _late(store: Store, erasures: Sequence[Manifest[ErasureMeta]], since: str) -> Gone | None:
+def _late(
+    store: Store, erasures: Sequence[Manifest[ErasureMeta]], since: str
+) -> ErasedContents | None:
     """Return the erased rows that stand in objects made since; None when none does."""
     erased = erased_rows(store, erasures)
     uids: set[int] = set()
@@ -271,7 +273,7 @@ def _late(store: Store, erasures: Sequence[Manifest[ErasureMeta]], since: str) -
                     hashes.add(row_hash)
     if not (uids or hashes):
         return None
-    return Gone(frozenset(uids), frozenset(hashes), {}, Phrases(()))
+    return ErasedContents(frozenset(uids), frozenset(hashes), {}, Phrases(()))
 
 
 def _named(path: Path) -> Iterator[tuple[Any, Any]]:

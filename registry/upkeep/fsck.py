@@ -53,7 +53,7 @@ Tables = dict[str, list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StoreFinding:
     """One thing that is not as it should be; `path` is relative to the store's root."""
 
     problem: Problem
@@ -72,7 +72,7 @@ class FsckReport:
 
     objects: int
     bytes: int
-    findings: tuple[Finding, ...]
+    findings: tuple[StoreFinding, ...]
 
     @property
     def clean(self) -> bool:
@@ -99,11 +99,11 @@ def fsck(store: Store, catalog: Catalog) -> FsckReport:
     for child, parent, role in edges:
         if parent not in known:
             detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
-            findings.append(Finding("dangling", CATALOG_NAME, detail))
+            findings.append(StoreFinding("dangling", CATALOG_NAME, detail))
     findings += _check_index(catalog)
     for path in store.leftovers():
         findings.append(
-            Finding("leftover", _relative(path, store), "a draft of a process that was killed")
+            StoreFinding("leftover", _relative(path, store), "a draft of a process that was killed")
         )
     findings.sort(key=lambda finding: (finding.path, finding.problem, finding.detail))
     files = [path for folder in store.folders() for path in folder.rglob("*") if path.is_file()]
@@ -118,24 +118,24 @@ def _catalog_state(catalog: Catalog) -> tuple[dict[str, ManifestJson], list[tupl
     return {row[0]: json.loads(row[1]) for row in objects}, edges
 
 
-def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator[Finding]:
+def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator[StoreFinding]:
     for folder in store.folders():
         place = _relative(folder, store)
         try:
             manifest = read_manifest(folder)
         except StoreError as error:
-            yield Finding("manifest", place, str(error))
+            yield StoreFinding("manifest", place, str(error))
             continue
         yield from _check_files(store, folder, manifest)
         if folder.name not in committed:
-            yield Finding("orphan", place, "complete, but never committed")
+            yield StoreFinding("orphan", place, "complete, but never committed")
         elif committed[folder.name] != manifest:
-            yield Finding("manifest", place, "differs from what was committed")
+            yield StoreFinding("manifest", place, "differs from what was committed")
             continue
         if not _as_written(folder / MANIFEST, manifest):
-            yield Finding("manifest", place, "its bytes are not those that were written")
+            yield StoreFinding("manifest", place, "its bytes are not those that were written")
         elif unfit := _unfit(folder, manifest["kind"]):
-            yield Finding("manifest", place, unfit)
+            yield StoreFinding("manifest", place, unfit)
 
 
 def _unfit(folder: Path, kind: str) -> str | None:
@@ -151,25 +151,27 @@ def _unfit(folder: Path, kind: str) -> str | None:
     return None
 
 
-def _check_files(store: Store, folder: Path, manifest: ManifestJson) -> Iterator[Finding]:
+def _check_files(store: Store, folder: Path, manifest: ManifestJson) -> Iterator[StoreFinding]:
     for name, facts in manifest["files"].items():
         file = folder / name
         if not file.is_file():
-            yield Finding("missing", _relative(file, store), "named by the manifest")
+            yield StoreFinding("missing", _relative(file, store), "named by the manifest")
         elif file_digest(file) != facts["sha256"]:
-            yield Finding("changed", _relative(file, store), "its SHA-256 is another")
+            yield StoreFinding("changed", _relative(file, store), "its SHA-256 is another")
     named = {*manifest["files"], MANIFEST}
     for file in sorted(folder.rglob("*")):
         if not file.is_dir() and file.relative_to(folder).as_posix() not in named:
-            yield Finding("extra", _relative(file, store), "no manifest names it")
+            yield StoreFinding("extra", _relative(file, store), "no manifest names it")
 
 
-def _check_absent(store: Store, committed: dict[str, ManifestJson]) -> list[Finding]:
+def _check_absent(store: Store, committed: dict[str, ManifestJson]) -> list[StoreFinding]:
     found = []
     for object_id, manifest in committed.items():
         folder = store.objects / manifest["kind"] / object_id
         if not folder.is_dir():
-            found.append(Finding("missing", _relative(folder, store), "committed, but not there"))
+            found.append(
+                StoreFinding("missing", _relative(folder, store), "committed, but not there")
+            )
     return found
 
 
@@ -178,12 +180,14 @@ def _as_written(path: Path, manifest: ManifestJson) -> bool:
     return path.read_bytes() == manifest_text(manifest).encode()
 
 
-def _check_index(catalog: Catalog) -> list[Finding]:
+def _check_index(catalog: Catalog) -> list[StoreFinding]:
     """Compare the catalog's other tables with what they are derived from, its manifests."""
     with catalog.reading() as connection:
         tables = tables_of(connection)
     return [
-        Finding("index", CATALOG_NAME, f"table {table}: {extra} lines too many, {missing} missing")
+        StoreFinding(
+            "index", CATALOG_NAME, f"table {table}: {extra} lines too many, {missing} missing"
+        )
         for table, extra, missing in differing(tables)
     ]
 

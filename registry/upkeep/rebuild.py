@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class RebuildReport:
     """How many objects the new catalog has, and the folders whose manifest cannot be read."""
 
     objects: int
     unreadable: tuple[str, ...]
 
 
-def rebuild(store: Store, catalog: Catalog) -> Rebuilt:
+def rebuild(store: Store, catalog: Catalog) -> RebuildReport:
     """Index every manifest in the store anew and put the result in the old catalog's place.
 
     Finished files that no commit has reached, because the process was killed or the catalog was
@@ -51,4 +51,4 @@ def rebuild(store: Store, catalog: Catalog) -> Rebuilt:
         if pending:
             drop(store)
         store.sweep()
-    return Rebuilt(len(manifests), tuple(unreadable))
+    return RebuildReport(len(manifests), tuple(unreadable))

@@ -36,7 +36,7 @@ _TELLING = ("row_uid", "row_hash", "cluster", "answer", "reason", "excerpt")
 
 
 @dataclass(frozen=True)
-class Gone:
+class ErasedContents:
     """What has to go.
 
     Attributes:
@@ -53,7 +53,7 @@ class Gone:
 
 
 @dataclass(frozen=True)
-class Redacted:
+class Redaction:
     """An object without the rows: its new manifest, and how many of its lines had one."""
 
     manifest: ManifestJson
@@ -72,8 +72,8 @@ def other_clusters(hashes: Mapping[str, bytes]) -> dict[int, int]:
 
 
 def redact(
-    folder: Path, manifest: ManifestJson, gone: Gone, draft: Path, erasure: str
-) -> Redacted | None:
+    folder: Path, manifest: ManifestJson, gone: ErasedContents, draft: Path, erasure: str
+) -> Redaction | None:
     """Write the files that change into `draft` and return the manifest; None if nothing does.
 
     Args:
@@ -117,10 +117,12 @@ def redact(
     now: ManifestJson = {
         **manifest, "files": files, "identity": identity, "meta": meta, "redacted": said
     }  # fmt: skip
-    return Redacted(now, rows)
+    return Redaction(now, rows)
 
 
-def _editor(kind: str, name: str, gone: Gone) -> Callable[[pa.Table], tuple[pa.Table, int] | None]:
+def _editor(
+    kind: str, name: str, gone: ErasedContents
+) -> Callable[[pa.Table], tuple[pa.Table, int] | None]:
     """Return what edits a table of this file: to the new one and the lines that had such a row."""
 
     def edit(table: pa.Table) -> tuple[pa.Table, int] | None:
@@ -183,7 +185,7 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _lines_of(table: pa.Table, gone: Gone) -> list[bool]:
+def _lines_of(table: pa.Table, gone: ErasedContents) -> list[bool]:
     """Return for each line whether it is of a row that goes."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SnapshotFile:
     """A snapshot's file, and how many objects are in it."""
 
     file: str
     objects: int
 
 
-def write_snapshot(catalog: Catalog, file: Path) -> Written:
+def write_snapshot(catalog: Catalog, file: Path) -> SnapshotFile:
     """Write the catalog as it is now to `file`, in one rename; who has the old one open keeps it.
 
     Raises:
@@ -59,7 +59,7 @@ def write_snapshot(catalog: Catalog, file: Path) -> Written:
     finally:
         for left in (draft, log):
             left.unlink(missing_ok=True)
-    return Written(str(file), count)
+    return SnapshotFile(str(file), count)
 
 
 def _write(catalog: Catalog, draft: Path, root: Path) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evals.verdicts.bootstrap import RESAMPLES, resampled_means
-from evals.verdicts.stats import Paired, Scores, change_p
+from evals.verdicts.stats import PairedItems, Scores, change_p
 
 EVALS = 10_000
 LIMIT = 0.055
@@ -33,11 +33,11 @@ def alone(successes: int, n: int) -> Scores:
     return Scores((1.0,) * successes + (0.0,) * (n - successes), tuple(range(n)))
 
 
-def changed(lost: int, gained: int, n: int) -> Paired:
+def changed(lost: int, gained: int, n: int) -> PairedItems:
     """N pairs, each its own cluster, of which some are lost or gained."""
     stay = n - lost - gained
     before = (1.0,) * lost + (0.0,) * gained + (1.0,) * stay
-    return Paired(before, (0.0,) * lost + (1.0,) * gained + (1.0,) * stay, tuple(range(n)))
+    return PairedItems(before, (0.0,) * lost + (1.0,) * gained + (1.0,) * stay, tuple(range(n)))
 
 
 def share_of_rates(n: int, rate: float, found: Callable[[int], bool]) -> float:
@@ -260,7 +260,7 @@ def flips_find(changes: tuple[int, ...]) -> bool:
     signs = [float(np.sign(total)) for total in changes for _ in range(abs(total))]
     owner = [i for i, total in enumerate(changes) for _ in range(abs(total))]
     before, after = ([float(sign == side) for sign in signs] for side in (-1, 1))
-    return change_p(Paired(tuple(before), tuple(after), tuple(owner))) <= 0.05
+    return change_p(PairedItems(tuple(before), tuple(after), tuple(owner))) <= 0.05
 
 
 def share_of_more(

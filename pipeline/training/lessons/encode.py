@@ -69,7 +69,7 @@ class EncodedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class RejectedRow:
     """A row that this base can't be trained on, and why."""
 
     uid: int
@@ -82,7 +82,7 @@ class EncodedRows:
     """Rows to train on, in the order given, and those that were refused."""
 
     rows: tuple[EncodedRow, ...]
-    rejects: tuple[Reject, ...] = field(default=())
+    rejects: tuple[RejectedRow, ...] = field(default=())
 
 
 def label_mask(loaded: LoadedModel, row: TrainingRow) -> EncodedRow:
@@ -109,10 +109,10 @@ def encode_rows(
     if not rows:
         raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")
     encoded: list[EncodedRow] = []
-    rejects: list[Reject] = []
+    rejects: list[RejectedRow] = []
     for row, outcome in zip(rows, _encode(loaded, rows), strict=True):
         if isinstance(outcome, RowRejectedError):
-            rejects.append(Reject(uid=row.uid, base=loaded.identity.name, reason=str(outcome)))
+            rejects.append(RejectedRow(uid=row.uid, base=loaded.identity.name, reason=str(outcome)))
         else:
             encoded.append(outcome)
     if not encoded or len(rejects) > allow_rejects * len(rows):

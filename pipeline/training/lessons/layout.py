@@ -26,7 +26,7 @@ _SHARE_OF_WIDTH = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class AttentionGroup:
     """Neighbouring rows that are attended in one call, each padded to `width` tokens."""
 
     rows: int
@@ -39,7 +39,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class PrefixTree:
     """Rows that share their first tokens: the shared tokens, then each branch's own ones.
 
     Attributes:
@@ -86,7 +86,7 @@ class TreeGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TreeLayout:
     """How T tokens of packed rows become P tokens of padded groups (P >= T).
 
     Attributes:
@@ -95,21 +95,21 @@ class Layout:
         real: [T] the padded place of each token; None when nothing is padded.
     """
 
-    groups: tuple[Group | TreeGroup, ...]
+    groups: tuple[AttentionGroup | TreeGroup, ...]
     spread: torch.Tensor | None
     real: torch.Tensor | None
 
 
 def make_layout(
-    lengths: Sequence[int], device: torch.device | str = "cpu", trees: Sequence[Tree] = ()
-) -> Layout:
+    lengths: Sequence[int], device: torch.device | str = "cpu", trees: Sequence[PrefixTree] = ()
+) -> TreeLayout:
     """Group rows of these lengths (longest first), and trees behind them, for attention."""
-    groups: list[Group | TreeGroup] = []
+    groups: list[AttentionGroup | TreeGroup] = []
     places = _Places()
     begin = 0
     for first, count in _runs(lengths):
         width = lengths[first]
-        groups.append(Group(rows=count, width=width))
+        groups.append(AttentionGroup(rows=count, width=width))
         for length in lengths[first : first + count]:
             places.add(begin, length, width)
             begin += length
@@ -119,10 +119,10 @@ def make_layout(
         groups.append(group)
         _place_trees([(begins[number], trees[number]) for number in run], group, places)
     if not trees and len(places.spread) == begin:
-        return Layout(groups=tuple(groups), spread=None, real=None)
+        return TreeLayout(groups=tuple(groups), spread=None, real=None)
     real = torch.empty(begins[-1], dtype=torch.int64)
     real[torch.tensor(places.tokens)] = torch.tensor(places.real)
-    return Layout(
+    return TreeLayout(
         groups=tuple(groups),
         spread=torch.tensor(places.spread, device=device),
         real=real.to(device),
@@ -162,7 +162,7 @@ def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, len(lengths) - first
 
 
-def _tree_runs(trees: Sequence[Tree]) -> Iterator[list[int]]:
+def _tree_runs(trees: Sequence[PrefixTree]) -> Iterator[list[int]]:
     """Yield the numbers of the trees of each group."""
     run: list[int] = []
     areas = 0
@@ -181,18 +181,18 @@ def _tree_runs(trees: Sequence[Tree]) -> Iterator[list[int]]:
         yield run
 
 
-def _shape(tree: Tree) -> tuple[int, int, int]:
+def _shape(tree: PrefixTree) -> tuple[int, int, int]:
     return len(tree.branches), tree.prefix, max(tree.branches)
 
 
-def _padded_area(trees: Sequence[Tree]) -> int:
+def _padded_area(trees: Sequence[PrefixTree]) -> int:
     """Scores that attention over these trees, padded to one shape, computes."""
     prefix = max(tree.prefix for tree in trees)
     width = max(max(tree.branches) for tree in trees)
     return len(trees) * (prefix**2 // 2 + len(trees[0].branches) * width * (prefix + width))
 
 
-def _tree_group(trees: Sequence[Tree], device: torch.device | str) -> TreeGroup:
+def _tree_group(trees: Sequence[PrefixTree], device: torch.device | str) -> TreeGroup:
     prefix = max(tree.prefix for tree in trees)
     width = max(max(tree.branches) for tree in trees)
     branches = len(trees[0].branches)
@@ -226,7 +226,9 @@ def seen_mask(ages: torch.Tensor, window: int | None) -> torch.Tensor:
     return torch.zeros(ages.shape, device=ages.device).masked_fill(~seen, -torch.inf).unsqueeze(1)
 
 
-def _place_trees(trees: Sequence[tuple[int, Tree]], group: TreeGroup, places: _Places) -> None:
+def _place_trees(
+    trees: Sequence[tuple[int, PrefixTree]], group: TreeGroup, places: _Places
+) -> None:
     """Place trees, each given with its first token, as their group attends them."""
     for begin, tree in trees:
         places.add(begin, tree.prefix, group.prefix)

@@ -25,7 +25,7 @@ _WORTH_SHARING = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PackedBatch:
     """Rows of one forward pass, the longest first, and the epoch (from 0) they belong to."""
 
     rows: tuple[int, ...]
@@ -70,7 +70,7 @@ def plan_batches(
     seed: int,
     budget: int,
     shared: Sequence[Family] = (),
-) -> tuple[Batch, ...]:
+) -> tuple[PackedBatch, ...]:
     """Lay out every epoch's batches.
 
     Args:
@@ -86,14 +86,14 @@ def plan_batches(
         token counts are as even as the rows allow (a last batch of few tokens would be a step of
         full size on little evidence).
     """
-    plan: list[Batch] = []
+    plan: list[PackedBatch] = []
     for epoch in range(epochs):
         order = epoch_order(len(lengths), seed=seed, epoch=epoch)
         units = list(_units(lengths, order, shared, budget))
         for batch in _even_cuts(units, budget):
             rows = (row for unit in batch for row in unit.rows)
             ordered = sorted(rows, key=lambda row: (-lengths[row], row))
-            plan.append(Batch(rows=tuple(ordered), epoch=epoch))
+            plan.append(PackedBatch(rows=tuple(ordered), epoch=epoch))
     return tuple(plan)
 
 

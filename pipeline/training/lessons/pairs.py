@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.training.lessons.encode import IGNORED, EncodedRow, Reject, TrainingRow, _encode
+from pipeline.training.lessons.encode import IGNORED, EncodedRow, RejectedRow, TrainingRow, _encode
 from pipeline.training.lessons.packing import Family, families
 from pipeline.training.lessons.spans import RowRejectedError
 from registry.errors import DataError
@@ -71,7 +71,7 @@ class EncodedFeedback:
 
 def encode_pairs(
     loaded: LoadedModel, rows: Sequence[PreferenceRow], *, allow_rejects: float
-) -> tuple[tuple[EncodedPair, ...], tuple[Reject, ...]]:
+) -> tuple[tuple[EncodedPair, ...], tuple[RejectedRow, ...]]:
     """Encode preference rows, with the checks that must hold before step one.
 
     Returns:
@@ -81,7 +81,7 @@ def encode_pairs(
         UserError: as `encode.encode_rows`.
     """
     pairs: list[EncodedPair] = []
-    rejects: list[Reject] = []
+    rejects: list[RejectedRow] = []
     outcomes = _encode(loaded, [side for row in rows for side in _sides(row)])
     for row, chosen, rejected in zip(rows, outcomes, outcomes, strict=True):
         if isinstance(chosen, RowRejectedError):
@@ -98,10 +98,10 @@ def encode_pairs(
 
 def encode_feedback(
     loaded: LoadedModel, rows: Sequence[FeedbackRow], *, allow_rejects: float
-) -> tuple[tuple[EncodedFeedback, ...], tuple[Reject, ...]]:
+) -> tuple[tuple[EncodedFeedback, ...], tuple[RejectedRow, ...]]:
     """Encode feedback rows; see `encode_pairs`."""
     encoded: list[EncodedFeedback] = []
-    rejects: list[Reject] = []
+    rejects: list[RejectedRow] = []
     judged = [_answered(row, row.messages[:-1], row.messages[-1:]) for row in rows]
     for row, outcome in zip(rows, _encode(loaded, judged), strict=True):
         if isinstance(outcome, RowRejectedError):
@@ -170,12 +170,12 @@ def _answered(
     return TrainingRow(row.uid, (*context, *answer), row.tools, row.capability)
 
 
-def _reject(loaded: LoadedModel, uid: int, reason: str) -> Reject:
-    return Reject(uid=uid, base=loaded.identity.name, reason=reason)
+def _reject(loaded: LoadedModel, uid: int, reason: str) -> RejectedRow:
+    return RejectedRow(uid=uid, base=loaded.identity.name, reason=reason)
 
 
 def _check_rejects(
-    loaded: LoadedModel, rows: int, rejects: Sequence[Reject], allowed: float
+    loaded: LoadedModel, rows: int, rejects: Sequence[RejectedRow], allowed: float
 ) -> None:
     if not rows:
         raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 
-from pipeline.training.lessons.layout import Group, Layout
+from pipeline.training.lessons.layout import AttentionGroup, TreeLayout
 
 TOKENS = 128
 """A batch's tokens are a multiple of it. With 64 there is more memory; 256 is slower (tried)."""
@@ -23,8 +23,8 @@ def wants_whole_steps(model: torch.nn.Module) -> bool:
 
 
 def round_tokens(
-    ids: torch.Tensor, positions: torch.Tensor, layout: Layout
-) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    ids: torch.Tensor, positions: torch.Tensor, layout: TreeLayout
+) -> tuple[torch.Tensor, torch.Tensor, TreeLayout]:
     """Add a row of padding behind a batch, up to whole steps.
 
     Args:
@@ -37,13 +37,13 @@ def round_tokens(
     if not more:
         return ids, positions, layout
     ids, positions = pad(ids, (0, more)), pad(positions, (0, more))
-    groups = (*layout.groups, Group(rows=1, width=more))
+    groups = (*layout.groups, AttentionGroup(rows=1, width=more))
     if layout.spread is None or layout.real is None:
-        return ids, positions, Layout(groups, None, None)
+        return ids, positions, TreeLayout(groups, None, None)
     own = torch.arange(more, device=ids.device)
     spread = torch.cat([layout.spread, own + tokens])
     real = torch.cat([layout.real, own + len(layout.spread)])
-    return ids, positions, Layout(groups, spread, real)
+    return ids, positions, TreeLayout(groups, spread, real)
 
 
 def round_trained(hidden: torch.Tensor, most: int) -> torch.Tensor:

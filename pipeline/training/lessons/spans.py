@@ -86,7 +86,7 @@ def render_row(
     Raises:
         RowRejectedError: the template refuses the row or doesn't show one of its answers.
     """
-    turns = _Turns(loaded, [_clean(message) for message in messages], tools, ends)
+    turns = _Conversation(loaded, [_clean(message) for message in messages], tools, ends)
     chosen = [
         number
         for number, message in enumerate(messages)
@@ -106,7 +106,7 @@ def _clean(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Turns:
+class _Conversation:
     """One conversation and what renders it."""
 
     loaded: LoadedModel
@@ -123,7 +123,9 @@ class _Turns:
             raise RowRejectedError(error.what) from error
 
 
-def _marked_spans(turns: _Turns, full: str, chosen: Sequence[int]) -> tuple[Span, ...] | None:
+def _marked_spans(
+    turns: _Conversation, full: str, chosen: Sequence[int]
+) -> tuple[Span, ...] | None:
     """The spans that the template's own generation marks give; None where it has none."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -159,7 +161,7 @@ def _with_end_token(full: str, end: int, ends: EndTokens) -> int:
     return end + next((len(text) for text in ends.texts if full.startswith(text, end)), 0)
 
 
-def _prefix_spans(turns: _Turns, full: str, chosen: Sequence[int]) -> tuple[Span, ...]:
+def _prefix_spans(turns: _Conversation, full: str, chosen: Sequence[int]) -> tuple[Span, ...]:
     spans: list[Span] = []
     cursor = 0
     for number in chosen:
@@ -169,7 +171,7 @@ def _prefix_spans(turns: _Turns, full: str, chosen: Sequence[int]) -> tuple[Span
     return tuple(spans)
 
 
-def _turn_start(turns: _Turns, full: str, number: int, cursor: int) -> int:
+def _turn_start(turns: _Conversation, full: str, number: int, cursor: int) -> int:
     prompt = turns.render(number, generate=True) if number else ""
     if full.startswith(prompt):
         return len(prompt)
@@ -181,7 +183,7 @@ def _turn_start(turns: _Turns, full: str, number: int, cursor: int) -> int:
     return found
 
 
-def _turn_end(turns: _Turns, full: str, number: int, start: int) -> int:
+def _turn_end(turns: _Conversation, full: str, number: int, start: int) -> int:
     upto = turns.render(number + 1, generate=False)
     if full.startswith(upto):
         # Templates put a line break behind the end token: it belongs to the next turn.

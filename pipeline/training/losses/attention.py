@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.training.lessons.layout import Group, Layout, TreeGroup, make_layout, seen_mask
+from pipeline.training.lessons.layout import (
+    AttentionGroup,
+    TreeGroup,
+    TreeLayout,
+    make_layout,
+    seen_mask,
+)
 from registry.errors import GapmendError
 
 __all__ = ["NAME", "NotPackableError", "make_layout", "packed_attention"]
@@ -53,7 +59,7 @@ def packed_attention(
     Raises:
         NotPackableError: without a layout, or with a term that this function does not know.
     """
-    layout: Layout | None = kwargs.get("packed_layout")
+    layout: TreeLayout | None = kwargs.get("packed_layout")
     if layout is None or attention_mask is not None or not getattr(module, "is_causal", True):
         message = f"{type(module).__name__} was called without the layout of its packed rows"
         raise NotPackableError(message)
@@ -69,7 +75,7 @@ def packed_attention(
     for group in layout.groups:
         if isinstance(group, TreeGroup):
             prefixes, branches = next(pieces), next(pieces)
-            rows = Group(group.trees, group.prefix)
+            rows = AttentionGroup(group.trees, group.prefix)
             attended.append(_attend_group(prefixes, rows, dropout, scaling, window))
             attended.append(_attend_branches(branches, prefixes, group, dropout, scaling, window))
         else:
@@ -119,7 +125,7 @@ _spread: Any = _Spread.apply
 _collect: Any = _Collect.apply
 
 
-def _token_major(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+def _token_major(x: torch.Tensor, layout: TreeLayout) -> torch.Tensor:
     """[1, H, T, D] to [P, H, D]: on a CPU in fp32, on a GPU in the dtype that its kernels want."""
     flat = x.squeeze(0).transpose(0, 1)
     if flat.device.type == "cpu":
@@ -131,7 +137,7 @@ def _token_major(x: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 def _attend_group(
     parts: tuple[torch.Tensor, ...],
-    group: Group,
+    group: AttentionGroup,
     dropout: float,
     scaling: float | None,
     window: int | None,

@@ -12,7 +12,7 @@ from pipeline.training.losses.loss import PackedRows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipeline.training.lessons.packing import Batch
+    from pipeline.training.lessons.packing import PackedBatch
 
 # How torch's allocators, and the system's, say that there is no more.
 _SAID = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
@@ -22,7 +22,7 @@ class PlannedBatches(Dataset[dict[str, Any]]):
     """The plan's batches, as positions of what an objective is made of."""
 
     def __init__(
-        self, plan: Sequence[Batch], weights: Callable[[Sequence[int]], torch.Tensor]
+        self, plan: Sequence[PackedBatch], weights: Callable[[Sequence[int]], torch.Tensor]
     ) -> None:
         self._plan = plan
         self._weights = weights

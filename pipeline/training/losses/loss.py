@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.layout import Layout, Tree, make_layout
+from pipeline.training.lessons.layout import PrefixTree, TreeLayout, make_layout
 from pipeline.training.lessons.packing import families
 from pipeline.training.lessons.rounding import round_tokens, wants_whole_steps
 from pipeline.training.losses.head import head_losses
@@ -54,7 +54,7 @@ class PackedRows:
     labels: torch.Tensor
     lengths: tuple[int, ...]
     uids: tuple[int, ...]
-    trees: tuple[Tree, ...] = ()
+    trees: tuple[PrefixTree, ...] = ()
     order: tuple[int, ...] = ()
     sources: torch.Tensor | None = None
 
@@ -67,7 +67,7 @@ class PackedRows:
         """Undo `as_inputs`, once the tensors are on a device; other names are passed over."""
         return cls(**{part.name: inputs[part.name] for part in fields(cls)})
 
-    def layout(self) -> Layout:
+    def layout(self) -> TreeLayout:
         """What attention needs to know of it."""
         shared = sum(len(tree.branches) for tree in self.trees)
         alone = self.lengths[: len(self.lengths) - shared]
@@ -118,13 +118,13 @@ class _Tokens:
         begin = self._put(ids, 0)
         self.sources.append(torch.arange(begin - 1, self._end - 1))
 
-    def add_tree(self, rows: Sequence[np.ndarray], prefix: int) -> Tree:
+    def add_tree(self, rows: Sequence[np.ndarray], prefix: int) -> PrefixTree:
         root = self._put(rows[0][:prefix], 0)
         for ids in rows:
             begin = self._put(ids[prefix:], prefix)
             self.sources.append(torch.arange(root - 1, root + prefix))
             self.sources.append(torch.arange(begin, self._end - 1))
-        return Tree(prefix, tuple(len(ids) - prefix for ids in rows))
+        return PrefixTree(prefix, tuple(len(ids) - prefix for ids in rows))
 
     def _put(self, ids: np.ndarray, position: int) -> int:
         begin = self._end

@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from pipeline.training.lessons import pairs as encoding
-from pipeline.training.lessons.encode import IGNORED, EncodedRow, Reject, TrainingRow, encode_rows
-from pipeline.training.lessons.packing import Batch, families, plan_batches
+from pipeline.training.lessons.encode import (
+    IGNORED,
+    EncodedRow,
+    RejectedRow,
+    TrainingRow,
+    encode_rows,
+)
+from pipeline.training.lessons.packing import PackedBatch, families, plan_batches
 from pipeline.training.losses import preference
 from pipeline.training.losses.batches import cuts, moved, on_device
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
@@ -31,7 +37,7 @@ Lesson = TrainingRow | encoding.PreferenceRow | encoding.FeedbackRow
 
 
 @dataclass(frozen=True)
-class Ways:
+class ForwardMode:
     """How rows go through the model.
 
     Attributes:
@@ -61,11 +67,11 @@ class Objective(Protocol):
     def weights(self, positions: Sequence[int]) -> torch.Tensor:
         """A tensor with as many values other than -100 as the batch counts in the step's mean."""
 
-    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: Ways) -> None:
+    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: ForwardMode) -> None:
         """Compute what every batch of a step needs to know of all of it."""
 
     def losses(
-        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: Ways
+        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: ForwardMode
     ) -> Iterator[torch.Tensor]:
         """Yield the summed loss of each piece of a batch, ready for its backward pass."""
 
@@ -94,11 +100,11 @@ class Answers:
         """The labels: a mean over trained tokens."""
         return torch.cat([torch.from_numpy(self.rows[row].labels) for row in positions])
 
-    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: Ways) -> None:
+    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: ForwardMode) -> None:
         """Nothing."""
 
     def losses(
-        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: Ways
+        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: ForwardMode
     ) -> Iterator[torch.Tensor]:
         """As the protocol's."""
         rows = [self.rows[position] for position in positions]
@@ -134,14 +140,14 @@ class Pairs:
         """A mean over pairs."""
         return _one_each(positions)
 
-    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: Ways) -> None:
+    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: ForwardMode) -> None:
         """ORPO's likelihood is a mean over the tokens of the step's chosen conversations."""
         del model, ways
         tokens = sum(self.pairs[position].chosen.tokens - 1 for position in step)
         self._tokens = tokens / max(1, len(step))
 
     def losses(
-        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: Ways
+        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: ForwardMode
     ) -> Iterator[torch.Tensor]:
         """As the protocol's."""
         for cut in cuts([self.tokens(position) for position in positions], pieces):
@@ -185,7 +191,7 @@ class Verdicts:
         """A mean over rows."""
         return _one_each(positions)
 
-    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: Ways) -> None:
+    def prepare(self, model: torch.nn.Module, step: Sequence[int], ways: ForwardMode) -> None:
         """Estimate how far the policy is from its reference, on mismatched pairs of the step."""
         chosen = [self.rows[position] for position in step]
         crossed = encoding.mismatched(chosen, context=self.context) if len(chosen) > 1 else []
@@ -198,7 +204,7 @@ class Verdicts:
         )
 
     def losses(
-        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: Ways
+        self, model: torch.nn.Module, positions: Sequence[int], pieces: int, ways: ForwardMode
     ) -> Iterator[torch.Tensor]:
         """As the protocol's."""
         kl = self._kl
@@ -218,23 +224,23 @@ def _one_each(positions: Sequence[int]) -> torch.Tensor:
     return torch.tensor([IGNORED, *([0] * len(positions))])
 
 
-def _reference(ways: Ways) -> preference.Switch:
+def _reference(ways: ForwardMode) -> preference.Switch:
     if ways.reference is None:
         raise ValueError("an objective with a reference, and none to switch to")
     return ways.reference
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedObjective:
     """An objective with its rows, and the rows that this base can't be trained on."""
 
     objective: Objective
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedRow, ...]
 
 
 def encode(
     loaded: LoadedModel, rows: Sequence[Any], spec: TrainSpec, *, allow_rejects: float
-) -> Encoded:
+) -> EncodedObjective:
     """Encode rows by the spec's objective.
 
     Raises:
@@ -253,12 +259,14 @@ def encode(
     device = loaded.device
     if spec.objective == "sft":
         found = encode_rows(loaded, rows, allow_rejects=allow_rejects)
-        return Encoded(Answers(found.rows, device), found.rejects)
+        return EncodedObjective(Answers(found.rows, device), found.rejects)
     if spec.objective == "kto":
         judged, rejects = encoding.encode_feedback(loaded, rows, allow_rejects=allow_rejects)
-        return Encoded(Verdicts(judged, device, spec.beta, loaded.context), rejects)
+        return EncodedObjective(Verdicts(judged, device, spec.beta, loaded.context), rejects)
     pairs, rejects = encoding.encode_pairs(loaded, rows, allow_rejects=allow_rejects)
-    return Encoded(Pairs(pairs, device, spec.beta, whole=spec.objective == "orpo"), rejects)
+    return EncodedObjective(
+        Pairs(pairs, device, spec.beta, whole=spec.objective == "orpo"), rejects
+    )
 
 
 KINDS = {
@@ -269,7 +277,9 @@ KINDS = {
 }
 
 
-def plan(objective: Objective, spec: TrainSpec, *, epochs: int, share: bool) -> tuple[Batch, ...]:
+def plan(
+    objective: Objective, spec: TrainSpec, *, epochs: int, share: bool
+) -> tuple[PackedBatch, ...]:
     """Lay the rows of an objective into batches."""
     return plan_batches(
         [objective.tokens(position) for position in range(len(objective.parts))],
@@ -280,4 +290,4 @@ def plan(objective: Objective, spec: TrainSpec, *, epochs: int, share: bool) -> 
     )
 
 
-__all__ = ["Encoded", "Lesson", "Objective", "PackedRows", "Ways", "encode", "plan"]
+__all__ = ["EncodedObjective", "ForwardMode", "Lesson", "Objective", "PackedRows", "encode", "plan"]

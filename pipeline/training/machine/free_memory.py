@@ -21,7 +21,7 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
+class FreeMemory:
     """What is free where it is scarcest.
 
     Attributes:
@@ -38,7 +38,7 @@ class Free:
 
 def free_memory(
     device: torch.device, *, proc: Path = _PROC, cgroups: Path = _CGROUPS
-) -> Free | None:
+) -> FreeMemory | None:
     """Return what is free for a model on this device; None where the system doesn't say.
 
     Args:
@@ -47,7 +47,7 @@ def free_memory(
         cgroups: the mounted cgroup file system.
     """
     if device.type == "cuda":
-        return Free(_cuda(device), "GPU memory", raises=True)
+        return FreeMemory(_cuda(device), "GPU memory", raises=True)
     found = [*_system(proc), *_address_space(proc), *_cgroup(proc, cgroups)]
     return min(found, key=lambda free: free.bytes, default=None)
 
@@ -60,20 +60,20 @@ def _cuda(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def _system(proc: Path) -> Iterator[Free]:
+def _system(proc: Path) -> Iterator[FreeMemory]:
     available = _kilobytes(proc / "meminfo", "MemAvailable")
     if available is not None:
-        yield Free(available, "the machine's memory", raises=False)
+        yield FreeMemory(available, "the machine's memory", raises=False)
 
 
-def _address_space(proc: Path) -> Iterator[Free]:
+def _address_space(proc: Path) -> Iterator[FreeMemory]:
     limit, _hard = resource.getrlimit(resource.RLIMIT_AS)
     used = _kilobytes(proc / "self" / "status", "VmSize")
     if limit != resource.RLIM_INFINITY and used is not None:
-        yield Free(max(0, limit - used), "the address space limit (ulimit -v)", raises=True)
+        yield FreeMemory(max(0, limit - used), "the address space limit (ulimit -v)", raises=True)
 
 
-def _cgroup(proc: Path, cgroups: Path) -> Iterator[Free]:
+def _cgroup(proc: Path, cgroups: Path) -> Iterator[FreeMemory]:
     """Yield what every group that the process is in leaves it: a parent limits its children."""
     for line in _lines(proc / "self" / "cgroup"):
         _number, controllers, path = line.split(":", 2)
@@ -84,7 +84,7 @@ def _cgroup(proc: Path, cgroups: Path) -> Iterator[Free]:
         for group in (folder, *folder.parents):
             left = _left(group, *names)
             if left is not None:
-                yield Free(left, "the memory limit of its control group", raises=False)
+                yield FreeMemory(left, "the memory limit of its control group", raises=False)
             if group == root:
                 break
 

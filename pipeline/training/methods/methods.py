@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainableModel:
     """A model whose weights can be trained.
 
     Attributes:
@@ -40,7 +40,7 @@ class Trained:
 
 
 @contextmanager
-def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Trained]:
+def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[TrainableModel]:
     """Let the weights that the method trains be trained for a while.
 
     Raises:
@@ -56,7 +56,7 @@ def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Trained]:
             if spec.activation_checkpointing:
                 _recompute(loaded.model)
             start = lora.started_from(model, spec)
-            yield Trained(
+            yield TrainableModel(
                 model,
                 lambda folder: lora.save_adapter(model, folder, start),
                 # PiSSA takes its start out of the base, which is another one without the adapter.
@@ -66,7 +66,7 @@ def trained_weights(loaded: LoadedModel, spec: TrainSpec) -> Iterator[Trained]:
         with whole.whole_weights(loaded, spec) as before:
             if spec.activation_checkpointing:
                 _recompute(loaded.model)
-            yield Trained(
+            yield TrainableModel(
                 loaded.model, lambda folder: whole.save_changed(loaded, spec, before, folder)
             )
     if spec.activation_checkpointing:

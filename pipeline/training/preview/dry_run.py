@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.encode import EncodedRow, Reject
-    from pipeline.training.lessons.packing import Batch
-    from pipeline.training.machine.free_memory import Free
+    from pipeline.training.lessons.encode import EncodedRow, RejectedRow
+    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.machine.free_memory import FreeMemory
     from pipeline.training.preview.estimate import Estimate
     from pipeline.training.preview.preflight import Preflight
     from registry.models.load import LoadedModel
@@ -65,19 +65,19 @@ class DryRun:
     base: str
     method: str
     rows: int
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedRow, ...]
     batches: int
     shown: tuple[ShownRow, ...]
     estimate: Estimate
-    free: Free | None
+    free: FreeMemory | None
     warnings: tuple[str, ...]
 
 
 def dry_run(
     loaded: LoadedModel,
     encoded: Sequence[EncodedRow],
-    rejects: Sequence[Reject],
-    plan: Sequence[Batch],
+    rejects: Sequence[RejectedRow],
+    plan: Sequence[PackedBatch],
     spec: TrainSpec,
     checked: Preflight,
 ) -> DryRun:

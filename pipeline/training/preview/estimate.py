@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.training.compute import DTYPES
-from pipeline.training.lessons.packing import Batch
+from pipeline.training.lessons.packing import PackedBatch
 from pipeline.training.machine.rates import Rates, measured_rates
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.methods.new_rows import new_rows
@@ -103,8 +103,8 @@ class Load:
 
 
 def flattened(
-    parts: Sequence[Sequence[EncodedRow]], plan: Sequence[Batch]
-) -> tuple[tuple[EncodedRow, ...], tuple[Batch, ...]]:
+    parts: Sequence[Sequence[EncodedRow]], plan: Sequence[PackedBatch]
+) -> tuple[tuple[EncodedRow, ...], tuple[PackedBatch, ...]]:
     """Return an objective's rows one by one, and its plan with their positions."""
     rows: list[EncodedRow] = []
     places: list[range] = []
@@ -112,14 +112,16 @@ def flattened(
         places.append(range(len(rows), len(rows) + len(part)))
         rows += part
     batches = (
-        Batch(tuple(place for position in batch.rows for place in places[position]), batch.epoch)
+        PackedBatch(
+            tuple(place for position in batch.rows for place in places[position]), batch.epoch
+        )
         for batch in plan
     )
     return tuple(rows), tuple(batches)
 
 
 def loads(
-    rows: Sequence[EncodedRow], plan: Sequence[Batch], shared: Sequence[Family] = ()
+    rows: Sequence[EncodedRow], plan: Sequence[PackedBatch], shared: Sequence[Family] = ()
 ) -> list[Load]:
     """Return each batch's load.
 
@@ -148,7 +150,7 @@ def loads(
 def estimate(
     loaded: LoadedModel,
     rows: Sequence[EncodedRow],
-    plan: Sequence[Batch],
+    plan: Sequence[PackedBatch],
     spec: TrainSpec,
     *,
     shared: Sequence[Family] = (),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.packing import Batch
+    from pipeline.training.lessons.packing import PackedBatch
     from registry.models.load import LoadedModel
 
 
@@ -45,7 +45,7 @@ def checked(
     loaded: LoadedModel,
     rows: Sequence[Any],
     objective: Objective,
-    laid: Sequence[Batch],
+    laid: Sequence[PackedBatch],
     spec: TrainSpec,
     *,
     share: bool,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.spec.train import TrainSpec
 from pipeline.training.lessons.encode import IGNORED, same_text
 from pipeline.training.lessons.spans import end_tokens, render_row
-from pipeline.training.machine.free_memory import Free, free_memory
+from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
 from registry.errors import DataError, ModelError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.training.lessons.encode import EncodedRow, TrainingRow
-    from pipeline.training.lessons.packing import Batch, Family
+    from pipeline.training.lessons.packing import Family, PackedBatch
     from registry.models.load import LoadedModel
 
 _SAMPLE = 16  # rows that make the round trip
@@ -51,7 +51,7 @@ class Preflight:
     """
 
     estimate: Estimate
-    free: Free | None
+    free: FreeMemory | None
     warnings: tuple[str, ...]
 
 
@@ -59,7 +59,7 @@ def preflight(
     loaded: LoadedModel,
     rows: Sequence[TrainingRow],
     encoded: Sequence[EncodedRow],
-    plan: Sequence[Batch],
+    plan: Sequence[PackedBatch],
     spec: TrainSpec,
     *,
     shared: Sequence[Family] = (),
@@ -206,7 +206,7 @@ def rank_warnings(spec: TrainSpec, layers: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def memory_warnings(expected: Estimate, free: Free, spec: TrainSpec) -> Iterator[str]:
+def memory_warnings(expected: Estimate, free: FreeMemory, spec: TrainSpec) -> Iterator[str]:
     """What training adds is free.
 
     Where taking too much raises an error, a batch is halved then: what counts is what training

@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingState:
     """What of a running training goes into a checkpoint and comes back from it."""
 
     parameters: Mapping[str, torch.nn.Parameter]
@@ -70,7 +70,7 @@ class Training:
 
 
 def save_checkpoint(
-    root: Path, step: int, training: Training, *, fingerprint: str, trainer: str
+    root: Path, step: int, training: TrainingState, *, fingerprint: str, trainer: str
 ) -> Path:
     """Write the checkpoint of this step and drop all but the newest two.
 
@@ -117,7 +117,7 @@ class _Parts:
     state: dict[str, Any]
 
 
-def _parts(step: int, training: Training, fingerprint: str, trainer: str) -> _Parts:
+def _parts(step: int, training: TrainingState, fingerprint: str, trainer: str) -> _Parts:
     """Gather what is saved; where weights are sharded, every process has to take part."""
     names = training.names()
     optimizer = training.optimizer.state_dict()
@@ -230,7 +230,7 @@ def load_weights(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Param
     load_tensors(checkpoint.path / _WEIGHTS, parameters)
 
 
-def load_training(checkpoint: Checkpoint, training: Training) -> None:
+def load_training(checkpoint: Checkpoint, training: TrainingState) -> None:
     """Give optimizer and schedule the state they had."""
     index = {name: i for i, name in enumerate(training.names())}
     state: dict[int, dict[str, torch.Tensor]] = {}

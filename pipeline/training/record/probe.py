@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from registry.models.load import LoadedModel
 
 
-class Asked(Protocol):
+class ProbeQuestion(Protocol):
     """A question: a row for each choice, and which of them is right."""
 
     @property
@@ -32,7 +32,9 @@ class Asked(Protocol):
 
 
 @torch.no_grad()
-def share_right(model: torch.nn.Module, loaded: LoadedModel, asked: Sequence[Asked]) -> float:
+def share_right(
+    model: torch.nn.Module, loaded: LoadedModel, asked: Sequence[ProbeQuestion]
+) -> float:
     """Share of questions whose right choice has the highest log-probability.
 
     Choices that the base can't be trained on (too long) leave their question out.

@@ -26,7 +26,7 @@ KIND = "metrics"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MetricPoint:
     """One figure of a run.
 
     Attributes:
@@ -57,17 +57,17 @@ def step_values(step: StepMetrics) -> dict[str, float]:
     return {name: float(value) for name, value in measured.items() if value is not None}
 
 
-def measured_steps(steps: Sequence[StepMetrics]) -> list[Measured]:
+def measured_steps(steps: Sequence[StepMetrics]) -> list[MetricPoint]:
     """The figures of all optimizer steps of a run, which are given from the first, in order."""
     ends = accumulate(step.seconds for step in steps)
     return [
-        Measured(step.step, name, value, seconds)
+        MetricPoint(step.step, name, value, seconds)
         for step, seconds in zip(steps, ends, strict=True)
         for name, value in step_values(step).items()
     ]
 
 
-def put_metrics(store: Store, figures: Iterable[Measured], *, run_id: str) -> ObjectRef:
+def put_metrics(store: Store, figures: Iterable[MetricPoint], *, run_id: str) -> ObjectRef:
     """Put a run's figures in the store, for the run to name as an output; not committed.
 
     Args:
@@ -93,13 +93,13 @@ def put_metrics(store: Store, figures: Iterable[Measured], *, run_id: str) -> Ob
         )
 
 
-def _refuse_doubles(ordered: Sequence[Measured]) -> None:
+def _refuse_doubles(ordered: Sequence[MetricPoint]) -> None:
     for one, other in pairwise(ordered):
         if (one.step, one.name) == (other.step, other.name):
             raise ValueError(f"step {one.step} has two figures of the name {one.name}")
 
 
-def _write(figures: Sequence[Measured], path: Path) -> None:
+def _write(figures: Sequence[MetricPoint], path: Path) -> None:
     """Write `metrics.parquet` (columns as in views/parquet.sql)."""
     import pyarrow as pa
     from pyarrow import parquet

@@ -12,15 +12,15 @@ from pipeline.training.lessons.encode import IGNORED
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.training.lessons.packing import Batch
-    from pipeline.training.losses.objective import Objective, Ways
+    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.losses.objective import ForwardMode, Objective
     from pipeline.training.record.metrics import StepMetrics
 
 BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
-class Judged:
+class WatchVerdict:
     """What the checks so far say.
 
     Attributes:
@@ -32,16 +32,16 @@ class Judged:
     stop: bool
 
 
-def judge(history: Sequence[StepMetrics], patience: int) -> Judged:
+def judge(history: Sequence[StepMetrics], patience: int) -> WatchVerdict:
     """Judge a run by its checks, in order: by the probe where there is one, else by the loss.
 
     Of equal probes the one with the lower loss is better; of equals, the earlier one.
     """
     checks = [one for one in history if one.validation_loss is not None]
     if not checks:
-        return Judged(None, stop=False)
+        return WatchVerdict(None, stop=False)
     best = min(range(len(checks)), key=lambda index: (*_rank(checks[index]), index))
-    return Judged(checks[best].step, stop=len(checks) - 1 - best >= patience)
+    return WatchVerdict(checks[best].step, stop=len(checks) - 1 - best >= patience)
 
 
 def _rank(check: StepMetrics) -> tuple[float, float]:
@@ -62,14 +62,16 @@ class Validation:
     """
 
     objective: Objective
-    plan: Sequence[Batch]
+    plan: Sequence[PackedBatch]
     every: int
     patience: int
     probe: Callable[[torch.nn.Module], float] | None = None
 
 
 @torch.no_grad()
-def validation_loss(model: torch.nn.Module, watched: Validation, pieces: int, ways: Ways) -> float:
+def validation_loss(
+    model: torch.nn.Module, watched: Validation, pieces: int, ways: ForwardMode
+) -> float:
     """Mean loss of rows that are not trained on, as a step's is; the model in eval mode."""
     objective = watched.objective
     rows = [position for batch in watched.plan for position in batch.rows]

@@ -30,7 +30,7 @@ _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RowWords:
     """What a training row says: its content's hash, all its words, and what it asks."""
 
     row_hash: str
@@ -39,7 +39,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class HeldOutItem:
     """One item of a dev or test set.
 
     Attributes:
@@ -69,7 +69,7 @@ class Overlap:
 class HeldOut:
     """Items to look for in rows."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[HeldOutItem]) -> None:
         """Index the items; a number stands for each run of words."""
         self.items = tuple(items)
         self._hashes: dict[str, list[int]] = {}
@@ -102,7 +102,7 @@ class HeldOut:
                     others.setdefault(run, []).append(position)
         return only, others
 
-    def find(self, rows: Sequence[Said]) -> list[Overlap]:
+    def find(self, rows: Sequence[RowWords]) -> list[Overlap]:
         """Return what overlaps: for each row and set the strongest kind, with its first item."""
         found: dict[tuple[int, str], Overlap] = {}
         near = self.near([row.question for row in rows])
@@ -114,13 +114,13 @@ class HeldOut:
                     found.setdefault(key, Overlap(number, item, kind))
         return list(found.values())
 
-    def refuses(self, row: Said) -> Kind | None:
+    def refuses(self, row: RowWords) -> Kind | None:
         """Return what a row overlaps by, questions that are only near aside: ask `near` of many."""
         if self.exact(row):
             return "exact"
         return "13-gram" if self._sharing(row.text) else None
 
-    def exact(self, row: Said) -> list[int]:
+    def exact(self, row: RowWords) -> list[int]:
         """Return the items that are this row, or say the same words."""
         words = _words(row.text)
         same = self._texts.get(_digest(words), []) if words else []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from registry.catalog.sql import fill
 from registry.datasets.export import llamafactory as dataset_llamafactory
 from registry.datasets.export import parquet as dataset_parquet
-from registry.datasets.export.forms import FORMATS, Group, layout
+from registry.datasets.export.forms import FORMATS, RowGroup, layout
 from registry.datasets.formats.content import HELD, SPLITS, Content, Message
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.sources.llamafactory import INFO
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from registry.datasets.export.forms import FormName, Layout
+    from registry.datasets.export.forms import FormLayout, FormName
     from registry.datasets.formats.content import Kind
     from registry.datasets.history.names import Version
     from registry.store.objects import Store
@@ -61,7 +61,7 @@ FROM v_refs WHERE split IN ?
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFiles:
     """What was written: rows by split, and how the spec of gapmend names the files to read them.
 
     `left_out` counts the rows of splits that were not asked for, `erased` those whose content is
@@ -82,19 +82,19 @@ class _Files:
     folder: Path
     form: FormName
     name: str
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
 
-    def path(self, group: Group) -> str:
+    def path(self, group: RowGroup) -> str:
         """Return the file of a group, in the folder."""
         if self.form in ("parquet", "datasets"):
             return f"{'data/' if self.form == 'datasets' else ''}{self.stem(group)}.parquet"
         return f"{self.stem(group)}.jsonl"
 
-    def stem(self, group: Group) -> str:
+    def stem(self, group: RowGroup) -> str:
         """Return the split, and the kind where there are several."""
         return group.split if len(self.kinds) == 1 else f"{group.split}-{group.kind}"
 
-    def entry(self, group: Group) -> str:
+    def entry(self, group: RowGroup) -> str:
         """Return the name of a group in dataset_info.json."""
         return f"{self.name}_{self.stem(group).replace('-', '_')}"
 
@@ -118,7 +118,7 @@ def export_version(
     *,
     splits: Sequence[str] = (),
     advance: Callable[[int], None] = lambda _: None,
-) -> Exported:
+) -> ExportedFiles:
     """Write a version's rows into `folder`, which is there and empty.
 
     Args:
@@ -139,7 +139,7 @@ def export_version(
     wanted = splits or SPLITS
     stored = version_files(store, version.id)
     with asking(store, v=stored) as connection:
-        every = [Group(**line) for line in records(connection, _GROUPS)]
+        every = [RowGroup(**line) for line in records(connection, _GROUPS)]
         there = {
             line["split"]: line["rows"]
             for line in records(connection, "SELECT split, count(*) AS rows FROM v_refs GROUP BY 1")
@@ -158,7 +158,7 @@ def export_version(
                 for key, some in groupby(rows, lambda row: (row["split"], row["kind"])):
                     write[key]([*some])
                 advance(len(rows))
-    return Exported(
+    return ExportedFiles(
         {
             split: sum(group.rows for group in groups if group.split == split)
             for split in dict.fromkeys(group.split for group in groups)
@@ -195,7 +195,7 @@ def _begin(files: _Files, version: Version) -> None:
 
 
 @contextmanager
-def _writer(files: _Files, group: Group) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+def _writer(files: _Files, group: RowGroup) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
     """Open the file of a group; gives the function that writes lines of the version."""
     path = files.folder / files.path(group)
     if files.form == "parquet" or files.form == "datasets":  # noqa: PLR1714 - mypy narrows by it
@@ -214,13 +214,13 @@ def _writer(files: _Files, group: Group) -> Iterator[Callable[[Sequence[dict[str
         yield lambda rows: file.writelines(_encoded(_whole(how, row)) + "\n" for row in rows)
 
 
-def _placed(how: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(how: FormLayout, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a row, with where it is from beside it."""
     with _naming(row):
         return how.checked(_content(row)) | {key: row[key] for key in dataset_parquet.PLACES}
 
 
-def _whole(how: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
+def _whole(how: FormLayout, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a row, with the columns that it came with beside it."""
     with _naming(row):
         return how.with_columns(how.checked(_content(row)), row["meta"])

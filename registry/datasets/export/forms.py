@@ -30,7 +30,7 @@ FORMATS: Mapping[Kind, FormatName] = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class FormLayout:
     """How rows of one kind are written in one form."""
 
     record: Callable[[Content], dict[str, Any]]
@@ -66,9 +66,9 @@ class Layout:
         return record | beside
 
 
-def layout(form: Literal["parquet", "jsonl", "trl"], kind: Kind) -> Layout:
+def layout(form: Literal["parquet", "jsonl", "trl"], kind: Kind) -> FormLayout:
     """Return how a kind is written as Parquet, as JSON lines in OpenAI's form, or for TRL."""
-    return Layout(_WRITERS[form], Format(SHAPES[FORMATS[kind]]))
+    return FormLayout(_WRITERS[form], Format(SHAPES[FORMATS[kind]]))
 
 
 # ------------------------------------------------------------------------------ the records
@@ -190,7 +190,7 @@ _WRITERS: Mapping[str, Callable[[Content], dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """The rows of one kind in one split, and what any of them has."""
 
     split: str

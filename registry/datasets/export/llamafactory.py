@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from registry.datasets.export.forms import Layout
+from registry.datasets.export.forms import FormLayout
 from registry.datasets.formats.turns import UnusableError, json_text
 from registry.datasets.sources.llamafactory import read_entry
 
@@ -49,10 +49,10 @@ def entry(file_name: str, kind: Kind, *, with_tools: bool) -> dict[str, Any]:
     return made | {"columns": columns}
 
 
-def layout(folder: Path, name: str, *, with_tools: bool) -> Layout:
+def layout(folder: Path, name: str, *, with_tools: bool) -> FormLayout:
     """Return how rows are written to the file of the entry `name`, which is in `folder` already."""
     record = _sharegpt_record if with_tools else _alpaca_record
-    return Layout(record, read_entry(folder, name).format)
+    return FormLayout(record, read_entry(folder, name).format)
 
 
 def _alpaca_record(content: Content) -> dict[str, Any]:

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from registry.datasets.export.forms import Group
+    from registry.datasets.export.forms import RowGroup
     from registry.datasets.formats.content import Kind
     from registry.datasets.history.names import Version
 
 PLACES = ("row_hash", "cluster", "source_file", "source_line", "license", "tags", "meta")
 
 
-def schema(group: Group) -> pa.Schema:
+def schema(group: RowGroup) -> pa.Schema:
     """Return the columns of one file; a turn has only the fields that some turn of it has."""
     import pyarrow as pa
 
@@ -70,7 +70,7 @@ def readme(version: Version, configs: Mapping[Kind, Mapping[str, str]]) -> str:
     )
 
 
-def _turn(group: Group) -> Any:
+def _turn(group: RowGroup) -> Any:
     import pyarrow as pa
 
     text = pa.string()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Detected:
+class DetectedFormat:
     """A format that fits, and what of it is not as usual.
 
     Attributes:
@@ -30,7 +30,7 @@ class Detected:
     dialect: Dialect | None = None
 
 
-def detect(record: Mapping[str, Any], columns: Mapping[str, str]) -> Detected | None:
+def detect(record: Mapping[str, Any], columns: Mapping[str, str]) -> DetectedFormat | None:
     """Return the format that a first record looks like; None when it looks like none.
 
     Args:
@@ -88,14 +88,14 @@ class _Seen:
         )
 
 
-def _look(seen: _Seen, by: str) -> Detected | None:
+def _look(seen: _Seen, by: str) -> DetectedFormat | None:
     for parts, rule in _RULES:
         if seen.has(*parts):
             found = rule(seen, f"{by} {_listed(parts)}")
             if found is not None:
                 return found
     if seen.names == {"text"} or set(seen.record) == {"text"}:
-        return Detected("text", f"{by} text alone")
+        return DetectedFormat("text", f"{by} text alone")
     return None
 
 
@@ -104,7 +104,7 @@ def _listed(parts: tuple[str, ...]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _preference(seen: _Seen, why: str) -> Detected | None:
+def _preference(seen: _Seen, why: str) -> DetectedFormat | None:
     """Return preference pairs; a conversation beside two answers is their question."""
     if "instruction" in seen.record and "prompt" not in seen.columns:
         return None  # alpaca's question has two parts
@@ -112,49 +112,49 @@ def _preference(seen: _Seen, why: str) -> Detected | None:
     if not seen.has("prompt"):
         named = [name for name in ("conversations", "messages") if name in seen.record]
         columns = {"prompt": named[0]} if named else {}
-    return Detected("preference", why, columns, _dialect(seen.value("chosen")))
+    return DetectedFormat("preference", why, columns, _dialect(seen.value("chosen")))
 
 
-def _judged(part: str) -> Callable[[_Seen, str], Detected | None]:
+def _judged(part: str) -> Callable[[_Seen, str], DetectedFormat | None]:
     """Return the rule for answers with a verdict, whose turns are in `part`."""
 
-    def rule(seen: _Seen, why: str) -> Detected | None:
+    def rule(seen: _Seen, why: str) -> DetectedFormat | None:
         columns = {"messages": part} if part == "conversations" else {}
         dialect = _dialect(seen.value(part))
-        return Detected("feedback", why, columns, dialect) if seen.is_judged else None
+        return DetectedFormat("feedback", why, columns, dialect) if seen.is_judged else None
 
     return rule
 
 
-def _conversations(seen: _Seen, why: str) -> Detected:
+def _conversations(seen: _Seen, why: str) -> DetectedFormat:
     return _turns(seen, "conversations", why)
 
 
-def _messages(seen: _Seen, why: str) -> Detected:
+def _messages(seen: _Seen, why: str) -> DetectedFormat:
     return _turns(seen, "messages", why)
 
 
-def _turns(seen: _Seen, column: str, why: str) -> Detected:
+def _turns(seen: _Seen, column: str, why: str) -> DetectedFormat:
     """Return conversations: by the keys of the first turn, whatever the column is called."""
     first = _first_turn(seen.value(column))
     is_sharegpt = {"from", "value"} <= first.keys() if first else column == "conversations"
     usual = "conversations" if is_sharegpt else "messages"
     columns = {} if column in seen.columns or column == usual else {"messages": column}
     keys = f", whose turns have {', '.join(list(first)[:2])}" if first else ""
-    return Detected("sharegpt" if is_sharegpt else "messages", why + keys, columns)
+    return DetectedFormat("sharegpt" if is_sharegpt else "messages", why + keys, columns)
 
 
-def _alpaca(seen: _Seen, why: str) -> Detected | None:
+def _alpaca(seen: _Seen, why: str) -> DetectedFormat | None:
     special = seen.has("chosen") or (seen.has("label") and seen.is_judged)
-    return None if special else Detected("alpaca", why)
+    return None if special else DetectedFormat("alpaca", why)
 
 
-def _completion(seen: _Seen, why: str) -> Detected:
-    return Detected("prompt_completion", why, dialect=_dialect(seen.value("prompt")))
+def _completion(seen: _Seen, why: str) -> DetectedFormat:
+    return DetectedFormat("prompt_completion", why, dialect=_dialect(seen.value("prompt")))
 
 
-def _columns(_: _Seen, why: str) -> Detected:
-    return Detected("columns", why)
+def _columns(_: _Seen, why: str) -> DetectedFormat:
+    return DetectedFormat("columns", why)
 
 
 def _dialect(value: object) -> Dialect | None:
@@ -168,7 +168,7 @@ def _first_turn(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-_RULES: tuple[tuple[tuple[str, ...], Callable[[_Seen, str], Detected | None]], ...] = (
+_RULES: tuple[tuple[tuple[str, ...], Callable[[_Seen, str], DetectedFormat | None]], ...] = (
     (("chosen", "rejected"), _preference),
     (("messages", "label"), _judged("messages")),
     (("conversations", "label"), _judged("conversations")),

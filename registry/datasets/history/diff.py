@@ -76,7 +76,7 @@ _CHOSEN: dict[Group, str] = {
 
 
 @dataclass(frozen=True)
-class Change:
+class RowChange:
     """A row before (in A) and after (in B); None where it isn't there."""
 
     before: dict[str, Any] | None
@@ -89,7 +89,7 @@ class RowChanges:
 
     same: int
     counts: dict[Group, int]
-    shown: tuple[Change, ...] = field(default=())
+    shown: tuple[RowChange, ...] = field(default=())
 
 
 def row_changes(
@@ -150,7 +150,7 @@ def _pair(connection: DuckDBPyConnection) -> None:
         connection.execute(_PAIR.format(key=key, **sides))
 
 
-def _shown(connection: DuckDBPyConnection, group: Group, limit: int) -> tuple[Change, ...]:
+def _shown(connection: DuckDBPyConnection, group: Group, limit: int) -> tuple[RowChange, ...]:
     pairs = connection.execute(
         f"SELECT * FROM ({_CHOSEN[group]}) AS chosen(a, b)"  # noqa: S608 - a constant of this file
         f" ORDER BY b NULLS LAST, a LIMIT {limit}"
@@ -162,7 +162,7 @@ def _shown(connection: DuckDBPyConnection, group: Group, limit: int) -> tuple[Ch
         }
         for n, name in enumerate(("a", "b"))
     ]
-    return tuple(Change(sides[0].get(a), sides[1].get(b)) for a, b in pairs)
+    return tuple(RowChange(sides[0].get(a), sides[1].get(b)) for a, b in pairs)
 
 
 def _there(positions: Any) -> Sequence[int]:

@@ -59,7 +59,7 @@ GROUP BY taught.id ORDER BY 2, 1
 
 
 @dataclass(frozen=True)
-class Listed:
+class DatasetEntry:
     """One dataset by its newest version; counts are of rows."""
 
     name: str
@@ -73,7 +73,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Logged:
+class VersionEntry:
     """One version in the history of a dataset: rows that came and went since the one before."""
 
     version_id: str
@@ -86,7 +86,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class TaughtAdapter:
+class TrainedAdapter:
     """An adapter that was trained on so many rows of a version."""
 
     adapter_id: str
@@ -115,18 +115,18 @@ class VersionFacts:
     kinds: dict[str, int]
     sources: dict[str, int]
     rejects: dict[str, tuple[int, str]]
-    adapters: tuple[TaughtAdapter, ...]
+    adapters: tuple[TrainedAdapter, ...]
     files: VersionFiles
     first: tuple[dict[str, Any], ...]
 
 
-def listing(catalog: Catalog) -> tuple[Listed, ...]:
+def listing(catalog: Catalog) -> tuple[DatasetEntry, ...]:
     """Return every dataset by its newest version, in the order of their names."""
     by_name: dict[str, list[Version]] = {}
     for one in versions(catalog):
         by_name.setdefault(one.name, []).append(one)
     return tuple(
-        Listed(
+        DatasetEntry(
             name=name,
             version_id=ours[-1].id,
             versions=len(ours),
@@ -140,20 +140,20 @@ def listing(catalog: Catalog) -> tuple[Listed, ...]:
     )
 
 
-def history(store: Store, catalog: Catalog, name: str) -> tuple[Logged, ...]:
+def history(store: Store, catalog: Catalog, name: str) -> tuple[VersionEntry, ...]:
     """Return the versions of a dataset, the oldest first, each beside the one before.
 
     Raises:
         UserError: no dataset is called that.
         StoreError: a version's files are missing or damaged.
     """
-    found: list[Logged] = []
+    found: list[VersionEntry] = []
     before: Version | None = None
     for one in of_dataset(catalog, name):
         rows = one.meta.rows
         added, removed = (rows, 0) if before is None else come_and_gone(store, before.id, one.id)
         found.append(
-            Logged(one.id, one.created_at, rows, added, removed, one.meta.rejects, one.tags)
+            VersionEntry(one.id, one.created_at, rows, added, removed, one.meta.rejects, one.tags)
         )
         before = one
     return tuple(found)
@@ -188,9 +188,9 @@ def _counts(connection: DuckDBPyConnection, sql: str) -> dict[str, int]:
     return dict(connection.execute(sql).fetchall())
 
 
-def _adapters(catalog: Catalog, version_id: str, files: VersionFiles) -> tuple[TaughtAdapter, ...]:
+def _adapters(catalog: Catalog, version_id: str, files: VersionFiles) -> tuple[TrainedAdapter, ...]:
     found = catalog.query(_ADAPTERS, [version_id, list(files.refs)]).rows
     return tuple(
-        TaughtAdapter(key, f"{made.isoformat(timespec='microseconds')}+00:00", rows)
+        TrainedAdapter(key, f"{made.isoformat(timespec='microseconds')}+00:00", rows)
         for key, made, rows in found
     )

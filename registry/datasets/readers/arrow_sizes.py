@@ -20,14 +20,14 @@ _STORED = -1  # the length of a buffer that was left as it is
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
+class UnpackedSize:
     """What a file's batches come to."""
 
     size: int
     rows: int
 
 
-def unpacked(file: BinaryIO) -> Unpacked:
+def unpacked(file: BinaryIO) -> UnpackedSize:
     """Add up the batches of a stream that begins where `file` stands.
 
     Raises:
@@ -40,10 +40,10 @@ def unpacked(file: BinaryIO) -> Unpacked:
             rows += message.rows
     except struct.error as error:
         raise ValueError("a header is cut short or out of bounds") from error
-    return Unpacked(size, rows)
+    return UnpackedSize(size, rows)
 
 
-def _messages(file: BinaryIO) -> Iterator[Unpacked]:
+def _messages(file: BinaryIO) -> Iterator[UnpackedSize]:
     while True:
         word = file.read(4)
         if len(word) < 4:  # noqa: PLR2004 - the stream may end without a mark
@@ -65,18 +65,18 @@ def _messages(file: BinaryIO) -> Iterator[Unpacked]:
         file.seek(body + body_length)
 
 
-def _sizes(file: BinaryIO, body: int, message: _Table) -> Unpacked:
+def _sizes(file: BinaryIO, body: int, message: _Table) -> UnpackedSize:
     (kind,) = message.number(1, "<B")
     batch = message.table(2)
     if kind == _DICTIONARY and batch is not None:
         batch = batch.table(1)
     if batch is None or kind not in (_DICTIONARY, _ROWS):
-        return Unpacked(0, 0)
+        return UnpackedSize(0, 0)
     (rows,) = batch.number(0, "<q")
     buffers = batch.pairs(2)
     if batch.table(3) is None:  # not compressed
-        return Unpacked(sum(length for _, length in buffers), rows)
-    return Unpacked(sum(_length(file, body + at, length) for at, length in buffers), rows)
+        return UnpackedSize(sum(length for _, length in buffers), rows)
+    return UnpackedSize(sum(_length(file, body + at, length) for at, length in buffers), rows)
 
 
 def _length(file: BinaryIO, at: int, length: int) -> int:

@@ -49,10 +49,10 @@ def open_bytes(path: Path) -> io.BufferedReader:
 
 
 def _unpacked(path: Path, source: _Source) -> io.BufferedReader:
-    return io.BufferedReader(_Unpacked(path, source), _CHUNK)
+    return io.BufferedReader(_UnpackedText(path, source), _CHUNK)
 
 
-class _Unpacked(io.RawIOBase):
+class _UnpackedText(io.RawIOBase):
     """The text of a compressed file, counted, so that a bomb is refused before it fills memory."""
 
     def __init__(self, path: Path, source: _Source) -> None:

@@ -36,7 +36,7 @@ _BYTES = 1 << 23  # of what they say: what is made of them stays small
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class RejectedRecord:
     """A record that was not taken; equal `reason`s are counted together."""
 
     file: str
@@ -50,7 +50,7 @@ class Reject:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-class Usable(msgspec.Struct, frozen=True, gc=False):
+class UsableRecord(msgspec.Struct, frozen=True, gc=False):
     """A record that becomes a row: what it says, its hash, and its other columns as JSON.
 
     `size` is that of all of it, in bytes.
@@ -63,7 +63,7 @@ class Usable(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class RowChunk:
     """Neighbouring records of one file.
 
     Attributes:
@@ -76,17 +76,17 @@ class Chunk:
 
     table: pa.Table
     lines: Int64Array
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedRecord, ...]
     records: int
 
 
 @dataclass
-class _Gathered:
+class _ChunkBuilder:
     """What is read until it makes a chunk."""
 
-    rows: list[Usable] = field(default_factory=list)
+    rows: list[UsableRecord] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedRecord] = field(default_factory=list)
     records: int = 0
     size: int = 0
 
@@ -97,34 +97,36 @@ class _Gathered:
         try:
             row = usable(record, form, labels)
         except UnusableError as error:
-            self.rejects.append(Reject(label, record.line, error.reason, error.detail))
+            self.rejects.append(RejectedRecord(label, record.line, error.reason, error.detail))
         else:
             self.rows.append(row)
             self.lines.append(record.line)
             self.size += row.size
 
-    def chunk(self) -> Chunk:
+    def chunk(self) -> RowChunk:
         lines = np.array(self.lines, np.int64)
-        return Chunk(table_of(self.rows), lines, tuple(self.rejects), self.records)
+        return RowChunk(table_of(self.rows), lines, tuple(self.rejects), self.records)
 
 
-def read_chunks(file: SourceFile, form: Format, labels: Collection[str] | None) -> Iterator[Chunk]:
+def read_chunks(
+    file: SourceFile, form: Format, labels: Collection[str] | None
+) -> Iterator[RowChunk]:
     """Yield the records of a file, in their order.
 
     Raises:
         UserError: it can't be read as a whole.
     """
-    gathered = _Gathered()
+    gathered = _ChunkBuilder()
     for record in read_records(file.path):
         gathered.take(record, file.label, form, labels)
         if gathered.records == _AT_ONCE or gathered.size >= _BYTES:
             yield gathered.chunk()
-            gathered = _Gathered()
+            gathered = _ChunkBuilder()
     if gathered.records:
         yield gathered.chunk()
 
 
-def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usable:
+def usable(record: Record, form: Format, labels: Collection[str] | None) -> UsableRecord:
     """Turn a record into content, hash and meta, all of which UTF-8 can say.
 
     Raises:
@@ -146,10 +148,10 @@ def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usab
         raise UnusableError("malformed JSON", "nested too deeply") from error
     if labels is not None and content.kind == "sft" and answer(content) not in labels:
         raise UnusableError("label not in the label set", repr(answer(content))[:80])
-    return Usable(content, digest(said), meta, size + len(said))
+    return UsableRecord(content, digest(said), meta, size + len(said))
 
 
-def first_usable(sources: Sources) -> tuple[SourceFile, int, Usable] | None:
+def first_usable(sources: Sources) -> tuple[SourceFile, int, UsableRecord] | None:
     """Return the first record that can be used, with its file and line; None if there is none.
 
     Raises:
@@ -164,8 +166,8 @@ def first_usable(sources: Sources) -> tuple[SourceFile, int, Usable] | None:
     return None
 
 
-def table_of(rows: Sequence[Usable]) -> pa.Table:
-    """Return rows by column; see `Chunk.table`."""
+def table_of(rows: Sequence[UsableRecord]) -> pa.Table:
+    """Return rows by column; see `RowChunk.table`."""
     import pyarrow as pa
 
     said = [row.content for row in rows]

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from registry.datasets.formats.content import SPLITS
-from registry.datasets.formats.detect import Detected, detect, why_not
+from registry.datasets.formats.detect import DetectedFormat, detect, why_not
 from registry.datasets.formats.format import Format
 from registry.datasets.formats.shapes import SHAPES, Shape, conversational
 from registry.datasets.formats.turns import OPENAI, Dialect
@@ -117,7 +117,7 @@ def _described(spec: DatasetSpec, files: tuple[SourceFile, ...]) -> Sources:
     from registry.datasets.spec import unknown_part
 
     if spec.format is not None:
-        found = Detected(spec.format, "the spec names it")
+        found = DetectedFormat(spec.format, "the spec names it")
     else:
         found = _detected(files, spec.columns)
         if found.name == "sharegpt" and (spec.turns or spec.roles):
@@ -130,7 +130,7 @@ def _described(spec: DatasetSpec, files: tuple[SourceFile, ...]) -> Sources:
     return Sources(files, form, None, found.name, found.why)
 
 
-def _shape(spec: DatasetSpec, found: Detected) -> Shape:
+def _shape(spec: DatasetSpec, found: DetectedFormat) -> Shape:
     """Return the format's shape; the spec may say how its turns are written."""
     if not (spec.turns or spec.roles):
         dialect = found.dialect
@@ -168,7 +168,7 @@ def _roles(said: Mapping[Any, list[str]]) -> Mapping[str, str]:
     return {**own, **listed}
 
 
-def _detected(files: tuple[SourceFile, ...], columns: Mapping[str, str]) -> Detected:
+def _detected(files: tuple[SourceFile, ...], columns: Mapping[str, str]) -> DetectedFormat:
     """Return the format that the first readable record looks like."""
     first, where = None, files[0].label
     for file in files:

@@ -18,7 +18,7 @@ from registry.datasets.duplicates.near_duplicates import join, sketch
 from registry.datasets.versions.collect import several
 from registry.datasets.versions.read import VersionReader
 from registry.datasets.versions.refs import refs_at, refs_paths
-from registry.datasets.versions.splits import CODED, NOWHERE, Assignment, Candidates, Target, assign
+from registry.datasets.versions.splits import CODED, NOWHERE, Assignment, PlacedRows, Target, assign
 from registry.datasets.versions.version import carved
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from registry.datasets.formats.arrays import Int32Array, Int64Array, KeyArray, Uint8Array
     from registry.datasets.spec import DatasetSpec
-    from registry.datasets.versions.append_index import Gone, RowIndex
-    from registry.datasets.versions.collect import Collected
+    from registry.datasets.versions.append_index import FormerRows, RowIndex
+    from registry.datasets.versions.collect import CollectedRows
     from registry.datasets.versions.spool import Texts
     from registry.store.kinds import VersionMeta
     from registry.store.manifest import Manifest
@@ -40,7 +40,7 @@ _AT_ONCE = 10_000  # texts that are sketched at a time
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousVersion:
     """The version that files are appended to, and its index."""
 
     version: ObjectRef
@@ -49,7 +49,7 @@ class Before:
     refs: tuple[Path, ...]
 
     @classmethod
-    def of(cls, store: Store, version: ObjectRef, index: RowIndex) -> Before:
+    def of(cls, store: Store, version: ObjectRef, index: RowIndex) -> PreviousVersion:
         """Read the version's manifest."""
         from registry.store.kinds import VersionMeta
         from registry.store.manifest import manifest_in
@@ -59,7 +59,7 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Older:
+class OlderRows:
     """Rows of the version before that were looked at.
 
     Attributes:
@@ -76,7 +76,7 @@ class Older:
 
 
 @dataclass(frozen=True)
-class Appended:
+class AppendedContents:
     """Where the contents of the new files are put.
 
     Attributes:
@@ -93,14 +93,14 @@ class Appended:
     fresh: Int64Array
     keys: KeyArray
     groups: Int32Array
-    older: Older
+    older: OlderRows
     placed: Assignment
-    rows: Candidates
+    rows: PlacedRows
 
 
 def place_appended(
-    store: Store, spec: DatasetSpec, before: Before, found: Collected, texts: Texts
-) -> Appended:
+    store: Store, spec: DatasetSpec, before: PreviousVersion, found: CollectedRows, texts: Texts
+) -> AppendedContents:
     """Decide split and cluster of what was found in new files; `texts` are what each asks."""
     index = before.index
     places = index.find(found.index.hashes)
@@ -121,7 +121,7 @@ def place_appended(
         for target in carved(spec, index.rows + len(fresh))
     ]
     here: Int32Array = np.concatenate((groups[older.places], groups[index.rows :]))
-    return Appended(places, fresh, keys, groups, older, assign(rows, here, targets), rows)
+    return AppendedContents(places, fresh, keys, groups, older, assign(rows, here, targets), rows)
 
 
 def _sketch(texts: Texts, fresh: Int64Array) -> KeyArray:
@@ -148,7 +148,7 @@ class _ByPlace:
 
 
 def _groups(
-    store: Store, before: Before, texts: Texts, fresh: Int64Array, keys: KeyArray
+    store: Store, before: PreviousVersion, texts: Texts, fresh: Int64Array, keys: KeyArray
 ) -> Int32Array:
     """Join the fresh rows to the groups that were there."""
     index = before.index
@@ -174,7 +174,9 @@ def _without_strays(runs: list[list[int]], older: int) -> list[list[int]]:
     return [run for run in left if len(run) > 1]
 
 
-def _older(before: Before, looked_at: Int64Array, found: Collected, places: Int64Array) -> Older:
+def _older(
+    before: PreviousVersion, looked_at: Int64Array, found: CollectedRows, places: Int64Array
+) -> OlderRows:
     """Read what the version before says of rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -190,10 +192,12 @@ def _older(before: Before, looked_at: Int64Array, found: Collected, places: Int6
     stand = stood.copy()
     again = np.flatnonzero(places < before.index.rows)
     np.bitwise_or.at(stand, np.searchsorted(looked_at, places[again]), found.stands[again])
-    return Older(looked_at, table, stood, stand)
+    return OlderRows(looked_at, table, stood, stand)
 
 
-def _candidates(gone: Gone, older: Older, found: Collected, fresh: Int64Array) -> Candidates:
+def _candidates(
+    gone: FormerRows, older: OlderRows, found: CollectedRows, fresh: Int64Array
+) -> PlacedRows:
     """Return the older rows, which were committed, and the fresh ones, which may have been."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -210,7 +214,7 @@ def _candidates(gone: Gone, older: Older, found: Collected, fresh: Int64Array) -
         clusters[where >= 0] = gone.clusters[where[where >= 0]]
     splits = pc.index_in(older.table["split"].combine_chunks(), value_set=pa.array(CODED))
     strongest = np.array([max(0, bits.bit_length() - 1) for bits in range(256)], np.uint8)
-    return Candidates(
+    return PlacedRows(
         np.concatenate((hashes_of(older.table["row_hash"].combine_chunks()), hashes)),
         np.concatenate((strongest[older.stand], found.given[fresh])),
         np.concatenate((splits.to_numpy().astype(np.uint8), committed)),
@@ -218,13 +222,13 @@ def _candidates(gone: Gone, older: Older, found: Collected, fresh: Int64Array) -
     )
 
 
-def _elsewhere(before: Before, split: str, looked_at: Uint8Array) -> int:
+def _elsewhere(before: PreviousVersion, split: str, looked_at: Uint8Array) -> int:
     """Return how many rows of a split there are that weren't looked at."""
     rows = before.manifest.meta.splits.get(split, 0)
     return rows - int(np.count_nonzero(looked_at == CODED.index(split)))
 
 
-def newly_leaked(appended: Appended, found: Collected) -> int:
+def newly_leaked(appended: AppendedContents, found: CollectedRows) -> int:
     """Return how many rows stand in files of more than one split only since the new files came."""
     older = appended.older
     before = ~several(older.stood) & several(older.stand)

@@ -62,7 +62,7 @@ class IndexFacts:
 
 
 @dataclass(frozen=True)
-class Gone:
+class FormerRows:
     """Rows of a dataset's earlier versions that aren't in its newest: where they were put."""
 
     hashes: HashArray
@@ -89,10 +89,10 @@ class RowIndex:
         return np.asarray(np.load(self.folder / "groups.npy", allow_pickle=False), np.int32)
 
     @property
-    def gone(self) -> Gone:
+    def gone(self) -> FormerRows:
         """Rows of earlier versions that aren't in this one."""
         with np.load(self.folder / "gone.npz", allow_pickle=False) as found:
-            return Gone(found["hashes"], found["splits"], found["clusters"])
+            return FormerRows(found["hashes"], found["splits"], found["clusters"])
 
     @property
     def bands(self) -> list[Bands]:
@@ -185,7 +185,7 @@ def publish(
     version_id: str,
     facts: IndexFacts,
     groups: Int32Array,
-    gone: Gone,
+    gone: FormerRows,
     *,
     keep: Sequence[str],
 ) -> None:

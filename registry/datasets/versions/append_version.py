@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from registry.datasets.formats.arrays import Int64Array
-    from registry.datasets.versions.append import Appended, Before
-    from registry.datasets.versions.collect import Collected
-    from registry.datasets.versions.contents import Known
+    from registry.datasets.versions.append import AppendedContents, PreviousVersion
+    from registry.datasets.versions.collect import CollectedRows
+    from registry.datasets.versions.contents import StoredContents
     from registry.datasets.versions.spool import Texts
-    from registry.datasets.versions.version import Written
+    from registry.datasets.versions.version import WrittenVersion
     from registry.store.kinds import VersionMeta
     from registry.store.objects import Sealed, Store
 
 
 @dataclass(frozen=True)
-class Edited:
+class RowEdits:
     """Rows of the version before that the new one says something else of; places ascend."""
 
     places: Int64Array
@@ -56,13 +56,13 @@ class Edited:
 
 def write_appended(
     store: Store,
-    before: Before,
-    found: Collected,
+    before: PreviousVersion,
+    found: CollectedRows,
     metas: Texts,
-    appended: Appended,
-    known: Known,
+    appended: AppendedContents,
+    known: StoredContents,
     key: str,
-) -> Written:
+) -> WrittenVersion:
     """Put the version that the new files make, and its index.
 
     Args:
@@ -109,7 +109,7 @@ def write_appended(
     return written
 
 
-def _kept_parts(before: Before, appended: Appended) -> int:
+def _kept_parts(before: PreviousVersion, appended: AppendedContents) -> int:
     """Return how many parts stay by themselves: those behind them are less than twice as long."""
     parts, rows = before.index.facts.parts, len(appended.fresh)
     kept = len(parts)
@@ -122,7 +122,7 @@ def _kept_parts(before: Before, appended: Appended) -> int:
 # -------------------------------------------------------------------- rows that were there
 
 
-def _edited(before: Before, found: Collected, appended: Appended) -> Edited:
+def _edited(before: PreviousVersion, found: CollectedRows, appended: AppendedContents) -> RowEdits:
     """Return the older rows that are in another cluster now, or in a new file once more."""
     import pyarrow as pa
 
@@ -137,11 +137,11 @@ def _edited(before: Before, found: Collected, appended: Appended) -> Edited:
         listed.extend(again.get(place, []))
     kind = older.table.schema.field("sources").type
     columns = {"cluster": pa.array(clusters[which]), "sources": pa.array(sources, kind)}
-    return Edited(older.places[which], pa.table(columns))
+    return RowEdits(older.places[which], pa.table(columns))
 
 
 def _new_places(
-    before: Before, found: Collected, appended: Appended
+    before: PreviousVersion, found: CollectedRows, appended: AppendedContents
 ) -> dict[int, list[dict[str, Any]]]:
     """Return the places in the new files of each older row that stands there too."""
     where = found.occurrences
@@ -155,13 +155,13 @@ def _new_places(
     return places
 
 
-def _within(edited: Edited, begin: int, end: int) -> Edited:
+def _within(edited: RowEdits, begin: int, end: int) -> RowEdits:
     """Return those at places from `begin` to `end`, counted from `begin`."""
     first, last = np.searchsorted(edited.places, [begin, end]).tolist()
-    return Edited(edited.places[first:last] - begin, edited.columns.slice(first, last - first))
+    return RowEdits(edited.places[first:last] - begin, edited.columns.slice(first, last - first))
 
 
-def _with(paths: Iterable[Path], edited: Edited) -> Iterator[pa.Table]:
+def _with(paths: Iterable[Path], edited: RowEdits) -> Iterator[pa.Table]:
     """Yield the rows of files with the edited ones in them."""
     begin = 0
     for table in refs_batches(tuple(paths)):
@@ -170,7 +170,7 @@ def _with(paths: Iterable[Path], edited: Edited) -> Iterator[pa.Table]:
         begin += len(table)
 
 
-def _replaced(table: pa.Table, edited: Edited) -> pa.Table:
+def _replaced(table: pa.Table, edited: RowEdits) -> pa.Table:
     import pyarrow as pa
 
     order = np.arange(len(table))
@@ -186,7 +186,7 @@ def _replaced(table: pa.Table, edited: Edited) -> pa.Table:
 
 
 def _fresh(
-    found: Collected, name: str, license_: str | None, metas: Texts, appended: Appended
+    found: CollectedRows, name: str, license_: str | None, metas: Texts, appended: AppendedContents
 ) -> Iterator[pa.Table]:
     """Yield what the version says of the fresh rows."""
     import pyarrow as pa
@@ -203,7 +203,7 @@ def _fresh(
         begin += len(table)
 
 
-def _digest_before(before: Before) -> RowsDigest:
+def _digest_before(before: PreviousVersion) -> RowsDigest:
     """Return the digest of the rows that were there: full blocks are known, the last is read."""
     blocks = before.index.facts.blocks
     digest = RowsDigest(blocks)
@@ -217,7 +217,7 @@ def _digested(tables: Iterable[pa.Table], digest: RowsDigest) -> Iterator[pa.Tab
         yield table
 
 
-def _write_all_rejects(path: Path, before: Before, found: Collected) -> None:
+def _write_all_rejects(path: Path, before: PreviousVersion, found: CollectedRows) -> None:
     import pyarrow.parquet as pq
 
     tables = [rejects_of(found)] if found.rejects else []
@@ -228,7 +228,9 @@ def _write_all_rejects(path: Path, before: Before, found: Collected) -> None:
         write_rejects(path, tables)
 
 
-def _contents(before: Before, known: Known, found: Collected, appended: Appended) -> list[str]:
+def _contents(
+    before: PreviousVersion, known: StoredContents, found: CollectedRows, appended: AppendedContents
+) -> list[str]:
     """Return the `rows` objects of the version, in the order of their first use."""
     named = [one.id for one in before.manifest.parents if one.role == "rows"]
     if len(appended.fresh):
@@ -236,7 +238,9 @@ def _contents(before: Before, known: Known, found: Collected, appended: Appended
     return list(dict.fromkeys(named))
 
 
-def _facts(before: Before, found: Collected, appended: Appended) -> VersionMeta:
+def _facts(
+    before: PreviousVersion, found: CollectedRows, appended: AppendedContents
+) -> VersionMeta:
     """Return what the manifest says of the version; counts are of rows."""
     from registry.store.kinds import Leaks, VersionMeta
 
@@ -259,7 +263,7 @@ def _facts(before: Before, found: Collected, appended: Appended) -> VersionMeta:
     )
 
 
-def _clusters(before: Before, appended: Appended) -> int:
+def _clusters(before: PreviousVersion, appended: AppendedContents) -> int:
     """Return how many clusters there are.
 
     A number is that of one group, of which all rows were looked at; only where rows went and came
@@ -279,12 +283,12 @@ def _clusters(before: Before, appended: Appended) -> int:
 
 def _publish(
     store: Store,
-    before: Before,
-    found: Collected,
-    appended: Appended,
+    before: PreviousVersion,
+    found: CollectedRows,
+    appended: AppendedContents,
     kept: int,
-    written: Written,
-    known: Known,
+    written: WrittenVersion,
+    known: StoredContents,
     key: str,
 ) -> None:
     index = before.index

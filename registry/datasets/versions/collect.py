@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.datasets.duplicates.hash_index import HashIndex, as_texts, hashes_of
-from registry.datasets.sources.chunks import Reject, Usable, first_usable, read_chunks
+from registry.datasets.sources.chunks import RejectedRecord, UsableRecord, first_usable, read_chunks
 from registry.datasets.versions.row import Row
 from registry.datasets.versions.splits import CODED
 from registry.errors import DataError
@@ -46,7 +46,7 @@ class Occurrences:
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedRows:
     """All of a dataset's files, read.
 
     Attributes:
@@ -62,7 +62,7 @@ class Collected:
     files: tuple[tuple[str, str], ...]
     occurrences: Occurrences
     uids: Int64Array
-    rejects: tuple[Reject, ...]
+    rejects: tuple[RejectedRecord, ...]
     records: int
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class Collector:
         self._index = HashIndex()
         self._uids: list[Int64Array] = []
         self._found: list[tuple[Int64Array, Int32Array, Int64Array]] = []
-        self._rejects: list[Reject] = []
+        self._rejects: list[RejectedRecord] = []
         self._records = 0
 
     def add(
@@ -125,12 +125,12 @@ class Collector:
         self._spool.write(table)
         self._uids.append(self._writer.take(hashes, table.drop_columns(["meta", "text"])))
 
-    def reject(self, rejects: Sequence[Reject], records: int) -> None:
+    def reject(self, rejects: Sequence[RejectedRecord], records: int) -> None:
         """Count records, and keep those that were not taken."""
         self._rejects += rejects
         self._records += records
 
-    def collected(self, files: Sequence[tuple[str, str]]) -> Collected:
+    def collected(self, files: Sequence[tuple[str, str]]) -> CollectedRows:
         """Return all that was taken; `files` are labels and splits."""
         self._writer.flush()
         empty = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
@@ -139,7 +139,7 @@ class Collector:
         )
         uids = np.concatenate([empty[0], *self._uids])
         self._found, self._uids = [], []  # a copy of each is enough
-        return Collected(
+        return CollectedRows(
             index=self._index,
             files=tuple(files),
             occurrences=Occurrences(rows, numbers, lines),
@@ -154,7 +154,7 @@ def collect(
     labels: Collection[str] | None,
     collector: Collector,
     advance: Callable[[int], None],
-) -> Collected:
+) -> CollectedRows:
     """Read every record of every file.
 
     Args:
@@ -192,7 +192,7 @@ def first_row(sources: Sources, dataset: str) -> Row | None:
     return row_of(usable, dataset, file, line)
 
 
-def check_rejects(found: Collected, allowed: float, name: str) -> None:
+def check_rejects(found: CollectedRows, allowed: float, name: str) -> None:
     """Stop when too many records were rejected.
 
     Raises:
@@ -211,7 +211,7 @@ def check_rejects(found: Collected, allowed: float, name: str) -> None:
     )
 
 
-def _first(found: Collected, reason: str) -> str:
+def _first(found: CollectedRows, reason: str) -> str:
     first = next(reject for reject in found.rejects if reject.reason == reason)
     return f"first {first.file}:{first.line}" + (f", {first.detail}" if first.detail else "")
 
@@ -258,7 +258,7 @@ class WithholdingCollector(Collector):
         super().add(table, files, lines)
 
 
-def row_of(usable: Usable, dataset: str, file: SourceFile, line: int) -> Row:
+def row_of(usable: UsableRecord, dataset: str, file: SourceFile, line: int) -> Row:
     """Return the row that a record would be, but for its place in a version."""
     content = usable.content
     return Row(

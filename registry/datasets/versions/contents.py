@@ -39,7 +39,7 @@ _REPEATED = (
 )
 
 
-class Known:
+class StoredContents:
     """The contents of a store: the uid of each, and the `rows` object that it is in."""
 
     def __init__(self, version: RowIndex | None = None) -> None:
@@ -98,7 +98,7 @@ class Known:
 
 def known_contents(
     store: Store, rows: Iterable[Manifest[RowsMeta]], version: RowIndex | None = None
-) -> Known:
+) -> StoredContents:
     """Return where each content is, over these `rows` objects.
 
     Those that have nothing but what is in `version` aren't read.
@@ -106,7 +106,7 @@ def known_contents(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = Known(version)
+    known = StoredContents(version)
     for manifest in rows:
         if version is not None and manifest.id in version.facts.contents:
             continue
@@ -120,7 +120,7 @@ def known_contents(
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _PendingContents:
     """New contents that are not written yet: `new` says which of `uids` are theirs."""
 
     hashes: HashArray
@@ -148,7 +148,7 @@ class ContentWriter:
         self.known = known_contents(store, rows, version)
         self._first = self._last = -1  # uids
         self._rows = 0
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_PendingContents] = []
         self._bytes = 0
         self._hashes = hashlib.sha256()
         self._stack = ExitStack()
@@ -184,7 +184,7 @@ class ContentWriter:
         new = uids < 0
         if new.any():
             table = table if new.all() else table.filter(new)
-            self._waiting.append(_Waiting(hashes[new], table, uids, new))
+            self._waiting.append(_PendingContents(hashes[new], table, uids, new))
             self._bytes += table.nbytes
             if self._bytes >= _AT_ONCE:
                 self.flush()

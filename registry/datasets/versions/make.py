@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.datasets.duplicates.near_duplicates import clusters
-from registry.datasets.versions.append import Before, place_appended
-from registry.datasets.versions.append_index import Gone, IndexFacts, add_part, publish
+from registry.datasets.versions.append import PreviousVersion, place_appended
+from registry.datasets.versions.append_index import FormerRows, IndexFacts, add_part, publish
 from registry.datasets.versions.append_version import write_appended
 from registry.datasets.versions.collect import (
     Collector,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from registry.datasets.formats.arrays import HashArray, Int32Array
     from registry.datasets.sources.resolve import Sources
     from registry.datasets.spec import DatasetSpec
-    from registry.datasets.versions.collect import Collected
-    from registry.datasets.versions.contents import Known
+    from registry.datasets.versions.collect import CollectedRows
+    from registry.datasets.versions.contents import StoredContents
     from registry.datasets.versions.splits import Assignment, Placements
-    from registry.datasets.versions.version import Written
+    from registry.datasets.versions.version import WrittenVersion
     from registry.store.kinds import ErasureMeta, RowsMeta
     from registry.store.manifest import Manifest
     from registry.store.objects import Store
@@ -45,7 +45,7 @@ _BESIDE = ("meta", "text")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class VersionRequest:
     """What a version is made of.
 
     Attributes:
@@ -70,7 +70,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Made:
+class NewVersion:
     """A version in the store, uncommitted.
 
     Attributes:
@@ -80,15 +80,15 @@ class Made:
         withheld: rows that were not taken in because they were erased.
     """
 
-    written: Written
+    written: WrittenVersion
     placed: Assignment
     hashes: HashArray
     withheld: int = 0
 
 
 def make_version(
-    store: Store, catalog: Catalog, wanted: Wanted, advance: Callable[[int], None]
-) -> Made:
+    store: Store, catalog: Catalog, wanted: VersionRequest, advance: Callable[[int], None]
+) -> NewVersion:
     """Read all files and put the version that they make, with its index.
 
     Raises:
@@ -115,17 +115,17 @@ def make_version(
         written = write_version(store, name, spec, found, beside["meta"], placed, writer.known)
         if written.new:
             _publish(store, scratch, wanted, found, groups, committed, written, writer.known)
-    return Made(written, placed, found.index.hashes, collector.withheld)
+    return NewVersion(written, placed, found.index.hashes, collector.withheld)
 
 
 def append_version(
     store: Store,
     catalog: Catalog,
-    wanted: Wanted,
-    before: Before,
+    wanted: VersionRequest,
+    before: PreviousVersion,
     there: int,
     advance: Callable[[int], None],
-) -> Made | None:
+) -> NewVersion | None:
     """Read the files behind the first `there`, of which `before` is, and put the new version.
 
     Returns:
@@ -152,18 +152,18 @@ def append_version(
         written = write_appended(
             store, before, found, beside["meta"], appended, writer.known, wanted.key
         )
-    return Made(written, appended.placed, appended.rows.hashes)
+    return NewVersion(written, appended.placed, appended.rows.hashes)
 
 
 def _publish(
     store: Store,
     scratch: Path,
-    wanted: Wanted,
-    found: Collected,
+    wanted: VersionRequest,
+    found: CollectedRows,
     groups: Int32Array,
     committed: Placements,
-    written: Written,
-    known: Known,
+    written: WrittenVersion,
+    known: StoredContents,
 ) -> None:
     """Keep what an append needs; `scratch` has the bands."""
     facts = IndexFacts(
@@ -182,7 +182,7 @@ def _publish(
         publish(store, draft, written.version.id, facts, groups, gone, keep=keep)
 
 
-def _gone(committed: Placements, index: HashIndex) -> Gone:
+def _gone(committed: Placements, index: HashIndex) -> FormerRows:
     hashes, splits, clusters = committed.all()
     which = np.flatnonzero(index.find(hashes) < 0)
-    return Gone(hashes[which], splits[which], clusters[which])
+    return FormerRows(hashes[which], splits[which], clusters[which])

@@ -80,7 +80,7 @@ class RowText:
 
 
 @dataclass(frozen=True)
-class Answers:
+class DistinctAnswers:
     """The different answers of a version's rows; those of `others` end with something else."""
 
     distinct: frozenset[str]
@@ -170,7 +170,7 @@ class VersionReader:
             connection.register("hashes", pa.table({"hash": pa.array(sorted(hashes), pa.string())}))
             return connection.execute(sql).fetchall()
 
-    def answers(self) -> Answers:
+    def answers(self) -> DistinctAnswers:
         """Return the different answers in all splits; no column but the turns is read."""
         with self._open() as connection:
             rows = f"FROM v_rows {self._ours(connection)}"
@@ -178,7 +178,7 @@ class VersionReader:
             answers = {answer for (answer,) in found}
             others = f"SELECT row_uid {rows} WHERE {_ANSWER} IS NULL ORDER BY row_uid"
             uids = connection.execute(others).fetchall() if None in answers else []
-        return Answers(frozenset(answers - {None}), tuple(uid for (uid,) in uids))
+        return DistinctAnswers(frozenset(answers - {None}), tuple(uid for (uid,) in uids))
 
     def texts(
         self, splits: Collection[str], only: Collection[int] | None = None

@@ -49,7 +49,7 @@ _FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Candidates:
+class PlacedRows:
     """Rows to place, each content once, by column.
 
     Attributes:
@@ -104,7 +104,7 @@ def cluster_number(row_hash: str) -> int:
 
 
 def assign(
-    rows: Candidates, groups: Int32Array | Int64Array, targets: Sequence[Target]
+    rows: PlacedRows, groups: Int32Array | Int64Array, targets: Sequence[Target]
 ) -> Assignment:
     """Place every row.
 
@@ -136,7 +136,7 @@ def assign(
     return Assignment(splits, clusters, leaks)
 
 
-def _homes(rows: Candidates, group: Int64Array, count: int) -> Uint8Array:
+def _homes(rows: PlacedRows, group: Int64Array, count: int) -> Uint8Array:
     """Return for each group the splits it is at home in, a bit each.
 
     Where rows of it were committed (and not held), theirs; else the strongest that was given.
@@ -149,7 +149,7 @@ def _homes(rows: Candidates, group: Int64Array, count: int) -> Uint8Array:
     return np.where(homes == 0, np.left_shift(1, strongest, dtype=np.uint8), homes)
 
 
-def _clusters(rows: Candidates, group: Int64Array, count: int) -> Int64Array:
+def _clusters(rows: PlacedRows, group: Int64Array, count: int) -> Int64Array:
     """Return the number of each group: the smallest committed one, else that of its hashes."""
     known = rows.committed != NOWHERE
     old, new = np.full(count, _FAR), np.full(count, _FAR)

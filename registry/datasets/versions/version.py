@@ -17,7 +17,7 @@ from registry.datasets.versions.contents import SCHEMA
 from registry.datasets.versions.digest import RowsDigest
 from registry.datasets.versions.refs import GROUP, refs_name
 from registry.datasets.versions.row import refs_schema, rejects_schema
-from registry.datasets.versions.splits import CODED, Candidates, Target, assign, target_rows
+from registry.datasets.versions.splits import CODED, PlacedRows, Target, assign, target_rows
 from registry.errors import StoreError
 from registry.store.filenames import REJECTS
 from registry.store.hashing import digest as hash_of
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from registry.datasets.formats.arrays import Int32Array, Uint8Array
     from registry.datasets.spec import DatasetSpec
-    from registry.datasets.versions.collect import Collected
-    from registry.datasets.versions.contents import Known
+    from registry.datasets.versions.collect import CollectedRows
+    from registry.datasets.versions.contents import StoredContents
     from registry.datasets.versions.splits import Assignment, Placements
     from registry.datasets.versions.spool import Texts
     from registry.store.kinds import VersionMeta
@@ -42,7 +42,7 @@ _KIND = "dataset_version"
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenVersion:
     """A version in the store, uncommitted: every object to commit, parents first, and its facts."""
 
     version: ObjectRef
@@ -53,11 +53,11 @@ class Written:
 
 
 def place(
-    found: Collected, groups: Int32Array, spec: DatasetSpec, committed: Placements
+    found: CollectedRows, groups: Int32Array, spec: DatasetSpec, committed: Placements
 ) -> Assignment:
     """Decide split and cluster of every content that was found; `groups` are what is near."""
     splits, numbers = committed.of(found.index.hashes)
-    rows = Candidates(found.index.hashes, found.given, splits, numbers)
+    rows = PlacedRows(found.index.hashes, found.given, splits, numbers)
     return assign(rows, groups, carved(spec, len(found)))
 
 
@@ -71,11 +71,11 @@ def write_version(
     store: Store,
     name: str,
     spec: DatasetSpec,
-    found: Collected,
+    found: CollectedRows,
     metas: Texts,
     placed: Assignment,
-    known: Known,
-) -> Written:
+    known: StoredContents,
+) -> WrittenVersion:
     """Put the version that `found` and `placed` make; every content is in `known`.
 
     Args:
@@ -111,7 +111,7 @@ def put_version(
     facts: VersionMeta,
     blocks: Sequence[str],
     shared: Mapping[str, Sealed] | None = None,
-) -> Written:
+) -> WrittenVersion:
     """Put a draft's version into the store, or find this very one there, acknowledged or not.
 
     A call that was killed before its commit leaves one, whose uids are those of the `rows` objects
@@ -135,7 +135,7 @@ def put_version(
         )
         new = True
     named = [store.get("rows", parent["id"]) for parent in store.manifest(version)["parents"]]
-    return Written(version, (*named, version), facts, new, tuple(blocks))
+    return WrittenVersion(version, (*named, version), facts, new, tuple(blocks))
 
 
 def write_refs(path: Path, tables: Iterable[pa.Table], digest: RowsDigest | None = None) -> int:
@@ -153,7 +153,7 @@ def write_refs(path: Path, tables: Iterable[pa.Table], digest: RowsDigest | None
 
 
 def refs_of(
-    found: Collected, name: str, license_: str | None, metas: Texts, placed: Assignment
+    found: CollectedRows, name: str, license_: str | None, metas: Texts, placed: Assignment
 ) -> Iterator[pa.Table]:
     """Yield what a version says of contents, by column, some at a time."""
     import pyarrow as pa
@@ -178,7 +178,7 @@ def refs_of(
         yield pa.table(columns, schema)
 
 
-def _sources(found: Collected) -> Iterator[tuple[slice, pa.ListArray]]:
+def _sources(found: CollectedRows) -> Iterator[tuple[slice, pa.ListArray]]:
     """Yield rows, some at a time, with the list of all places where each of them stands."""
     import pyarrow as pa
 
@@ -204,7 +204,7 @@ def _named(codes: Uint8Array) -> pa.Array:
     return pa.array(CODED).take(pa.array(codes))
 
 
-def rejects_of(found: Collected) -> pa.Table:
+def rejects_of(found: CollectedRows) -> pa.Table:
     """Return what was not taken, and why."""
     import pyarrow as pa
 
@@ -223,7 +223,7 @@ def write_rejects(path: Path, tables: Sequence[pa.Table]) -> None:
     pq.write_table(pa.concat_tables(tables), path, compression="zstd")
 
 
-def _facts(name: str, spec: DatasetSpec, found: Collected, placed: Assignment) -> VersionMeta:
+def _facts(name: str, spec: DatasetSpec, found: CollectedRows, placed: Assignment) -> VersionMeta:
     """Return what the manifest says of the version; counts are of rows."""
     from registry.store.kinds import Leaks, VersionMeta
 

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from registry.nano.recipe.train import Plan, Progress
+    from registry.nano.recipe.train import Progress, TrainingBudget
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, train, and write the model folder."""
-    from registry.nano.recipe.train import Plan
+    from registry.nano.recipe.train import TrainingBudget
 
     parser = argparse.ArgumentParser(prog="python -m registry.nano.recipe", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=Plan().steps, help="training steps")
+    parser.add_argument("--steps", type=int, default=TrainingBudget().steps, help="training steps")
     given = parser.parse_args(arguments)
-    make(given.out, Plan(steps=given.steps), given.seed)
+    make(given.out, TrainingBudget(steps=given.steps), given.seed)
 
 
-def make(out: Path, plan: Plan, seed: int) -> Progress:
+def make(out: Path, plan: TrainingBudget, seed: int) -> Progress:
     """Make the model and write it to `out`; the same seed gives the same corpus and order."""
     from registry.nano.recipe import tokenizer, train
 

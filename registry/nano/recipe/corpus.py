@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from registry.nano.recipe import tasks
-from registry.nano.recipe.tasks import Item, SlipKind
+from registry.nano.recipe.tasks import SlipKind, TaskQuestion
 from registry.nano.recipe.words import COLOURS, Lexicon, lexicon
 
 MAX_TURNS = 24
-Task = Callable[[random.Random, Lexicon], Item]
+Task = Callable[[random.Random, Lexicon], TaskQuestion]
 _TASKS: tuple[Task, ...] = (
     tasks.lookup,
     tasks.questions,
@@ -27,14 +27,14 @@ _SHORT_SLIPS = 0.09
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class CorpusDocument:
     """A conversation of turns or, when `text` is not empty, plain text."""
 
-    turns: tuple[Item, ...] = ()
+    turns: tuple[TaskQuestion, ...] = ()
     text: str = ""
 
 
-def short_documents(seed: int) -> Iterator[Document]:
+def short_documents(seed: int) -> Iterator[CorpusDocument]:
     """Yield short documents without end: the first lessons, rich in copying."""
     rng = random.Random(seed)
     words = lexicon("base")
@@ -42,10 +42,10 @@ def short_documents(seed: int) -> Iterator[Document]:
         if rng.random() < _SHORT_SLIPS:
             yield _slips_of(rng, words, tasks.slip_kind(rng, 4), rng.randint(2, 4))
         else:
-            yield Document((rng.choices(_TASKS, _SHORT_WEIGHTS)[0](rng, words),))
+            yield CorpusDocument((rng.choices(_TASKS, _SHORT_WEIGHTS)[0](rng, words),))
 
 
-def documents(seed: int) -> Iterator[Document]:
+def documents(seed: int) -> Iterator[CorpusDocument]:
     """Yield documents of every kind without end; the same for the same seed."""
     rng = random.Random(seed)
     words = lexicon("base")
@@ -54,43 +54,43 @@ def documents(seed: int) -> Iterator[Document]:
         yield rng.choices(kinds, (60, 150, 13, 9, 20, 3))[0](rng, words)
 
 
-def _single(rng: random.Random, words: Lexicon) -> Document:
+def _single(rng: random.Random, words: Lexicon) -> CorpusDocument:
     """One question of any task."""
-    return Document((_task(rng)(rng, words),))
+    return CorpusDocument((_task(rng)(rng, words),))
 
 
-def _sum(rng: random.Random, words: Lexicon) -> Document:
+def _sum(rng: random.Random, words: Lexicon) -> CorpusDocument:
     """One sum."""
-    return Document((tasks.arithmetic(rng, words),))
+    return CorpusDocument((tasks.arithmetic(rng, words),))
 
 
-def _same(rng: random.Random, words: Lexicon) -> Document:
+def _same(rng: random.Random, words: Lexicon) -> CorpusDocument:
     """Several questions of one task, as few-shot prompts have them."""
     task = _task(rng)
-    return Document(tuple(task(rng, words) for _ in range(_turns(rng))))
+    return CorpusDocument(tuple(task(rng, words) for _ in range(_turns(rng))))
 
 
-def _mixed(rng: random.Random, words: Lexicon) -> Document:
+def _mixed(rng: random.Random, words: Lexicon) -> CorpusDocument:
     """Questions of several tasks in a row."""
-    return Document(tuple(_task(rng)(rng, words) for _ in range(rng.randint(2, 6))))
+    return CorpusDocument(tuple(_task(rng)(rng, words) for _ in range(rng.randint(2, 6))))
 
 
-def _slips(rng: random.Random, words: Lexicon) -> Document:
+def _slips(rng: random.Random, words: Lexicon) -> CorpusDocument:
     """Records of one kind, as few-shot prompts have them."""
     return _slips_of(rng, words, tasks.slip_kind(rng), _turns(rng))
 
 
-def _slips_of(rng: random.Random, words: Lexicon, kind: SlipKind, count: int) -> Document:
+def _slips_of(rng: random.Random, words: Lexicon, kind: SlipKind, count: int) -> CorpusDocument:
     """Records of one kind; which field is the answer shows only in the turns before."""
     wanted = rng.choice(kind.keys)
     turns = []
     for _ in range(count):
         slip = kind.fill(rng, words)
-        turns.append(Item(kind.prefix + slip.text(), dict(slip.fields)[wanted]))
-    return Document(tuple(turns))
+        turns.append(TaskQuestion(kind.prefix + slip.text(), dict(slip.fields)[wanted]))
+    return CorpusDocument(tuple(turns))
 
 
-def _story(rng: random.Random, words: Lexicon) -> Document:
+def _story(rng: random.Random, words: Lexicon) -> CorpusDocument:
     """A few plain sentences about one person."""
     who, other = words.name(rng), words.name(rng)
     town, thing = words.town(rng), words.noun(rng)
@@ -104,7 +104,7 @@ def _story(rng: random.Random, words: Lexicon) -> Document:
         f"{other} was happy with the {thing}.",
     ]
     start = rng.randint(0, 2)
-    return Document(text=" ".join(lines[start : start + rng.randint(3, 5)]))
+    return CorpusDocument(text=" ".join(lines[start : start + rng.randint(3, 5)]))
 
 
 def _task(rng: random.Random) -> Task:

@@ -45,14 +45,14 @@ _REVERSE = ("Reverse the list: {}", "Say these words backwards: {}", "Turn the l
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class TaskQuestion:
     """One question with its one right answer."""
 
     input: str
     output: str
 
 
-def lookup(rng: random.Random, words: Lexicon) -> Item:
+def lookup(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Several things belong to several people: who has this one?"""
     count = rng.choice((2, 3, 4)) if words.open else 3
     people = distinct(rng, words.name, count)
@@ -63,33 +63,33 @@ def lookup(rng: random.Random, words: Lexicon) -> Item:
         for person, thing in zip(people, things, strict=True)
     )
     asked = rng.randrange(count)
-    return Item(f"{facts} Who has the {things[asked]}?", people[asked])
+    return TaskQuestion(f"{facts} Who has the {things[asked]}?", people[asked])
 
 
-def questions(rng: random.Random, words: Lexicon) -> Item:
+def questions(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Ask an everyday question about a short passage."""
     first, second = distinct(rng, words.name, 2)
     facts = rng.sample(_FACTS, 3)
     told = [fact(rng, words, rng.choice((first, second))) for fact in facts]
     asked = rng.choice(told)
-    return Item(f"{' '.join(t.told for t in told)} {asked.question}", asked.answer)
+    return TaskQuestion(f"{' '.join(t.told for t in told)} {asked.question}", asked.answer)
 
 
-def asking(wanted: _Ask) -> Callable[[random.Random, Lexicon], Item]:
+def asking(wanted: _Ask) -> Callable[[random.Random, Lexicon], TaskQuestion]:
     """Return the task that asks about one kind of fact alone, told beside another."""
 
-    def ask(rng: random.Random, words: Lexicon) -> Item:
+    def ask(rng: random.Random, words: Lexicon) -> TaskQuestion:
         first, second = distinct(rng, words.name, 2)
         other = rng.choice([fact for fact in _FACTS if fact is not wanted])
         asked = wanted(rng, words, rng.choice((first, second)))
         told = [asked, other(rng, words, rng.choice((first, second)))]
         rng.shuffle(told)
-        return Item(f"{' '.join(t.told for t in told)} {asked.question}", asked.answer)
+        return TaskQuestion(f"{' '.join(t.told for t in told)} {asked.question}", asked.answer)
 
     return ask
 
 
-def arithmetic(rng: random.Random, words: Lexicon) -> Item:
+def arithmetic(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Add two two-digit numbers (base: one in three is of 0 to 199, against learning by heart)."""
     if words.open and rng.random() < 1 / 3:
         a, b = _wide_pair(rng)
@@ -97,7 +97,7 @@ def arithmetic(rng: random.Random, words: Lexicon) -> Item:
         a, b = rng.choice(number_pairs(words.split))
     if rng.random() < 0.5:
         a, b = b, a
-    return Item(rng.choice(_SUMS).format(a=a, b=b), str(a + b))
+    return TaskQuestion(rng.choice(_SUMS).format(a=a, b=b), str(a + b))
 
 
 def _wide_pair(rng: random.Random) -> tuple[int, int]:
@@ -123,11 +123,11 @@ def number_pairs(split: Split) -> tuple[tuple[int, int], ...]:
     return tuple(pairs[cut[0] * _HELD_OUT_PAIRS : stop])
 
 
-def reverse(rng: random.Random, words: Lexicon) -> Item:
+def reverse(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Give a list in the opposite order."""
     count = rng.choice((2, 3, 3, 4)) if words.open else rng.choice((3, 4))
     listed = distinct(rng, words.noun if rng.random() < 0.7 else words.name, count)
-    return Item(rng.choice(_REVERSE).format(", ".join(listed)), ", ".join(reversed(listed)))
+    return TaskQuestion(rng.choice(_REVERSE).format(", ".join(listed)), ", ".join(reversed(listed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +153,10 @@ def order_slip(rng: random.Random, words: Lexicon) -> Slip:
     return Slip(tuple(zip(_SLIP_KEYS, values, strict=True)))
 
 
-def form(rng: random.Random, words: Lexicon) -> Item:
+def form(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Fill in a form from a slip; only examples tell that the date is wanted."""
     slip = order_slip(rng, words)
-    return Item(slip.text(), dict(slip.fields)["date"])
+    return TaskQuestion(slip.text(), dict(slip.fields)["date"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,23 +189,23 @@ def slip_kind(rng: random.Random, most: int = 6) -> SlipKind:
     return SlipKind(tuple(keys), makers, shuffled=rng.random() < 0.4, prefix=prefix)
 
 
-def field(rng: random.Random, words: Lexicon) -> Item:
+def field(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Ask for one field of a record by its name."""
     slip = slip_kind(rng).fill(rng, words)
     key, value = rng.choice(slip.fields)
-    return Item(f"{slip.text()}. What is the {key}?", value)
+    return TaskQuestion(f"{slip.text()}. What is the {key}?", value)
 
 
-def copying(rng: random.Random, words: Lexicon) -> Item:
+def copying(rng: random.Random, words: Lexicon) -> TaskQuestion:
     """Repeat words, or give the first, last or capitalised one."""
     # Long lists: this is what copying is learnt from, in some hundred steps.
     listed = distinct(rng, lambda r: _any_word(r, words), rng.randint(1, 12))
     text = " ".join(listed)
     kinds = (
-        Item(f"Repeat: {text}", text),
-        Item(f"Repeat after me: {text}", text),
-        Item(f"Say the first word: {text}", listed[0]),
-        Item(f"Say the last word: {text}", listed[-1]),
+        TaskQuestion(f"Repeat: {text}", text),
+        TaskQuestion(f"Repeat after me: {text}", text),
+        TaskQuestion(f"Say the first word: {text}", listed[0]),
+        TaskQuestion(f"Say the last word: {text}", listed[-1]),
     )
     return rng.choices(kinds, (4, 4, 1, 1))[0]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from registry.nano.recipe.corpus import Document, documents
+from registry.nano.recipe.corpus import CorpusDocument, documents
 from registry.nano.recipe.words import COMMON
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def build(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def render(document: Document) -> str:
+def render(document: CorpusDocument) -> str:
     """Return a document as the chat template writes it."""
     if document.text:
         return f"{document.text}{END}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from registry.nano.recipe.corpus import Document, documents, short_documents
+from registry.nano.recipe.corpus import CorpusDocument, documents, short_documents
 from registry.nano.recipe.tokenizer import ASSISTANT, CONTEXT, END, VOCABULARY, render
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ WIDTHS = (32, 48, 64, 80, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, CON
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingBudget:
     """The budget and the step sizes of a training run."""
 
     steps: int = 2_500
@@ -64,7 +64,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class CorpusBatch:
     """Token ids (B, T) and, for each, whether it is predicted (B, T)."""
 
     ids: torch.Tensor
@@ -94,8 +94,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], seed: int, tokens: int
-) -> Iterator[Batch]:
+    tokenizer: PreTrainedTokenizerFast, stream: Iterator[CorpusDocument], seed: int, tokens: int
+) -> Iterator[CorpusBatch]:
     """Yield batches of about `tokens` tokens without end, the same for the same seed."""
     rng = random.Random(seed)
     while True:
@@ -120,8 +120,10 @@ def _groups(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 def _batch(
-    tokenizer: PreTrainedTokenizerFast, group: Sequence[Document], encoded: Sequence[list[int]]
-) -> Batch:
+    tokenizer: PreTrainedTokenizerFast,
+    group: Sequence[CorpusDocument],
+    encoded: Sequence[list[int]],
+) -> CorpusBatch:
     import torch
 
     longest = max(len(ids) for ids in encoded)
@@ -132,7 +134,7 @@ def _batch(
         kept = torch.tensor(tokens[:width])
         ids[row, : len(kept)] = kept
         learnt[row, : len(kept)] = True if document.text else answers(tokenizer, kept)
-    return Batch(ids, learnt)
+    return CorpusBatch(ids, learnt)
 
 
 def answers(tokenizer: PreTrainedTokenizerFast, ids: torch.Tensor) -> torch.Tensor:
@@ -148,7 +150,7 @@ def answers(tokenizer: PreTrainedTokenizerFast, ids: torch.Tensor) -> torch.Tens
 def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    plan: Plan,
+    plan: TrainingBudget,
     seed: int,
     report: Callable[[Progress], None],
     every: int = 50,
@@ -215,10 +217,10 @@ class Replicas:
         """End the threads."""
         self._pool.shutdown()
 
-    def backward(self, taken: Sequence[Batch]) -> float:
+    def backward(self, taken: Sequence[CorpusBatch]) -> float:
         """Add the gradient of the mean loss of the batches to the model's; return the loss."""
 
-        def work(model: LlamaForCausalLM, batch: Batch) -> float:
+        def work(model: LlamaForCausalLM, batch: CorpusBatch) -> float:
             loss = answer_loss(model, batch) / len(taken)
             loss.backward()
             return loss.item()
@@ -232,7 +234,7 @@ class Replicas:
         return sum(losses)
 
 
-def answer_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+def answer_loss(model: LlamaForCausalLM, batch: CorpusBatch) -> torch.Tensor:
     """Return the mean cross-entropy of the learnt tokens; logits are computed for no others."""
     import torch
 
@@ -251,7 +253,7 @@ def answer_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=ignored)
 
 
-def rate(step: int, plan: Plan) -> float:
+def rate(step: int, plan: TrainingBudget) -> float:
     """Return the factor on the learning rate: warm-up, a plateau, and a fall by half a cosine."""
     if step < plan.warmup:
         return (step + 1) / plan.warmup

@@ -20,7 +20,7 @@ from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
 from pipeline.ingest import resolve
 from pipeline.measure.gates import SCALES
-from pipeline.measure.measure import Tuned, items_of, measure
+from pipeline.measure.measure import TunedModel, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
@@ -236,7 +236,7 @@ def test_each_round_is_recorded_with_what_it_lost_and_changed(loop) -> None:
 
 def test_forget_tells_what_changed_beyond_the_score(loop) -> None:
     ws, ui = loop.ws, Ui()
-    report = forget(ws, ui, Tuned(loop.trained.adapter_id))
+    report = forget(ws, ui, TunedModel(loop.trained.adapter_id))
     assert set(report.changes) == {"mood", "colour"}
     for change in report.changes.values():
         assert change.chance == 0.5
@@ -263,15 +263,15 @@ def test_forget_tells_what_changed_beyond_the_score(loop) -> None:
 
 def test_two_adapters_are_compared_like_base_and_adapter(loop) -> None:
     ws, ui, adapter = loop.ws, Ui(), loop.trained.adapter_id
-    same = forget(ws, ui, Tuned(adapter), Tuned(adapter))
+    same = forget(ws, ui, TunedModel(adapter), TunedModel(adapter))
     assert same.against == adapter
     assert [(f.lost, f.gained) for f in same.kept] == [(0, 0)]
     assert {change.kl for change in same.changes.values()} == {0.0}
-    other = forget(ws, ui, Tuned(adapter, 0.5), Tuned(adapter))
+    other = forget(ws, ui, TunedModel(adapter, 0.5), TunedModel(adapter))
     assert other.changes["mood"].before == same.changes["mood"].after
     assert other.changes["colour"].kl != 0
-    assert forget(ws, ui, Tuned(adapter), Tuned(adapter)).cached
-    assert not forget(ws, ui, Tuned(adapter)).against
+    assert forget(ws, ui, TunedModel(adapter), TunedModel(adapter)).cached
+    assert not forget(ws, ui, TunedModel(adapter)).against
 
 
 def test_promote_keeps_its_figures_and_moves_the_alias_only_when_all_gates_pass(loop) -> None:
@@ -310,7 +310,7 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     ws = resolve(loop.ws, ui)
 
     def worst(scale: float) -> float:
-        judged = judge(ws, ui, loop.found, Tuned(adapter, scale), "dev", only={"colour"})
+        judged = judge(ws, ui, loop.found, TunedModel(adapter, scale), "dev", only={"colour"})
         return judged.kept[0].difference.low
 
     # A drop between those at full and at half scale is allowed, and any score closes the gap.
@@ -320,8 +320,8 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     easy = ws.spec.capabilities["mood"].model_copy(update={"goal": 0.1})
     spec = ws.spec.model_copy(update={"guards": {"colour": guard}, "capabilities": {"mood": easy}})
     changed = replace(ws, spec=spec)
-    judged = judge(changed, ui, loop.found, Tuned(adapter), "dev")
-    report = replace(forget(ws, ui, Tuned(adapter)), kept=judged.kept, closed=judged.closed)
+    judged = judge(changed, ui, loop.found, TunedModel(adapter), "dev")
+    report = replace(forget(ws, ui, TunedModel(adapter)), kept=judged.kept, closed=judged.closed)
     selection = loop.selected.selection_id
     another = 7  # a number of its own, for round 0 is on record with the spec's max_drop
     looked = _look(changed, ui, _State(another, adapter, selection, loop.found, report, {}))
@@ -334,7 +334,7 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     items = items_of(ws, what, "dev")
     same = [
         measure(ws, ui, what, base="tiny", items=items, split="dev", tuned=tuned)
-        for tuned in (Tuned(adapter, scale), Tuned(looked.adapter_id))
+        for tuned in (TunedModel(adapter, scale), TunedModel(looked.adapter_id))
     ]
     assert [s.answer for s in same[0].samples] == [s.answer for s in same[1].samples]
     taught = ws.catalog.query("SELECT count(*) FROM rows_that_taught(?)", [looked.adapter_id])

@@ -13,7 +13,7 @@ import pytest
 from evals.verdicts import sample_size, stats
 from evals.verdicts.bootstrap import resampled_means
 from evals.verdicts.gap import MeasuredCapability, judge_gaps
-from evals.verdicts.stats import Paired, Scores
+from evals.verdicts.stats import PairedItems, Scores
 from tests.support import simulated as sim
 from tests.support import usual_bootstraps as usual
 from tests.support.simulated import EVALS, LIMIT
@@ -119,7 +119,7 @@ def test_what_is_simulated_is_what_is_used() -> None:
     lows, _ = resampled_means(sim.sums_of(values, sizes), sizes.astype(float), -1.0, 1.0)
     for column in range(40):
         before = np.maximum(0, -values[:, column])
-        pairs = Paired(tuple(before), tuple(before + values[:, column]), clusters)
+        pairs = PairedItems(tuple(before), tuple(before + values[:, column]), clusters)
         low = stats.paired_difference(pairs).low
         assert sim.is_above(lows[:, [column]], low - 1e-9, 0.05)
         assert not sim.is_above(lows[:, [column]], low + 1e-9, 0.05)
@@ -182,12 +182,12 @@ def test_so_do_those_advised_for_other_scores(share) -> None:
     random = sim.generator("advice", share)
     values = sim.differences(sim.F1, sim.rewritten, 0.02, sizes, 1, random)[:, 0]
     before = np.maximum(0, -values)
-    pairs = Paired(tuple(before), tuple(before + values), clusters)
+    pairs = PairedItems(tuple(before), tuple(before + values), clusters)
     n = sure(sample_size.items_to_show_kept(pairs, 0.07))
     assert 0.75 < sim.share_of_more(values, sizes, n, -0.07, 0.05, -1.0) < 0.9
     worse = sim.differences(sim.F1, sim.rewritten, 0.06, sizes, 1, random)[:, 0]
     before = np.maximum(0, -worse)
-    pairs = Paired(tuple(before), tuple(before + worse), clusters)
+    pairs = PairedItems(tuple(before), tuple(before + worse), clusters)
     n = sure(sample_size.items_to_show_loss(pairs))
     assert 0.75 < sim.share_of_more(-worse, sizes, n, 0.0, 0.025, -1.0) < 0.9
     seen = sim.scores(sim.NEARLY_ALL, sizes, 1, random)[:, 0]

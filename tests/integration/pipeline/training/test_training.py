@@ -19,7 +19,7 @@ from pipeline.spec.train import TrainSpec
 from pipeline.training import arguments, compute
 from pipeline.training.fit import FitResult, fit
 from pipeline.training.lessons.encode import IGNORED, EncodedRow, TrainingRow
-from pipeline.training.lessons.packing import Batch
+from pipeline.training.lessons.packing import PackedBatch
 from pipeline.training.losses.attention import NotPackableError, make_layout, packed_attention
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
 from pipeline.training.methods import lora
@@ -299,11 +299,11 @@ def test_accumulation_weighs_by_tokens(base: Callable[[str], LoadedModel], tmp_p
     def step(parts: list[tuple[int, ...]], name: str) -> list[torch.Tensor]:
         spec = SPEC.model_copy(update={"accumulation": len(parts)})
         seen: list[Any] = []
-        plan = [Batch(rows=part, epoch=0) for part in parts]
+        plan = [PackedBatch(rows=part, epoch=0) for part in parts]
         learnt = objective.Answers(rows, loaded.device)
-        ways = objective.Ways(packed=True, share=False)
+        ways = objective.ForwardMode(packed=True, share=False)
         where = tmp_path / name
-        run = arguments.Run(spec, learnt, plan, ways, where, name, seen.append, seen.append)
+        run = arguments.TrainingRun(spec, learnt, plan, ways, where, name, seen.append, seen.append)
         with (
             compute.seeded(1),
             compute.packed(loaded.model),
@@ -467,7 +467,7 @@ def test_a_disk_that_fills_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     parameters = dict(layer.named_parameters())
     optimizer = torch.optim.AdamW(list(parameters.values()), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    training = checkpoint.Training(parameters, optimizer, schedule)
+    training = checkpoint.TrainingState(parameters, optimizer, schedule)
 
     def step() -> None:
         layer(torch.ones(2, 64)).sum().backward()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.spec.train import TrainSpec, ValidationSpec
-from pipeline.training.fit import FitResult, Watch, fit
+from pipeline.training.fit import FitResult, RunWatch, fit
 from pipeline.training.losses import batches, objective
 from pipeline.training.losses.loss import packed_loss
 from pipeline.training.record.metrics import StepMetrics
@@ -56,7 +56,7 @@ def test_validation_is_the_mean_loss_of_rows_that_are_not_trained_on(
     base: LoadedModel, tmp_path: Path
 ) -> None:
     rows = conversations(32)
-    result = fit(base, rows[:24], WATCHED, tmp_path / "run", watch=Watch(rows[24:]))
+    result = fit(base, rows[:24], WATCHED, tmp_path / "run", watch=RunWatch(rows[24:]))
     checks = [step for step in result.losses if step.validation_loss is not None]
     assert [step.step for step in checks[:3]] == [2, 4, 6]
     kept = next(step for step in checks if step.step == result.kept_step)
@@ -86,7 +86,7 @@ def test_it_stops_early_and_keeps_the_best(base: LoadedModel, tmp_path: Path) ->
         assert not model.training
         return next(probes)
 
-    watch = Watch(conversations(4), probe)
+    watch = RunWatch(conversations(4), probe)
     result = fit(base, conversations(24), WATCHED, tmp_path / "run", watch=watch)
     assert len(asked) == 4
     assert result.kept_step == 4
@@ -95,7 +95,7 @@ def test_it_stops_early_and_keeps_the_best(base: LoadedModel, tmp_path: Path) ->
     short = WATCHED.model_copy(update={"validation": ValidationSpec(every=4, patience=1)})
     falling = iter([0.5, 0.25])
     again = fit(base, conversations(24), short, tmp_path / "short",
-                watch=Watch(conversations(4), lambda _: next(falling)))  # fmt: skip
+                watch=RunWatch(conversations(4), lambda _: next(falling)))  # fmt: skip
     assert again.kept_step == 4
     assert weights_of(again).keys() == weights_of(result).keys()
     for name, tensor in weights_of(again).items():
@@ -106,7 +106,7 @@ def test_it_stops_early_and_keeps_the_best(base: LoadedModel, tmp_path: Path) ->
 def test_a_watched_run_that_was_stopped_ends_the_same(
     base: LoadedModel, tmp_path: Path, at: int
 ) -> None:
-    watch = Watch(conversations(30)[24:])
+    watch = RunWatch(conversations(30)[24:])
     whole = fit(base, conversations(24), WATCHED, tmp_path / "whole", watch=watch)
 
     def stop(step: StepMetrics) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.forget import forget
 from pipeline.gap import gap
-from pipeline.measure.measure import Tuned
+from pipeline.measure.measure import TunedModel
 from pipeline.mend import _publish_scaled, _State
 from pipeline.merge import merge
 from pipeline.promote import promote
@@ -114,7 +114,7 @@ def test_full_is_a_model_of_changed_tensors(full: Whole) -> None:
 def test_full_goes_through_the_gates_and_is_merged(full: Whole) -> None:
     ui = Ui()
     ws, tuned = full.ws, full.tuned
-    report = forget(ws, ui, Tuned(tuned))
+    report = forget(ws, ui, TunedModel(tuned))
     assert report.closed["mood"].verdict
     with contextlib.suppress(GateRefusedError):  # chance decides what a random base learns
         assert promote(ws, ui, tuned).adapter_id == tuned
@@ -132,7 +132,7 @@ def test_full_goes_through_the_gates_and_is_merged(full: Whole) -> None:
 def test_full_is_scaled_by_mending(full: Whole, selection: str) -> None:
     ui = Ui()
     ws, tuned = full.ws, full.tuned
-    state = _State(0, tuned, selection, gap(ws, ui), forget(ws, ui, Tuned(tuned)), {})
+    state = _State(0, tuned, selection, gap(ws, ui), forget(ws, ui, TunedModel(tuned)), {})
     run = ws.catalog.committed("run")[-1].id
     with ws.store.draft() as draft:
         ref = _publish_scaled(ws, StageContext(run, draft, ui), state, 0.5)

@@ -20,7 +20,7 @@ from evals.engine.journal import FOLDER, Journal
 from pipeline.forget import forget
 from pipeline.gap import gap
 from pipeline.ingest import ingest, resolve
-from pipeline.measure.measure import Tuned
+from pipeline.measure.measure import TunedModel
 from pipeline.merge import merge
 from pipeline.select import select
 from pipeline.selection.selection import read_selection, training_rows
@@ -147,7 +147,7 @@ def erased(tmp_path_factory) -> Erased:
     gap(ws, ui)
     selected = select(ws, ui)
     trained = train(ws, ui, selected.selection_id)
-    forget(ws, ui, Tuned(trained.adapter_id))
+    forget(ws, ui, TunedModel(trained.adapter_id))
     merge(ws, ui, trained.adapter_id)
     leave_what_kills_leave(ws)
     push = ws.store.put(

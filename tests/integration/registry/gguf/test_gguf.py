@@ -19,7 +19,7 @@ from pipeline.workspace.workspace import Workspace
 from registry.errors import GateRefusedError, UserError
 from registry.gguf import convert, proof
 from registry.gguf.architectures import permute, unpermute
-from registry.gguf.convert import Source, read_source, write_gguf
+from registry.gguf.convert import ModelFolder, read_source, write_gguf
 from registry.gguf.ollama import find_form, go_template, modelfile
 from registry.gguf.proof import GGUF_BOUNDS, QUOTED, TEXTS, prove, unlike_source
 from registry.gguf.readback import GgufFile, ids_of, model_of
@@ -82,7 +82,7 @@ def save(folder: Path, config: Any, *, bos: bool = False, template: str | None =
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Source:
+def llama(tmp_path_factory) -> ModelFolder:
     return read_source(save(tmp_path_factory.mktemp("llama"), CONFIGS["llama"], bos=True))
 
 
@@ -221,7 +221,7 @@ def test_nothing_is_left_where_the_proof_fails(ws, tmp_path, monkeypatch) -> Non
 
 
 def _right(original: Any) -> Any:
-    def tensors(source: Source) -> Any:
+    def tensors(source: ModelFolder) -> Any:
         table = convert._Tensors(source)
         return ((called, original(table, name)) for called, name in table.names.items())
 
@@ -362,7 +362,7 @@ CHATML = (
 
 
 def test_a_known_chat_template_is_written_in_ollamas_language(llama) -> None:
-    def of(template: str) -> Source:
+    def of(template: str) -> ModelFolder:
         tokenizer = tiny_models.tokenizer(bos=True)
         tokenizer.chat_template = template
         return replace(

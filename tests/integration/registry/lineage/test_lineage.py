@@ -11,7 +11,7 @@ from registry.catalog.catalog import Catalog
 from registry.errors import UserError
 from registry.lineage.bitmaps import write_bitmaps
 from registry.lineage.graph import dot, lineage, mermaid
-from registry.lineage.rows import Source, row_lineage, sources_of
+from registry.lineage.rows import RowSource, row_lineage, sources_of
 from registry.store.objects import ObjectRef, Parent, Store
 
 
@@ -223,7 +223,7 @@ def test_sources_with_how_many_rows_of_each_taught(taught: Taught, thing: str, c
     things = {"champion": "champion", "selection": taught.selections[0].id}
     named = things.get(thing) or getattr(taught, thing).id
     assert sources_of(taught.catalog, named) == tuple(
-        Source("banking", taught.version.id, "banking", f"data/{n}.csv", 3, count)
+        RowSource("banking", taught.version.id, "banking", f"data/{n}.csv", 3, count)
         for n, count in enumerate(counts)
     )
 

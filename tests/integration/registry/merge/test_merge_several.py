@@ -31,9 +31,9 @@ from registry.merge.as_adapter import write_adapter
 from registry.merge.changes import Changes
 from registry.merge.proof import on_target, unlike_targets
 from registry.merge.rules import dropped, elect, slerp, ties, weighted_sum
-from registry.merge.several import _changes, _Plan, _plan, _Work, merge_adapters
+from registry.merge.several import _changes, _Plan, _plan, _SeveralMerge, merge_adapters
 from registry.merge.spec import MergeSpec, Method, weights_of
-from registry.merge.weights import AsLoaded, kept_as_loaded, merged_weights, save_merged
+from registry.merge.weights import LoadedBase, kept_as_loaded, merged_weights, save_merged
 from registry.models.adapters import adapter_path, publish
 from registry.models.load import BaseSpec, LoadedModel, load_model
 from registry.models.parity import distance, logits_of, prompt_tokens
@@ -52,7 +52,7 @@ class Case:
     base: Path
     adapters: list[Path]
     loaded: LoadedModel
-    kept: AsLoaded
+    kept: LoadedBase
     changes: list[Changes]
 
     def plan(self, spec: MergeSpec) -> _Plan:
@@ -339,7 +339,7 @@ def test_a_merge_of_several_is_proven_here_and_in_a_new_process(
 def test_a_new_adapter_that_lost_a_module_is_refused_by_name(tmp_path) -> None:
     with opened(tmp_path, "plain") as case:
         spec = MergeSpec()
-        work = _Work(case.loaded, case.adapters, spec, tmp_path / "out", tmp_path / "new")
+        work = _SeveralMerge(case.loaded, case.adapters, spec, tmp_path / "out", tmp_path / "new")
         plan = case.plan(spec)
         lost = "model.layers.1.mlp.up_proj"
         found = plan.lora.factors[f"{lost}.weight"]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.nano.recipe import tokenizer as made
-from registry.nano.recipe.corpus import Document
-from registry.nano.recipe.tasks import Item
+from registry.nano.recipe.corpus import CorpusDocument
+from registry.nano.recipe.tasks import TaskQuestion
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -112,14 +112,14 @@ def test_a_word_is_cut_the_same_way_anywhere() -> None:
 
 
 def test_the_template_writes_what_training_saw() -> None:
-    turns = (Item("What is 1 + 1?", "2"), Item("And {x}?", "<3>"))
+    turns = (TaskQuestion("What is 1 + 1?", "2"), TaskQuestion("And {x}?", "<3>"))
     chat = [
         {"role": role, "content": text}
         for turn in turns
         for role, text in (("user", turn.input), ("assistant", turn.output))
     ]
     text = tokens().apply_chat_template(chat, tokenize=False)
-    assert text == made.render(Document(turns))
+    assert text == made.render(CorpusDocument(turns))
     asked = tokens().apply_chat_template(chat[:-1], tokenize=False, add_generation_prompt=True)
     assert text == asked + "<3><|end|>"
 

@@ -17,14 +17,14 @@ from registry.nano.recipe.tokenizer import render
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from registry.nano.recipe.corpus import Document
+    from registry.nano.recipe.corpus import CorpusDocument
 
 ROOT = Path(__file__).resolve().parents[4]
 DATA = ROOT / "examples" / "quickstart" / "data"
 SEED = json.loads((ROOT / "registry" / "nano" / "recipe.json").read_text())["seed"]
 
 
-def drawn(stream: Iterator[Document], tokens: int, batches: int) -> Iterator[Document]:
+def drawn(stream: Iterator[CorpusDocument], tokens: int, batches: int) -> Iterator[CorpusDocument]:
     """Yield what the recipe draws until it has so many batches, by its own grouping."""
     from transformers import AutoTokenizer
 
@@ -37,7 +37,7 @@ def drawn(stream: Iterator[Document], tokens: int, batches: int) -> Iterator[Doc
         yield from pool
 
 
-def texts_of(stream: Iterator[Document]) -> Iterator[str]:
+def texts_of(stream: Iterator[CorpusDocument]) -> Iterator[str]:
     for document in stream:
         yield from (turn.input for turn in document.turns)
         if document.text:
@@ -46,7 +46,7 @@ def texts_of(stream: Iterator[Document]) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_no_held_out_item_is_anywhere_in_the_corpus() -> None:
-    plan = train.Plan()
+    plan = train.TrainingBudget()
     first = plan.first_steps * train.WORKERS
     rest = plan.steps * train.WORKERS - first
     corpus = {

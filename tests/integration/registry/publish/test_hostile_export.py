@@ -22,12 +22,12 @@ from pipeline.verbs.export import export
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import Workspace
 from registry.errors import UserError
-from registry.gguf.convert import Source, read_source
+from registry.gguf.convert import ModelFolder, read_source
 from registry.gguf.ollama import modelfile
 from registry.gguf.readback import GgufFile
 from registry.intake.copy import license_beside
-from registry.lineage.adapter_facts import AdapterFacts, Closed, Kept, Taught
-from registry.publish.card import Asked, Publication, adapter_card, as_text, model_card
+from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFact, TrainedRows
+from registry.publish.card import MeasuredBy, Publication, adapter_card, as_text, model_card
 from registry.publish.dataset_card import dataset_card
 from registry.store.kinds import VersionMeta
 from registry.store.manifest import Manifest
@@ -122,11 +122,11 @@ def saved(folder: Path, *added: str, template: str = CHATML, ends: int = 0) -> P
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return read_source(saved(tmp_path_factory.mktemp("model")))
 
 
-def saying(source: Source, text: str) -> Source:
+def saying(source: ModelFolder, text: str) -> ModelFolder:
     """A model whose template has this system text of its own, and whose answers end with it."""
     tokenizer = tiny_models.tokenizer()
     tokenizer.chat_template = CHATML.replace("SYSTEM", ascii(text))
@@ -138,7 +138,7 @@ def saying(source: Source, text: str) -> Source:
 
 
 @pytest.mark.parametrize("text", [*COMES_BACK, *LEFT_OUT])
-def test_a_modelfile_says_a_text_or_leaves_it_out(source: Source, text: str) -> None:
+def test_a_modelfile_says_a_text_or_leaves_it_out(source: ModelFolder, text: str) -> None:
     found = read_modelfile(modelfile(saying(source, text), "m.gguf", text))
     values = dict(found)
     assert len(values) == len(found)  # each once
@@ -155,7 +155,7 @@ PIECES = ['"', '""', '"""', "\n", " ", "\t", "\r", "a", "FROM x", "\nSYSTEM ", "
 
 @settings(max_examples=150)
 @given(text=st.lists(st.sampled_from([*PIECES, "\u200b", "é"]), min_size=1).map("".join))
-def test_no_text_adds_an_instruction(source: Source, text: str) -> None:
+def test_no_text_adds_an_instruction(source: ModelFolder, text: str) -> None:
     found = read_modelfile(modelfile(saying(source, text), "m.gguf", text))
     assert found[0] == ("FROM", "./m.gguf")
     names = [name for name, _ in found[1:]]
@@ -163,7 +163,7 @@ def test_no_text_adds_an_instruction(source: Source, text: str) -> None:
     assert {value for name, value in found[1:] if name != "TEMPLATE"} <= {text}
 
 
-def test_a_token_that_is_written_in_bytes_ends_an_answer_by_its_text(source: Source) -> None:
+def test_a_token_that_is_written_in_bytes_ends_an_answer_by_its_text(source: ModelFolder) -> None:
     line = source.tokenizer.convert_tokens_to_ids("Ċ")
     found = read_modelfile(modelfile(replace(source, ends=(line,)), "m.gguf"))
     assert [value for name, value in found if name == "stop"] == ["\n"]
@@ -238,9 +238,9 @@ EVIL = (
 
 def facts(name: str) -> AdapterFacts:
     """What a catalog may hold where every text from elsewhere is `name`."""
-    closed = Closed(name, "test", 10, 0.9, 0.1, 0.95, 0.8, 0.99, 0, 8, "closed")
-    kept = Kept(name, "test", 10, 0.9, 0.9, 0, 0, 0.0, -0.01, 0.02, "kept")
-    taught = Taught(name, "0" * 64, name, name, name, 5)
+    closed = CapabilityFact(name, "test", 10, 0.9, 0.1, 0.95, 0.8, 0.99, 0, 8, "closed")
+    kept = GuardFact(name, "test", 10, 0.9, 0.9, 0, 0, 0.0, -0.01, 0.02, "kept")
+    taught = TrainedRows(name, "0" * 64, name, name, name, 5)
     return AdapterFacts(
         adapter_id="1" * 64, created_at="", base=name, revision=name, base_digest="2" * 64,
         config={"r": 8, "lora_alpha": 16}, meta={"steps": 3}, bytes=1, aliases=(),
@@ -250,7 +250,7 @@ def facts(name: str) -> AdapterFacts:
 
 
 def cards(name: str) -> list[str]:
-    asked = Asked(name, name, name, name)
+    asked = MeasuredBy(name, name, name, name)
     to = Publication("me/it", "1" * 64, name, "bfloat16", {name: asked}, {name: "me/rows"})
     merge = {"merged": 1e-6, "reloaded": 1e-6, "bound": 1e-4, "dtype": "fp32"}
     manifest = Manifest(

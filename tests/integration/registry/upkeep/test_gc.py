@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.verbs.gc import gc, running
-from pipeline.workspace.kept import Kept
+from pipeline.workspace.kept import WorkspaceStore
 from registry.catalog.database import connect
 from registry.catalog.open import open_catalog
 from registry.errors import UserError
@@ -31,8 +31,8 @@ def original(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def ws(original: Path, tmp_path: Path) -> Kept:
-    return Kept.open(Path(shutil.copytree(original, tmp_path / "ws")))
+def ws(original: Path, tmp_path: Path) -> WorkspaceStore:
+    return WorkspaceStore.open(Path(shutil.copytree(original, tmp_path / "ws")))
 
 
 def orphan(store: Store, number: int = 1, *, old: bool = True) -> ObjectRef:
@@ -44,15 +44,15 @@ def orphan(store: Store, number: int = 1, *, old: bool = True) -> ObjectRef:
     return ref
 
 
-def found(ws: Kept, what: str, *, remove: bool = False) -> list[str]:
+def found(ws: WorkspaceStore, what: str, *, remove: bool = False) -> list[str]:
     return [one.path for one in gc(ws, remove=remove).found if one.what == what]
 
 
-def committed(ws: Kept) -> set[str]:
+def committed(ws: WorkspaceStore) -> set[str]:
     return {row[0] for row in ws.catalog.query("SELECT id FROM objects").rows}
 
 
-def test_what_was_never_committed_goes_once_it_is_settled(ws: Kept) -> None:
+def test_what_was_never_committed_goes_once_it_is_settled(ws: WorkspaceStore) -> None:
     before = committed(ws)
     old, young = orphan(ws.store), orphan(ws.store, 2, old=False)
     place = f"objects/eval/{old.id}"
@@ -65,7 +65,7 @@ def test_what_was_never_committed_goes_once_it_is_settled(ws: Kept) -> None:
     assert [one.problem for one in fsck(ws.store, ws.catalog).findings] == ["orphan"]
 
 
-def test_an_object_that_is_committed_in_between_stays(ws: Kept) -> None:
+def test_an_object_that_is_committed_in_between_stays(ws: WorkspaceStore) -> None:
     ref = orphan(ws.store)
     seen = waste(ws.store, ws.catalog, busy=False)
     ws.catalog.commit([ref])
@@ -74,7 +74,7 @@ def test_an_object_that_is_committed_in_between_stays(ws: Kept) -> None:
     assert fsck(ws.store, ws.catalog).findings == ()
 
 
-def test_all_that_is_committed_stays_and_can_be_read(ws: Kept) -> None:
+def test_all_that_is_committed_stays_and_can_be_read(ws: WorkspaceStore) -> None:
     before = committed(ws)
     files = {path for path in ws.store.objects.rglob("*") if path.is_file()}
     gc(ws, remove=True)
@@ -83,7 +83,9 @@ def test_all_that_is_committed_stays_and_can_be_read(ws: Kept) -> None:
     assert fsck(ws.store, ws.catalog).findings == ()
 
 
-def test_a_draft_goes_whose_process_has_only_its_number_in_common_with_this_one(ws: Kept) -> None:
+def test_a_draft_goes_whose_process_has_only_its_number_in_common_with_this_one(
+    ws: WorkspaceStore,
+) -> None:
     with ws.store.draft() as mine:
         mine_name = mine.name
         host, pid, digits = mine_name.split(".")
@@ -98,7 +100,7 @@ def test_a_draft_goes_whose_process_has_only_its_number_in_common_with_this_one(
         assert {path.name for path in ws.store.drafts.iterdir()} == {mine_name, "other.1.new"}
 
 
-def test_hashes_of_the_bases_are_kept_and_other_caches_are_not(ws: Kept) -> None:
+def test_hashes_of_the_bases_are_kept_and_other_caches_are_not(ws: WorkspaceStore) -> None:
     cache = ws.state / "cache"
     (cache / "embeddings").mkdir(parents=True)
     (cache / "embeddings" / "a.npy").write_bytes(b"x" * 100)
@@ -107,7 +109,7 @@ def test_hashes_of_the_bases_are_kept_and_other_caches_are_not(ws: Kept) -> None
     assert [path.name for path in cache.iterdir()] == ["hashes.json"]
 
 
-def test_a_run_s_folder_says_what_becomes_of_the_run(ws: Kept) -> None:
+def test_a_run_s_folder_says_what_becomes_of_the_run(ws: WorkspaceStore) -> None:
     done = ws.catalog.find(RunMeta, stage="train")
     assert done is not None
     for name in (f"train-{done.meta.key[:16]}", "gap-0123456789abcdef"):
@@ -121,7 +123,7 @@ def test_a_run_s_folder_says_what_becomes_of_the_run(ws: Kept) -> None:
     assert not [path for path in (ws.state / "work").iterdir() if path.is_dir()]
 
 
-def test_what_a_running_stage_may_need_is_kept(ws: Kept) -> None:
+def test_what_a_running_stage_may_need_is_kept(ws: WorkspaceStore) -> None:
     from filelock import FileLock
 
     work, partial = ws.state / "work" / "gap-0123456789abcdef", ws.state / "partial" / "a.jsonl"
@@ -140,7 +142,7 @@ def test_what_a_running_stage_may_need_is_kept(ws: Kept) -> None:
     assert {one.what for one in gc(ws, remove=True).found} >= {"workdir", "journal", "orphan"}
 
 
-def test_the_catalog_is_written_anew_where_it_has_free_blocks(ws: Kept) -> None:
+def test_the_catalog_is_written_anew_where_it_has_free_blocks(ws: WorkspaceStore) -> None:
     texts = "SELECT md5(random()::VARCHAR) AS text FROM range(40000)"
     with open_catalog(ws.state, wait_s=5, write=True) as connection:
         connection.execute(f"CREATE TABLE catalog.more AS {texts}")
@@ -159,12 +161,12 @@ def test_the_catalog_is_written_anew_where_it_has_free_blocks(ws: Kept) -> None:
     assert fsck(ws.store, ws.catalog).findings == ()
 
 
-def test_nothing_that_is_gone_is_counted(ws: Kept) -> None:
+def test_nothing_that_is_gone_is_counted(ws: WorkspaceStore) -> None:
     gone = [Waste("log", "fault.log", 9, ""), Waste("orphan", f"objects/eval/{'0' * 64}", 9, "")]
     assert throw_away(ws.store, ws.catalog, gone) == []
 
 
-def test_one_collection_at_a_time(ws: Kept) -> None:
+def test_one_collection_at_a_time(ws: WorkspaceStore) -> None:
     import threading
 
     said: list[str] = []

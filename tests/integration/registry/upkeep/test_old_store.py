@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.verbs.adapter import show
-from pipeline.workspace.kept import Kept
+from pipeline.workspace.kept import WorkspaceStore
 from registry.datasets.history.facts import history, listing
 from registry.errors import StoreError
 from registry.store.filenames import MANIFEST, STATE
@@ -43,13 +43,13 @@ OBJECTS = {
 
 
 @pytest.fixture
-def old(tmp_path: Path, project_root: Path) -> Kept:
+def old(tmp_path: Path, project_root: Path) -> WorkspaceStore:
     with tarfile.open(project_root / "tests/golden/store-79a9993.tar.gz") as packed:
         packed.extractall(tmp_path, filter="data")
-    return Kept.open(tmp_path)
+    return WorkspaceStore.open(tmp_path)
 
 
-def test_every_manifest_reads_back_as_it_was_written(old: Kept) -> None:
+def test_every_manifest_reads_back_as_it_was_written(old: WorkspaceStore) -> None:
     seen: Counter[str] = Counter()
     for folder in old.store.folders():
         raw = read_manifest(folder)
@@ -63,7 +63,7 @@ def test_every_manifest_reads_back_as_it_was_written(old: Kept) -> None:
     assert {*KINDS, "uids"} - {*OBJECTS} == {"push"}
 
 
-def test_its_catalog_opens_and_a_rebuilt_one_says_the_same(old: Kept) -> None:
+def test_its_catalog_opens_and_a_rebuilt_one_says_the_same(old: WorkspaceStore) -> None:
     before = _views(old)
     assert all(rows for name, rows in before.items() if name not in ("pushes", "rejects", "looks"))
     done = rebuild(old.store, old.catalog)
@@ -71,7 +71,7 @@ def test_its_catalog_opens_and_a_rebuilt_one_says_the_same(old: Kept) -> None:
     assert _views(old) == before
 
 
-def _views(old: Kept) -> dict[str, list[str] | None]:
+def _views(old: WorkspaceStore) -> dict[str, list[str] | None]:
     """Return the lines of each view as JSON, in order; None where there are none."""
     lines = (
         "(SELECT list(line ORDER BY line) FROM (SELECT to_json(t)::VARCHAR AS line FROM {} AS t))"
@@ -80,12 +80,12 @@ def _views(old: Kept) -> dict[str, list[str] | None]:
     return dict(zip(VIEWS, found.rows[0], strict=True))
 
 
-def test_what_is_there_is_as_recorded(old: Kept) -> None:
+def test_what_is_there_is_as_recorded(old: WorkspaceStore) -> None:
     missing = Counter(one.path.rpartition("/")[2] for one in fsck(old.store, old.catalog).findings)
     assert missing == LEFT_OUT
 
 
-def test_lists_rows_and_lineage_are_asked_as_ever(old: Kept) -> None:
+def test_lists_rows_and_lineage_are_asked_as_ever(old: WorkspaceStore) -> None:
     assert {one.name: one.rejects for one in listing(old.catalog)} == {"colours": 0, "sentiment": 0}
     (version,) = history(old.store, old.catalog, "sentiment")
     assert version.rows == len(load_rows(old.store, version.version_id)) == 71  # one is erased
@@ -100,7 +100,7 @@ def test_lists_rows_and_lineage_are_asked_as_ever(old: Kept) -> None:
     assert sum(part.rows for part in first.meta.parts) == first.meta.rows
 
 
-def test_one_that_does_not_fit_is_one_line_with_its_path(old: Kept) -> None:
+def test_one_that_does_not_fit_is_one_line_with_its_path(old: WorkspaceStore) -> None:
     with old.catalog.reading() as connection:
         (text,) = connection.execute(
             "SELECT manifest FROM catalog.objects WHERE kind = 'dataset_version' LIMIT 1"

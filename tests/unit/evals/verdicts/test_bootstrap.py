@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats as sp
 
 from evals.verdicts import bootstrap, stats
-from evals.verdicts.bootstrap import RESAMPLES, Resampled, resample
-from evals.verdicts.stats import Paired, Scores
+from evals.verdicts.bootstrap import RESAMPLES, ResampledMeans, resample
+from evals.verdicts.stats import PairedItems, Scores
 
 UNIT = st.floats(0, 1)
 
 
-def pairs_of(before, after, size: int = 1) -> Paired:
+def pairs_of(before, after, size: int = 1) -> PairedItems:
     """Pairs in clusters of `size` neighbours."""
-    return Paired(
+    return PairedItems(
         tuple(map(float, before)),
         tuple(map(float, after)),
         tuple(i // size for i in range(len(before))),
@@ -25,7 +25,7 @@ def pairs_of(before, after, size: int = 1) -> Paired:
 
 
 @st.composite
-def graded(draw, least: int = 3) -> Paired:
+def graded(draw, least: int = 3) -> PairedItems:
     """Pairs that are not all 0 and 1, some in clusters."""
     n = draw(st.integers(least, 40))
     before, after = (draw(st.lists(UNIT, min_size=n, max_size=n)) for _ in range(2))
@@ -37,11 +37,11 @@ def graded(draw, least: int = 3) -> Paired:
 @given(graded())
 def test_exchanged_before_and_after_the_bounds_are_mirrored(pairs) -> None:
     there = stats.paired_difference(pairs)
-    back = stats.paired_difference(Paired(pairs.after, pairs.before, pairs.clusters))
+    back = stats.paired_difference(PairedItems(pairs.after, pairs.before, pairs.clusters))
     assert back.low == pytest.approx(-there.high, abs=1e-12)
     assert back.high == pytest.approx(-there.low, abs=1e-12)
     assert stats.change_p(pairs) == stats.change_p(
-        Paired(pairs.after, pairs.before, pairs.clusters)
+        PairedItems(pairs.after, pairs.before, pairs.clusters)
     )
 
 
@@ -137,7 +137,7 @@ def test_the_bounds_are_counted_from_the_ends() -> None:
     """Of 1,999 means: 49 lie below the bound at 2.5%, as 50 of 2,000 gaps between them do."""
     assert RESAMPLES == 1_999
     ranked = np.arange(1_999.0)
-    means = Resampled(ranked, ranked + 5_000)
+    means = ResampledMeans(ranked, ranked + 5_000)
     assert (means.low(0.025), means.low(0.05), means.low(1e-9)) == (49, 99, 0)
     assert (means.high(0.025), means.high(0.05), means.high(1e-9)) == (6_949, 6_899, 6_998)
     assert means.p_at_most(49) == 50.5 / 2_000

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from evals.verdicts.forgetting import PairedScores, change_of, judge_guards
 from evals.verdicts.sample_size import items_to_show_kept, items_to_show_loss
-from evals.verdicts.stats import Paired, paired_difference
+from evals.verdicts.stats import PairedItems, paired_difference
 
 
 def guard(
@@ -18,7 +18,7 @@ def guard(
     stay = n - lost - gained
     before = (1.0,) * lost + (0.0,) * gained + (1.0,) * stay
     after = (0.0,) * lost + (1.0,) * gained + (1.0,) * stay
-    pairs = Paired(before, after, tuple(range(n)))
+    pairs = PairedItems(before, after, tuple(range(n)))
     return PairedScores("g", tuple(range(100, 100 + n)), pairs, max_drop, accept)
 
 
@@ -77,8 +77,8 @@ def test_items_of_one_cluster_are_one_loss() -> None:
     """Twelve near-copies that flip together are one event, not twelve."""
     before = (1.0,) * 400
     after = (0.0,) * 12 + (1.0,) * 388
-    alone = Paired(before, after, tuple(range(400)))
-    together = Paired(before, after, (0,) * 12 + tuple(range(1, 389)))
+    alone = PairedItems(before, after, tuple(range(400)))
+    together = PairedItems(before, after, (0,) * 12 + tuple(range(1, 389)))
     uids = tuple(range(400))
     first, second = (
         judge_guards([PairedScores("g", uids, pairs, 0.02)])[0] for pairs in (alone, together)
@@ -91,8 +91,10 @@ def test_items_of_one_cluster_are_one_loss() -> None:
 def test_scores_that_are_not_0_or_1_are_judged_too() -> None:
     before = tuple(0.5 + 0.001 * (i % 50) for i in range(400))
     uids = tuple(range(400))
-    same = Paired(before, tuple(b - 0.001 for b in before), uids)
-    worse = Paired(before, tuple(b - 0.05 - 0.001 * (i % 7) for i, b in enumerate(before)), uids)
+    same = PairedItems(before, tuple(b - 0.001 for b in before), uids)
+    worse = PairedItems(
+        before, tuple(b - 0.05 - 0.001 * (i % 7) for i, b in enumerate(before)), uids
+    )
     kept, lost = judge_guards([PairedScores("g", uids, p, 0.02) for p in (same, worse)])
     assert kept.verdict == "kept"
     assert lost.verdict == "forgotten"
@@ -120,7 +122,7 @@ def test_what_is_lost_at_worst_has_to_be_less_than_what_may_be_lost() -> None:
 
 
 def test_a_guard_without_items_says_nothing() -> None:
-    empty = PairedScores("g", (), Paired((), (), ()), 0.02, accept=True)
+    empty = PairedScores("g", (), PairedItems((), (), ()), 0.02, accept=True)
     finding = judge_guards([empty])[0]
     assert (finding.verdict, finding.n, finding.before, finding.after) == ("inconclusive", 0, 0, 0)
     assert finding.items_to_settle is None
@@ -148,17 +150,17 @@ def test_the_reason_has_the_figures() -> None:
 
 def test_uids_have_to_match() -> None:
     with pytest.raises(ValueError, match="guard g: 1 uids for 2 scores"):
-        PairedScores("g", (1,), Paired((1.0, 1.0), (1.0, 0.0), (1, 2)), 0.02)
+        PairedScores("g", (1,), PairedItems((1.0, 1.0), (1.0, 0.0), (1, 2)), 0.02)
 
 
 def test_a_change_is_counted_and_normalised_by_chance() -> None:
     """Three of four right, then two: a quarter of the score, a third of what is above chance."""
-    pairs = Paired((1.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 1.0), (0, 1, 2, 3))
+    pairs = PairedItems((1.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 1.0), (0, 1, 2, 3))
     change = change_of(pairs, 0.25)
     assert (change.n, change.before, change.after) == (4, 0.75, 0.5)
     assert (change.lost, change.gained, change.chance) == (2, 1, 0.25)
     assert change.normalised_drop == pytest.approx(1 / 3)
     assert change.difference == paired_difference(pairs)
     assert (change.kl, change.reprompt) == (None, None)
-    nothing = change_of(Paired((), (), ()), 0.0)
+    nothing = change_of(PairedItems((), (), ()), 0.0)
     assert (nothing.n, nothing.before, nothing.after, nothing.normalised_drop) == (0, 0, 0, 0)

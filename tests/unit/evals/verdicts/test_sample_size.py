@@ -11,19 +11,19 @@ from scipy.integrate import quad
 
 from evals.verdicts import sample_size, stats
 from evals.verdicts.sample_size import items_to_show_kept, items_to_show_loss, items_to_show_rate
-from evals.verdicts.stats import Paired, Scores
+from evals.verdicts.stats import PairedItems, Scores
 
 
 def rate(right: int, n: int) -> Scores:
     return Scores((1.0,) * right + (0.0,) * (n - right), tuple(range(n)))
 
 
-def changed(lost: int, gained: int, n: int, size: int = 1) -> Paired:
+def changed(lost: int, gained: int, n: int, size: int = 1) -> PairedItems:
     """N pairs in clusters of `size`, whose members answer alike where it divides the counts."""
     stay = (1.0,) * (n - lost - gained)
     before = (1.0,) * lost + (0.0,) * gained + stay
     after = (0.0,) * lost + (1.0,) * gained + stay
-    return Paired(before, after, tuple(i // size for i in range(n)))
+    return PairedItems(before, after, tuple(i // size for i in range(n)))
 
 
 def sure(count: int | None) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from evals.verdicts import sample_size, stats
 from evals.verdicts.bootstrap import resampled_means
-from evals.verdicts.stats import Paired, Scores
+from evals.verdicts.stats import PairedItems, Scores
 from tests.support import simulated as sim
 from tests.support import usual_bootstraps as usual
 from tests.support.simulated import BINARY, EVALS, F1, LIMIT, NEARLY_ALL, PERPLEXITY, ROUGE
@@ -340,7 +340,7 @@ def test_items_advised_in_the_simulation() -> None:
             random = sim.generator("advised", kind.name, label)
             values = sim.differences(kind, change, drop, sizes, 1, random)[:, 0]
             before = np.maximum(0, -values)
-            pairs = Paired(tuple(before), tuple(before + values), clusters)
+            pairs = PairedItems(tuple(before), tuple(before + values), clusters)
             items = sample_size.items_to_show_kept(pairs, max_drop)
             assert items is not None
             shares.append(sim.share_of_more(values, sizes, items, -max_drop, 0.05, -1.0))

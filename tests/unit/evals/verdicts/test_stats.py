@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from evals.verdicts import sample_size, stats
-from evals.verdicts.stats import Paired, Scores
+from evals.verdicts.stats import PairedItems, Scores
 from tests.support import usual_bootstraps as usual
 
 RATES = st.tuples(st.integers(0, 200), st.integers(1, 200)).map(lambda t: (min(t), max(t)))
@@ -26,11 +26,11 @@ def alone(values) -> Scores:
     return Scores(tuple(float(v) for v in values), tuple(range(len(values))))
 
 
-def changes(lost: int, gained: int, n: int, size: int = 1) -> Paired:
+def changes(lost: int, gained: int, n: int, size: int = 1) -> PairedItems:
     """N pairs, of which some are lost or gained, in clusters of `size` neighbours."""
     before = [1.0] * lost + [0.0] * gained + [1.0] * (n - lost - gained)
     after = [0.0] * lost + [1.0] * gained + [1.0] * (n - lost - gained)
-    return Paired(tuple(before), tuple(after), tuple(i // size for i in range(n)))
+    return PairedItems(tuple(before), tuple(after), tuple(i // size for i in range(n)))
 
 
 @settings(deadline=None)
@@ -89,7 +89,7 @@ def test_sign_flips_over_clusters_are_the_enumerated_ones(sums) -> None:
     ]
     tail = sum(f > seen for f in flipped) + sum(f == seen for f in flipped) / 2
     expected = 1.0 if seen == 0 else tail / len(flipped)
-    pairs = Paired(tuple(before), tuple(after), tuple(clusters))
+    pairs = PairedItems(tuple(before), tuple(after), tuple(clusters))
     assert stats.change_p(pairs) == pytest.approx(expected, abs=1e-12)
 
 
@@ -119,7 +119,7 @@ def test_copies_of_every_item_add_no_certainty() -> None:
     assert thrice.low == pytest.approx(once.low, abs=0.01)
     assert thrice.high == pytest.approx(once.high, abs=0.01)
     pairs, copies = changes(8, 2, 100), changes(24, 6, 300, size=1)
-    same = Paired(copies.before, copies.after, tuple(i // 3 for i in range(300)))
+    same = PairedItems(copies.before, copies.after, tuple(i // 3 for i in range(300)))
     assert stats.paired_difference(same).low == pytest.approx(
         stats.paired_difference(pairs).low, abs=0.01
     )
@@ -133,7 +133,7 @@ def test_the_difference_lies_within_its_bounds(lost, gained, n, size) -> None:
     pairs = changes(lost, gained, n, size)
     interval = stats.paired_difference(pairs)
     assert -1 <= interval.low <= interval.mean <= interval.high <= 1
-    mirrored = stats.paired_difference(Paired(pairs.after, pairs.before, pairs.clusters))
+    mirrored = stats.paired_difference(PairedItems(pairs.after, pairs.before, pairs.clusters))
     assert mirrored.low == pytest.approx(-interval.high, abs=1e-9)
     assert mirrored.high == pytest.approx(-interval.low, abs=1e-9)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UserError
-from registry.intake.adapter import Declared, base_for, check_folder
+from registry.intake.adapter import DeclaredBase, base_for, check_folder
 from registry.models.base import BaseIdentity
 from tests.unit.registry.models.test_safetensors_header import safetensors
 
@@ -37,7 +37,7 @@ BASES = {"nano": base("nano", "nano"), "qwen": base("qwen", f"Qwen/Qwen3@{COMMIT
 
 
 def test_a_whole_one_says_its_base(tmp_path: Path) -> None:
-    assert check_folder(adapter(tmp_path, revision="main")) == Declared("nano", "main")
+    assert check_folder(adapter(tmp_path, revision="main")) == DeclaredBase("nano", "main")
 
 
 @pytest.mark.parametrize(
@@ -134,29 +134,35 @@ def test_what_stands_in_the_place_of_a_file_is_refused(
 @pytest.mark.parametrize(
     ("declared", "chosen", "found"),
     [
-        (Declared("nano", None), None, "nano"),
-        (Declared("Qwen/Qwen3", None), None, "qwen"),
-        (Declared("Qwen/Qwen3", COMMIT), None, "qwen"),
-        (Declared("/data/models/nano", None), None, "nano"),
-        (Declared("/data/models/other", None), "qwen", "qwen"),
-        (Declared("", None), "nano", "nano"),
+        (DeclaredBase("nano", None), None, "nano"),
+        (DeclaredBase("Qwen/Qwen3", None), None, "qwen"),
+        (DeclaredBase("Qwen/Qwen3", COMMIT), None, "qwen"),
+        (DeclaredBase("/data/models/nano", None), None, "nano"),
+        (DeclaredBase("/data/models/other", None), "qwen", "qwen"),
+        (DeclaredBase("", None), "nano", "nano"),
     ],
 )
-def test_the_base_is_the_one_it_names(declared: Declared, chosen: str | None, found: str) -> None:
+def test_the_base_is_the_one_it_names(
+    declared: DeclaredBase, chosen: str | None, found: str
+) -> None:
     assert base_for(declared, BASES, chosen, "here") == found
 
 
 @pytest.mark.parametrize(
     ("declared", "chosen", "message"),
     [
-        (Declared("meta/Llama", None), None, "it was trained on meta/Llama, which is no base"),
-        (Declared("meta/Llama", None), "nano", "it was trained on meta/Llama, which is no base"),
-        (Declared("Qwen/Qwen3", "b" * 40), None, "it was trained on Qwen/Qwen3 at bbb"),
-        (Declared("", None), None, "it names no base"),
-        (Declared("/data/models/other", None), None, "name the base with --base"),
+        (DeclaredBase("meta/Llama", None), None, "it was trained on meta/Llama, which is no base"),
+        (
+            DeclaredBase("meta/Llama", None),
+            "nano",
+            "it was trained on meta/Llama, which is no base",
+        ),
+        (DeclaredBase("Qwen/Qwen3", "b" * 40), None, "it was trained on Qwen/Qwen3 at bbb"),
+        (DeclaredBase("", None), None, "it names no base"),
+        (DeclaredBase("/data/models/other", None), None, "name the base with --base"),
     ],
 )
-def test_another_base_is_refused(declared: Declared, chosen: str | None, message: str) -> None:
+def test_another_base_is_refused(declared: DeclaredBase, chosen: str | None, message: str) -> None:
     with pytest.raises(UserError) as raised:
         base_for(declared, BASES, chosen, "here")
     assert message.lower() in str(raised.value).lower()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from registry.store.objects import ManifestJson, SealedJson
 from registry.upkeep.phrases import Phrases
-from registry.upkeep.redact import Gone, redact
+from registry.upkeep.redact import ErasedContents, redact
 from tests.support.care_store import CANARY
 from tests.support.decode import find
 
@@ -25,7 +25,7 @@ def test_a_dictionary_does_not_keep_the_text(tmp_path: Path) -> None:
         "files": files,
     }  # fmt: skip
     (tmp_path / "out").mkdir()
-    gone = Gone(frozenset({2}), frozenset(), {}, Phrases(()))
+    gone = ErasedContents(frozenset({2}), frozenset(), {}, Phrases(()))
     done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
     assert done is not None
     assert done.rows == 1
@@ -41,7 +41,7 @@ def test_an_object_counts_the_most_lines_of_any_of_its_files(tmp_path: Path) -> 
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
     files = {f"{name}.parquet": {"sha256": "0", "bytes": 1} for name in "abc"}
     manifest: Any = {"kind": "rows", "identity": {}, "meta": {"rows": 5}, "files": files}
-    gone = Gone(frozenset({2, 4, 6}), frozenset(), {}, Phrases(()))
+    gone = ErasedContents(frozenset({2, 4, 6}), frozenset(), {}, Phrases(()))
     done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
     assert done is not None
     assert done.rows == 3
@@ -71,10 +71,12 @@ def test_row_groups_that_have_no_such_row_stay_as_they_were(tmp_path: Path) -> N
         "files": files,
     }  # fmt: skip
     (tmp_path / "out").mkdir()
-    none = Gone(frozenset({77}), frozenset({"ab"}), {5: 6}, Phrases(["nothing of the kind"]))
+    none = ErasedContents(
+        frozenset({77}), frozenset({"ab"}), {5: 6}, Phrases(["nothing of the kind"])
+    )
     assert redact(tmp_path, manifest, none, tmp_path / "out", "e" * 64) is None
     assert list((tmp_path / "out").iterdir()) == []
-    gone = Gone(frozenset({3, 4, 5, 9}), frozenset(), {}, Phrases(()))
+    gone = ErasedContents(frozenset({3, 4, 5, 9}), frozenset(), {}, Phrases(()))
     done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
     assert done is not None
     assert done.rows == 4
@@ -104,7 +106,11 @@ def test_what_a_manifest_calls_its_parts_is_left_alone(tmp_path: Path) -> None:
         "files": {},
     }
     done = redact(
-        tmp_path, manifest, Gone(frozenset(), frozenset(), {}, words), tmp_path / "out", "e" * 64
+        tmp_path,
+        manifest,
+        ErasedContents(frozenset(), frozenset(), {}, words),
+        tmp_path / "out",
+        "e" * 64,
     )
     assert done is not None
     assert done.manifest["identity"] == {"stage": "gap", "labels": ["red", "[erased]"]}

@@ -12,7 +12,7 @@ import torch
 from pipeline.training import compute
 from pipeline.training.lessons import layout
 from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.layout import Tree
+from pipeline.training.lessons.layout import PrefixTree
 from pipeline.training.losses import attention
 from pipeline.training.losses.loss import (
     PackedRows,
@@ -172,7 +172,7 @@ def test_equal_rows_keep_a_token_each(tiny: Callable[[str], Any]) -> None:
     model = tiny("llama")
     (row,) = family(30, 6)
     shared = pack_rows([row, row], share=True)
-    assert shared.trees == (Tree(35, (1, 1)),)
+    assert shared.trees == (PrefixTree(35, (1, 1)),)
     with torch.no_grad():
         alone = row_by_row_loss(model, pack_rows([row, row]))
         with compute.packed(model):
@@ -229,7 +229,7 @@ def test_bf16_is_attended_in_fp32() -> None:
         apart = packed_loss(model, pack_rows(rows))
     assert shared.item() == pytest.approx(apart.item(), rel=5e-3)
     part = torch.randn(1, 2, 60, 16)
-    places = layout.make_layout([], trees=[Tree(40, (12, 8))])
+    places = layout.make_layout([], trees=[PrefixTree(40, (12, 8))])
     layer = torch.nn.Identity()
     low = part.bfloat16()
     found, _ = attention.packed_attention(layer, low, low, low, None, packed_layout=places)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.spec.train import Method, Objective, TrainSpec, ValidationSpec
 from pipeline.training import compute
-from pipeline.training.fit import Watch, fit
+from pipeline.training.fit import RunWatch, fit
 from pipeline.training.lessons.pairs import FeedbackRow, PreferenceRow
 from pipeline.training.losses import preference
 from pipeline.training.losses.objective import Lesson
@@ -152,7 +152,7 @@ def test_the_fused_layers_can_be_switched_off(base: LoadedModel) -> None:
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_it_is_watched_by_its_own_loss(base: LoadedModel, tmp_path: Path, kind: Objective) -> None:
     spec = by(kind, validation=ValidationSpec(every=2, patience=9))
-    result = fit(base, rows(kind)[:18], spec, tmp_path / "run", watch=Watch(rows(kind)[18:]))
+    result = fit(base, rows(kind)[:18], spec, tmp_path / "run", watch=RunWatch(rows(kind)[18:]))
     checks = [step.validation_loss for step in result.losses if step.validation_loss is not None]
     assert checks[-1] < checks[0]
 

@@ -79,10 +79,13 @@ def test_it_learns_and_is_put_on_and_the_base_is_left_as_it_was(
     base: LoadedModel, tmp_path: Path, method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[torch.Tensor] = []
-    own = methods.Trained.__init__
+    own = methods.TrainableModel.__init__
 
     def seen(
-        self: methods.Trained, model: torch.nn.Module, save: Callable[[Path], None], *more: Any
+        self: methods.TrainableModel,
+        model: torch.nn.Module,
+        save: Callable[[Path], None],
+        *more: Any,
     ) -> None:
         def saved(where: Path) -> None:
             model.eval()
@@ -91,7 +94,7 @@ def test_it_learns_and_is_put_on_and_the_base_is_left_as_it_was(
 
         own(self, model, saved, *more)
 
-    monkeypatch.setattr(methods.Trained, "__init__", seen)
+    monkeypatch.setattr(methods.TrainableModel, "__init__", seen)
     before, plain = weights(base), logits(base)
     result = fit(base, conversations(), by(method), tmp_path / "run")
     assert result.losses[-1].loss < 0.8 * result.losses[0].loss

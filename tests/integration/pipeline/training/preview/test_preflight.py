@@ -22,7 +22,7 @@ from pipeline.spec.spec import load_spec
 from pipeline.spec.train import TrainSpec
 from pipeline.training.fit import FitResult, StepMetrics, fit
 from pipeline.training.lessons.encode import EncodedRow, TrainingRow, encode_rows
-from pipeline.training.lessons.packing import Batch, plan_batches
+from pipeline.training.lessons.packing import PackedBatch, plan_batches
 from pipeline.training.methods.lora import trainable
 from pipeline.training.methods.methods import trained_weights
 from pipeline.training.preview.dry_run import dry_run, pieces_of
@@ -79,7 +79,7 @@ def conversations(count: int, *, words: int = 12) -> list[TrainingRow]:
 
 def planned(
     loaded: LoadedModel, rows: Sequence[TrainingRow], spec: TrainSpec
-) -> tuple[tuple[EncodedRow, ...], tuple[Batch, ...]]:
+) -> tuple[tuple[EncodedRow, ...], tuple[PackedBatch, ...]]:
     encoded = encode_rows(loaded, rows, allow_rejects=0).rows
     lengths = [row.tokens for row in encoded]
     plan = plan_batches(lengths, epochs=spec.epochs, seed=spec.seed, budget=spec.batch_tokens)

@@ -15,9 +15,14 @@ from pipeline.spec.train import TrainSpec
 from pipeline.training.fit import FitResult, fit
 from pipeline.training.lessons.encode import TrainingRow
 from pipeline.training.record.metrics import StepMetrics
-from pipeline.training.record.run_metrics import Measured, measured_steps, put_metrics, step_values
+from pipeline.training.record.run_metrics import (
+    MetricPoint,
+    measured_steps,
+    put_metrics,
+    step_values,
+)
 from pipeline.training.record.trackers import open_trackers
-from pipeline.workspace.kept import Kept
+from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.stage import StageContext, StageOutcome, StageOutput, run_stage
 from pipeline.workspace.ui import Ui
 from registry.catalog.catalog import Catalog
@@ -44,9 +49,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
+def kept(tmp_path: Path) -> WorkspaceStore:
     root = tmp_path / ".gapmend"
-    return Kept(tmp_path, Store(root), Catalog(root, wait_s=30))
+    return WorkspaceStore(tmp_path, Store(root), Catalog(root, wait_s=30))
 
 
 def rows() -> list[TrainingRow]:
@@ -65,7 +70,7 @@ def rows() -> list[TrainingRow]:
 
 
 def trained(
-    kept: Kept, loaded: LoadedModel, on_step: Callable[[StepMetrics], None] | None = None
+    kept: WorkspaceStore, loaded: LoadedModel, on_step: Callable[[StepMetrics], None] | None = None
 ) -> tuple[StageOutcome, FitResult]:
     """Train in a stage that puts the figures as its second output."""
     results: list[FitResult] = []
@@ -80,7 +85,9 @@ def trained(
     return run_stage(kept, Ui(), "train", {"n": 1}, work, version=1), results[0]
 
 
-def test_each_step_of_a_training_is_there_with_its_values(kept: Kept, loaded: LoadedModel) -> None:
+def test_each_step_of_a_training_is_there_with_its_values(
+    kept: WorkspaceStore, loaded: LoadedModel
+) -> None:
     outcome, fitted = trained(kept, loaded)
     assert fitted.steps > 4
     found = kept.catalog.sql(ALL).rows
@@ -98,7 +105,7 @@ def test_each_step_of_a_training_is_there_with_its_values(kept: Kept, loaded: Lo
 
 
 def test_a_run_that_went_on_after_a_kill_has_each_step_once(
-    kept: Kept, loaded: LoadedModel
+    kept: WorkspaceStore, loaded: LoadedModel
 ) -> None:
     def kill(step: StepMetrics) -> None:
         if step.step == 5:
@@ -114,7 +121,7 @@ def test_a_run_that_went_on_after_a_kill_has_each_step_once(
 
 
 def test_tensorboard_shows_what_sql_says_also_after_a_kill(
-    kept: Kept, loaded: LoadedModel, tmp_path: Path
+    kept: WorkspaceStore, loaded: LoadedModel, tmp_path: Path
 ) -> None:
     events = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
@@ -146,12 +153,12 @@ def test_tensorboard_shows_what_sql_says_also_after_a_kill(
         assert [(point.step, point.value) for point in reader.Scalars(name)] == found
 
 
-def test_figures_that_were_never_committed_are_not_seen(kept: Kept) -> None:
-    put_metrics(kept.store, [Measured(1, "loss", 2.5, 0.1)], run_id="0" * 64)
+def test_figures_that_were_never_committed_are_not_seen(kept: WorkspaceStore) -> None:
+    put_metrics(kept.store, [MetricPoint(1, "loss", 2.5, 0.1)], run_id="0" * 64)
     assert kept.catalog.sql(ALL).rows == []
 
 
-def test_what_is_measured_at_some_steps_has_rows_there_alone(kept: Kept) -> None:
+def test_what_is_measured_at_some_steps_has_rows_there_alone(kept: WorkspaceStore) -> None:
     plain = StepMetrics(1, 2, 0, 2.5, 1e-3, 0.5, 100, 40, 0.25)
     checked = replace(plain, step=2, seconds=0.5, validation_loss=1.5, probe=0.75)
 
@@ -169,14 +176,14 @@ def test_what_is_measured_at_some_steps_has_rows_there_alone(kept: Kept) -> None
     assert [row[2] for row in found if row[1] == "tokens_per_second"] == [400.0, 200.0]
 
 
-def test_a_step_has_one_figure_of_a_name(kept: Kept) -> None:
-    doubled = [Measured(3, "loss", 2.5, 0.1), Measured(3, "loss", 2.5, 0.2)]
+def test_a_step_has_one_figure_of_a_name(kept: WorkspaceStore) -> None:
+    doubled = [MetricPoint(3, "loss", 2.5, 0.1), MetricPoint(3, "loss", 2.5, 0.2)]
     with pytest.raises(ValueError, match="step 3 has two figures of the name loss"):
         put_metrics(kept.store, doubled, run_id="0" * 64)
 
 
-def test_the_file_has_the_columns_that_the_view_expects(kept: Kept) -> None:
-    ref = put_metrics(kept.store, [Measured(1, "loss", 2.5, 0.1)], run_id="0" * 64)
+def test_the_file_has_the_columns_that_the_view_expects(kept: WorkspaceStore) -> None:
+    ref = put_metrics(kept.store, [MetricPoint(1, "loss", 2.5, 0.1)], run_id="0" * 64)
     schema = parquet.read_schema(ref.path / METRICS)
     sql = {"int64": "BIGINT", "string": "VARCHAR", "double": "DOUBLE"}
     written = tuple((field.name, sql[str(field.type)]) for field in schema)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline.ingest import ingest
 from pipeline.verbs import dataset
-from pipeline.workspace.kept import Kept
+from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import Workspace
 from registry.datasets.export import export as dataset_export
@@ -95,12 +95,12 @@ def ingested(folder: Path, kind: str) -> Workspace:
     return ws
 
 
-def split_of(ws: Workspace | Kept, version: str) -> dict[str, str]:
+def split_of(ws: Workspace | WorkspaceStore, version: str) -> dict[str, str]:
     return {row.row_hash: row.split for row in load_rows(ws.store, version)}
 
 
 def exported(ws: Workspace, out: Path, form: FormName, *splits: str) -> dataset.DatasetExport:
-    return dataset.export(Kept.open(ws.root), UI, "rows", out, form, splits=splits)
+    return dataset.export(WorkspaceStore.open(ws.root), UI, "rows", out, form, splits=splits)
 
 
 def again(folder: Path, out: Path, found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_what_was_exported_is_read_again_as_the_same_rows(
     tmp_path: Path, kind: str, form: FormName
 ) -> None:
     ws = ingested(tmp_path / "here", kind)
-    (version,) = [one.version_id for one in dataset.ls(Kept.open(ws.root))]
+    (version,) = [one.version_id for one in dataset.ls(WorkspaceStore.open(ws.root))]
     out = tmp_path / "out"
     if (kind, form) == ("text", "llamafactory"):
         with pytest.raises(UserError, match="plain text has no entry"):
@@ -189,7 +189,7 @@ def test_the_files_of_llamafactory_are_alpaca_and_sharegpt_too(tmp_path: Path) -
     """With a file for each split they are the whole version again, other columns and all."""
     for kind, form in (("sft", "alpaca"), ("tools", "sharegpt")):
         ws = ingested(tmp_path / kind, kind)
-        (version,) = [one.version_id for one in dataset.ls(Kept.open(ws.root))]
+        (version,) = [one.version_id for one in dataset.ls(WorkspaceStore.open(ws.root))]
         exported(ws, tmp_path / f"out-{kind}", "llamafactory")
         path = {split: f"{split}.jsonl" for split in ("train", "dev", "test")}
         one = {"path": path, "format": form, "license": "CC0-1.0"}

@@ -16,7 +16,7 @@ from pipeline.cli.verb import json_line
 from pipeline.ingest import ingest
 from pipeline.report.dataset import brief, diff_tables, facts_tables, list_table, log_table
 from pipeline.verbs import dataset
-from pipeline.workspace.kept import Kept
+from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import Workspace
 from registry.datasets.formats.content import content_hash
@@ -52,8 +52,8 @@ def version(ws: Workspace, *lines: str) -> str:
     return ingest(ws, UI).datasets[0].version_id
 
 
-def kept(ws: Workspace) -> Kept:
-    return Kept.open(ws.root)
+def kept(ws: Workspace) -> WorkspaceStore:
+    return WorkspaceStore.open(ws.root)
 
 
 ONE = line("how far is the moon from here", "far")

@@ -18,9 +18,9 @@ from torch import nn
 from pipeline.cli.verb import json_line
 from pipeline.report.train_dry import MarkedRow, dry_run_tables
 from pipeline.spec.train import TrainSpec
-from pipeline.training.lessons.encode import EncodedRow, Reject
-from pipeline.training.lessons.packing import Batch, Family
-from pipeline.training.machine.free_memory import Free, free_memory
+from pipeline.training.lessons.encode import EncodedRow, RejectedRow
+from pipeline.training.lessons.packing import Family, PackedBatch
+from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.preview.dry_run import DryRun, Piece, ShownRow
 from pipeline.training.preview.estimate import Estimate, Load, flattened, loads
 from pipeline.training.preview.preflight import (
@@ -120,18 +120,18 @@ def test_rows_over_the_batch_budget() -> None:
 
 def test_the_load_of_a_batch_counts_shared_tokens_once() -> None:
     rows = [row(10, 2), row(8, 3), row(5, 1)]
-    alone = loads(rows, [Batch((0, 1, 2), 0), Batch((2,), 1)])
+    alone = loads(rows, [PackedBatch((0, 1, 2), 0), PackedBatch((2,), 1)])
     assert alone == [Load(23, 55 + 36 + 15, 6), Load(5, 15, 1)]
-    shared = loads(rows, [Batch((0, 1, 2), 0)], [Family((0, 1), prefix=4)])
+    shared = loads(rows, [PackedBatch((0, 1, 2), 0)], [Family((0, 1), prefix=4)])
     assert shared == [Load(19, 55 + 36 + 15 - 10, 6)]
 
 
 def test_a_plan_of_pairs_is_one_of_their_rows() -> None:
     rows = [row(4 + uid, 2, uid) for uid in range(5)]
-    plan = [Batch((2, 0), 0), Batch((1,), 0)]
+    plan = [PackedBatch((2, 0), 0), PackedBatch((1,), 0)]
     flat, batches = flattened([rows[:2], rows[2:3], rows[3:]], plan)
     assert [one.uid for one in flat] == [0, 1, 2, 3, 4]
-    assert batches == (Batch((3, 4, 0, 1), 0), Batch((2,), 0))
+    assert batches == (PackedBatch((3, 4, 0, 1), 0), PackedBatch((2,), 0))
 
 
 # ---------------------------------------------------------------------------------------- memory
@@ -139,7 +139,7 @@ def test_a_plan_of_pairs_is_one_of_their_rows() -> None:
 
 def test_memory_is_compared_with_what_is_free() -> None:
     def warnings(free: int, *, raises: bool = False) -> list[str]:
-        return list(memory_warnings(ESTIMATE, Free(free * MB, "x", raises), spec()))
+        return list(memory_warnings(ESTIMATE, FreeMemory(free * MB, "x", raises), spec()))
 
     assert not warnings(101)
     (line,) = warnings(99)
@@ -161,7 +161,7 @@ def test_memory_is_compared_with_what_is_free() -> None:
 def test_what_to_do_names_what_takes_the_memory(given: dict[str, Any], fix: str) -> None:
     heavy = replace(ESTIMATE, trained=900 * MB)
     with pytest.raises(UserError, match=fix):
-        list(memory_warnings(heavy, Free(MB, "x", raises=False), spec(**given)))
+        list(memory_warnings(heavy, FreeMemory(MB, "x", raises=False), spec(**given)))
 
 
 def machine(root: Path, group: str) -> Path:
@@ -189,7 +189,7 @@ def write_group(folder: Path, limit: str, values: tuple[object, object, object])
 def test_free_of_the_machine(tmp_path: Path) -> None:
     proc = machine(tmp_path, "0::/\n")
     free = free_memory(CPU, proc=proc, cgroups=tmp_path / "none")
-    assert free == Free(8000 * 1024, "the machine's memory", raises=False)
+    assert free == FreeMemory(8000 * 1024, "the machine's memory", raises=False)
     assert free_memory(CPU, proc=tmp_path / "none", cgroups=tmp_path / "none") is None
 
 
@@ -207,7 +207,7 @@ def test_free_of_a_control_group(tmp_path: Path, group: str, limit: str, inside:
     write_group(job, limit, ("max" if limit == "max" else 2**62, 100, 0))
     write_group(job.parent, limit, (1000, 900, 300))
     free = free_memory(CPU, proc=proc, cgroups=root)
-    assert free == Free(400, "the memory limit of its control group", raises=False)
+    assert free == FreeMemory(400, "the memory limit of its control group", raises=False)
     write_group(job, limit, (300, 900, 0))  # over its limit: nothing is free
     assert free_memory(CPU, proc=proc, cgroups=root) == replace(free, bytes=0)
 
@@ -273,11 +273,11 @@ REPORT = DryRun(
     base="tiny",
     method="lora",
     rows=3,
-    rejects=tuple(Reject(uid, "tiny", "an answer is empty") for uid in range(5)),
+    rejects=tuple(RejectedRow(uid, "tiny", "an answer is empty") for uid in range(5)),
     batches=18,
     shown=(ShownRow("shortest", 7, 12, 4, PIECES),),
     estimate=ESTIMATE,
-    free=Free(8_000_000_000, "GPU memory", raises=True),
+    free=FreeMemory(8_000_000_000, "GPU memory", raises=True),
     warnings=("train.rank 512 is much",),
 )
 

@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.datasets.duplicates.near_duplicates import near_pairs
-from registry.datasets.duplicates.overlap import HeldOut, Item, Said, grams
+from registry.datasets.duplicates.overlap import HeldOut, HeldOutItem, RowWords, grams
 
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 QUESTION = "which of my two cards was charged twice in the shop by the river on monday"
 
 
-def item(text: str, *questions: str, held_in: str = "bank test", row_hash: str = "") -> Item:
-    return Item(held_in, "test.csv:1", row_hash, text, questions)
+def item(text: str, *questions: str, held_in: str = "bank test", row_hash: str = "") -> HeldOutItem:
+    return HeldOutItem(held_in, "test.csv:1", row_hash, text, questions)
 
 
-def said(text: str, question: str = "", row_hash: str = "other") -> Said:
-    return Said(row_hash, text, question)
+def said(text: str, question: str = "", row_hash: str = "other") -> RowWords:
+    return RowWords(row_hash, text, question)
 
 
-def kinds(held: HeldOut, row: Said) -> list[tuple[str, str]]:
+def kinds(held: HeldOut, row: RowWords) -> list[tuple[str, str]]:
     return [(held.items[one.item].held_in, one.kind) for one in held.find([row])]
 
 

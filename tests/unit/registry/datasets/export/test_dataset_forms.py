@@ -11,7 +11,7 @@ from hypothesis import example, given
 from msgspec.structs import replace
 
 from registry.datasets.export import llamafactory as dataset_llamafactory
-from registry.datasets.export.forms import Layout, layout
+from registry.datasets.export.forms import FormLayout, layout
 from registry.datasets.formats.content import Content, Kind, Message
 from registry.datasets.formats.turns import UnusableError, json_text
 from tests.support.any_rows import contents
@@ -123,7 +123,7 @@ def test_the_check_sees_a_form_that_loses_something() -> None:
 
     assert whole.checked(NAMED)
     with pytest.raises(UnusableError, match="another row"):
-        Layout(forgetful, whole.reader).checked(NAMED)
+        FormLayout(forgetful, whole.reader).checked(NAMED)
 
 
 def test_other_columns_come_along_unless_the_form_has_them_already() -> None:
@@ -141,7 +141,7 @@ def test_other_columns_come_along_unless_the_form_has_them_already() -> None:
 # ---------------------------------------------------------------------------- LLaMA-Factory
 
 
-def factory(folder: Path, kind: Kind, *, with_tools: bool) -> Layout:
+def factory(folder: Path, kind: Kind, *, with_tools: bool) -> FormLayout:
     entry = dataset_llamafactory.entry("rows.jsonl", kind, with_tools=with_tools)
     (folder / "rows.jsonl").touch()
     (folder / "dataset_info.json").write_text(json.dumps({"rows": entry}))

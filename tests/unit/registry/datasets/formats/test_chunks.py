@@ -13,7 +13,7 @@ from registry.datasets.formats.content import (
     content_schema,
     user_text,
 )
-from registry.datasets.sources.chunks import Usable, table_of
+from registry.datasets.sources.chunks import UsableRecord, table_of
 from tests.support.made_versions import content_record
 
 TEXT = st.text(max_size=8)
@@ -41,7 +41,7 @@ CONTENTS = st.builds(
 
 @given(st.lists(CONTENTS, max_size=6))
 def test_columns_are_the_same_as_records(contents: list[Content]) -> None:
-    rows = [Usable(content, content_hash(content), "{}") for content in contents]
+    rows = [UsableRecord(content, content_hash(content), "{}") for content in contents]
     made = table_of(rows).drop_columns(["meta", "text"])
     records = [content_record(0, row.row_hash, row.content) for row in rows]
     wanted = pa.Table.from_pylist(records, content_schema()).drop_columns(["row_uid"])

@@ -33,7 +33,7 @@ from registry.datasets.versions.row import Row
 from registry.errors import StoreError, UserError
 from registry.store.objects import Store
 from registry.upkeep.phrases import Phrases
-from registry.upkeep.redact import Gone, redact
+from registry.upkeep.redact import ErasedContents, redact
 from tests.support.any_rows import contents
 from tests.support.made_versions import Made, Versions, rows_of, sft
 from tests.support.plain_rows import load_rows
@@ -72,11 +72,11 @@ def stored(
         by_uid = {uid: row_hash for row_hash, (uid, _) in versions.known.items()}
         hashes = frozenset(by_uid[uid] for uid in erased if uid in by_uid)
         if hashes:
-            take_out(versions.store, Gone(erased, hashes, {}, Phrases(())))
+            take_out(versions.store, ErasedContents(erased, hashes, {}, Phrases(())))
         yield versions.store, ids[-1]
 
 
-def take_out(store: Store, gone: Gone) -> None:
+def take_out(store: Store, gone: ErasedContents) -> None:
     """What an erasure does to versions and contents."""
     for folder in [*store.folders()]:
         if folder.parent.name not in ("rows", "dataset_version"):
@@ -248,7 +248,7 @@ def test_damaged_files_are_one_line(tmp_path: Path, kind: str, place: str) -> No
 def test_a_row_without_its_content_is_a_damaged_store(tmp_path: Path) -> None:
     made = Versions(tmp_path)
     version = made.put(rows_of([sft("a", "1"), sft("b", "2")]), commit=False)
-    gone = Gone(frozenset({2}), frozenset(), {}, Phrases(()))
+    gone = ErasedContents(frozenset({2}), frozenset(), {}, Phrases(()))
     (folder,) = (tmp_path / "objects" / "rows").iterdir()
     manifest = made.store.manifest(made.store.get("rows", folder.name))
     with made.store.draft() as draft:

@@ -18,8 +18,8 @@ from registry.datasets.formats.content import HELD
 from registry.datasets.versions.splits import (
     CODED,
     NOWHERE,
-    Candidates,
     Leak,
+    PlacedRows,
     Target,
     assign,
     cluster_number,
@@ -63,7 +63,7 @@ class Placed:
 
 def run(rows: list[tuple[int, int, str]], committed: dict[str, Placement] | None = None) -> Placed:
     known = [(committed or {}).get(name(n)) for n, _, _ in rows]
-    candidates = Candidates(
+    candidates = PlacedRows(
         hashes_of(pa.array([name(n) for n, _, _ in rows], pa.string())),
         np.array([CODED.index(given) for _, _, given in rows], np.uint8),
         np.array([CODED.index(one.split) if one else NOWHERE for one in known], np.uint8),
@@ -165,7 +165,7 @@ def test_hashes_that_begin_alike_are_told_apart(seed: int) -> None:
     names = [f"{n % 3:016x}{random.getrandbits(192):048x}" for n in range(30)]
     groups = [random.randrange(12) for _ in names]
     everywhere = np.full(30, NOWHERE, np.uint8)
-    rows = Candidates(
+    rows = PlacedRows(
         hashes_of(pa.array(names, pa.string())),
         np.zeros(30, np.uint8),
         everywhere,
