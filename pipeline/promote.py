@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "promote"
 VERSION = 3
@@ -64,7 +64,7 @@ class PromoteReport:
     seconds: float
 
 
-def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
+def promote(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> PromoteReport:
     """Decide on an adapter by its figures on test, and make it the champion if they allow.
 
     Raises:
@@ -177,7 +177,7 @@ def _versions(inputs: Mapping[str, Any]) -> dict[str, str]:
     return {name: d["dataset_version"] for name, d in described if d["dataset_version"]}
 
 
-def _looks(ws: Workspace, tests: Mapping[str, str], adapter_id: str) -> int:
+def _looks(ws: OpenWorkspace, tests: Mapping[str, str], adapter_id: str) -> int:
     """Count the adapters that were scored on any of these test sets, with this one."""
     earlier = {
         one.meta.adapter_id

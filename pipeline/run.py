@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.training.preview.dry_run import DryRun
     from pipeline.verbs.compare import CompareReport
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
 
@@ -47,7 +47,7 @@ class RunReport:
         return self.done
 
 
-def loop(ws: Workspace, ui: Ui) -> Iterator[FinishedStage]:
+def loop(ws: OpenWorkspace, ui: Ui) -> Iterator[FinishedStage]:
     """Go through the stages; each is done, or found in the cache, when it is yielded."""
     made = ingest(ws, ui)
     yield FinishedStage("ingest", f"{len(ws.spec.datasets)} datasets", made)
@@ -74,7 +74,7 @@ def _from_gap(ws: Resolved, ui: Ui) -> Iterator[FinishedStage]:
         yield FinishedStage("merge", mended.adapter_id[:8], merge(ws, ui, mended.adapter_id))
 
 
-def run(ws: Workspace, ui: Ui) -> RunReport:
+def run(ws: OpenWorkspace, ui: Ui) -> RunReport:
     """Run the loop and show each stage's report as it is done."""
     from pipeline.report.story import closing, shown
 
@@ -89,7 +89,7 @@ def run(ws: Workspace, ui: Ui) -> RunReport:
     return RunReport(tuple(done), code=1 if refused else 0)
 
 
-def plan(ws: Workspace, ui: Ui) -> list[PlanStep]:
+def plan(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:
     """Go through the loop without running anything: what is up to date, what would run, why."""
     dry = replace(ws, dry=True)
     made, missing = ingested(dry, ui)
@@ -107,19 +107,19 @@ def plan(ws: Workspace, ui: Ui) -> list[PlanStep]:
     return steps
 
 
-def train_selection(ws: Workspace, ui: Ui, selection_id: str | None) -> TrainReport:
+def train_selection(ws: OpenWorkspace, ui: Ui, selection_id: str | None) -> TrainReport:
     """Train on a selection: the one named, or the one that the gap leads to."""
     ws = ws if selection_id else resolve(ws, ui)
     return train(ws, ui, _selected(ws, ui, selection_id))
 
 
-def train_dry(ws: Workspace, ui: Ui, selection_id: str | None) -> DryRun:
+def train_dry(ws: OpenWorkspace, ui: Ui, selection_id: str | None) -> DryRun:
     """Look at a training before its first step; see `train.dry`."""
     ws = resolve(ws, ui)
     return dry(ws, ui, _selected(ws, ui, selection_id))
 
 
-def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
+def _selected(ws: OpenWorkspace, ui: Ui, selection_id: str | None) -> str:
     if selection_id is None:
         return select(ws, ui).selection_id
     manifest = ws.catalog.manifest(selection_id)
@@ -129,7 +129,7 @@ def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
 
 
 def compare_on(
-    ws: Workspace, ui: Ui, selection_id: str | None, methods: str | None, sweep: str | None
+    ws: OpenWorkspace, ui: Ui, selection_id: str | None, methods: str | None, sweep: str | None
 ) -> CompareReport:
     """Train by several methods, or several values of a setting, on one selection."""
     from pipeline.verbs.compare import by_methods, by_setting, compare
@@ -145,7 +145,7 @@ def compare_on(
     return compare(resolved, ui, _selected(resolved, ui, selection_id), variants)
 
 
-def mend_first(ws: Workspace, ui: Ui) -> MendReport:
+def mend_first(ws: OpenWorkspace, ui: Ui) -> MendReport:
     """Mend the adapter that the gap's selection trains."""
     ws = resolve(ws, ui)
     selected = select(ws, ui)
@@ -153,7 +153,7 @@ def mend_first(ws: Workspace, ui: Ui) -> MendReport:
     return mend(ws, ui, trained.adapter_id, selected.selection_id)
 
 
-def promote_mended(ws: Workspace, ui: Ui, adapter: str | None) -> PromoteReport:
+def promote_mended(ws: OpenWorkspace, ui: Ui, adapter: str | None) -> PromoteReport:
     """Promote the adapter named, or the one that mend came to."""
     ws = resolve(ws, ui)
     known = adapter is not None

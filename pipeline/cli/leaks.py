@@ -10,7 +10,7 @@ from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_work
 
 if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 
 def leaks(
@@ -30,7 +30,7 @@ def leaks(
     Example: `gapmend leaks champion --show -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline.report.leaks import leaks_tables
         from pipeline.verbs import leaks as search
 

@@ -30,7 +30,7 @@ from pipeline.cli.verb import (
 
 if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 app = typer.Typer(
     name="gapmend",
@@ -100,7 +100,7 @@ def check(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> 
     Example: `gapmend check -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: OpenWorkspace, _: Ui) -> Answer:
         from pipeline.report.tables import check_tables
         from pipeline.verbs import check as stage
 
@@ -117,7 +117,7 @@ def plan(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend plan -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import run as stage
         from pipeline.report.tables import plan_table
 
@@ -134,7 +134,7 @@ def run(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> No
     Example: `gapmend run -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import run as stage
 
         report = stage.run(ws, ui)
@@ -158,7 +158,7 @@ def ingest(
     Example: `gapmend ingest --dry-run -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         if dry_run:
             from pipeline.report.ingest_dry import look_tables
             from pipeline.verbs.ingest_dry import look
@@ -189,7 +189,7 @@ def gap(
     Example: `gapmend gap -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import gap as stage
         from pipeline.report.stages import bases_table, gap_table
 
@@ -212,7 +212,7 @@ def select(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     Example: `gapmend select -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import select as stage
         from pipeline.report.stages import select_table
 
@@ -248,7 +248,7 @@ def train(
     """
     from pipeline.training.machine.processes import is_first
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import run as stage
         from pipeline.report.stages import train_tables
         from pipeline.train import follow
@@ -295,7 +295,7 @@ def forget(
     Example: `gapmend forget --adapter champion --show lost -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import forget as stage
         from pipeline.report.stages import changed_table, forget_tables
 
@@ -318,7 +318,7 @@ def mend(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend mend -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import run as stage
         from pipeline.report.stages import mend_tables
 
@@ -337,7 +337,7 @@ def promote(
     Example: `gapmend promote -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import run as stage
         from pipeline.report.stages import promote_tables
 

@@ -10,7 +10,7 @@ from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_work
 
 if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.merge.spec import MergeSpec
 
 
@@ -48,7 +48,7 @@ def merge(
         "seed": seed,
     }
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline import merge as stage
         from pipeline.report.merge import merge_tables
         from pipeline.workspace.kept import CHAMPION, adapter_named
@@ -70,7 +70,7 @@ def _weights(text: str | None) -> object:
     return [part.strip() for part in text.split(",")]
 
 
-def _settings(ws: Workspace, given: dict[str, object]) -> MergeSpec:
+def _settings(ws: OpenWorkspace, given: dict[str, object]) -> MergeSpec:
     """The spec's settings, and over them those of this call."""
     from registry.extras import require_extra
     from registry.merge.spec import read_spec

@@ -21,7 +21,7 @@ from pipeline.cli.verb import (
 if TYPE_CHECKING:
     from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 adapter = typer.Typer(
     no_args_is_help=True,
@@ -239,7 +239,7 @@ def pull(
     Example: `gapmend pull me/my-adapter -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline.report.registry import take_lines
         from pipeline.verbs.pull import take
 
@@ -273,7 +273,7 @@ def push(
     Example: `gapmend push champion --repo me/my-adapter --dry-run -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline.report.registry import push_tables
         from pipeline.verbs.push import push as act
 
@@ -294,7 +294,7 @@ def reproduce(
     Example: `gapmend reproduce champion -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: OpenWorkspace, ui: Ui) -> Answer:
         from pipeline.report.registry import reproduce_lines
         from pipeline.verbs import reproduce as stage
         from pipeline.workspace.kept import adapter_named

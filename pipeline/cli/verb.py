@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-C", help="The workspace's folder.", show_default=".")
@@ -86,7 +86,7 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
 
 def in_workspace(
     root: Path,
-    work: Callable[[Workspace, Ui], Answer],
+    work: Callable[[OpenWorkspace, Ui], Answer],
     *,
     as_json: bool,
     together: bool = False,
@@ -95,7 +95,7 @@ def in_workspace(
 
     `together`: the verb knows what to do when a launcher has started it in several processes.
     """
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.store.filenames import STATE
 
     def opened(ui: Ui) -> Answer:
@@ -104,7 +104,7 @@ def in_workspace(
                 "this verb runs in one process, and a launcher has started several",
                 expected="gapmend train, for several; everything else without a launcher",
             )
-        return work(Workspace.open(root), ui)
+        return work(OpenWorkspace.open(root), ui)
 
     answer(opened, as_json=as_json, state=root / STATE)
 

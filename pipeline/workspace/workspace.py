@@ -1,6 +1,6 @@
 """A workspace: a folder with `gapmend.yaml`, the data it names, and `.gapmend/` (store, catalog).
 
-`Workspace.open` is where every verb begins. Bases are loaded once a process, on first use.
+`OpenWorkspace.open` is where every verb begins. Bases are loaded once a process, on first use.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Workspace(WorkspaceStore):
-    """One workspace, opened: its spec is validated, its store and catalog are at hand."""
+class OpenWorkspace(WorkspaceStore):
+    """What the stages are given: a validated spec, the store and catalog, and the bases."""
 
     spec: Spec
     models: Models = field(repr=False)

@@ -31,7 +31,7 @@ from pipeline.selection.selection import read_selection, training_rows
 from pipeline.spec.subjects import subject
 from pipeline.train import TrainReport, train
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog import open as catalog_open
 from registry.datasets.sources import resolve as datasets
 from registry.errors import GateRefusedError, UserError
@@ -86,7 +86,7 @@ def colour(rng: random.Random) -> dict[str, str]:
     return {"text": text, "label": name}
 
 
-def make_workspace(root: Path, spec: str = SPEC) -> Workspace:
+def make_workspace(root: Path, spec: str = SPEC) -> OpenWorkspace:
     tiny_models.save(root / "base", "llama")
     rng = random.Random(0)
     for name, make in (("mood", mood), ("colour", colour)):
@@ -94,12 +94,12 @@ def make_workspace(root: Path, spec: str = SPEC) -> Workspace:
             lines = "".join(json.dumps(make(rng)) + "\n" for _ in range(count))
             (root / f"{name}-{split}.jsonl").write_text(lines)
     (root / "gapmend.yaml").write_text(spec)
-    return Workspace.open(root)
+    return OpenWorkspace.open(root)
 
 
 @dataclass
 class Loop:
-    ws: Workspace
+    ws: OpenWorkspace
     found: GapReport
     selected: SelectReport
     trained: TrainReport
@@ -158,7 +158,7 @@ def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop)
 
 
 def test_a_plan_asks_for_each_run_once(loop) -> None:
-    ws = Workspace.open(loop.ws.root)
+    ws = OpenWorkspace.open(loop.ws.root)
     with counted() as asked:
         steps = plan(ws, Ui())
     runs = len(ws.catalog.committed("run"))
@@ -294,7 +294,7 @@ def test_the_merge_is_proven_and_stored_as_a_model(loop) -> None:
 
 
 def test_everything_is_found_again(loop) -> None:
-    ws, ui = Workspace.open(loop.ws.root), Ui()
+    ws, ui = OpenWorkspace.open(loop.ws.root), Ui()
     again = select(ws, ui)
     assert again.cached
     assert again.selection_id == loop.selected.selection_id
@@ -359,13 +359,13 @@ def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path
         for text in ("red box " * 400, "a red song and a red play " * 100):
             lines.write(json.dumps({"text": text, "label": "red"}) + "\n")
     with pytest.raises(UserError, match=r"colour: 2 of 102 items can't be scored") as refused:
-        gap(Workspace.open(tmp_path), Ui())
+        gap(OpenWorkspace.open(tmp_path), Ui())
     assert "colour-dev.jsonl:101" in str(refused.value)
     (tmp_path / "gapmend.yaml").write_text(allowed.replace("0.1", "0.001"))
     with pytest.raises(UserError):
-        gap(Workspace.open(tmp_path), Ui())
+        gap(OpenWorkspace.open(tmp_path), Ui())
     (tmp_path / "gapmend.yaml").write_text(allowed)
-    ws = Workspace.open(tmp_path)
+    ws = OpenWorkspace.open(tmp_path)
     assert gap(ws, Ui()).guards["colour"].n == 100
     listed = ws.catalog.query("SELECT source_file, source_line, reason FROM rejects").rows
     assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
@@ -385,7 +385,7 @@ def test_a_prompt_that_is_too_long_for_the_base_stops_no_other(tmp_path) -> None
 def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
     make_workspace(tmp_path, SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}"))
     tiny_models.save(tmp_path / "more", "qwen3")
-    ws = Workspace.open(tmp_path)
+    ws = OpenWorkspace.open(tmp_path)
     first, second = gap(ws, Ui(), "tiny"), gap(ws, Ui(), "other")
     assert (first.base, second.base) == ("tiny", "other")
     assert first.gap_id != second.gap_id
@@ -421,7 +421,7 @@ def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
             line["label"] = rng.choice(line["options"])
         path.write_text("".join(json.dumps(line) + "\n" for line in rows))
     ui = Ui()
-    ws = resolve(Workspace.open(tmp_path), ui)
+    ws = resolve(OpenWorkspace.open(tmp_path), ui)
     found = gap(ws, ui)
     assert found.verdict("mood") == "tune"
     what = subject(ws.spec, "mood")
