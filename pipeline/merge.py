@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.spec.spec import Spec
     from pipeline.workspace.stage import StageContext, StageOutcome
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
@@ -164,6 +165,21 @@ def merge_as(ws: OpenWorkspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeS
         seed=spec.drawn_by,
     )
     return _report(outcome)
+
+
+def settings(spec: Spec, over: Mapping[str, object]) -> MergeSpec:
+    """Return the settings that the spec has under `merge`, and over them those that aren't None.
+
+    Raises:
+        UserError: one isn't what it may be, or mergekit isn't installed.
+    """
+    from registry.extras import require_extra
+
+    named = {key: value for key, value in over.items() if value is not None}
+    found = read_spec(spec.merge.model_dump() | named)
+    if found.rule is not None:
+        require_extra("mergekit", "method")
+    return found
 
 
 def _one(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> MergeReport:

@@ -94,7 +94,7 @@ def promote(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> PromoteReport:
         parents=parents,
     )
     previous = ws.catalog.alias(CHAMPION)
-    if outcome.result["promoted"] and previous != adapter_id:
+    if outcome.result["promoted"] and previous != adapter_id and not ws.dry:
         reason = f"promotion {outcome.outputs['promotion'][:12]}"
         move_alias(ws.store, ws.catalog, CHAMPION, adapter_id, expect=previous, reason=reason)
     return outcome.report(

@@ -48,7 +48,7 @@ class Models:
         from registry.models.load import load_model
 
         if base not in self._loaded:
-            self._free()
+            self.close()
             self._loaded[base] = load_model(base, self._spec.bases[base], self._root)
         return self._loaded[base]
 
@@ -92,10 +92,10 @@ class Models:
             return PackedLM(self.get(base))
         from evals.engine.backend import open_vllm
 
-        self._free()  # of one GPU's memory, vLLM takes its share at once
+        self.close()  # of one GPU's memory, vLLM takes its share at once
         return open_vllm(base, self._spec.bases[base], self._root, rank=self._spec.train.rank)
 
-    def _free(self) -> None:
+    def close(self) -> None:
         """Let go of all that is loaded; on a GPU its memory is there for the next."""
         if not (self._loaded or self._engines):
             return
