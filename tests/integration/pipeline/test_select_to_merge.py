@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline import Workspace
 from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
 from pipeline.ingest import resolve
@@ -34,8 +35,8 @@ from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog import open as catalog_open
 from registry.datasets.sources import resolve as datasets
-from registry.errors import GateRefusedError, UserError
-from registry.store.kinds import AdapterMeta
+from registry.errors import GateRefusedError, StoreRequestError, UserError
+from registry.store.kinds import AdapterMeta, RunMeta
 from tests.support import tiny_models
 from tests.support.plain_rows import load_rows
 
@@ -146,7 +147,7 @@ def loop(tmp_path_factory) -> Loop:
 
 
 def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop) -> None:
-    runs = [run for run in loop.ws.catalog.committed("run") if run["meta"]["stage"] != "merge"]
+    runs = [run for run in loop.ws.catalog.committed(RunMeta) if run.meta.stage != "merge"]
     evals = len(loop.ws.catalog.committed("eval"))
     assert loop.asked["resolved"] == len(loop.ws.spec.datasets) == 2
     # A transaction for each run; an ingest also reads what is there, and takes its uids.
@@ -165,6 +166,59 @@ def test_a_plan_asks_for_each_run_once(loop) -> None:
     assert {step.state for step in steps} == {"up to date"}
     assert asked["resolved"] == 2
     assert 0 < asked["opened"] <= runs + 8
+
+
+def runs_of(ws: OpenWorkspace) -> Counter[str]:
+    return Counter(run.meta.stage for run in ws.catalog.committed(RunMeta))
+
+
+def test_a_part_of_the_loop_runs_that_part_alone(tmp_path: Path) -> None:
+    ws, ui = make_workspace(tmp_path), Ui(as_json=True)
+    with pytest.raises(StoreRequestError, match=r"ingest is not up to date \(has not run yet\)"):
+        run(ws, ui, start="gap")
+    assert runs_of(ws) == {}
+    first = run(ws, ui, until="gap")
+    assert [one.stage for one in first.done] == ["ingest", "gap"]
+    assert runs_of(ws) == {"ingest": 2, "gap": 1}
+    with pytest.raises(StoreRequestError, match="Run what is missing: gapmend run --until select"):
+        run(ws, ui, start="train")
+    then = run(ws, ui, start="select", until="select")
+    assert [one.stage for one in then.done] == ["ingest", "gap", "select"]
+    assert then.done[1].report.cached
+    assert runs_of(ws) == {"ingest": 2, "gap": 1, "select": 1}
+
+
+def test_what_is_before_the_first_stage_is_looked_up_by_the_spec_of_now(loop) -> None:
+    before, ui = runs_of(loop.ws), Ui(as_json=True)
+    mood_spec = loop.ws.spec.capabilities["mood"].model_copy(update={"goal": 0.96})
+    other = loop.ws.spec.model_copy(update={"capabilities": {"mood": mood_spec}})
+    with pytest.raises(StoreRequestError, match=r"--from: gap is not up to date \(changed: .*goal"):
+        run(loop.ws.with_spec(other), ui, start="train")
+    again = run(loop.ws, ui, start="promote", until="promote")
+    assert again.done[-1].stage == "promote"
+    assert again.code == (0 if loop.promoted.promoted else 1)
+    assert runs_of(loop.ws) == before
+
+
+def test_the_python_api_finds_what_the_loop_made(loop) -> None:
+    ws, before = Workspace.open(loop.ws.root), runs_of(loop.ws)
+    assert {step.state for step in ws.plan()} == {"up to date"}
+    assert ws.gap() == replace(loop.found, cached=True, seconds=ws.gap().seconds)
+    trained = ws.train(ws.select().selection_id)
+    assert trained.adapter_id == loop.trained.adapter_id
+    lost = ws.changed_items(ws.forget(trained.adapter_id), "lost")
+    assert {item.guard for item in lost} <= {"mood", "colour"}
+    assert ws.promote().promoted == loop.promoted.promoted
+    assert ws.merge(loop.mended.adapter_id).model_id == loop.merged.model_id
+    assert runs_of(loop.ws) == before
+    ids = ws.sql("select adapter_id from adapters")["adapter_id"].to_list()
+    assert {row["adapter_id"] for row in ws.adapters().rows} == set(ids)
+    assert ws.adapter.show(trained.adapter_id[:10]).adapter_id == trained.adapter_id
+    made = {node.id for node in ws.lineage(trained.adapter_id).nodes}
+    assert loop.selected.selection_id in made
+    assert {source.file for source in ws.source_files(trained.adapter_id)} >= {"mood-train.jsonl"}
+    assert ws.row_lineage(read_selection(loop.ws.store, loop.selected.selection_id)[0].row_uid).made
+    assert {one.name for one in ws.datasets()} == {"mood", "colour"}
 
 
 def test_the_selection_is_what_the_budget_says(loop) -> None:
