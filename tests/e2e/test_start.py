@@ -72,5 +72,5 @@ def test_docs_the_page_on_notebooks_runs_block_after_block(
 
 
 def test_a_shell_completes_verbs() -> None:
-    asked = {"_GAPMEND_COMPLETE": "complete_bash", "COMP_WORDS": "gapmend pr", "COMP_CWORD": "1"}
-    assert gapmend(**asked).out.split() == ["promote"]
+    done = gapmend(_GAPMEND_COMPLETE="complete_bash", COMP_WORDS="gapmend pr", COMP_CWORD="1")
+    assert done.out.split() == ["promote"]
