@@ -255,10 +255,11 @@ class Workspace(Records):
             "method": method, "weights": weights, "density": density, "rank": rank, "seed": seed
         }  # fmt: skip
         with self._opened() as ws:
-            ids = [adapter_named(ws, name) for name in adapters or (CHAMPION,)]
-            if len(ids) == 1:
-                return merge(ws, self._ui, ids)
-            return merge_as(ws, self._ui, ids, settings(ws.spec, over))
+            if len(adapters) <= 1:
+                name = adapters[0] if adapters else CHAMPION
+                return merge(ws, self._ui, adapter_named(ws, name))
+            chosen = settings(ws.spec, over)
+            return merge_as(ws, self._ui, [adapter_named(ws, name) for name in adapters], chosen)
 
     def leaks(self, thing: str | None = None) -> LeaksReport:
         """List what is trained on and measured by at once; of a selection or adapter, or of all."""
