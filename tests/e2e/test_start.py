@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline import Workspace
+from pipeline.workspace.kept import WorkspaceStore, adapter_named
+from registry.store.kinds import AdapterMeta
 from tests.e2e.conftest import gapmend
 
 if TYPE_CHECKING:
@@ -69,6 +72,20 @@ def test_docs_the_page_on_notebooks_runs_block_after_block(
     assert refused.startswith("--until: no stage is called 'gaps'; expected one of ingest, gap")
     assert re.fullmatch(r"Workspace\('.*/my-model', champion [0-9a-f]{12}\) 1", last)
     assert stages(starter) == before  # all was up to date: the same stages on the same inputs
+
+
+@pytest.mark.xdist_group("starter")
+def test_a_look_at_the_loop_moves_no_champion(starter: Path) -> None:
+    ws, kept = Workspace.open(starter), WorkspaceStore.open(starter)
+    champion = kept.catalog.manifest(adapter_named(kept, "champion"), AdapterMeta)
+    other = kept.store.put("adapter", None, identity={"twin": champion.id}, meta=champion.meta)
+    kept.catalog.commit([other])
+    ws.adapter.tag(other.id, "champion", force=True, reason="a test")
+    assert {step.state for step in ws.plan()} == {"up to date"}
+    ws.run(start="merge")
+    assert ws.adapter.log()[-1].target == other.id
+    ws.run(until="promote")
+    assert ws.adapter.log()[-1].target == champion.id
 
 
 def test_a_shell_completes_verbs() -> None:
