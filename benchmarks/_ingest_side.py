@@ -35,7 +35,7 @@ def ours(folder: str) -> dict[str, Any]:
     """Ingest the one dataset of a workspace; clusters are timed apart."""
     from pipeline.ingest import ingest
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.duplicates import near_duplicates as duplicates
     from registry.datasets.versions import make as new_version
 
@@ -48,7 +48,7 @@ def ours(folder: str) -> dict[str, Any]:
         return found
 
     new_version.clusters = timed
-    (made,) = ingest(Workspace.open(Path(folder)), Ui()).datasets
+    (made,) = ingest(OpenWorkspace.open(Path(folder)), Ui()).datasets
     return {"rows": made.facts["rows"], "apart": apart[0], "apart_wall": apart[1]}
 
 

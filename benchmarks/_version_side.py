@@ -52,9 +52,9 @@ def write(path: str, rows: str, size: str) -> dict[str, Any]:
 
 def model(folder: str) -> dict[str, Any]:
     """Load the base, and what scores with it."""
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
-    Workspace.open(Path(folder)).models.engine("nano")
+    OpenWorkspace.open(Path(folder)).models.engine("nano")
     return {}
 
 
@@ -62,9 +62,9 @@ def ingest(folder: str) -> dict[str, Any]:
     """Make the version."""
     from pipeline.ingest import ingest as make
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
-    (made,) = make(Workspace.open(Path(folder)), Ui()).datasets
+    (made,) = make(OpenWorkspace.open(Path(folder)), Ui()).datasets
     return {"rows": made.facts["rows"], "splits": made.facts["splits"]}
 
 
@@ -72,9 +72,9 @@ def gap(folder: str) -> dict[str, Any]:
     """Measure the base."""
     from pipeline.gap import gap as find
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
-    (found,) = find(Workspace.open(Path(folder)), Ui()).findings
+    (found,) = find(OpenWorkspace.open(Path(folder)), Ui()).findings
     return {"verdict": found.verdict}
 
 
@@ -82,9 +82,9 @@ def select(folder: str) -> dict[str, Any]:
     """Choose rows."""
     from pipeline.select import select as choose
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
-    found = choose(Workspace.open(Path(folder)), Ui())
+    found = choose(OpenWorkspace.open(Path(folder)), Ui())
     return {"rows": found.rows, "selection": found.selection_id}
 
 
@@ -93,9 +93,9 @@ def train(folder: str) -> dict[str, Any]:
     from pipeline.select import select as choose
     from pipeline.train import train as make
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
-    ws, ui = Workspace.open(Path(folder)), Ui()
+    ws, ui = OpenWorkspace.open(Path(folder)), Ui()
     return {"adapter": make(ws, ui, choose(ws, ui).selection_id).adapter_id}
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "forget"
 VERSION = 5
@@ -105,7 +105,7 @@ class Judgement:
 
 
 def forget(
-    ws: Workspace, ui: Ui, what: TunedModel, against: TunedModel | None = None
+    ws: OpenWorkspace, ui: Ui, what: TunedModel, against: TunedModel | None = None
 ) -> ForgetReport:
     """Compare an adapter on dev with its base, or with another adapter; or another base with it."""
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
@@ -144,7 +144,7 @@ def forget(
 
 
 def changed_items(
-    ws: Workspace, ui: Ui, report: ForgetReport, which: Literal["lost", "gained"]
+    ws: OpenWorkspace, ui: Ui, report: ForgetReport, which: Literal["lost", "gained"]
 ) -> tuple[ChangedItem, ...]:
     """Return the items that were lost (or gained) of everything compared, with both answers.
 
@@ -170,7 +170,7 @@ def changed_items(
     return tuple(found)
 
 
-def tuned(ws: Workspace, name: str | None) -> TunedModel:
+def tuned(ws: OpenWorkspace, name: str | None) -> TunedModel:
     """Return the adapter that an id, a prefix of one or an alias names; by default the newest.
 
     Raises:
@@ -179,7 +179,7 @@ def tuned(ws: Workspace, name: str | None) -> TunedModel:
     return TunedModel(adapter_named(ws, name))
 
 
-def other_base(ws: Workspace, name: str) -> TunedModel:
+def other_base(ws: OpenWorkspace, name: str) -> TunedModel:
     """Return a base of the spec, such as a merged model, to be compared with `train.base`.
 
     Raises:
@@ -251,7 +251,7 @@ def _measure_in_turn(
             measure(ws, ui, one, base=found.base, items=items, split=split, tuned=which)
 
 
-def _judged_subjects(ws: Workspace, found: GapReport) -> Iterator[tuple[Subject, str]]:
+def _judged_subjects(ws: OpenWorkspace, found: GapReport) -> Iterator[tuple[Subject, str]]:
     for one in subjects(ws.spec):
         verdict = "guard" if one.role == "guard" else found.verdict(one.name)
         if verdict in {"guard", "met", "tune"}:
@@ -327,7 +327,7 @@ def _paired(one: Subject, before: EvalResult, pairs: PairedItems) -> PairedScore
     )
 
 
-def check_base(ws: Workspace, base: str, adapter_id: str) -> None:
+def check_base(ws: OpenWorkspace, base: str, adapter_id: str) -> None:
     """Raise UserError where an adapter is of another base."""
     adapter = ws.catalog.manifest(adapter_id, WeightsMeta)
     if adapter.decided_by("base") != ws.models.identity(base).digest:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "gap"
 VERSION = 4
@@ -57,7 +57,7 @@ class GapReport:
         return {f.capability: f.gap for f in self.findings if f.verdict == "tune"}
 
 
-def gap(ws: Workspace, ui: Ui, base: str | None = None) -> GapReport:
+def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None) -> GapReport:
     """Measure a base (by default that of `train:`) on dev and judge every capability.
 
     Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.workspace.stage import StageContext, StageOutcome
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.formats.arrays import HashArray
     from registry.datasets.versions.make import NewVersion, VersionRequest
     from registry.datasets.versions.splits import Assignment
@@ -72,7 +72,7 @@ class IngestReport:
         return self.datasets
 
 
-def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestReport:
+def ingest(ws: OpenWorkspace, ui: Ui, names: Sequence[str] | None = None) -> IngestReport:
     """Make a version of each named dataset, or of all; one that is up to date is only found.
 
     Raises:
@@ -85,7 +85,7 @@ def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestR
     return IngestReport(tuple(_ingest_one(ws, ui, name, erased.get(name)) for name in chosen))
 
 
-def ingested(ws: Workspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
+def ingested(ws: OpenWorkspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
     """Return what is up to date in a dry workspace, and dataset -> why it would be ingested.
 
     Raises:
@@ -104,7 +104,7 @@ def ingested(ws: Workspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
     return IngestReport(tuple(found)), missing
 
 
-def resolve(ws: Workspace, ui: Ui, names: Collection[str] | None = None) -> Resolved:
+def resolve(ws: OpenWorkspace, ui: Ui, names: Collection[str] | None = None) -> Resolved:
     """Return the workspace with the version of each named dataset, or of all, ingesting if need be.
 
     Of one that is resolved already nothing is asked again, whatever its files are by now.
@@ -120,7 +120,9 @@ def resolve(ws: Workspace, ui: Ui, names: Collection[str] | None = None) -> Reso
     return Resolved.of(ws, {**had, **ingest(ws, ui, missing).versions})
 
 
-def _ingest_one(ws: Workspace, ui: Ui, name: str, erased: Sequence[str] | None) -> DatasetReport:
+def _ingest_one(
+    ws: OpenWorkspace, ui: Ui, name: str, erased: Sequence[str] | None
+) -> DatasetReport:
     """Make or find a version; `erased` are the erasures that took rows out of earlier ones."""
     if name not in ws.spec.datasets:
         known = ", ".join(ws.spec.datasets)
@@ -145,7 +147,7 @@ def _report(name: str, done: StageOutcome) -> DatasetReport:
     return DatasetReport(name, done.outputs["version"], done.cached, done.seconds, done.result)
 
 
-def _inputs(ws: Workspace, name: str, erased: Sequence[str] | None) -> dict[str, Any]:
+def _inputs(ws: OpenWorkspace, name: str, erased: Sequence[str] | None) -> dict[str, Any]:
     """Return what decides a version: what the spec says, the allowed labels, the files' hashes.
 
     What was committed before is left out on purpose, though it fixes splits: a version must be
@@ -165,7 +167,7 @@ def _inputs(ws: Workspace, name: str, erased: Sequence[str] | None) -> dict[str,
     }
 
 
-def allowed_labels(ws: Workspace, name: str) -> frozenset[str] | None:
+def allowed_labels(ws: OpenWorkspace, name: str) -> frozenset[str] | None:
     """Return the answers that the capabilities and guards on this dataset allow; None allows all.
 
     Only labels that the spec lists count: where it leaves them out, the data decide.
@@ -193,7 +195,7 @@ def _file_hash(path: Path, label: str, root: Path) -> str:
 
 
 @contextmanager
-def _alone(ws: Workspace) -> Iterator[None]:
+def _alone(ws: OpenWorkspace) -> Iterator[None]:
     """Let one ingest at a time into a store: a content must not get two uids."""
     if ws.dry:
         yield
@@ -204,7 +206,7 @@ def _alone(ws: Workspace) -> Iterator[None]:
 
 
 def _make_version(
-    ws: Workspace, context: StageContext, name: str, inputs: Mapping[str, Any]
+    ws: OpenWorkspace, context: StageContext, name: str, inputs: Mapping[str, Any]
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
     from registry.datasets.sources.resolve import sources
@@ -241,7 +243,7 @@ def _make_version(
 
 
 def _appended(
-    ws: Workspace,
+    ws: OpenWorkspace,
     wanted: VersionRequest,
     runs: Sequence[RunMeta],
     inputs: Mapping[str, Any],

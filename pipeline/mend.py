@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "mend"
 VERSION = 5
@@ -103,7 +103,7 @@ class _State:
         return len(wrong) + len(still), loss + sum(max(0.0, f.goal - f.score.mean) for f in still)
 
 
-def mend(ws: Workspace, ui: Ui, adapter_id: str, selection_id: str) -> MendReport:
+def mend(ws: OpenWorkspace, ui: Ui, adapter_id: str, selection_id: str) -> MendReport:
     """Mend an adapter, at most `mend.rounds` times.
 
     Args:
@@ -235,7 +235,7 @@ def _holds_at(ws: Resolved, ui: Ui, state: _State, scale: float, name: str) -> b
     return holds(judged.closed.values(), judged.kept)
 
 
-def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: float) -> Any:
+def _publish_scaled(ws: OpenWorkspace, ctx: StageContext, state: _State, scale: float) -> Any:
     """Put the adapter at `scale` into the store, so that it is used at scale 1 ever after."""
     from registry.models.adapters import adapter_path, publish, write_scaled
     from registry.models.changed import publish_changed, write_scaled_changed
@@ -264,7 +264,7 @@ def _publish_scaled(ws: Workspace, ctx: StageContext, state: _State, scale: floa
     )
 
 
-def _next(ws: Workspace, state: _State) -> Budget:
+def _next(ws: OpenWorkspace, state: _State) -> Budget:
     current = _budget_of(ws, state.selection_id)
     capabilities = {name: Need(f.verdict) for name, f in state.report.closed.items()}
     guards = {
@@ -284,12 +284,12 @@ def _with_free(current: Budget, guards: Mapping[str, Need]) -> dict[str, Need]:
     return {name: guards.get(name, worst) for name in current.replay}
 
 
-def _budget_of(ws: Workspace, selection_id: str) -> Budget:
+def _budget_of(ws: OpenWorkspace, selection_id: str) -> Budget:
     meta = ws.catalog.manifest(selection_id, SelectionMeta).meta
     return Budget(meta.budget, meta.replay)
 
 
-def _rows_of(ws: Workspace, selection_id: str) -> dict[str, int]:
+def _rows_of(ws: OpenWorkspace, selection_id: str) -> dict[str, int]:
     """Return how many rows of a selection are for what."""
     rows: dict[str, int] = {}
     for part in ws.catalog.manifest(selection_id, SelectionMeta).meta.parts:
@@ -306,7 +306,7 @@ def _lost(report: ForgetReport) -> dict[str, tuple[int, ...]]:
     return {f.guard: f.lost_uids for f in report.kept if not f.passes}
 
 
-def _advice(ws: Workspace, state: _State, short: Mapping[str, int]) -> tuple[str, ...]:
+def _advice(ws: OpenWorkspace, state: _State, short: Mapping[str, int]) -> tuple[str, ...]:
     """Return what can still be done: fill in more, a larger base, or accept the loss.
 
     `short` has what the pool ran out of, and how many rows of it were wanted and not there.
@@ -332,7 +332,7 @@ def _advice(ws: Workspace, state: _State, short: Mapping[str, int]) -> tuple[str
     return tuple(advice)
 
 
-def _larger_bases(ws: Workspace, state: _State) -> Sequence[str]:
+def _larger_bases(ws: OpenWorkspace, state: _State) -> Sequence[str]:
     mine = ws.models.identity(state.found.base).parameters
     larger = []
     for name in ws.spec.bases:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.spec.spec import Spec
     from pipeline.workspace.stage import StageContext, StageOutcome
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.merge.several import SeveralMerged
     from registry.merge.spec import MergeSpec, Method
     from registry.models.load import LoadedModel
@@ -81,7 +82,7 @@ class MergeReport:
 
 
 def merge(
-    ws: Workspace,
+    ws: OpenWorkspace,
     ui: Ui,
     adapter_ids: str | Sequence[str],
     *,
@@ -115,7 +116,7 @@ def merge(
     return merge_as(ws, ui, ids, read_spec(given))
 
 
-def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec) -> MergeReport:
+def merge_as(ws: OpenWorkspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec) -> MergeReport:
     """Merge several adapters of one base as `spec` says; see `merge`.
 
     Raises:
@@ -166,7 +167,22 @@ def merge_as(ws: Workspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeSpec)
     return _report(outcome)
 
 
-def _one(ws: Workspace, ui: Ui, adapter_id: str) -> MergeReport:
+def settings(spec: Spec, over: Mapping[str, object]) -> MergeSpec:
+    """Return the settings that the spec has under `merge`, and over them those that aren't None.
+
+    Raises:
+        UserError: one isn't what it may be, or mergekit isn't installed.
+    """
+    from registry.extras import require_extra
+
+    named = {key: value for key, value in over.items() if value is not None}
+    found = read_spec(spec.merge.model_dump() | named)
+    if found.rule is not None:
+        require_extra("mergekit", "method")
+    return found
+
+
+def _one(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> MergeReport:
     base = _base_of(ws, adapter_id)
     identity = ws.models.identity(base)
     inputs = {
@@ -191,7 +207,9 @@ def _report(outcome: StageOutcome) -> MergeReport:
     return outcome.report(MergeReport, model_id=model, merge_id=made)
 
 
-def _merge_and_prove(ws: Workspace, ctx: StageContext, base: str, adapter_id: str) -> StageOutput:
+def _merge_and_prove(
+    ws: OpenWorkspace, ctx: StageContext, base: str, adapter_id: str
+) -> StageOutput:
     from registry.merge.one import merge_adapter
     from registry.models.adapters import adapter_path
 
@@ -223,7 +241,7 @@ def _merge_and_prove(ws: Workspace, ctx: StageContext, base: str, adapter_id: st
 
 
 def _several(
-    ws: Workspace, ctx: StageContext, base: str, adapter_ids: Sequence[str], spec: MergeSpec
+    ws: OpenWorkspace, ctx: StageContext, base: str, adapter_ids: Sequence[str], spec: MergeSpec
 ) -> StageOutput:
     from registry.models.adapters import adapter_path
 
@@ -302,7 +320,7 @@ def _settings(adapter_ids: Sequence[str], made: SeveralMerged) -> dict[str, Any]
 
 
 def _put_model(
-    ws: Workspace,
+    ws: OpenWorkspace,
     draft: Path,
     known: Mapping[str, Any],
     meta: Mapping[str, Any],
@@ -325,7 +343,7 @@ def _put_model(
 
 
 def _publish(
-    ws: Workspace,
+    ws: OpenWorkspace,
     ctx: StageContext,
     loaded: LoadedModel,
     folder: Path,
@@ -351,7 +369,7 @@ def _furthest(result: Mapping[str, Any]) -> float:
     return max(float(result["merged"]), float(result["reloaded"]))
 
 
-def _trained_on(ws: Workspace, adapter_id: str) -> str:
+def _trained_on(ws: OpenWorkspace, adapter_id: str) -> str:
     """Return the digest of an adapter's base.
 
     Raises:
@@ -363,7 +381,7 @@ def _trained_on(ws: Workspace, adapter_id: str) -> str:
     return manifest.decided_by("base")
 
 
-def _base_of(ws: Workspace, adapter_id: str) -> str:
+def _base_of(ws: OpenWorkspace, adapter_id: str) -> str:
     """Return the name in the spec of the base that an adapter was trained on."""
     wanted = _trained_on(ws, adapter_id)
     named = ws.catalog.manifest(adapter_id, WeightsMeta).meta.base

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "promote"
 VERSION = 3
@@ -64,7 +64,7 @@ class PromoteReport:
     seconds: float
 
 
-def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
+def promote(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> PromoteReport:
     """Decide on an adapter by its figures on test, and make it the champion if they allow.
 
     Raises:
@@ -94,7 +94,7 @@ def promote(ws: Workspace, ui: Ui, adapter_id: str) -> PromoteReport:
         parents=parents,
     )
     previous = ws.catalog.alias(CHAMPION)
-    if outcome.result["promoted"] and previous != adapter_id:
+    if outcome.result["promoted"] and previous != adapter_id and not ws.dry:
         reason = f"promotion {outcome.outputs['promotion'][:12]}"
         move_alias(ws.store, ws.catalog, CHAMPION, adapter_id, expect=previous, reason=reason)
     return outcome.report(
@@ -177,7 +177,7 @@ def _versions(inputs: Mapping[str, Any]) -> dict[str, str]:
     return {name: d["dataset_version"] for name, d in described if d["dataset_version"]}
 
 
-def _looks(ws: Workspace, tests: Mapping[str, str], adapter_id: str) -> int:
+def _looks(ws: OpenWorkspace, tests: Mapping[str, str], adapter_id: str) -> int:
     """Count the adapters that were scored on any of these test sets, with this one."""
     earlier = {
         one.meta.adapter_id

@@ -1,4 +1,4 @@
-"""run: the whole loop, each stage from what the one before recorded. plan: the same loop, dry.
+"""run: the loop or a part of it, each stage from what was recorded. plan: the same loop, dry.
 
 This is the main path of gapmend, top to bottom.
 """
@@ -6,7 +6,7 @@ This is the main path of gapmend, top to bottom.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
@@ -19,10 +19,11 @@ from pipeline.select import select
 from pipeline.train import dry, train
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import FinishedStage, PlanStep, WouldRunError
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import StoreRequestError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pipeline.mend import MendReport
     from pipeline.promote import PromoteReport
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from pipeline.training.preview.dry_run import DryRun
     from pipeline.verbs.compare import CompareReport
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
 
 STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
+_Opened = TypeVar("_Opened", bound=OpenWorkspace)
 
 
 @dataclass(frozen=True)
@@ -47,49 +48,104 @@ class RunReport:
         return self.done
 
 
-def loop(ws: Workspace, ui: Ui) -> Iterator[FinishedStage]:
-    """Go through the stages; each is done, or found in the cache, when it is yielded."""
-    made = ingest(ws, ui)
+def loop(ws: OpenWorkspace, ui: Ui, start: str = STAGES[0]) -> Iterator[FinishedStage]:
+    """Go through the stages; each is done, or found in the cache, when it is yielded.
+
+    Raises:
+        WouldRunError: a stage before `start` is not up to date; those are only looked up.
+    """
+    made = ingest(_at("ingest", ws, start), ui)
     yield FinishedStage("ingest", f"{len(ws.spec.datasets)} datasets", made)
-    yield from _from_gap(Resolved.of(ws, made.versions), ui)
+    yield from _from_gap(Resolved.of(ws, made.versions), ui, start)
 
 
-def _from_gap(ws: Resolved, ui: Ui) -> Iterator[FinishedStage]:
+def _from_gap(ws: Resolved, ui: Ui, start: str = STAGES[0]) -> Iterator[FinishedStage]:
     """Go through the stages behind ingest, all on the versions that were found at the beginning."""
-    found = gap(ws, ui)
+    found = gap(_at("gap", ws, start), ui)
     yield FinishedStage("gap", found.base, found)
     if not found.gaps():
         return
-    selected = select(ws, ui)
+    selected = select(_at("select", ws, start), ui)
     yield FinishedStage("select", ", ".join(found.gaps()), selected)
-    trained = train(ws, ui, selected.selection_id)
+    trained = train(_at("train", ws, start), ui, selected.selection_id)
     yield FinishedStage("train", ws.spec.train.method, trained)
-    forgot = forget(ws, ui, TunedModel(trained.adapter_id))
+    forgot = forget(_at("forget", ws, start), ui, TunedModel(trained.adapter_id))
     yield FinishedStage("forget", trained.adapter_id[:8], forgot)
-    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    mended = mend(_at("mend", ws, start), ui, trained.adapter_id, selected.selection_id)
     yield FinishedStage("mend", mended.adapter_id[:8], mended)
-    promoted = promote(ws, ui, mended.adapter_id)
+    promoted = promote(_at("promote", ws, start), ui, mended.adapter_id)
     yield FinishedStage("promote", mended.adapter_id[:8], promoted)
     if promoted.promoted:
         yield FinishedStage("merge", mended.adapter_id[:8], merge(ws, ui, mended.adapter_id))
 
 
-def run(ws: Workspace, ui: Ui) -> RunReport:
-    """Run the loop and show each stage's report as it is done."""
+def _at(stage: str, ws: _Opened, start: str) -> _Opened:
+    """Return the workspace as `stage` is given it: dry where it comes before `start`."""
+    return replace(ws, dry=True) if STAGES.index(stage) < STAGES.index(start) else ws
+
+
+def run(
+    ws: OpenWorkspace, ui: Ui, *, until: str | None = None, start: str | None = None
+) -> RunReport:
+    """Run the loop and show each stage's report as it is done.
+
+    Args:
+        ws: the workspace.
+        ui: where progress and reports are shown.
+        until: the last stage; by default `merge`.
+        start: the first stage; those before it are only looked up, by default none.
+
+    Raises:
+        UserError: no such stage, `until` comes before `start`, or a stage before `start` is not
+            up to date.
+    """
     from pipeline.report.story import closing, shown
 
+    first, last = span(start, until)
     done: list[FinishedStage] = []
-    for one in loop(ws, ui):
-        done.append(one)
-        for renderable in shown(one):
-            ui.show(renderable)
-    for renderable in closing(ws, done):
-        ui.show(renderable)
+    try:
+        for one in loop(ws, ui, first):
+            done.append(one)
+            for renderable in shown(one) if one.stage in STAGES[STAGES.index(first) :] else ():
+                ui.show(renderable)
+            if one.stage == last != STAGES[-1]:
+                break
+        else:
+            for renderable in closing(ws, done):
+                ui.show(renderable)
+    except WouldRunError as error:
+        raise _not_up_to_date(STAGES[len(done)], error) from None
     refused = any(one.stage == "promote" and not one.report.promoted for one in done)
     return RunReport(tuple(done), code=1 if refused else 0)
 
 
-def plan(ws: Workspace, ui: Ui) -> list[PlanStep]:
+def span(start: str | None, until: str | None) -> tuple[str, str]:
+    """Return the first and the last stage of a run; without names, of the whole loop.
+
+    Raises:
+        UserError: no stage is called so, or the last comes before the first.
+    """
+    for option, name in (("--from", start), ("--until", until)):
+        if name is not None and name not in STAGES:
+            stages = f"one of {', '.join(STAGES)}"
+            raise UserError(f"no stage is called '{name}'", option, stages, given=name)
+    first, last = start or STAGES[0], until or STAGES[-1]
+    if STAGES.index(last) < STAGES.index(first):
+        order = f"{first} or a stage after it"
+        raise UserError(f"'{last}' comes before '{first}'", "--until", order, given=last)
+    return first, last
+
+
+def _not_up_to_date(stage: str, error: WouldRunError) -> UserError:
+    why = error.why if error.stage == stage else error
+    return StoreRequestError(
+        f"{stage} is not up to date ({why}), and nothing before this stage is run",
+        where="--from",
+        fix=f"run what is missing: gapmend run --until {stage}",
+    )
+
+
+def plan(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:
     """Go through the loop without running anything: what is up to date, what would run, why."""
     dry = replace(ws, dry=True)
     made, missing = ingested(dry, ui)
@@ -107,19 +163,19 @@ def plan(ws: Workspace, ui: Ui) -> list[PlanStep]:
     return steps
 
 
-def train_selection(ws: Workspace, ui: Ui, selection_id: str | None) -> TrainReport:
+def train_selection(ws: OpenWorkspace, ui: Ui, selection_id: str | None) -> TrainReport:
     """Train on a selection: the one named, or the one that the gap leads to."""
     ws = ws if selection_id else resolve(ws, ui)
     return train(ws, ui, _selected(ws, ui, selection_id))
 
 
-def train_dry(ws: Workspace, ui: Ui, selection_id: str | None) -> DryRun:
+def train_dry(ws: OpenWorkspace, ui: Ui, selection_id: str | None) -> DryRun:
     """Look at a training before its first step; see `train.dry`."""
     ws = resolve(ws, ui)
     return dry(ws, ui, _selected(ws, ui, selection_id))
 
 
-def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
+def _selected(ws: OpenWorkspace, ui: Ui, selection_id: str | None) -> str:
     if selection_id is None:
         return select(ws, ui).selection_id
     manifest = ws.catalog.manifest(selection_id)
@@ -129,23 +185,23 @@ def _selected(ws: Workspace, ui: Ui, selection_id: str | None) -> str:
 
 
 def compare_on(
-    ws: Workspace, ui: Ui, selection_id: str | None, methods: str | None, sweep: str | None
+    ws: OpenWorkspace,
+    ui: Ui,
+    selection_id: str | None,
+    methods: Sequence[str] | None,
+    sweep: str | None,
 ) -> CompareReport:
     """Train by several methods, or several values of a setting, on one selection."""
     from pipeline.verbs.compare import by_methods, by_setting, compare
 
     if methods and sweep:
         raise UserError("two comparisons", expected="--compare or --sweep")
-    if methods:
-        names = [name.strip() for name in methods.split(",") if name.strip()]
-        variants = by_methods(ws.spec, names)
-    else:
-        variants = by_setting(ws.spec, sweep or "")
+    variants = by_methods(ws.spec, methods) if methods else by_setting(ws.spec, sweep or "")
     resolved = resolve(ws, ui)
     return compare(resolved, ui, _selected(resolved, ui, selection_id), variants)
 
 
-def mend_first(ws: Workspace, ui: Ui) -> MendReport:
+def mend_first(ws: OpenWorkspace, ui: Ui) -> MendReport:
     """Mend the adapter that the gap's selection trains."""
     ws = resolve(ws, ui)
     selected = select(ws, ui)
@@ -153,7 +209,7 @@ def mend_first(ws: Workspace, ui: Ui) -> MendReport:
     return mend(ws, ui, trained.adapter_id, selected.selection_id)
 
 
-def promote_mended(ws: Workspace, ui: Ui, adapter: str | None) -> PromoteReport:
+def promote_mended(ws: OpenWorkspace, ui: Ui, adapter: str | None) -> PromoteReport:
     """Promote the adapter named, or the one that mend came to."""
     ws = resolve(ws, ui)
     known = adapter is not None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.gap import GapReport
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 __all__ = ["MendChange", "SelectReport", "select"]
 
@@ -54,7 +54,7 @@ class SelectReport:
     seconds: float
 
 
-def select(ws: Workspace, ui: Ui, change: MendChange | None = None) -> SelectReport:
+def select(ws: OpenWorkspace, ui: Ui, change: MendChange | None = None) -> SelectReport:
     """Choose the rows that the gap asks for, or those of a mending round.
 
     Raises:

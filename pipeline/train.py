@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.store.objects import ObjectRef
 
 STAGE = "train"
@@ -103,7 +103,7 @@ class TrainReport:
     seconds: float
 
 
-def train(ws: Workspace, ui: Ui, selection_id: str) -> TrainReport:
+def train(ws: OpenWorkspace, ui: Ui, selection_id: str) -> TrainReport:
     """Train an adapter on a selection.
 
     Raises:
@@ -142,7 +142,7 @@ def _dismiss() -> None:
         processes.tell(None, on_cpu=_on_cpu())
 
 
-def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
+def dry(ws: OpenWorkspace, ui: Ui, selection_id: str) -> DryRun:
     """Return what a training would be: three of its rows, its size, and what it would take.
 
     Raises:
@@ -156,7 +156,7 @@ def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
     return look(ws.models.get(spec.base), lessons(resolved, ui, selection_id).rows, spec)
 
 
-def follow(ws: Workspace, ui: Ui) -> None:
+def follow(ws: OpenWorkspace, ui: Ui) -> None:
     """Take part in the run that the first process of a launch records; nothing is written here.
 
     Raises:
@@ -268,7 +268,11 @@ def _mean_loss(steps: Sequence[StepMetrics]) -> float:
 
 
 def _publish(
-    ws: Workspace, ctx: StageContext, selection_id: str, fitted: FitResult, result: dict[str, Any]
+    ws: OpenWorkspace,
+    ctx: StageContext,
+    selection_id: str,
+    fitted: FitResult,
+    result: dict[str, Any],
 ) -> ObjectRef:
     from registry.models.adapters import publish
     from registry.models.changed import publish_changed

@@ -10,8 +10,7 @@ import typer
 from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_store
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import WorkspaceStore
-    from pipeline.workspace.ui import Ui
+    from pipeline.api.workspace import Workspace
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")]
 
@@ -32,11 +31,10 @@ def erase(
     Example: `gapmend erase --where "source_line = 17" -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.care import erase_tables
-        from pipeline.verbs import erase as stage
 
-        report = stage.erase(ws, ui, where, row or [], reason=reason, do=yes)
+        report = ws.erase(where, rows=row or (), reason=reason, do=yes)
         return Answer(report, erase_tables(report))
 
     in_store(workspace, work, as_json=as_json)
@@ -50,11 +48,10 @@ def gc(
     Example: `gapmend gc -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.care import gc_tables
-        from pipeline.verbs.gc import gc as collect
 
-        report = collect(ws, remove=yes)
+        report = ws.gc(remove=yes)
         return Answer(report, gc_tables(report))
 
     in_store(workspace, work, as_json=as_json)
@@ -71,11 +68,9 @@ def snapshot(
     Example: `gapmend snapshot catalog-copy.duckdb -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
-        from registry.upkeep.snapshot import write_snapshot
-
+    def work(ws: Workspace) -> Answer:
         target = workspace / file
-        made = write_snapshot(ws.catalog, target)
+        made = ws.snapshot(target)
         return Answer(made, [f"wrote {made.objects} objects to {target}"])
 
     in_store(workspace, work, as_json=as_json)

@@ -12,8 +12,7 @@ from registry.datasets.export.forms import FormName  # noqa: TC001 - as above
 from registry.datasets.history.diff import Group  # noqa: TC001 - typer reads annotations at run time
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import WorkspaceStore
-    from pipeline.workspace.ui import Ui
+    from pipeline.api.workspace import Workspace
 
 dataset = typer.Typer(
     no_args_is_help=True,
@@ -40,11 +39,10 @@ def list_(*, workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> 
     Example: `gapmend dataset ls -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.dataset import list_table
-        from pipeline.verbs import dataset as verbs
 
-        found = verbs.ls(ws)
+        found = ws.datasets()
         return Answer(found, [list_table(found)])
 
     in_store(workspace, work, as_json=as_json)
@@ -62,11 +60,10 @@ def log(
     Example: `gapmend dataset log reviews -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.dataset import log_table
-        from pipeline.verbs import dataset as verbs
 
-        found = verbs.log(ws, name)
+        found = ws.dataset.log(name)
         return Answer(found, [log_table(name, found)])
 
     in_store(workspace, work, as_json=as_json)
@@ -85,11 +82,10 @@ def show(
     Example: `gapmend dataset show reviews --rows 5 -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.dataset import facts_tables
-        from pipeline.verbs import dataset as verbs
 
-        facts = verbs.show(ws, version, rows=rows)
+        facts = ws.dataset.show(version, rows=rows)
         return Answer(facts, facts_tables(facts))
 
     in_store(workspace, work, as_json=as_json)
@@ -114,11 +110,10 @@ def diff(
     Example: `gapmend dataset diff reviews@v1 reviews --show changed -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.dataset import diff_tables
-        from pipeline.verbs import dataset as verbs
 
-        found = verbs.diff(ws, first, second, show=group, limit=rows)
+        found = ws.dataset.diff(first, second, show=group, limit=rows)
         return Answer(found, diff_tables(found))
 
     in_store(workspace, work, as_json=as_json)
@@ -142,10 +137,8 @@ def tag(
     Example: `gapmend dataset tag reviews v1 -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
-        from pipeline.verbs import dataset as verbs
-
-        moved = verbs.tag(ws, version, name, expect=expect, reason=reason)
+    def work(ws: Workspace) -> Answer:
+        moved = ws.dataset.tag(version, name, expect=expect, reason=reason)
         before = f" (it was {moved.previous[:12]})" if moved.previous else ""
         return Answer(moved, [f"{name} is {moved.version[:12]}{before}"])
 
@@ -170,11 +163,10 @@ def export(
     Example: `gapmend dataset export reviews out/reviews --format trl -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.dataset import export_tables
-        from pipeline.verbs import dataset as verbs
 
-        report = verbs.export(ws, ui, version, folder, form, splits=split or ())
+        report = ws.dataset.export(version, folder, form, splits=split or ())
         return Answer(report, export_tables(report))
 
     in_store(workspace, work, as_json=as_json)

@@ -9,8 +9,7 @@ import typer
 from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_workspace
 
 if TYPE_CHECKING:
-    from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.api.workspace import Workspace
 
 
 def leaks(
@@ -30,11 +29,10 @@ def leaks(
     Example: `gapmend leaks champion --show -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.leaks import leaks_tables
-        from pipeline.verbs import leaks as search
 
-        report = search.leaks(ws, ui, thing)
+        report = ws.leaks(thing)
         shown = leaks_tables(report, show=show)
         return Answer(report.counted(show=show), shown, code=0 if report.clean else 1)
 

@@ -11,20 +11,19 @@ from pipeline.report.lineage import ID_DIGITS, lineage_tree
 from pipeline.report.tables import table
 
 if TYPE_CHECKING:
-    from registry.catalog.catalog import Catalog
+    from pipeline.api.workspace import Workspace
 
 
-def answer_for(catalog: Catalog, thing: str | int, *, form: str, down: bool) -> Answer:
+def answer_for(ws: Workspace, thing: str | int, *, form: str, down: bool) -> Answer:
     """Return the lineage of a thing (an id, an alias, a Hub commit) or of a row (its uid).
 
     Raises:
         UserError: there is no such thing.
     """
     from registry.lineage import graph
-    from registry.lineage.rows import row_lineage, sources_of
 
     if isinstance(thing, int):
-        found = row_lineage(catalog, thing)
+        found = ws.row_lineage(thing)
         places = [
             (p.dataset, p.version_id[:ID_DIGITS], f"{p.file}:{p.line}", p.split)
             for p in found.places
@@ -40,11 +39,11 @@ def answer_for(catalog: Catalog, thing: str | int, *, form: str, down: bool) -> 
             ],
         )
     if form == "files":
-        sources = sources_of(catalog, thing)
+        sources = ws.source_files(thing)
         rows = [(s.dataset, s.version_id[:ID_DIGITS], s.file, s.rows, s.taught) for s in sources]
         columns = ("dataset", "version", "file", "rows", "taught it")
         return Answer(sources, [table("source files", columns, rows)])
-    nodes = graph.lineage(catalog, thing, down=down)
+    nodes = ws.lineage(thing, down=down)
     if form == "tree":
         return Answer(nodes, [lineage_tree(nodes)])
     drawn = graph.dot(nodes) if form == "dot" else graph.mermaid(nodes)

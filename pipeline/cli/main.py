@@ -29,13 +29,12 @@ from pipeline.cli.verb import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.api.workspace import Workspace
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
 
 app = typer.Typer(
     name="gapmend",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -100,11 +99,10 @@ def check(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> 
     Example: `gapmend check -C examples/quickstart`
     """
 
-    def work(ws: Workspace, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.tables import check_tables
-        from pipeline.verbs import check as stage
 
-        report = stage.check(ws)
+        report = ws.check()
         return Answer(report, check_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
@@ -117,27 +115,35 @@ def plan(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend plan -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import run as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.tables import plan_table
 
-        steps = stage.plan(ws, ui)
+        steps = ws.plan()
         return Answer(steps, [plan_table(steps)])
 
     in_workspace(workspace, work, as_json=as_json)
 
 
 @app.command()
-def run(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Run the whole loop: ingest, gap, select, train, forget, mend, promote, merge.
+def run(
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after this stage.", metavar="STAGE")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Run nothing before this stage.", metavar="STAGE"),
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the loop or a part of it: ingest, gap, select, train, forget, mend, promote, merge.
 
-    Example: `gapmend run -C examples/quickstart`
+    Example: `gapmend run --until gap -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import run as stage
-
-        report = stage.run(ws, ui)
+    def work(ws: Workspace) -> Answer:
+        report = ws.run(until=until, start=start)
         return Answer(report, code=report.code)
 
     in_workspace(workspace, work, as_json=as_json)
@@ -158,17 +164,15 @@ def ingest(
     Example: `gapmend ingest --dry-run -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         if dry_run:
             from pipeline.report.ingest_dry import look_tables
-            from pipeline.verbs.ingest_dry import look
 
-            looks = look(ws, ui, datasets or None)
+            looks = ws.ingest_dry(datasets or None)
             return Answer(looks, look_tables(looks))
-        from pipeline import ingest as stage
         from pipeline.report.stages import ingest_table
 
-        report = stage.ingest(ws, ui, datasets or None)
+        report = ws.ingest(datasets or None)
         return Answer(report, [ingest_table(report)])
 
     in_workspace(workspace, work, as_json=as_json)
@@ -189,15 +193,14 @@ def gap(
     Example: `gapmend gap -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import gap as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.stages import bases_table, gap_table
 
         if base is None:
-            report = stage.gap(ws, ui)
+            report = ws.gap()
             return Answer(report, [gap_table(report)])
         names = dict.fromkeys(name.strip() for name in base.split(","))
-        reports = [stage.gap(ws, ui, name) for name in names]
+        reports = [ws.gap(name) for name in names]
         tables = [gap_table(report) for report in reports]
         compared = [bases_table(reports)] if len(reports) > 1 else []
         return Answer(reports, [*tables, *compared])
@@ -212,11 +215,10 @@ def select(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     Example: `gapmend select -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import select as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.stages import select_table
 
-        report = stage.select(ws, ui)
+        report = ws.select()
         return Answer(report, [select_table(report)])
 
     in_workspace(workspace, work, as_json=as_json)
@@ -248,25 +250,24 @@ def train(
     """
     from pipeline.training.machine.processes import is_first
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import run as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.stages import train_tables
-        from pipeline.train import follow
 
         if not is_first():
-            follow(ws, ui)
+            ws.follow_training()
             return Answer(None)
         if dry_run:
             from pipeline.report.train_dry import dry_run_tables
 
-            looked = stage.train_dry(ws, ui, selection)
+            looked = ws.train_dry(selection)
             return Answer(looked, dry_run_tables(looked))
         if compare is not None or sweep is not None:
             from pipeline.report.compare import compare_tables
 
-            compared = stage.compare_on(ws, ui, selection, compare, sweep)
+            methods = [name.strip() for name in (compare or "").split(",") if name.strip()]
+            compared = ws.compare(methods=methods, sweep=sweep, selection=selection)
             return Answer(compared, compare_tables(compared))
-        report = stage.train_selection(ws, ui, selection)
+        report = ws.train(selection)
         return Answer(report, train_tables(report))
 
     in_workspace(workspace, work, as_json=as_json and is_first(), together=True)
@@ -295,16 +296,13 @@ def forget(
     Example: `gapmend forget --adapter champion --show lost -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import forget as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.stages import changed_table, forget_tables
 
-        other = None if against is None else stage.tuned(ws, against)
-        what = stage.tuned(ws, adapter) if base is None else stage.other_base(ws, base)
-        report = stage.forget(ws, ui, what, other)
+        report = ws.forget(adapter, against=against, base=base)
         if show is None:
             return Answer(report, forget_tables(report))
-        changed = stage.changed_items(ws, ui, report, show.value)
+        changed = ws.changed_items(report, show.value)
         data = asdict(report) | {show.value: changed}
         return Answer(data, [*forget_tables(report), changed_table(show.value, changed)])
 
@@ -318,11 +316,10 @@ def mend(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend mend -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import run as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.stages import mend_tables
 
-        report = stage.mend_first(ws, ui)
+        report = ws.mend()
         return Answer(report, mend_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
@@ -337,11 +334,10 @@ def promote(
     Example: `gapmend promote -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import run as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.stages import promote_tables
 
-        report = stage.promote_mended(ws, ui, adapter)
+        report = ws.promote(adapter)
         return Answer(report, promote_tables(report), code=0 if report.promoted else 1)
 
     in_workspace(workspace, work, as_json=as_json)

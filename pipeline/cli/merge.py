@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_workspace
 
 if TYPE_CHECKING:
-    from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
-    from registry.merge.spec import MergeSpec
+    from collections.abc import Sequence
+
+    from pipeline.api.workspace import Workspace
 
 
 def merge(
@@ -40,43 +40,24 @@ def merge(
 
     Example: `gapmend merge --adapter champion -C examples/quickstart`
     """
-    given = {
-        "method": method,
-        "weights": _weights(weights),
-        "density": density,
-        "rank": rank,
-        "seed": seed,
-    }
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
-        from pipeline import merge as stage
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.merge import merge_tables
-        from pipeline.workspace.kept import CHAMPION, adapter_named
 
-        wanted = adapter or (CHAMPION,)
-        if len(wanted) == 1:
-            report = stage.merge(ws, ui, adapter_named(ws, wanted[0]))
-        else:
-            settings = _settings(ws, given)
-            report = stage.merge_as(ws, ui, [adapter_named(ws, one) for one in wanted], settings)
+        report = ws.merge(
+            *(adapter or ()),
+            method=method,
+            weights=_weights(weights),
+            density=density,
+            rank=rank,
+            seed=seed,
+        )
         return Answer(report, merge_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
 
 
-def _weights(text: str | None) -> object:
+def _weights(text: str | None) -> Sequence[str] | Literal["search"] | None:
     if text is None or text == "search":
         return text
     return [part.strip() for part in text.split(",")]
-
-
-def _settings(ws: Workspace, given: dict[str, object]) -> MergeSpec:
-    """The spec's settings, and over them those of this call."""
-    from registry.extras import require_extra
-    from registry.merge.spec import read_spec
-
-    named = {key: value for key, value in given.items() if value is not None}
-    spec = read_spec(ws.spec.merge.model_dump() | named)
-    if spec.rule is not None:
-        require_extra("mergekit", "method")
-    return spec

@@ -19,9 +19,8 @@ from pipeline.cli.verb import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.api.workspace import Workspace
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
 
 adapter = typer.Typer(
     no_args_is_help=True,
@@ -79,11 +78,10 @@ def list_(
     Example: `gapmend adapter ls -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import list_table
-        from registry.catalog.lists import adapters
 
-        page = adapters(ws.catalog, limit=limit, base=base, alias=alias)
+        page = ws.adapters(limit=limit, base=base, alias=alias)
         return Answer(page, [list_table(page.rows, page.total)])
 
     in_store(workspace, work, as_json=as_json)
@@ -98,11 +96,10 @@ def show(
     Example: `gapmend adapter show champion -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import facts_tables
-        from pipeline.verbs import adapter as verbs
 
-        facts = verbs.show(ws, name)
+        facts = ws.adapter.show(name)
         return Answer(facts, facts_tables(facts))
 
     in_store(workspace, work, as_json=as_json)
@@ -121,11 +118,10 @@ def diff(
     Example: `gapmend adapter diff champion 621fcfb6 -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import diff_tables
-        from pipeline.verbs import adapter as verbs
 
-        found = verbs.diff(ws, first, second)
+        found = ws.adapter.diff(first, second)
         return Answer(found, diff_tables(found))
 
     in_store(workspace, work, as_json=as_json)
@@ -152,10 +148,8 @@ def tag(
     Example: `gapmend adapter tag 621fcfb6 candidate -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
-        from pipeline.verbs import adapter as verbs
-
-        moved = verbs.tag(ws, name, alias, expect=expect, reason=reason, force=force)
+    def work(ws: Workspace) -> Answer:
+        moved = ws.adapter.tag(name, alias, expect=expect, reason=reason, force=force)
         before = f" (it was {moved.previous[:12]})" if moved.previous else ""
         return Answer(moved, [f"{alias} is {moved.target[:12]}{before}"])
 
@@ -174,11 +168,10 @@ def log(
     Example: `gapmend adapter log champion -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import log_table
-        from pipeline.verbs import adapter as verbs
 
-        moves = verbs.log(ws, alias)
+        moves = ws.adapter.log(alias)
         return Answer(moves, [log_table(alias, moves)])
 
     in_store(workspace, work, as_json=as_json)
@@ -197,10 +190,8 @@ def remove(
     Example: `gapmend adapter rm 621fcfb6 --reason "a failed try" -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
-        from pipeline.verbs import adapter as verbs
-
-        gone = verbs.remove(ws, name, reason=reason)
+    def work(ws: Workspace) -> Answer:
+        gone = ws.adapter.remove(name, reason=reason)
         return Answer({"removed": gone}, [f"{gone[:12]} is set aside"])
 
     in_store(workspace, work, as_json=as_json)
@@ -239,11 +230,10 @@ def pull(
     Example: `gapmend pull me/my-adapter -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import take_lines
-        from pipeline.verbs.pull import take
 
-        report = take(ws, ui, source, revision=revision, base=base, key=key)
+        report = ws.pull(source, revision=revision, base=base, key=key)
         return Answer(report, take_lines(report))
 
     in_workspace(workspace, work, as_json=as_json)
@@ -273,11 +263,10 @@ def push(
     Example: `gapmend push champion --repo me/my-adapter --dry-run -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import push_tables
-        from pipeline.verbs.push import push as act
 
-        report = act(ws, ui, thing, repo=repo, private=private, as_request=as_request, dry=dry)
+        report = ws.push(thing, repo=repo, private=private, as_request=as_request, dry=dry)
         return Answer(report, push_tables(report))
 
     in_workspace(workspace, work, as_json=as_json)
@@ -294,12 +283,10 @@ def reproduce(
     Example: `gapmend reproduce champion -C examples/quickstart`
     """
 
-    def work(ws: Workspace, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import reproduce_lines
-        from pipeline.verbs import reproduce as stage
-        from pipeline.workspace.kept import adapter_named
 
-        report = stage.reproduce(ws, ui, adapter_named(ws, name))
+        report = ws.reproduce(name)
         return Answer(report, reproduce_lines(report), code=0 if report.same else 1)
 
     in_workspace(workspace, work, as_json=as_json)
@@ -329,13 +316,12 @@ def sign(
         made = {"private": str(pair.private), "public": str(pair.public)}
         return Answer(made, [f"made {pair.private} (keep it) and {pair.public} (hand it out)"])
 
-    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
-        from pipeline.verbs import sign as stage
+    def work(ws: Workspace) -> Answer:
         from registry.errors import UserError
 
         if key is None:
             raise UserError("no key is named", expected="--key FILE, or --new-key FOLDER first")
-        report = stage.sign(ws, ui, thing, key)
+        report = ws.sign(thing, key=key)
         line = f"{report.kind} {report.thing[:12]}: {len(report.files)} files signed: {report.path}"
         return Answer(report, [line])
 
@@ -358,13 +344,14 @@ def verify(
     Example: `gapmend verify champion --key gapmend-signing.pub -C examples/quickstart`
     """
 
-    def work(ui: Ui) -> Answer:
-        from pipeline.verbs import sign as stage
-        from pipeline.workspace.kept import WorkspaceStore
+    def work(_: Ui) -> Answer:
+        from pipeline.api.workspace import Workspace
+        from pipeline.verbs.sign import verify as check
 
-        del ui
-        ws = None if Path(target).is_dir() else WorkspaceStore.open(workspace)
-        report = stage.verify(ws, target, key)
+        if Path(target).is_dir():  # it may be anywhere, and needs no workspace
+            report = check(None, target, key)
+        else:
+            report = Workspace.open(workspace).verify(target, key=key)
         return Answer(report, [f"{report.target}: {len(report.files)} files as signed"])
 
     answer(work, as_json=as_json)
@@ -388,11 +375,10 @@ def export(
     Example: `gapmend export MODEL_ID out --form gguf -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, ui: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import export_tables
-        from pipeline.verbs import export as stage
 
-        report = stage.export(ws, ui, thing, out, form=form.value, dtype=dtype.value)
+        report = ws.export(thing, out, form=form.value, dtype=dtype.value)
         return Answer(report, export_tables(report))
 
     in_store(workspace, work, as_json=as_json)

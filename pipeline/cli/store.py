@@ -15,7 +15,7 @@ from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, answer,
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.api.workspace import Workspace
     from pipeline.workspace.ui import Ui
 
 PASS_ON = {
@@ -48,10 +48,10 @@ def sql(
     Example: `gapmend sql "select name, rows from dataset_versions" -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.tables import as_csv, query_table, records
 
-        result = ws.catalog.sql(query)
+        result = ws.query(query)
         if form is TableFormat.csv:
             return Answer(records(result), [as_csv(result)])
         return Answer(records(result), [query_table(result)])
@@ -79,7 +79,7 @@ def lineage(
     Example: `gapmend lineage champion --files -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.cli.lineage import answer_for
 
         if thing is None and row is None:
@@ -89,7 +89,7 @@ def lineage(
         if dot + mermaid + files > 1:
             raise UserError("several forms", expected="one of --dot, --mermaid and --files")
         form = "dot" if dot else "mermaid" if mermaid else "files" if files else "tree"
-        return answer_for(ws.catalog, thing or row or 0, form=form, down=down)
+        return answer_for(ws, thing or row or 0, form=form, down=down)
 
     in_store(workspace, work, as_json=as_json)
 
@@ -105,15 +105,13 @@ def openlineage(
     Example: `gapmend openlineage --out events.jsonl -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         import json
 
-        from registry.lineage.openlineage import openlineage as events
-
-        lines = [json.dumps(event, ensure_ascii=False) for event in events(ws.catalog)]
+        events = ws.openlineage()
+        lines = [json.dumps(event, ensure_ascii=False) for event in events]
         if out is None:
-            shown = [] if as_json else [_plain("\n".join(lines))]
-            return Answer([json.loads(line) for line in lines], shown)
+            return Answer(events, [] if as_json else [_plain("\n".join(lines))])
         target = workspace / out
         target.write_text("\n".join([*lines, ""]), encoding="utf-8")
         return Answer({"file": str(target), "events": len(lines)}, [f"wrote {target}"])
@@ -127,11 +125,10 @@ def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) ->
     Example: `gapmend status -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.tables import status_tables
-        from pipeline.verbs.status import status as read
 
-        report = read(ws)
+        report = ws.status()
         return Answer(report, status_tables(report))
 
     in_store(workspace, work, as_json=as_json)
@@ -170,11 +167,10 @@ def fsck(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     Example: `gapmend fsck -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
+    def work(ws: Workspace) -> Answer:
         from pipeline.report.tables import fsck_tables
-        from registry.upkeep.fsck import fsck as examine
 
-        report = examine(ws.store, ws.catalog)
+        report = ws.fsck()
         return Answer(report, fsck_tables(report), code=0 if report.clean else 1)
 
     in_store(workspace, work, as_json=as_json)
@@ -186,10 +182,8 @@ def rebuild(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -
     Example: `gapmend rebuild -C examples/quickstart`
     """
 
-    def work(ws: WorkspaceStore, _: Ui) -> Answer:
-        from registry.upkeep.rebuild import rebuild as remake
-
-        report = remake(ws.store, ws.catalog)
+    def work(ws: Workspace) -> Answer:
+        report = ws.rebuild()
         return Answer(report, [f"indexed {report.objects} objects again"])
 
     in_store(workspace, work, as_json=as_json)

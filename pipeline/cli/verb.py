@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.api.workspace import Workspace
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
 
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-C", help="The workspace's folder.", show_default=".")
@@ -85,36 +84,30 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
 
 
 def in_workspace(
-    root: Path,
-    work: Callable[[Workspace, Ui], Answer],
-    *,
-    as_json: bool,
-    together: bool = False,
+    root: Path, work: Callable[[Workspace], Answer], *, as_json: bool, together: bool = False
 ) -> None:
     """Open the workspace `root`, run `work` on it and answer.
 
     `together`: the verb knows what to do when a launcher has started it in several processes.
     """
-    from pipeline.workspace.workspace import Workspace
-    from registry.store.filenames import STATE
 
-    def opened(ui: Ui) -> Answer:
+    def alone(ws: Workspace) -> Answer:
         if not together and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError(
                 "this verb runs in one process, and a launcher has started several",
                 expected="gapmend train, for several; everything else without a launcher",
             )
-        return work(Workspace.open(root), ui)
+        return work(ws)
 
-    answer(opened, as_json=as_json, state=root / STATE)
+    in_store(root, alone, as_json=as_json)
 
 
-def in_store(root: Path, work: Callable[[WorkspaceStore, Ui], Answer], *, as_json: bool) -> None:
-    """Open what the workspace `root` keeps, without its spec, run `work` on it and answer."""
-    from pipeline.workspace.kept import WorkspaceStore
+def in_store(root: Path, work: Callable[[Workspace], Answer], *, as_json: bool) -> None:
+    """Open the workspace `root` for `work` that needs no spec, run it and answer."""
+    from pipeline.api.workspace import Workspace
     from registry.store.filenames import STATE
 
-    answer(lambda ui: work(WorkspaceStore.open(root), ui), as_json=as_json, state=root / STATE)
+    answer(lambda ui: work(Workspace.open(root, ui=ui)), as_json=as_json, state=root / STATE)
 
 
 def run_app(app: typer.Typer) -> None:

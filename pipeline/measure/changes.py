@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 MOST_ASKED_AGAIN = 100
 """Lost items that are asked again, at most: enough to tell hidden from lost."""
@@ -116,7 +116,7 @@ def _another_way(ws: Resolved, one: Subject, items: list[Item]) -> _Again | None
     return _Again(arm, items) if len({item.cluster for item in there}) > arm.shots else None
 
 
-def _answerer(ws: Workspace, base: str, which: TunedModel | None) -> Answerer:
+def _answerer(ws: OpenWorkspace, base: str, which: TunedModel | None) -> Answerer:
     from evals.scoring.plan import Answerer
     from registry.models.adapters import adapter_path
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.spec.subjects import Split, Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.versions.read import VersionReader
 
 
@@ -146,11 +146,11 @@ def measure(
         )
 
 
-def _called(ws: Workspace, base: str) -> str:
+def _called(ws: OpenWorkspace, base: str) -> str:
     return "base" if base == ws.spec.train.base else base
 
 
-def _allowed_rejects(ws: Workspace, what: Subject) -> float:
+def _allowed_rejects(ws: OpenWorkspace, what: Subject) -> float:
     """Return the share of items that may be too long: what the spec allows in the dataset."""
     from evals.scoring.evaluate import ALLOWED_REJECTS
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipeline.workspace.stage import FinishedStage
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 _SHOWN: dict[str, Callable[[Any], Sequence[RenderableType]]] = {
     "ingest": lambda report: [reports.ingest_table(report)],
@@ -50,7 +50,7 @@ def shown(done: FinishedStage) -> Sequence[RenderableType]:
     return [*_SHOWN[done.stage](done.report), Text("")]
 
 
-def closing(ws: Workspace, done: Sequence[FinishedStage]) -> list[RenderableType]:
+def closing(ws: OpenWorkspace, done: Sequence[FinishedStage]) -> list[RenderableType]:
     """Return the end of the story: three questions in SQL, and what to try next."""
     if not any(one.stage == "promote" and one.report.promoted for one in done):
         return _without_champion(done)

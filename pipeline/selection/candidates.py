@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.workspace.resolved import Resolved
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.versions.row import Row
 
 _TEMPLATE_TOKENS = 256
@@ -53,13 +53,13 @@ def question_of(row: Row) -> str:
     return "\n".join(asked)
 
 
-def pool_of(ws: Workspace) -> tuple[str, ...]:
+def pool_of(ws: OpenWorkspace) -> tuple[str, ...]:
     """Return the pool's datasets; without one in the spec, those of the capabilities."""
     named = ws.spec.train.pool or [spec.data for spec in ws.spec.capabilities.values()]
     return tuple(dict.fromkeys(named))
 
 
-def free_datasets(ws: Workspace) -> tuple[str, ...]:
+def free_datasets(ws: OpenWorkspace) -> tuple[str, ...]:
     """Return the pool's datasets that no capability or guard measures, a chat corpus for instance.
 
     Their rows may serve any capability, and replay.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from pipeline.workspace.resolved import Resolved
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.versions.read import RowText
 
 _SPLITS = ("dev", "test")
@@ -48,7 +48,7 @@ def held_items(ws: Resolved) -> list[HeldOutItem]:
     return items
 
 
-def lm_eval_tasks(ws: Workspace) -> dict[str, str]:
+def lm_eval_tasks(ws: OpenWorkspace) -> dict[str, str]:
     """Return the guards that are lm-eval tasks, with the task or file that each names."""
     named = {what.name: getattr(what.spec, "lm_eval", None) for what in subjects(ws.spec)}
     return {name: task for name, task in named.items() if task is not None}

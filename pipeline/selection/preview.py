@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.spec.subjects import Subject
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.formats.content import Message
     from registry.datasets.versions.row import Row
     from registry.models.tokenizer import Chat
@@ -49,7 +49,7 @@ class BaseAtHand:
     how: str
 
 
-def base_at_hand(ws: Workspace) -> BaseAtHand:
+def base_at_hand(ws: OpenWorkspace) -> BaseAtHand:
     """Load what rows are read by; a base that isn't here keeps nobody from looking at data."""
     base = ws.spec.train.base
     try:
@@ -73,14 +73,14 @@ class Reader:
         how: all this, for people.
     """
 
-    ws: Workspace
+    ws: OpenWorkspace
     chat: Chat | None
     subject: Subject | None
     labels: tuple[str, ...]
     how: str
 
     @classmethod
-    def of(cls, ws: Workspace, dataset: str, rows: Sequence[Row], base: BaseAtHand) -> Self:
+    def of(cls, ws: OpenWorkspace, dataset: str, rows: Sequence[Row], base: BaseAtHand) -> Self:
         """Return what reads a dataset.
 
         Args:
@@ -135,7 +135,7 @@ class Reader:
             return f"({error.what})"
 
 
-def _labels(ws: Workspace, subject: Subject | None, rows: Sequence[Row]) -> tuple[str, ...]:
+def _labels(ws: OpenWorkspace, subject: Subject | None, rows: Sequence[Row]) -> tuple[str, ...]:
     from evals.tasks.capability import labels_of
 
     if subject is None:

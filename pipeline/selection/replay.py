@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.versions.row import Row
 
 PASSES = 0.5
@@ -59,7 +59,7 @@ class ReplaySource:
     subject: Subject | None
 
 
-def sources(ws: Workspace, found: GapReport) -> tuple[ReplaySource, ...]:
+def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
     """Return all that can be replayed: guards and met capabilities with data, free datasets."""
     kept = [
         ReplaySource(what.name, what.spec.data, what)

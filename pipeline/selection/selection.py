@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.training.losses.objective import Lesson
     from pipeline.workspace.resolved import Resolved
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.formats.content import Message
     from registry.datasets.versions.row import Row
     from registry.store.kinds import SelectionMeta
@@ -138,7 +138,7 @@ def training_rows(ws: Resolved, selection_id: str) -> list[Lesson]:
 
 
 def render(
-    ws: Workspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
+    ws: OpenWorkspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
 ) -> Lesson:
     """Return `row` as what teaches the capability or guard `name`, by the spec's objective.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from evals.tasks.capability import CapabilitySpec, GuardSpec
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.sources.resolve import Sources
     from registry.models.load import BaseIdentity
     from registry.models.sizes import WeightSizes
@@ -49,7 +49,7 @@ class CheckReport:
     machine: Machine
 
 
-def check(ws: Workspace) -> CheckReport:
+def check(ws: OpenWorkspace) -> CheckReport:
     """Find every base, every data file and every lm-eval task that the spec names.
 
     Raises:
@@ -102,7 +102,7 @@ def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:
             fill(spec.pattern, item.fields)
 
 
-def _config(ws: Workspace, base: str) -> PreTrainedConfig:
+def _config(ws: OpenWorkspace, base: str) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     from registry.models.base import locate
@@ -120,7 +120,7 @@ def _config(ws: Workspace, base: str) -> PreTrainedConfig:
     return config
 
 
-def machine(ws: Workspace) -> Machine:
+def machine(ws: OpenWorkspace) -> Machine:
     """Return what this machine has: memory, disk at the workspace, GPU."""
     import psutil
     import torch

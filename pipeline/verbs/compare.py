@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.gap import GapReport
     from pipeline.spec.spec import Spec
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
 _DTYPES: dict[str, dict[str, Any]] = {
     "fp32": {"dtype": "fp32", "quantize": None},
@@ -181,7 +181,9 @@ def _in_dtype(spec: Spec, dtype: str) -> Variant:
     return Variant(dtype, spec.model_copy(update={"bases": bases, "train": train_spec}))
 
 
-def compare(ws: Workspace, ui: Ui, selection_id: str, variants: Sequence[Variant]) -> CompareReport:
+def compare(
+    ws: OpenWorkspace, ui: Ui, selection_id: str, variants: Sequence[Variant]
+) -> CompareReport:
     """Train each variant on the same selection and measure it.
 
     Raises:
@@ -201,7 +203,7 @@ def compare(ws: Workspace, ui: Ui, selection_id: str, variants: Sequence[Variant
     return CompareReport(selection_id, tuple(done), tuple(failed))
 
 
-def _one(ws: Workspace, ui: Ui, selection_id: str, variant: Variant) -> VariantResult:
+def _one(ws: OpenWorkspace, ui: Ui, selection_id: str, variant: Variant) -> VariantResult:
     found = gap(ws, ui)
     trained = train(ws, ui, selection_id)
     report = forget(ws, ui, TunedModel(trained.adapter_id))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.selection.preview import BaseAtHand, SeenRow
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.sources.resolve import SourceFile, Sources
     from registry.datasets.versions.row import Row
 
@@ -66,7 +66,7 @@ class DatasetLook:
     rows: tuple[SeenRow, ...]
 
 
-def look(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> tuple[DatasetLook, ...]:
+def look(ws: OpenWorkspace, ui: Ui, names: Sequence[str] | None = None) -> tuple[DatasetLook, ...]:
     """Look at each named dataset, or at all, without writing to the store.
 
     Raises:
@@ -85,7 +85,7 @@ def look(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> tuple[Dat
     return tuple(_look(ws, name, found, seen, base) for name, found, seen in samples)
 
 
-def _read(ws: Workspace, name: str) -> tuple[Sources, _Sample]:
+def _read(ws: OpenWorkspace, name: str) -> tuple[Sources, _Sample]:
     from pipeline.ingest import allowed_labels
     from registry.datasets.sources.resolve import sources
 
@@ -93,7 +93,9 @@ def _read(ws: Workspace, name: str) -> tuple[Sources, _Sample]:
     return found, _sample(found, name, allowed_labels(ws, name))
 
 
-def _look(ws: Workspace, name: str, found: Sources, seen: _Sample, base: BaseAtHand) -> DatasetLook:
+def _look(
+    ws: OpenWorkspace, name: str, found: Sources, seen: _Sample, base: BaseAtHand
+) -> DatasetLook:
     reader = Reader.of(ws, name, seen.rows, base)
     reasons = Counter(reject.reason for reject in seen.rejects).most_common(_COMMONEST)
     return DatasetLook(

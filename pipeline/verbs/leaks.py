@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.duplicates.overlap import Kind
     from registry.datasets.versions.read import RowText
 
@@ -101,7 +101,7 @@ class LeaksReport:
         return found | {"shown": [asdict(row) for row in self.shown]} if show else found
 
 
-def leaks(ws: Workspace, ui: Ui, thing: str | None = None) -> LeaksReport:
+def leaks(ws: OpenWorkspace, ui: Ui, thing: str | None = None) -> LeaksReport:
     """Look for overlap between training rows and every dev and test set.
 
     Args:
@@ -127,7 +127,7 @@ def leaks(ws: Workspace, ui: Ui, thing: str | None = None) -> LeaksReport:
     return search.report()
 
 
-def _may_be_trained_on(ws: Workspace) -> set[str]:
+def _may_be_trained_on(ws: OpenWorkspace) -> set[str]:
     """Return the datasets that select draws from: the pool, and all that may be replayed."""
     return {*pool_of(ws), *measured_datasets(ws.spec)}
 
@@ -136,7 +136,7 @@ def _train_rows(ws: Resolved, name: str) -> Iterator[list[RowText]]:
     return VersionReader(ws.store, ws.versions[name]).texts(("train",))
 
 
-def _rows_of(ws: Workspace, thing: str) -> tuple[str, Collection[int]]:
+def _rows_of(ws: OpenWorkspace, thing: str) -> tuple[str, Collection[int]]:
     """Return what a selection or adapter is called, and the uids of its rows."""
     manifest = ws.catalog.manifest(ws.catalog.alias(thing) or thing)
     if manifest.kind == SELECTION:

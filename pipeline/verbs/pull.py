@@ -24,7 +24,7 @@ from registry.store.objects import Parent
 if TYPE_CHECKING:
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.publish.parcel import Kind
 
 STAGE = "import"
@@ -70,7 +70,7 @@ class TakeReport:
 
 
 def take(
-    ws: Workspace,
+    ws: OpenWorkspace,
     ui: Ui,
     given: str,
     *,
@@ -101,7 +101,7 @@ def take(
 
 
 def _taken(
-    ws: Workspace, ui: Ui, source: PullSource, base: str | None, signer: str | None
+    ws: OpenWorkspace, ui: Ui, source: PullSource, base: str | None, signer: str | None
 ) -> TakeReport:
     from registry.store.hashing import file_digest
 
@@ -130,7 +130,7 @@ def _taken(
     )
 
 
-def _fetched(ws: Workspace, given: str, revision: str | None, *, whole: bool) -> PullSource:
+def _fetched(ws: OpenWorkspace, given: str, revision: str | None, *, whole: bool) -> PullSource:
     local = (ws.root / Path(given).expanduser()).resolve()
     if local.is_dir():
         if revision is not None:
@@ -170,7 +170,7 @@ def _from_hub(given: str, revision: str | None, *, whole: bool) -> PullSource:
     return _source(repository.download(commit, wanted), f"{given}@{commit}", is_cache=True)
 
 
-def _verified(ws: Workspace, source: PullSource, copy: Path, key: Path | None) -> str | None:
+def _verified(ws: OpenWorkspace, source: PullSource, copy: Path, key: Path | None) -> str | None:
     """Check the signature with a public key; returns the key's name.
 
     Of what gapmend pushed it has to cover the files that are taken in, and not the card; of what
@@ -196,7 +196,7 @@ def _verified(ws: Workspace, source: PullSource, copy: Path, key: Path | None) -
     return key.name
 
 
-def _base_of(ws: Workspace, source: PullSource, chosen: str | None) -> str:
+def _base_of(ws: OpenWorkspace, source: PullSource, chosen: str | None) -> str:
     from registry.intake.adapter import base_for, check_folder
     from registry.intake.adapter_places import check_fits
     from registry.intake.adapter_tokens import check_tokens
@@ -216,7 +216,9 @@ def _base_of(ws: Workspace, source: PullSource, chosen: str | None) -> str:
     return base
 
 
-def _adapter(ws: Workspace, ctx: StageContext, source: PullSource, base: str | None) -> StageOutput:
+def _adapter(
+    ws: OpenWorkspace, ctx: StageContext, source: PullSource, base: str | None
+) -> StageOutput:
     from registry.models.adapters import publish
     from registry.models.files import read_adapter_config
 
@@ -243,7 +245,7 @@ def _adapter(ws: Workspace, ctx: StageContext, source: PullSource, base: str | N
     return StageOutput({"origin": source.origin}, [("adapter", ref)])
 
 
-def _model(ws: Workspace, ctx: StageContext, source: PullSource, _: str | None) -> StageOutput:
+def _model(ws: OpenWorkspace, ctx: StageContext, source: PullSource, _: str | None) -> StageOutput:
     import shutil
 
     from registry.intake.model import check_model
@@ -271,7 +273,7 @@ def _model(ws: Workspace, ctx: StageContext, source: PullSource, _: str | None) 
 
 
 def _changed(
-    ws: Workspace, ctx: StageContext, source: PullSource, record: ParcelRecord
+    ws: OpenWorkspace, ctx: StageContext, source: PullSource, record: ParcelRecord
 ) -> StageOutput:
     """A model that holds changed tensors alone is taken in for the very base it was made of."""
     from registry.intake.changed import check_changed
@@ -302,7 +304,9 @@ def _changed(
     return StageOutput({"origin": source.origin}, [("model", ref)])
 
 
-def _dataset(ws: Workspace, ctx: StageContext, source: PullSource, _: str | None) -> StageOutput:
+def _dataset(
+    ws: OpenWorkspace, ctx: StageContext, source: PullSource, _: str | None
+) -> StageOutput:
     from registry.intake.rows import take_rows
 
     record = _record(source)
@@ -330,7 +334,7 @@ def _record(source: PullSource) -> ParcelRecord:
     return source.record
 
 
-def _is_here(ws: Workspace, object_id: str) -> bool:
+def _is_here(ws: OpenWorkspace, object_id: str) -> bool:
     try:
         ws.catalog.manifest(object_id)
     except UserError:

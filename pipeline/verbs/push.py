@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.lineage.adapter_facts import AdapterFacts
     from registry.publish.card import MeasuredBy, Publication
     from registry.publish.parcel import Kind, Parcel
@@ -62,7 +62,7 @@ class PushReport:
 
 
 def push(
-    ws: Workspace,
+    ws: OpenWorkspace,
     ui: Ui,
     thing: str | None,
     *,
@@ -129,7 +129,7 @@ def push(
     )
 
 
-def thing_of(ws: Workspace, name: str) -> Manifest[Meta]:
+def thing_of(ws: OpenWorkspace, name: str) -> Manifest[Meta]:
     """Return the manifest of the adapter, merged model or dataset version that is named.
 
     A dataset's name means its newest version.
@@ -151,11 +151,11 @@ def thing_of(ws: Workspace, name: str) -> Manifest[Meta]:
     return manifest
 
 
-def _versions_of(ws: Workspace, name: str) -> list[Manifest[VersionMeta]]:
+def _versions_of(ws: OpenWorkspace, name: str) -> list[Manifest[VersionMeta]]:
     return ws.catalog.committed(VersionMeta, name=name)
 
 
-def _parcel(ws: Workspace, manifest: Manifest[Meta], repo: str, scratch: Path) -> Parcel:
+def _parcel(ws: OpenWorkspace, manifest: Manifest[Meta], repo: str, scratch: Path) -> Parcel:
     from registry.lineage.adapter_facts import describe, describe_merged
     from registry.publish.card import adapter_card, changed_card, model_card
     from registry.publish.parcel import allowed_files, pack
@@ -178,14 +178,14 @@ def _parcel(ws: Workspace, manifest: Manifest[Meta], repo: str, scratch: Path) -
     return pack(manifest, files, card, facts.base, to.license, _signature(ws, manifest))
 
 
-def _signature(ws: Workspace, manifest: Manifest[Meta]) -> Path | None:
+def _signature(ws: OpenWorkspace, manifest: Manifest[Meta]) -> Path | None:
     """The newest signature of what is pushed, if it was signed."""
     found = ws.catalog.find("signature", thing=manifest.id)
     return ws.store.get("signature", found.id).path / SIGNATURE if found else None
 
 
 def _dataset_parcel(
-    ws: Workspace, manifest: Manifest[VersionMeta], repo: str, scratch: Path
+    ws: OpenWorkspace, manifest: Manifest[VersionMeta], repo: str, scratch: Path
 ) -> Parcel:
     from registry.publish.dataset_card import dataset_card
     from registry.publish.licenses import strictest
@@ -206,7 +206,7 @@ def _dataset_parcel(
     return pack(manifest, files, card, None, license_)
 
 
-def _merge_of(ws: Workspace, model_id: str) -> Mapping[str, Any]:
+def _merge_of(ws: OpenWorkspace, model_id: str) -> Mapping[str, Any]:
     if merge := ws.catalog.find(MergeMeta, model=model_id):
         return merge.meta.as_json()
     raise StoreRequestError(
@@ -214,7 +214,7 @@ def _merge_of(ws: Workspace, model_id: str) -> Mapping[str, Any]:
     )
 
 
-def _publication(ws: Workspace, facts: AdapterFacts, repo: str, tag: str) -> Publication:
+def _publication(ws: OpenWorkspace, facts: AdapterFacts, repo: str, tag: str) -> Publication:
     from registry.models.load import TORCH_DTYPES
     from registry.publish.card import Publication
 
@@ -231,7 +231,7 @@ def _publication(ws: Workspace, facts: AdapterFacts, repo: str, tag: str) -> Pub
     )
 
 
-def _license(ws: Workspace, facts: AdapterFacts, base: str | None) -> str:
+def _license(ws: OpenWorkspace, facts: AdapterFacts, base: str | None) -> str:
     """The licence of the whole: what the spec settles on, else the strictest of base and rows."""
     from registry.models.license import license_of_base
     from registry.publish.licenses import strictest
@@ -248,7 +248,7 @@ def _license(ws: Workspace, facts: AdapterFacts, base: str | None) -> str:
     return strictest(made_of)
 
 
-def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, MeasuredBy]:
+def _asked(ws: OpenWorkspace, facts: AdapterFacts) -> dict[str, MeasuredBy]:
     from pipeline.spec.subjects import subjects
     from registry.publish.card import MeasuredBy
 
@@ -265,7 +265,7 @@ def _asked(ws: Workspace, facts: AdapterFacts) -> dict[str, MeasuredBy]:
     return dict(sorted(found.items(), key=lambda pair: pair[0] not in _tuned(facts)))
 
 
-def _measured_on(ws: Workspace, facts: AdapterFacts) -> dict[str, str]:
+def _measured_on(ws: OpenWorkspace, facts: AdapterFacts) -> dict[str, str]:
     """Capability or guard -> the dataset version that its figures rest on, as its runs say."""
     stage = "promote" if facts.split == "test" else "forget"
     for run in reversed(ws.catalog.committed(RunMeta, stage=stage)):
@@ -280,14 +280,14 @@ def _tuned(facts: AdapterFacts) -> set[str]:
     return {one.capability for one in facts.closed}
 
 
-def _pushed_datasets(ws: Workspace, facts: AdapterFacts) -> dict[str, str]:
+def _pushed_datasets(ws: OpenWorkspace, facts: AdapterFacts) -> dict[str, str]:
     """Dataset name -> Hub id, where the very version that taught it was pushed."""
     taught = {one.version_id: one.dataset for one in facts.taught}
     found = ws.catalog.query("SELECT object_id, repo FROM pushes ORDER BY created_at").rows
     return {taught[version]: repo for version, repo in found if version in taught}
 
 
-def _private(ws: Workspace) -> list[str]:
+def _private(ws: OpenWorkspace) -> list[str]:
     """Texts that must not leave: this machine's folders, and the token if there is one."""
     from huggingface_hub import get_token
 
@@ -297,7 +297,7 @@ def _private(ws: Workspace) -> list[str]:
 
 
 def _record(
-    ws: Workspace, manifest: Manifest[Meta], report: PushReport, done: Delivery, url: str
+    ws: OpenWorkspace, manifest: Manifest[Meta], report: PushReport, done: Delivery, url: str
 ) -> str:
     adapter_id = manifest.id if is_tuned(manifest) else getattr(manifest.meta, "adapter_id", None)
     ref = ws.store.put(

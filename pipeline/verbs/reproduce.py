@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
     from registry.store.manifest import Manifest
 
 
@@ -37,7 +37,7 @@ class ReproduceReport:
     record_id: str
 
 
-def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
+def reproduce(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     """Train again from the record of the run that made an adapter.
 
     Raises:
@@ -79,7 +79,7 @@ def reproduce(ws: Workspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     return ReproduceReport(adapter_id, again, again == adapter_id, apart, changed, record.id)
 
 
-def _run_of(ws: Workspace, adapter_id: str) -> Manifest[RunMeta]:
+def _run_of(ws: OpenWorkspace, adapter_id: str) -> Manifest[RunMeta]:
     manifest = ws.catalog.manifest(adapter_id)
     for parent in manifest.parents:
         if parent.role == "run":
@@ -92,7 +92,7 @@ def _run_of(ws: Workspace, adapter_id: str) -> Manifest[RunMeta]:
     )
 
 
-def _base_named(ws: Workspace, digest: str) -> str:
+def _base_named(ws: OpenWorkspace, digest: str) -> str:
     for name in ws.spec.bases:
         if ws.models.identity(name).digest == digest:
             return name
@@ -104,7 +104,7 @@ def _base_named(ws: Workspace, digest: str) -> str:
 
 
 def _train(
-    ws: Workspace, ui: Ui, run: Manifest[RunMeta], selection: str, base: str, workdir: Path
+    ws: OpenWorkspace, ui: Ui, run: Manifest[RunMeta], selection: str, base: str, workdir: Path
 ) -> Path:
     from pipeline.ingest import resolve
     from pipeline.selection.validation import lessons

@@ -6,11 +6,11 @@ from collections.abc import Mapping  # noqa: TC003 - the dataclass's own
 from dataclasses import dataclass, fields
 from typing import Self
 
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 
 
 @dataclass(frozen=True)
-class Resolved(Workspace):
+class Resolved(OpenWorkspace):
     """A workspace, and the version of each dataset that a run works on.
 
     `ingest.resolve` makes it, at the top of the loop or of a verb; whoever reads rows takes one and
@@ -24,7 +24,7 @@ class Resolved(Workspace):
     versions: Mapping[str, str]
 
     @classmethod
-    def of(cls, ws: Workspace, versions: Mapping[str, str]) -> Self:
+    def of(cls, ws: OpenWorkspace, versions: Mapping[str, str]) -> Self:
         """Return the workspace with these versions."""
-        known = {field.name: getattr(ws, field.name) for field in fields(Workspace)}
+        known = {field.name: getattr(ws, field.name) for field in fields(OpenWorkspace)}
         return cls(**known, versions=versions)

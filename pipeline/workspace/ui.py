@@ -49,7 +49,7 @@ class Ui:
     """The terminal of one command: results go to stdout, everything else to stderr."""
 
     def __init__(self, *, as_json: bool = False) -> None:
-        """With `as_json`, tables are not shown: stdout belongs to the one JSON value."""
+        """With `as_json`, tables are not shown: stdout belongs to one JSON value, or a notebook."""
         from rich.console import Console
 
         self.as_json = as_json

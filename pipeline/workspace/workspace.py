@@ -1,6 +1,6 @@
 """A workspace: a folder with `gapmend.yaml`, the data it names, and `.gapmend/` (store, catalog).
 
-`Workspace.open` is where every verb begins. Bases are loaded once a process, on first use.
+`OpenWorkspace.open` is where every verb begins. Bases are loaded once a process, on first use.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Models:
         from registry.models.load import load_model
 
         if base not in self._loaded:
-            self._free()
+            self.close()
             self._loaded[base] = load_model(base, self._spec.bases[base], self._root)
         return self._loaded[base]
 
@@ -92,10 +92,10 @@ class Models:
             return PackedLM(self.get(base))
         from evals.engine.backend import open_vllm
 
-        self._free()  # of one GPU's memory, vLLM takes its share at once
+        self.close()  # of one GPU's memory, vLLM takes its share at once
         return open_vllm(base, self._spec.bases[base], self._root, rank=self._spec.train.rank)
 
-    def _free(self) -> None:
+    def close(self) -> None:
         """Let go of all that is loaded; on a GPU its memory is there for the next."""
         if not (self._loaded or self._engines):
             return
@@ -113,8 +113,8 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Workspace(WorkspaceStore):
-    """One workspace, opened: its spec is validated, its store and catalog are at hand."""
+class OpenWorkspace(WorkspaceStore):
+    """What the stages are given: a validated spec, the store and catalog, and the bases."""
 
     spec: Spec
     models: Models = field(repr=False)

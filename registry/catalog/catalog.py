@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    import polars as pl
     from duckdb import DuckDBPyConnection
 
     from registry.store.kinds import RunMeta
@@ -231,6 +232,15 @@ class Catalog:
         """
         with SqlSession(self.root, wait_s=self.wait_s) as session:
             return session.run_guarded(sql, params, max_rows)
+
+    def frame(self, sql: str, params: Sequence[Any] = ()) -> pl.DataFrame:
+        """Run a user's SELECT like `sql`, and return all of it as a frame.
+
+        Raises:
+            UserError: as `sql`.
+        """
+        with SqlSession(self.root, wait_s=self.wait_s) as session:
+            return session.frame_guarded(sql, params)
 
     def reserve_uids(self, count: int) -> int:
         """Set aside `count` row uids that no other call will get; returns the first.

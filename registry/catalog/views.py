@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
 
+    import polars as pl
     from duckdb import DuckDBPyConnection
 
 _FOLDER = Path(__file__).parent / "view_files"
@@ -120,6 +121,20 @@ class SqlSession:
         Raises:
             UserError: not one SELECT, or DuckDB refuses it.
         """
+        with self._guarded(sql):
+            return self._fetch(sql, params, max_rows)
+
+    def frame_guarded(self, sql: str, params: Sequence[Any]) -> pl.DataFrame:
+        """Run a user's statement like `run_guarded`, for a frame with DuckDB's own types.
+
+        Raises:
+            UserError: as `run_guarded`.
+        """
+        with self._guarded(sql):
+            return _with_integers(self._connection.execute(sql, list(params)).pl())
+
+    @contextmanager
+    def _guarded(self, sql: str) -> Iterator[None]:
         import duckdb
 
         try:
@@ -127,7 +142,7 @@ class SqlSession:
             with self._naming_what_is_damaged():
                 self._make_views(sql)
                 self._lock_away()
-                return self._fetch(sql, params, max_rows)
+                yield
         except duckdb.Error as error:
             raise UserError(_one_line(error), where="sql") from None
 
@@ -163,6 +178,19 @@ class SqlSession:
             " SET enable_progress_bar = false; CREATE SCHEMA parquet"
         )
         make_views(self._connection, self._root, _needed(sql))
+
+
+def _with_integers(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame whose sums of integers are int64 where they fit.
+
+    DuckDB adds integers up as HUGEINT, which Arrow hands over as decimals.
+    """
+    import polars as pl
+
+    sums = [name for name, kind in frame.schema.items() if kind == pl.Decimal(38, 0)]
+    narrow = frame.select(pl.col(sums).cast(pl.Int64, strict=False))
+    fits = [name for name in sums if narrow[name].null_count() == frame[name].null_count()]
+    return frame.with_columns(narrow.select(fits))
 
 
 def make_all_views(connection: DuckDBPyConnection, root: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_missing_extra_is_one_line(
     assert f"pip install '.[{extra}]'" in line
     if "--json" in call:
         (said,) = done.stdout.splitlines()
-        assert (json.loads(said)["error"], json.loads(said)["exit_code"]) == ("UserError", 2)
+        assert (json.loads(said)["kind"], json.loads(said)["exit_code"]) == ("machine", 2)
     else:
         assert done.stdout == ""
 

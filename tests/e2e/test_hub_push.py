@@ -20,7 +20,7 @@ import pytest
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog.catalog import Catalog
 from registry.models.changed import publish_changed, write_changed
 from registry.models.load import nano_folder
@@ -333,7 +333,7 @@ def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
     workspace = tmp_path / "workspace"
     assert gapmend("init", workspace).code == 0
     noise = torch.Generator().manual_seed(0)
-    ws = Workspace.open(workspace)
+    ws = OpenWorkspace.open(workspace)
     loaded = ws.models.get("nano")
     own = dict(loaded.model.named_parameters())
     changed = {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from pipeline.select import select
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.store.kinds import RunMeta
 from tests.integration.pipeline.test_select_to_merge import make_workspace
 
@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert before in text
         text = text.replace(before, after)
     (folder / "gapmend.yaml").write_text(text, "utf-8")
-    select(Workspace.open(ws.root), Ui())
+    select(OpenWorkspace.open(ws.root), Ui())
     return folder
 
 
@@ -116,7 +116,7 @@ def test_two_processes_do_what_one_does(
     assert report["trained_tokens"] == single["trained_tokens"]
     for one, other in zip(report["curve"], single["curve"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-    ws = Workspace.open(copy)
+    ws = OpenWorkspace.open(copy)
     runs = [one for one in ws.catalog.committed(RunMeta) if one.meta.stage == "train"]
     assert len(runs) == 1
     (adapter,) = ws.catalog.committed("adapter")

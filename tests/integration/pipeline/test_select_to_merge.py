@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline import Workspace
 from pipeline.forget import forget, judge
 from pipeline.gap import GapReport, gap
 from pipeline.ingest import resolve
@@ -31,11 +32,11 @@ from pipeline.selection.selection import read_selection, training_rows
 from pipeline.spec.subjects import subject
 from pipeline.train import TrainReport, train
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog import open as catalog_open
 from registry.datasets.sources import resolve as datasets
-from registry.errors import GateRefusedError, UserError
-from registry.store.kinds import AdapterMeta
+from registry.errors import GateRefusedError, StoreRequestError, UserError
+from registry.store.kinds import AdapterMeta, RunMeta
 from tests.support import tiny_models
 from tests.support.plain_rows import load_rows
 
@@ -86,7 +87,7 @@ def colour(rng: random.Random) -> dict[str, str]:
     return {"text": text, "label": name}
 
 
-def make_workspace(root: Path, spec: str = SPEC) -> Workspace:
+def make_workspace(root: Path, spec: str = SPEC) -> OpenWorkspace:
     tiny_models.save(root / "base", "llama")
     rng = random.Random(0)
     for name, make in (("mood", mood), ("colour", colour)):
@@ -94,12 +95,12 @@ def make_workspace(root: Path, spec: str = SPEC) -> Workspace:
             lines = "".join(json.dumps(make(rng)) + "\n" for _ in range(count))
             (root / f"{name}-{split}.jsonl").write_text(lines)
     (root / "gapmend.yaml").write_text(spec)
-    return Workspace.open(root)
+    return OpenWorkspace.open(root)
 
 
 @dataclass
 class Loop:
-    ws: Workspace
+    ws: OpenWorkspace
     found: GapReport
     selected: SelectReport
     trained: TrainReport
@@ -146,9 +147,10 @@ def loop(tmp_path_factory) -> Loop:
 
 
 def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop) -> None:
-    runs = [run for run in loop.ws.catalog.committed("run") if run["meta"]["stage"] != "merge"]
+    runs = [run for run in loop.ws.catalog.committed(RunMeta) if run.meta.stage != "merge"]
     evals = len(loop.ws.catalog.committed("eval"))
-    assert loop.asked["resolved"] == len(loop.ws.spec.datasets) == 2
+    assert len(loop.ws.spec.datasets) == 2
+    assert loop.asked["resolved"] == 2 * 2  # to know whether there is a version, and to make it
     # A transaction for each run; an ingest also reads what is there, and takes its uids.
     fewest = len(runs) + 2 * 2
     # Erasures and the champion are asked for; one is made champion, and SQL tells the end of it.
@@ -158,13 +160,66 @@ def test_versions_are_found_once_and_the_catalog_is_opened_for_what_is_new(loop)
 
 
 def test_a_plan_asks_for_each_run_once(loop) -> None:
-    ws = Workspace.open(loop.ws.root)
+    ws = OpenWorkspace.open(loop.ws.root)
     with counted() as asked:
         steps = plan(ws, Ui())
     runs = len(ws.catalog.committed("run"))
     assert {step.state for step in steps} == {"up to date"}
     assert asked["resolved"] == 2
     assert 0 < asked["opened"] <= runs + 8
+
+
+def runs_of(ws: OpenWorkspace) -> Counter[str]:
+    return Counter(run.meta.stage for run in ws.catalog.committed(RunMeta))
+
+
+def test_a_part_of_the_loop_runs_that_part_alone(tmp_path: Path) -> None:
+    ws, ui = make_workspace(tmp_path), Ui(as_json=True)
+    with pytest.raises(StoreRequestError, match=r"ingest is not up to date \(has not run yet\)"):
+        run(ws, ui, start="gap")
+    assert runs_of(ws) == {}
+    first = run(ws, ui, until="gap")
+    assert [one.stage for one in first.done] == ["ingest", "gap"]
+    assert runs_of(ws) == {"ingest": 2, "gap": 1}
+    with pytest.raises(StoreRequestError, match="Run what is missing: gapmend run --until select"):
+        run(ws, ui, start="train")
+    then = run(ws, ui, start="select", until="select")
+    assert [one.stage for one in then.done] == ["ingest", "gap", "select"]
+    assert then.done[1].report.cached
+    assert runs_of(ws) == {"ingest": 2, "gap": 1, "select": 1}
+
+
+def test_what_is_before_the_first_stage_is_looked_up_by_the_spec_of_now(loop) -> None:
+    before, ui = runs_of(loop.ws), Ui(as_json=True)
+    mood_spec = loop.ws.spec.capabilities["mood"].model_copy(update={"goal": 0.96})
+    other = loop.ws.spec.model_copy(update={"capabilities": {"mood": mood_spec}})
+    with pytest.raises(StoreRequestError, match=r"--from: gap is not up to date \(changed: .*goal"):
+        run(loop.ws.with_spec(other), ui, start="train")
+    again = run(loop.ws, ui, start="promote", until="promote")
+    assert again.done[-1].stage == "promote"
+    assert again.code == (0 if loop.promoted.promoted else 1)
+    assert runs_of(loop.ws) == before
+
+
+def test_the_python_api_finds_what_the_loop_made(loop) -> None:
+    ws, before = Workspace.open(loop.ws.root), runs_of(loop.ws)
+    assert {step.state for step in ws.plan()} == {"up to date"}
+    assert ws.gap() == replace(loop.found, cached=True, seconds=ws.gap().seconds)
+    trained = ws.train(ws.select().selection_id)
+    assert trained.adapter_id == loop.trained.adapter_id
+    lost = ws.changed_items(ws.forget(trained.adapter_id), "lost")
+    assert {item.guard for item in lost} <= {"mood", "colour"}
+    assert ws.promote().promoted == loop.promoted.promoted
+    assert ws.merge(loop.mended.adapter_id).model_id == loop.merged.model_id
+    assert runs_of(loop.ws) == before
+    ids = ws.sql("select adapter_id from adapters")["adapter_id"].to_list()
+    assert {row["adapter_id"] for row in ws.adapters().rows} == set(ids)
+    assert ws.adapter.show(trained.adapter_id[:10]).adapter_id == trained.adapter_id
+    made = {node.id for node in ws.lineage(trained.adapter_id).nodes}
+    assert loop.selected.selection_id in made
+    assert {source.file for source in ws.source_files(trained.adapter_id)} >= {"mood-train.jsonl"}
+    assert ws.row_lineage(read_selection(loop.ws.store, loop.selected.selection_id)[0].row_uid).made
+    assert {one.name for one in ws.datasets()} == {"mood", "colour"}
 
 
 def test_the_selection_is_what_the_budget_says(loop) -> None:
@@ -294,7 +349,7 @@ def test_the_merge_is_proven_and_stored_as_a_model(loop) -> None:
 
 
 def test_everything_is_found_again(loop) -> None:
-    ws, ui = Workspace.open(loop.ws.root), Ui()
+    ws, ui = OpenWorkspace.open(loop.ws.root), Ui()
     again = select(ws, ui)
     assert again.cached
     assert again.selection_id == loop.selected.selection_id
@@ -359,13 +414,13 @@ def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path
         for text in ("red box " * 400, "a red song and a red play " * 100):
             lines.write(json.dumps({"text": text, "label": "red"}) + "\n")
     with pytest.raises(UserError, match=r"colour: 2 of 102 items can't be scored") as refused:
-        gap(Workspace.open(tmp_path), Ui())
+        gap(OpenWorkspace.open(tmp_path), Ui())
     assert "colour-dev.jsonl:101" in str(refused.value)
     (tmp_path / "gapmend.yaml").write_text(allowed.replace("0.1", "0.001"))
     with pytest.raises(UserError):
-        gap(Workspace.open(tmp_path), Ui())
+        gap(OpenWorkspace.open(tmp_path), Ui())
     (tmp_path / "gapmend.yaml").write_text(allowed)
-    ws = Workspace.open(tmp_path)
+    ws = OpenWorkspace.open(tmp_path)
     assert gap(ws, Ui()).guards["colour"].n == 100
     listed = ws.catalog.query("SELECT source_file, source_line, reason FROM rejects").rows
     assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
@@ -385,7 +440,7 @@ def test_a_prompt_that_is_too_long_for_the_base_stops_no_other(tmp_path) -> None
 def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
     make_workspace(tmp_path, SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}"))
     tiny_models.save(tmp_path / "more", "qwen3")
-    ws = Workspace.open(tmp_path)
+    ws = OpenWorkspace.open(tmp_path)
     first, second = gap(ws, Ui(), "tiny"), gap(ws, Ui(), "other")
     assert (first.base, second.base) == ("tiny", "other")
     assert first.gap_id != second.gap_id
@@ -421,7 +476,7 @@ def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
             line["label"] = rng.choice(line["options"])
         path.write_text("".join(json.dumps(line) + "\n" for line in rows))
     ui = Ui()
-    ws = resolve(Workspace.open(tmp_path), ui)
+    ws = resolve(OpenWorkspace.open(tmp_path), ui)
     found = gap(ws, ui)
     assert found.verdict("mood") == "tune"
     what = subject(ws.spec, "mood")

@@ -37,6 +37,11 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     assert loaded_by(f"import {package}").isdisjoint(HEAVY)
 
 
+def test_the_python_api_is_looked_up_when_it_is_asked_for() -> None:
+    loaded = "import sys, pipeline; assert 'pipeline.api' not in sys.modules; "
+    assert loaded_by(f"{loaded}from pipeline import Workspace").isdisjoint(HEAVY)
+
+
 def test_the_probe_sees_a_heavy_import() -> None:
     assert "scipy" in loaded_by("import scipy")
 

@@ -118,7 +118,7 @@ def test_where_it_is_not_installed_one_line_says_so(
     root: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     from pipeline.cli.main import main
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
     line = (
         "evals.backend: this needs the extra 'vllm', and vllm isn't installed. In the folder of "
@@ -126,7 +126,7 @@ def test_where_it_is_not_installed_one_line_says_so(
     )
     folder = workspace(tmp_path / "ws", root)
     with pytest.raises(UserError) as caught:
-        Workspace.open(folder).models.engine("base")
+        OpenWorkspace.open(folder).models.engine("base")
     assert (str(caught.value), caught.value.exit_code) == (line, 2)
     for verb, code in (("check", 2), ("gap", 2), ("ingest", 0), ("plan", 2)):
         monkeypatch.setattr(sys, "argv", ["gapmend", verb, "-C", str(folder)])
@@ -141,10 +141,10 @@ def test_the_default_needs_no_vllm_and_is_in_no_key(root: Path, tmp_path) -> Non
     from pipeline.gap import dev_inputs
     from pipeline.ingest import resolve
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
     text = WORKSPACE.replace("evals: {backend: vllm}\n", "")
-    ws = Workspace.open(workspace(tmp_path / "ws", root, text))
+    ws = OpenWorkspace.open(workspace(tmp_path / "ws", root, text))
     assert ws.spec.evals.backend == "gapmend"
     assert ws.models.backend("base") is None
     inputs, _ = dev_inputs(resolve(ws, Ui(as_json=True)), "base")
@@ -393,9 +393,9 @@ def test_one_of_the_two_is_in_memory_at_a_time(root: Path, tmp_path: Path) -> No
     from pipeline.gap import dev_inputs
     from pipeline.ingest import resolve
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
-    models = (ws := Workspace.open(workspace(tmp_path / "ws", root))).models
+    models = (ws := OpenWorkspace.open(workspace(tmp_path / "ws", root))).models
     engine = models.engine("base")
     assert models.engine("base") is engine
     (started,) = stand_in_vllm.STARTED
@@ -416,14 +416,14 @@ def test_one_of_the_two_is_in_memory_at_a_time(root: Path, tmp_path: Path) -> No
 def test_a_gap_is_measured_anew_with_the_other_backend(root: Path, tmp_path: Path) -> None:
     from pipeline.gap import gap
     from pipeline.workspace.ui import Ui
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.workspace.workspace import OpenWorkspace
 
     folder, ui = workspace(tmp_path / "ws", root), Ui(as_json=True)
     text = (folder / "gapmend.yaml").read_text("utf-8")
     found = []
     for backend in ("vllm", "vllm", "gapmend", "vllm"):
         (folder / "gapmend.yaml").write_text(text.replace("backend: vllm", f"backend: {backend}"))
-        ws = Workspace.open(folder)
+        ws = OpenWorkspace.open(folder)
         found.append(gap(ws, ui))
         for engine in ws.models._engines.values():
             engine.close()

@@ -14,7 +14,7 @@ from pipeline.selection.selection import SelectedRow, put_selection
 from pipeline.train import train
 from pipeline.verbs.leaks import LeaksReport, leaks
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 from registry.store.kinds import SelectionMeta
 from registry.store.objects import Parent
@@ -67,9 +67,9 @@ def write(root: Path, name: str, *texts: str, label: str = "a") -> None:
         lines.writerows([text, label] for text in texts)
 
 
-def workspace(root: Path, *, more: str = "", guards: str = "") -> Workspace:
+def workspace(root: Path, *, more: str = "", guards: str = "") -> OpenWorkspace:
     (root / "gapmend.yaml").write_text(SPEC % (more, guards))
-    return Workspace.open(root)
+    return OpenWorkspace.open(root)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def pairs(report: LeaksReport) -> list[tuple[str, str, int, int, int, bool]]:
     ]
 
 
-def chosen(ws: Workspace, ui: Ui, *texts: str, dataset: str = "bank") -> str:
+def chosen(ws: OpenWorkspace, ui: Ui, *texts: str, dataset: str = "bank") -> str:
     """Put and commit a selection of these rows."""
     version = resolve(ws, ui, [dataset]).versions[dataset]
     rows = {row.messages[0].content: row for row in load_rows(ws.store, version)}

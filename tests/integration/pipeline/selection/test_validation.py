@@ -16,7 +16,7 @@ from pipeline.train import train
 from pipeline.training.record.probe import share_right
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 from tests.integration.pipeline.test_select_to_merge import make_workspace
 
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ws(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def ws(tmp_path_factory: pytest.TempPathFactory) -> OpenWorkspace:
     return make_workspace(tmp_path_factory.mktemp("validation"))
 
 
 @pytest.fixture(scope="module")
-def selection(ws: Workspace) -> str:
+def selection(ws: OpenWorkspace) -> str:
     return select(ws, Ui()).selection_id
 
 
-def watched(ws: Workspace, **settings: object) -> Resolved:
+def watched(ws: OpenWorkspace, **settings: object) -> Resolved:
     validation = ValidationSpec.model_validate(settings)
     changed = ws.spec.train.model_copy(update={"validation": validation, "batch_tokens": 256})
     return resolve(ws.with_spec(ws.spec.model_copy(update={"train": changed})), Ui())
@@ -51,7 +51,7 @@ def test_equal_rows_are_held_out_together(hashes: list[str], share: float, seed:
     assert len(held) >= min(1, len(set(hashes)) - 1)
 
 
-def test_a_share_is_held_out(ws: Workspace, selection: str) -> None:
+def test_a_share_is_held_out(ws: OpenWorkspace, selection: str) -> None:
     found = lessons(watched(ws, share=0.2), Ui(), selection)
     assert found.watch is not None
     uids = {row.uid for row in found.rows}, {row.uid for row in found.watch.rows}
@@ -62,7 +62,7 @@ def test_a_share_is_held_out(ws: Workspace, selection: str) -> None:
     assert len(uids[1]) >= 12
 
 
-def test_a_dataset_of_its_own_and_one_that_overlaps(ws: Workspace, selection: str) -> None:
+def test_a_dataset_of_its_own_and_one_that_overlaps(ws: OpenWorkspace, selection: str) -> None:
     found = lessons(watched(ws, data="colour"), Ui(), selection)
     assert found.watch is not None
     assert len(found.rows) == 60
@@ -84,7 +84,7 @@ def test_a_dataset_of_its_own_and_one_that_overlaps(ws: Workspace, selection: st
         lessons(watched(ws, data="other"), Ui(), selection)
 
 
-def test_the_probe_asks_what_the_engine_would(ws: Workspace) -> None:
+def test_the_probe_asks_what_the_engine_would(ws: OpenWorkspace) -> None:
     """Shares of the right choice, as transformers' own loss has it, choice by choice."""
     asked = questions(resolve(ws, Ui()), Ui(), 10)
     assert len(asked) == 10
@@ -104,7 +104,7 @@ def test_the_probe_asks_what_the_engine_would(ws: Workspace) -> None:
     assert share_right(loaded.model, loaded, asked) == pytest.approx(right / 10)
 
 
-def test_a_run_is_watched_from_the_spec(ws: Workspace, selection: str) -> None:
+def test_a_run_is_watched_from_the_spec(ws: OpenWorkspace, selection: str) -> None:
     report = train(watched(ws, share=0.2, every=2, probe_items=4), Ui(), selection)
     assert report.kept_step is not None
     assert report.kept_step % 2 == 0 or report.kept_step == report.steps

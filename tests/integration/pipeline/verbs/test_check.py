@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.verbs.check import check
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 from registry.models.load import nano_folder
 
@@ -23,7 +23,7 @@ def checked(folder: Path, *changes: tuple[str, str]) -> None:
         assert old in text
         text = text.replace(old, new)
     spec.write_text(text, "utf-8")
-    check(Workspace.open(folder))
+    check(OpenWorkspace.open(folder))
 
 
 def test_the_starter_is_fit(tmp_path: Path) -> None:

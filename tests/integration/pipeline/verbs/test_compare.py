@@ -21,7 +21,7 @@ from pipeline.verbs.reproduce import reproduce
 from pipeline.workspace.kept import adapter_named
 from pipeline.workspace.stage import StageContext
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import GateRefusedError, UserError
 from registry.models.adapters import adapter_path
 from registry.models.base import BaseSpec, identify
@@ -35,12 +35,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ws(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def ws(tmp_path_factory: pytest.TempPathFactory) -> OpenWorkspace:
     return make_workspace(tmp_path_factory.mktemp("compare"))
 
 
 @pytest.fixture(scope="module")
-def selection(ws: Workspace) -> str:
+def selection(ws: OpenWorkspace) -> str:
     return select(ws, Ui()).selection_id
 
 
@@ -48,18 +48,18 @@ def selection(ws: Workspace) -> str:
 class Whole:
     """A workspace whose method is `full`, and what it trained."""
 
-    ws: Workspace
+    ws: OpenWorkspace
     tuned: str
 
 
 @pytest.fixture(scope="module")
-def full(ws: Workspace, selection: str) -> Whole:
+def full(ws: OpenWorkspace, selection: str) -> Whole:
     (variant,) = by_methods(ws.spec, ["full"])
     (done,) = compare(ws, Ui(), selection, [variant]).variants
     return Whole(ws.with_spec(variant.spec), done.adapter_id)
 
 
-def test_each_method_on_the_same_rows(ws: Workspace, selection: str) -> None:
+def test_each_method_on_the_same_rows(ws: OpenWorkspace, selection: str) -> None:
     variants = by_methods(ws.spec, ["lora", "freeze", "full"])
     report = compare(ws, Ui(), selection, variants)
     lora, freeze, full = report.variants
@@ -79,14 +79,16 @@ def test_each_method_on_the_same_rows(ws: Workspace, selection: str) -> None:
     assert again == report
 
 
-def test_a_variant_that_cannot_be_trained_leaves_the_others(ws: Workspace, selection: str) -> None:
+def test_a_variant_that_cannot_be_trained_leaves_the_others(
+    ws: OpenWorkspace, selection: str
+) -> None:
     report = compare(ws, Ui(), selection, by_setting(ws.spec, "rank=2,1000"))
     assert [one.name for one in report.variants] == ["rank 2"]
     assert [one.name for one in report.failed] == ["rank 1000"]
     assert "above the size of every layer" in report.failed[0].why
 
 
-def test_dtypes_make_bases_of_their_own(ws: Workspace, selection: str) -> None:
+def test_dtypes_make_bases_of_their_own(ws: OpenWorkspace, selection: str) -> None:
     report = compare(ws, Ui(), selection, by_setting(ws.spec, "dtype=fp32,int4"))
     whole, small = report.variants
     assert (whole.base, small.base) == ("tiny-fp32", "tiny-int4")
@@ -165,25 +167,25 @@ def test_full_is_trained_again_to_the_byte(full: Whole) -> None:
         ("pool=a", "'pool' is not swept"),
     ],
 )
-def test_what_is_no_sweep(ws: Workspace, sweep: str, message: str) -> None:
+def test_what_is_no_sweep(ws: OpenWorkspace, sweep: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
         by_setting(ws.spec, sweep)
     assert message in str(raised.value)
 
 
-def test_what_is_no_method(ws: Workspace) -> None:
+def test_what_is_no_method(ws: OpenWorkspace) -> None:
     with pytest.raises(UserError, match=r"no method .lore..*dora"):
         by_methods(ws.spec, ["lore"])
 
 
-def test_a_method_that_the_objective_is_not_for(ws: Workspace) -> None:
+def test_a_method_that_the_objective_is_not_for(ws: OpenWorkspace) -> None:
     train_spec = ws.spec.train.model_copy(update={"objective": "dpo"})
     spec = ws.spec.model_copy(update={"train": train_spec})
     with pytest.raises(UserError, match="full: dpo needs the base beside what is trained"):
         by_methods(spec, ["lora", "full"])
 
 
-def test_a_sweep_of_bases(ws: Workspace) -> None:
+def test_a_sweep_of_bases(ws: OpenWorkspace) -> None:
     spec = ws.spec.model_copy(update={"bases": {**ws.spec.bases, "nano": BaseSpec(model="nano")}})
     names = [one.spec.train.base for one in by_setting(spec, "base=tiny,nano")]
     assert names == ["tiny", "nano"]

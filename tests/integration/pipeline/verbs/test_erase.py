@@ -30,7 +30,7 @@ from pipeline.verbs.gc import GcReport, gc
 from pipeline.verbs.push import _dataset_parcel
 from pipeline.verbs.reproduce import reproduce
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog.open import open_catalog
 from registry.errors import UserError
 from registry.lineage.adapter_facts import describe
@@ -68,7 +68,7 @@ def colour(rng: random.Random, name: str) -> dict[str, str]:
     return {"text": text, "label": shade, "who": name}
 
 
-def make_workspace(root: Path) -> Workspace:
+def make_workspace(root: Path) -> OpenWorkspace:
     tiny_models.save(root / "base", "llama")
     rng = random.Random(0)
     for dataset, make in (("mood", mood), ("colour", colour)):
@@ -81,12 +81,12 @@ def make_workspace(root: Path) -> Workspace:
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (root / f"{dataset}-{split}.jsonl").write_text(lines)
     (root / "gapmend.yaml").write_text(SPEC)
-    return Workspace.open(root)
+    return OpenWorkspace.open(root)
 
 
 @dataclass
 class Erased:
-    ws: Workspace
+    ws: OpenWorkspace
     before: set[str]
     looked: EraseReport
     done: EraseReport
@@ -102,7 +102,7 @@ class Erased:
     files: set[str]
 
 
-def leave_what_kills_leave(ws: Workspace) -> None:
+def leave_what_kills_leave(ws: OpenWorkspace) -> None:
     """Leave what processes leave that are killed while they evaluate, write, select and train."""
     Journal(ws.state / FOLDER / f"{'0' * 64}.jsonl").path.parent.mkdir(exist_ok=True)
     journal = Journal(ws.state / FOLDER / f"{'0' * 64}.jsonl")
@@ -131,7 +131,7 @@ def leave_what_kills_leave(ws: Workspace) -> None:
     ws.catalog.commit([run])
 
 
-def leave_a_draft(ws: Workspace) -> None:
+def leave_a_draft(ws: OpenWorkspace) -> None:
     """Leave a draft of a killed process; the next that writes an object sweeps it away."""
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           capture_output=True, text=True, check=True)  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 from pipeline.ingest import ingest, resolve
 from pipeline.workspace.stage import WouldRunError
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.duplicates.near_duplicates import near_pairs
 from registry.errors import UserError
 from tests.support.plain_rows import load_rows
@@ -62,14 +62,14 @@ def lines(*numbers: int, label: str = "a") -> str:
 
 def workspace(
     folder: Path, *, path: str = "rows.csv", extra: str = "", labels: str = ""
-) -> Workspace:
+) -> OpenWorkspace:
     folder.mkdir(exist_ok=True, parents=True)
     text = SPEC.format(path=path, extra=extra, labels=labels)
     (folder / "gapmend.yaml").write_text(text)
-    return Workspace.open(folder)
+    return OpenWorkspace.open(folder)
 
 
-def version_of(ws: Workspace, ui: Ui) -> str:
+def version_of(ws: OpenWorkspace, ui: Ui) -> str:
     return resolve(ws, ui).versions["rows"]
 
 
@@ -79,7 +79,7 @@ def write(folder: Path, name: str, body: str | bytes) -> None:
     (folder / name).write_bytes(b"text,label\n" + data)
 
 
-def splits_of(ws: Workspace, version: str) -> dict[str, str]:
+def splits_of(ws: OpenWorkspace, version: str) -> dict[str, str]:
     return {row.messages[0].content: row.split for row in load_rows(ws.store, version)}
 
 
@@ -290,9 +290,10 @@ def test_two_processes_at_once_give_a_row_one_uid(tmp_path: Path) -> None:
     other = "  other:\n    path: other.csv\n    columns: {input: text, output: label}\n"
     ws = workspace(tmp_path, extra=other)
     code = (
-        "import sys; from pathlib import Path; from pipeline.workspace.workspace import Workspace;"
+        "import sys; from pathlib import Path;"
+        "from pipeline.workspace.workspace import OpenWorkspace;"
         "from pipeline.workspace.ui import Ui; from pipeline.ingest import ingest;"
-        "ingest(Workspace.open(Path(sys.argv[1])), Ui(), [sys.argv[2]])"
+        "ingest(OpenWorkspace.open(Path(sys.argv[1])), Ui(), [sys.argv[2]])"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name])
@@ -318,7 +319,7 @@ def test_the_examples_read_real_rows(
         data = tmp_path / "quickstart" / "data"
         if not data.exists():
             data.symlink_to(project_root / "examples" / "quickstart" / "data")
-        ws = Workspace.open(tmp_path / example)
+        ws = OpenWorkspace.open(tmp_path / example)
         reports |= {r.name: (ws, r) for r in ingest(ws, ui).datasets}
     facts = {name: report.facts for name, (_, report) in reports.items()}
     assert facts["banking"]["rows"] == 13_083
@@ -335,7 +336,7 @@ def test_the_examples_read_real_rows(
 def test_a_missing_llamafactory_file_is_one_line(project_root, real_data, tmp_path, ui) -> None:
     text = (project_root / "examples" / "llamafactory" / "gapmend.yaml").read_text()
     (tmp_path / "gapmend.yaml").write_text(text.replace("alpaca_en_demo", "alpaca_zh_demo"))
-    ws = Workspace.open(tmp_path)
+    ws = OpenWorkspace.open(tmp_path)
     with pytest.raises(UserError) as raised:
         ingest(ws, ui, ["alpaca"])
     folder = real_data / "llamafactory"

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.ingest import ingest
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from tests.support.plain_rows import load_rows
 
 SPEC = """\
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rows(folder: Path, ui: Ui, name: str) -> tuple[Any, dict[str, tuple[str, int, str]]]:
-    ws = Workspace.open(folder)
+    ws = OpenWorkspace.open(folder)
     (report,) = ingest(ws, ui, [name]).datasets
     found = load_rows(ws.store, report.version_id)
     places = {r.messages[0].content: (r.source_file, r.source_line, r.split) for r in found}

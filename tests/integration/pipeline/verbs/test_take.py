@@ -23,7 +23,7 @@ from pipeline.verbs.pull import take
 from pipeline.verbs.push import push
 from pipeline.verbs.reproduce import reproduce
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.readers.read import read_records
 from registry.errors import GapmendError, GateRefusedError, UserError
 from registry.intake.template import check_text
@@ -48,12 +48,12 @@ def adapter(theirs: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ws(tmp_path: Path) -> Workspace:
+def ws(tmp_path: Path) -> OpenWorkspace:
     shutil.copytree(STARTER, tmp_path / "workspace")
     spec = tmp_path / "workspace" / "gapmend.yaml"
     small = spec.read_text("utf-8").replace("answer: choice  ", "answer: choice\n    limit: 40  ")
     spec.write_text(small, "utf-8")
-    return Workspace.open(tmp_path / "workspace")
+    return OpenWorkspace.open(tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -66,7 +66,9 @@ def change(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
 
 
-def test_one_trained_elsewhere_is_measured_like_ours(ws: Workspace, ui: Ui, adapter: Path) -> None:
+def test_one_trained_elsewhere_is_measured_like_ours(
+    ws: OpenWorkspace, ui: Ui, adapter: Path
+) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"].startswith("/")
     made = take(ws, ui, str(adapter))
@@ -86,7 +88,9 @@ def test_one_trained_elsewhere_is_measured_like_ours(ws: Workspace, ui: Ui, adap
         push(ws, ui, made.object_id, repo="me/theirs", dry=True)
 
 
-def test_its_card_says_that_it_was_trained_elsewhere(ws: Workspace, ui: Ui, adapter: Path) -> None:
+def test_its_card_says_that_it_was_trained_elsewhere(
+    ws: OpenWorkspace, ui: Ui, adapter: Path
+) -> None:
     (adapter / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     made = take(ws, ui, str(adapter))
     pushed = push(ws, ui, made.object_id, repo="me/theirs", dry=True)
@@ -107,7 +111,7 @@ def called(capsys: pytest.CaptureFixture[str]) -> tuple[object, str, list[tuple[
 
 
 def test_aliases_move_by_compare_and_set(
-    ws: Workspace,
+    ws: OpenWorkspace,
     ui: Ui,
     adapter: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +143,7 @@ def test_aliases_move_by_compare_and_set(
     assert tuned(ws, None).adapter_id == second
 
 
-def test_a_diff_says_how_far_apart(ws: Workspace, ui: Ui, adapter: Path) -> None:
+def test_a_diff_says_how_far_apart(ws: OpenWorkspace, ui: Ui, adapter: Path) -> None:
     first = take(ws, ui, str(adapter)).object_id
     weights = load_file(adapter / WEIGHTS)
     doubled = {k: v * 2 if "lora_B" in k else v for k, v in weights.items()}
@@ -151,14 +155,14 @@ def test_a_diff_says_how_far_apart(ws: Workspace, ui: Ui, adapter: Path) -> None
 
 
 def test_a_merged_model_is_measured_like_the_adapter_in_it(
-    ws: Workspace, ui: Ui, adapter: Path
+    ws: OpenWorkspace, ui: Ui, adapter: Path
 ) -> None:
     made = take(ws, ui, str(adapter)).object_id
     merged = merge(ws, ui, made)
     spec = ws.root / "gapmend.yaml"
     base = f"bases:\n  both: {{model: 'merged:{merged.model_id[:10]}'}}\n"
     spec.write_text(spec.read_text("utf-8").replace("bases:\n", base, 1), "utf-8")
-    again = Workspace.open(ws.root)
+    again = OpenWorkspace.open(ws.root)
     model = forget(again, ui, other_base(again, "both"))
     tune = forget(again, ui, tuned(again, made))
     assert model.model == "both"
@@ -171,7 +175,7 @@ def test_a_merged_model_is_measured_like_the_adapter_in_it(
 
 
 def test_a_merge_of_several_is_pushed_with_all_their_names(
-    ws: Workspace, ui: Ui, adapter: Path
+    ws: OpenWorkspace, ui: Ui, adapter: Path
 ) -> None:
     (adapter / "README.md").write_text("---\nlicense: mit\n---\n")
     first = take(ws, ui, str(adapter)).object_id
@@ -239,7 +243,7 @@ def spoil_record(folder: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(
-    ws: Workspace, ui: Ui, adapter: Path, spoil: Any, message: str
+    ws: OpenWorkspace, ui: Ui, adapter: Path, spoil: Any, message: str
 ) -> None:
     spoil(adapter)
     with pytest.raises(UserError) as raised:
@@ -285,7 +289,7 @@ def test_a_parquet_bomb_is_not_unpacked(tmp_path: Path) -> None:
         next(read_records(path))
 
 
-def test_what_was_set_aside_is_not_taken_in_again(ws: Workspace, ui: Ui, adapter: Path) -> None:
+def test_what_was_set_aside_is_not_taken_in_again(ws: OpenWorkspace, ui: Ui, adapter: Path) -> None:
     made = take(ws, ui, str(adapter)).object_id
     verbs.remove(ws, made, reason="it lost too much")
     with pytest.raises(UserError, match="was set aside: it lost too much"):

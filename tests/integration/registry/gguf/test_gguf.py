@@ -15,7 +15,7 @@ import transformers
 
 from pipeline.verbs.export import export
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import GateRefusedError, UserError
 from registry.gguf import convert, proof
 from registry.gguf.architectures import permute, unpermute
@@ -134,7 +134,7 @@ def test_a_context_never_reaches_beyond_the_window_that_llama_cpp_lacks(tmp_path
 
 
 @pytest.fixture(scope="module")
-def ws(tmp_path_factory) -> Workspace:
+def ws(tmp_path_factory) -> OpenWorkspace:
     """A workspace with nano as a merged model, as a merge of nothing leaves it."""
     root = tmp_path_factory.mktemp("ws")
     (root / "gapmend.yaml").write_text(
@@ -143,7 +143,7 @@ def ws(tmp_path_factory) -> Workspace:
         "capabilities: {c: {data: d, answer: exact, prompts: {zero_shot: '{input}'}, goal: 0.5}}\n"
         "train: {base: nano, pool: [d]}\n"
     )
-    made = Workspace.open(root)
+    made = OpenWorkspace.open(root)
     with made.store.draft() as draft:
         for path in nano_folder().iterdir():
             if path.suffix in (".json", ".jinja", ".safetensors"):
@@ -158,7 +158,7 @@ def ws(tmp_path_factory) -> Workspace:
     return made
 
 
-def _one(ws: Workspace, kind: str) -> str:
+def _one(ws: OpenWorkspace, kind: str) -> str:
     return str(ws.catalog.committed(kind)[0].id)
 
 

@@ -17,7 +17,7 @@ import pytest
 from pipeline.ingest import ingest
 from pipeline.verbs.pull import take
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.formats.content import Content, Message, content_hash
 from registry.errors import UserError
 from registry.intake import rows as rows_incoming
@@ -41,7 +41,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.verbs.push import _parcel
 
     root = tmp_path_factory.mktemp("sender")
-    ws = Workspace.open(Path(shutil.copytree(STARTER, root / "ws")))
+    ws = OpenWorkspace.open(Path(shutil.copytree(STARTER, root / "ws")))
     ingest(ws, UI)
     (manifest,) = ws.catalog.committed("dataset_version")
     folder = root / "it"
@@ -59,12 +59,12 @@ def folder(sent: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def receiver(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> OpenWorkspace:
     """One for all: whatever is refused leaves nothing in it."""
-    return Workspace.open(Path(shutil.copytree(STARTER, tmp_path_factory.mktemp("to") / "ws")))
+    return OpenWorkspace.open(Path(shutil.copytree(STARTER, tmp_path_factory.mktemp("to") / "ws")))
 
 
-def refused(receiver: Workspace, folder: Path, *, kept: frozenset[str] = frozenset()) -> str:
+def refused(receiver: OpenWorkspace, folder: Path, *, kept: frozenset[str] = frozenset()) -> str:
     """Take a folder in, which is refused; returns the line. `kept` are kinds that may be left."""
     with pytest.raises(UserError) as raised:
         take(receiver, UI, str(folder))
@@ -152,7 +152,7 @@ def last_renamed(table: pa.Table) -> pa.Table:
     ],
 )  # fmt: skip
 def test_other_columns_are_refused(
-    receiver: Workspace, folder: Path, change: Callable[[pa.Table], pa.Table], said: str
+    receiver: OpenWorkspace, folder: Path, change: Callable[[pa.Table], pa.Table], said: str
 ) -> None:
     assert said in refused(receiver, rewritten(folder, change))
 
@@ -171,7 +171,7 @@ def test_one_more_column_is_left_where_it_is(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 3, 100, 0.5, 0.999])
-def test_a_file_that_is_cut_is_refused(receiver: Workspace, folder: Path, cut: float) -> None:
+def test_a_file_that_is_cut_is_refused(receiver: OpenWorkspace, folder: Path, cut: float) -> None:
     path = folder / "data" / "dev.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(cut if cut > 1 or not cut else cut * len(whole))])
@@ -238,16 +238,16 @@ ASKED, SAID = turn("user", "What?", train=None), turn("assistant", "That.", trai
     ],
 )
 def test_a_row_that_is_none_is_refused(
-    receiver: Workspace, folder: Path, values: dict[str, Any], said: str
+    receiver: OpenWorkspace, folder: Path, values: dict[str, Any], said: str
 ) -> None:
     assert said in refused(receiver, rewritten(folder, with_line(**values)))
 
 
-def test_rows_that_are_there_twice_are_refused(receiver: Workspace, folder: Path) -> None:
+def test_rows_that_are_there_twice_are_refused(receiver: OpenWorkspace, folder: Path) -> None:
     assert "is there twice" in refused(receiver, rewritten(folder, again))
 
 
-def test_a_text_that_is_no_utf8_is_refused(receiver: Workspace, folder: Path) -> None:
+def test_a_text_that_is_no_utf8_is_refused(receiver: OpenWorkspace, folder: Path) -> None:
     def spoilt(table: pa.Table) -> pa.Table:
         data = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
         return table.set_column(table.column_names.index("meta"), "meta", data)
@@ -265,7 +265,7 @@ def test_more_rows_than_the_record_names_are_refused(folder: Path, tmp_path: Pat
         added = pa.Table.from_pylist([line | {"row_hash": content_hash(content)}], table.schema)
         return pa.concat_tables([table, added])
 
-    ws = Workspace.open(Path(shutil.copytree(STARTER, tmp_path / "ws")))
+    ws = OpenWorkspace.open(Path(shutil.copytree(STARTER, tmp_path / "ws")))
     # They are whole, and no row of theirs is in the catalog.
     line = refused(ws, rewritten(folder, more), kept=frozenset({"rows", "uids", "dataset_version"}))
     assert "its rows are not those that its record names" in line
@@ -293,7 +293,7 @@ def test_more_rows_than_the_record_names_are_refused(folder: Path, tmp_path: Pat
     ],
 )
 def test_a_name_that_leads_elsewhere_is_refused(
-    receiver: Workspace, folder: Path, name: str
+    receiver: OpenWorkspace, folder: Path, name: str
 ) -> None:
     path = folder / "gapmend.json"
     record = json.loads(path.read_text("utf-8"))
@@ -303,7 +303,7 @@ def test_a_name_that_leads_elsewhere_is_refused(
     assert not list(folder.parent.glob("dev.parquet"))
 
 
-def test_a_folder_behind_a_link_is_refused(receiver: Workspace, folder: Path) -> None:
+def test_a_folder_behind_a_link_is_refused(receiver: OpenWorkspace, folder: Path) -> None:
     (folder / "data").rename(folder.parent / "elsewhere")
     (folder / "data").symlink_to(folder.parent / "elsewhere")
     assert "is a link" in refused(receiver, folder)
@@ -311,7 +311,7 @@ def test_a_folder_behind_a_link_is_refused(receiver: Workspace, folder: Path) ->
 
 @pytest.mark.parametrize("license_", [["mit"], 3, "\ud800"])
 def test_a_licence_that_is_no_text_is_refused(
-    receiver: Workspace, folder: Path, license_: Any
+    receiver: OpenWorkspace, folder: Path, license_: Any
 ) -> None:
     path = folder / "gapmend.json"
     record = json.loads(path.read_text("utf-8"))
@@ -420,7 +420,7 @@ def test_a_part_that_takes_more_than_all_memory_ends_the_process_that_looks(tmp_
 
 
 def test_a_pull_says_one_line_and_keeps_nothing(
-    sent: Path, tmp_path: Path, receiver: Workspace
+    sent: Path, tmp_path: Path, receiver: OpenWorkspace
 ) -> None:
     rows = rewritten(Path(shutil.copytree(sent, tmp_path / "rows")), other_type)
     names = Path(shutil.copytree(sent, tmp_path / "names"))

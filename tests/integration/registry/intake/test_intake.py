@@ -17,7 +17,7 @@ from pipeline.verbs.pull import take
 from pipeline.verbs.push import push
 from pipeline.verbs.sign import sign
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import GateRefusedError, UserError
 from registry.models.load import nano_folder
 from registry.publish.signing import make_key
@@ -30,10 +30,10 @@ UI = Ui(as_json=True)
 
 
 @pytest.fixture(scope="module")
-def sender(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def sender(tmp_path_factory: pytest.TempPathFactory) -> OpenWorkspace:
     root = tmp_path_factory.mktemp("sender")
     shutil.copytree(STARTER, root / "ws")
-    ws = Workspace.open(root / "ws")
+    ws = OpenWorkspace.open(root / "ws")
     theirs = save_adapter(root / "theirs", nano_folder())
     (theirs / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Theirs\n")
     made = take(ws, UI, str(theirs))
@@ -45,12 +45,12 @@ def sender(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def receiver(tmp_path: Path) -> Workspace:
+def receiver(tmp_path: Path) -> OpenWorkspace:
     shutil.copytree(STARTER, tmp_path / "ws")
-    return Workspace.open(tmp_path / "ws")
+    return OpenWorkspace.open(tmp_path / "ws")
 
 
-def pushed(sender: Workspace, kind: str, folder: Path) -> Path:
+def pushed(sender: OpenWorkspace, kind: str, folder: Path) -> Path:
     """The folder that a push would make on the Hub."""
     from pipeline.verbs.push import _parcel
 
@@ -84,7 +84,7 @@ def hashes(folder: Path, pattern: str = "*") -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["adapter", "model", "dataset_version"])
 def test_it_comes_back_with_its_id(
-    sender: Workspace, receiver: Workspace, tmp_path: Path, kind: str
+    sender: OpenWorkspace, receiver: OpenWorkspace, tmp_path: Path, kind: str
 ) -> None:
     taken = take(receiver, UI, str(pushed(sender, kind, tmp_path / "it")))
     (manifest,) = sender.catalog.committed(kind)
@@ -97,7 +97,7 @@ def test_it_comes_back_with_its_id(
 
 
 def test_a_signature_covers_what_is_taken_in(
-    sender: Workspace, receiver: Workspace, tmp_path: Path
+    sender: OpenWorkspace, receiver: OpenWorkspace, tmp_path: Path
 ) -> None:
     folder = pushed(sender, "adapter", tmp_path / "it")
     key = sender.root.parent / "keys" / "gapmend-signing.pub"
@@ -110,7 +110,7 @@ def test_a_signature_covers_what_is_taken_in(
 
 
 def test_what_no_record_names_is_never_seen(
-    sender: Workspace, receiver: Workspace, tmp_path: Path
+    sender: OpenWorkspace, receiver: OpenWorkspace, tmp_path: Path
 ) -> None:
     folder = pushed(sender, "model", tmp_path / "it")
     shutil.copy(sender.root.parent / "theirs" / "adapter_config.json", folder)
@@ -191,7 +191,7 @@ ESCAPE = "{{ ''.__class__.__mro__ }}"
     ],
 )
 def test_a_model_that_lies_is_refused(
-    sender: Workspace, receiver: Workspace, tmp_path: Path, spoil: Any, message: str
+    sender: OpenWorkspace, receiver: OpenWorkspace, tmp_path: Path, spoil: Any, message: str
 ) -> None:
     folder = pushed(sender, "model", tmp_path / "it")
     spoil(folder)
@@ -203,7 +203,7 @@ def test_a_model_that_lies_is_refused(
 
 @pytest.mark.parametrize("column", ["split", "meta", "position", "row_hash"])
 def test_rows_that_lie_are_refused(
-    sender: Workspace, receiver: Workspace, tmp_path: Path, column: str
+    sender: OpenWorkspace, receiver: OpenWorkspace, tmp_path: Path, column: str
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

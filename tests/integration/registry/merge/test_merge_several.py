@@ -25,7 +25,7 @@ from pipeline.merge import merge
 from pipeline.report.merge import merge_tables
 from pipeline.workspace.stage import StageContext
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import GateRefusedError, UserError
 from registry.merge.as_adapter import write_adapter
 from registry.merge.changes import Changes
@@ -393,7 +393,7 @@ train: {base: tiny, pool: [mood]}
 """
 
 
-def workspace(root: Path) -> tuple[Workspace, list[str]]:
+def workspace(root: Path) -> tuple[OpenWorkspace, list[str]]:
     """A workspace with two adapters of one base and one of another, as training leaves them."""
     (root / "gapmend.yaml").write_text(SPEC)
     for count, split in ((20, "train"), (16, "dev"), (4, "test")):
@@ -401,7 +401,7 @@ def workspace(root: Path) -> tuple[Workspace, list[str]]:
         (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tiny_models.save(root / "base", "llama")
     tiny_models.save(root / "other", "llama", hidden_size=32)
-    ws = Workspace.open(root)
+    ws = OpenWorkspace.open(root)
     ids: list[str] = []
     for name, folder, seed in (("tiny", "base", 1), ("tiny", "base", 2), ("other", "other", 1)):
         made = tiny_models.save_adapter(root / f"made-{len(ids)}", root / folder, seed=seed)

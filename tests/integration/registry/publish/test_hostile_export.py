@@ -20,7 +20,7 @@ from tokenizers import AddedToken
 
 from pipeline.verbs.export import export
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 from registry.gguf.convert import ModelFolder, read_source
 from registry.gguf.ollama import modelfile
@@ -184,7 +184,7 @@ def test_an_exported_file_holds_every_text_as_it_was(tmp_path: Path) -> None:
     shutil.copytree(
         Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter", root
     )
-    ws = Workspace.open(root)
+    ws = OpenWorkspace.open(root)
     folder = saved(tmp_path / "model", *EVIL_TOKENS, template=EVIL_TEMPLATE, ends=3)
     with ws.store.draft() as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.verbs import sign as stage
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import GateRefusedError, UserError
 from registry.publish.signing import NOT_SIGNED, SIGNATURE, KeyPair, key_id, make_key, sign, verify
 
@@ -215,7 +215,7 @@ def test_what_is_no_key_is_one_line(signed, tmp_path) -> None:
 
 
 @pytest.fixture
-def ws(tmp_path) -> Workspace:
+def ws(tmp_path) -> OpenWorkspace:
     (tmp_path / "ws").mkdir()
     (tmp_path / "ws" / "gapmend.yaml").write_text(
         "bases: {nano: {model: nano}}\n"
@@ -223,10 +223,10 @@ def ws(tmp_path) -> Workspace:
         "capabilities: {c: {data: d, answer: exact, prompts: {zero_shot: '{input}'}, goal: 0.5}}\n"
         "train: {base: nano, pool: [d]}\n"
     )
-    return Workspace.open(tmp_path / "ws")
+    return OpenWorkspace.open(tmp_path / "ws")
 
 
-def _model(ws: Workspace) -> str:
+def _model(ws: OpenWorkspace) -> str:
     with ws.store.draft() as draft:
         (draft / "config.json").write_text("{}")
         made = ws.store.put("model", draft, identity={"test": 1})

@@ -22,7 +22,7 @@ from pipeline.ingest import ingest
 from pipeline.verbs import dataset
 from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.export import export as dataset_export
 from registry.datasets.export.export import export_version
 from registry.datasets.export.forms import FORMATS, FormName
@@ -68,7 +68,7 @@ def record(kind: str, number: int) -> dict[str, Any]:
     return {"prompt": asked(number), "completion": [told(number)], "label": number % 2 == 0}
 
 
-def workspace(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Workspace:
+def workspace(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> OpenWorkspace:
     folder.mkdir(parents=True, exist_ok=True)
     spec = {
         "bases": {"nano": {"model": "nano"}},
@@ -77,10 +77,10 @@ def workspace(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Workspa
         "train": {"base": "nano"},
     }
     (folder / "gapmend.yaml").write_text(yaml.safe_dump(spec, allow_unicode=True))
-    return Workspace.open(folder)
+    return OpenWorkspace.open(folder)
 
 
-def ingested(folder: Path, kind: str) -> Workspace:
+def ingested(folder: Path, kind: str) -> OpenWorkspace:
     """A workspace with one dataset of that kind, in three files."""
     (folder / "data").mkdir(parents=True)
     paths = {}
@@ -95,11 +95,11 @@ def ingested(folder: Path, kind: str) -> Workspace:
     return ws
 
 
-def split_of(ws: Workspace | WorkspaceStore, version: str) -> dict[str, str]:
+def split_of(ws: OpenWorkspace | WorkspaceStore, version: str) -> dict[str, str]:
     return {row.row_hash: row.split for row in load_rows(ws.store, version)}
 
 
-def exported(ws: Workspace, out: Path, form: FormName, *splits: str) -> dataset.DatasetExport:
+def exported(ws: OpenWorkspace, out: Path, form: FormName, *splits: str) -> dataset.DatasetExport:
     return dataset.export(WorkspaceStore.open(ws.root), UI, "rows", out, form, splits=splits)
 
 

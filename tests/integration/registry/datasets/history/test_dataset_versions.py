@@ -18,7 +18,7 @@ from pipeline.report.dataset import brief, diff_tables, facts_tables, list_table
 from pipeline.verbs import dataset
 from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.formats.content import content_hash
 from registry.datasets.history.diff import GROUPS, Group, row_changes
 from registry.errors import UserError
@@ -41,18 +41,18 @@ def line(question: str, answer: str) -> str:
 
 
 @pytest.fixture
-def ws(tmp_path: Path) -> Workspace:
+def ws(tmp_path: Path) -> OpenWorkspace:
     (tmp_path / "gapmend.yaml").write_text(SPEC)
-    return Workspace.open(tmp_path)
+    return OpenWorkspace.open(tmp_path)
 
 
-def version(ws: Workspace, *lines: str) -> str:
+def version(ws: OpenWorkspace, *lines: str) -> str:
     """Ingest these lines; returns the version's id."""
     (ws.root / "rows.jsonl").write_text("".join(f"{one}\n" for one in lines))
     return ingest(ws, UI).datasets[0].version_id
 
 
-def kept(ws: Workspace) -> WorkspaceStore:
+def kept(ws: OpenWorkspace) -> WorkspaceStore:
     return WorkspaceStore.open(ws.root)
 
 
@@ -62,7 +62,7 @@ TWO_MENDED = line("who wrote the song of the sea", "Ann did")
 THREE = line("what do seven apples cost in May", "seven coins")
 
 
-def test_the_history_of_a_dataset(ws: Workspace) -> None:
+def test_the_history_of_a_dataset(ws: OpenWorkspace) -> None:
     first = version(ws, ONE, TWO, "{")
     second = version(ws, ONE, TWO_MENDED, THREE)
     dataset.tag(kept(ws), first[:10], "v1", reason="as delivered")
@@ -77,7 +77,7 @@ def test_the_history_of_a_dataset(ws: Workspace) -> None:
     assert list_table([listed]).row_count == log_table("rows", found).row_count - 1 == 1
 
 
-def test_all_that_is_known_of_a_version(ws: Workspace) -> None:
+def test_all_that_is_known_of_a_version(ws: OpenWorkspace) -> None:
     made = version(ws, ONE, TWO, ONE, "{", "[]")
     found = dataset.show(kept(ws), "rows", rows=1)
     assert (found.version_id, found.splits, found.kinds) == (made, {"train": 2}, {"sft": 2})
@@ -93,7 +93,7 @@ def test_all_that_is_known_of_a_version(ws: Workspace) -> None:
     assert facts_tables(found)
 
 
-def test_the_adapters_that_were_trained_on_a_version(ws: Workspace) -> None:
+def test_the_adapters_that_were_trained_on_a_version(ws: OpenWorkspace) -> None:
     """One saw a row of it; one was started from that; one was given the version and saw none."""
     made = version(ws, ONE, TWO)
     uids = [row[0] for row in ws.catalog.query("SELECT row_uid FROM rows ORDER BY row_uid").rows]
@@ -120,7 +120,7 @@ def test_the_adapters_that_were_trained_on_a_version(ws: Workspace) -> None:
     assert {(one.adapter_id, one.rows) for one in found.adapters} == {(saw.id, 1), (heir.id, 1)}
 
 
-def test_a_version_compared_with_the_one_before(ws: Workspace) -> None:
+def test_a_version_compared_with_the_one_before(ws: OpenWorkspace) -> None:
     first = version(ws, ONE, TWO)
     second = version(ws, THREE, ONE, TWO_MENDED)
     found = dataset.diff(kept(ws), first, second, show="changed")
@@ -135,7 +135,7 @@ def test_a_version_compared_with_the_one_before(ws: Workspace) -> None:
     assert "are the same version" in str(diff_tables(same)[0])
 
 
-def test_a_tag_is_expected_somewhere(ws: Workspace) -> None:
+def test_a_tag_is_expected_somewhere(ws: OpenWorkspace) -> None:
     first = version(ws, ONE)
     second = version(ws, ONE, TWO)
     moved = dataset.tag(kept(ws), first, "best", expect="none")
@@ -146,7 +146,7 @@ def test_a_tag_is_expected_somewhere(ws: Workspace) -> None:
         dataset.tag(kept(ws), "rows", "best", expect="worst")
 
 
-def test_every_version_is_there_for_sql(ws: Workspace) -> None:
+def test_every_version_is_there_for_sql(ws: OpenWorkspace) -> None:
     first, second = version(ws, ONE, TWO), version(ws, ONE, TWO_MENDED)
     ask = "SELECT messages[-1].content FROM rows WHERE version_id = ? ORDER BY source_line"
     answers = {
@@ -157,7 +157,7 @@ def test_every_version_is_there_for_sql(ws: Workspace) -> None:
 
 @pytest.mark.parametrize("language", ["python", "sql"])
 def test_what_the_docs_say_works(
-    ws: Workspace, project_root: Path, monkeypatch: pytest.MonkeyPatch, language: str
+    ws: OpenWorkspace, project_root: Path, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
     text = (project_root / "docs" / "guide" / "datasets.md").read_text("utf-8")
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

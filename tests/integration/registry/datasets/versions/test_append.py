@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.ingest import ingest
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.versions import make as new_version
 from registry.datasets.versions.append_index import open_index
 from registry.datasets.versions.refs import read_refs, refs_paths
@@ -57,17 +57,17 @@ names = st.sampled_from(("train/a", "train/z", "zest/a", *(f"zest/z{n}" for n in
 steps = st.lists(st.builds(Step, names, contents), min_size=1, max_size=5)
 
 
-def workspace(folder: Path, path: str, split: str = "{dev: 2, test: 1}") -> Workspace:
+def workspace(folder: Path, path: str, split: str = "{dev: 2, test: 1}") -> OpenWorkspace:
     folder.mkdir()
     (folder / "other.jsonl").write_text("\n".join(line(n, 0, 0) for n in range(3)))
     for name in ("train", "zest"):
         (folder / "data" / name).mkdir(parents=True)
         (folder / "data" / name / "0.jsonl").write_text(line(90, 0, 0))
     (folder / "gapmend.yaml").write_text(SPEC.format(path=path, split=split))
-    return Workspace.open(folder)
+    return OpenWorkspace.open(folder)
 
 
-def take(ws: Workspace, step: Step) -> dict[str, Any]:
+def take(ws: OpenWorkspace, step: Step) -> dict[str, Any]:
     """Write the file, ingest, and return all that is known of the version."""
     path = ws.root / "data" / f"{step.name}.jsonl"
     if step.lines:
@@ -94,7 +94,7 @@ def _rejects(path: Path) -> list[dict[str, Any]]:
     return pq.ParquetFile(path).read().to_pylist()
 
 
-def index_of(ws: Workspace, version_id: str) -> dict[str, Any]:
+def index_of(ws: OpenWorkspace, version_id: str) -> dict[str, Any]:
     index = open_index(ws.store, version_id)
     assert index is not None
     parts = [index.part(number) for number in range(len(index.facts.parts))]
@@ -258,7 +258,7 @@ def test_too_many_rejects_in_new_files_are_told_of_all_files(tmp_path, appends) 
         (ws.root / "gapmend.yaml").read_text().replace("allow_rejects: 1.0", "allow_rejects: 0.1")
     )
     (ws.root / "gapmend.yaml").write_text(text)
-    ws = Workspace.open(ws.root)
+    ws = OpenWorkspace.open(ws.root)
     take(ws, Step("zest/1", tuple(line(n, 0, 0) for n in range(8))))
     with pytest.raises(UserError, match=r"2 of 12 rows of dataset 'rows' can't be used"):
         take(ws, Step("zest/2", ("{broken", "{broken")))
