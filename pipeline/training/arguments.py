@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.packing import PackedBatch
     from pipeline.training.losses.objective import ForwardMode, Objective
     from pipeline.training.record.metrics import StepMetrics
     from pipeline.training.record.watch import Validation

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.training.lessons.encode import RejectedRow, TrainingRow
-from pipeline.training.losses.objective import ForwardMode, Lesson, encode, plan
+from pipeline.training.examples.encode import RejectedRow, TrainingRow
+from pipeline.training.losses.objective import ForwardMode, TrainingExample, encode, plan
 from pipeline.training.machine import processes
 from pipeline.training.record.metrics import MetricsFile, StepMetrics
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
     from pipeline.training.losses.objective import Objective
     from pipeline.training.record.watch import Validation
     from registry.models.load import LoadedModel
@@ -89,13 +89,13 @@ class RunWatch:
         probe: gives the share of a few items that the model, as it is being trained, gets right.
     """
 
-    rows: Sequence[Lesson]
+    rows: Sequence[TrainingExample]
     probe: Probe | None = None
 
 
 def fit(
     loaded: LoadedModel,
-    rows: Sequence[Lesson],
+    rows: Sequence[TrainingExample],
     spec: TrainSpec,
     workdir: Path,
     *,
@@ -175,7 +175,7 @@ class _FitCall:
     """What one call of `fit` trains."""
 
     loaded: LoadedModel
-    rows: Sequence[Lesson]
+    rows: Sequence[TrainingExample]
     objective: Objective
     held: Objective | None
     watch: RunWatch | None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
 
 
 class StepTally:

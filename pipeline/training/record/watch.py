@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.training.lessons.encode import IGNORED
+from pipeline.training.examples.encode import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.packing import PackedBatch
     from pipeline.training.losses.objective import ForwardMode, Objective
     from pipeline.training.record.metrics import StepMetrics
 

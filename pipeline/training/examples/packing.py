@@ -11,14 +11,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.training.lessons.encode import IGNORED
+from pipeline.training.examples.encode import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy as np
 
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
 
 # Below it, attending a tree costs about what its shared tokens save.
 _WORTH_SHARING = 16

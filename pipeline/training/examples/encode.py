@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.training.lessons.spans import (
+from pipeline.training.examples.spans import (
     EndTokens,
     RenderedRow,
     RowRejectedError,

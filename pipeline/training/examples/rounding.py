@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 
-from pipeline.training.lessons.layout import AttentionGroup, TreeLayout
+from pipeline.training.examples.layout import AttentionGroup, TreeLayout
 
 TOKENS = 128
 """A batch's tokens are a multiple of it. With 64 there is more memory; 256 is slower (tried)."""
