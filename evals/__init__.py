@@ -1,1 +1,1 @@
-"""What a model can and cannot do: capabilities, prompts, scorers, engine, statistics, verdicts."""
+"""Evals: capabilities, prompts, scorers, engine, statistics, verdicts."""

@@ -1,1 +1,1 @@
-"""What exists and where it came from: store, catalog, datasets, bases, adapters, merge."""
+"""The registry of what exists and where it came from: store, catalog, datasets, bases, adapters."""

@@ -1,4 +1,4 @@
-"""One forward of a model over rows of our own layout: masks, positions, prefixes, logits.
+"""The forward pass over rows of our own layout: masks, positions, prefixes, logits.
 
 Heavy at import (torch, transformers): import it where an engine is made.
 

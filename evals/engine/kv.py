@@ -1,7 +1,22 @@
-"""Keys and values: of a shared prefix, of one forward, of sequences that grow.
+"""KV caches: of a shared prefix, of one forward pass, of sequences that grow.
 
-Heavy at import (torch, transformers). The caches hold what the engine's layout needs and no
-more: sequences on the right of a prefix that exists once.
+Heavy at import (torch, transformers). The caches hold what the engine's layout needs and no more.
+
+A prefix of 3 tokens before 2 rows of 2 is read once, keys and values [1, heads, 3, width] a layer;
+the rows' own are [2, heads, 2, width]: 3 + 2 * 2 tokens in the cache, where copies for each row
+would be 2 * (3 + 2). `prefix_attention` computes both parts and joins them, as Hydragen does
+(Juravsky et al. 2024): all rows' queries attend to the prefix as one sequence, then each to its own
+keys, and with the log-sum-exp f and o of the two parts' scores
+
+    out = own + sigmoid(f - o) * (front - own)
+
+This is softmax over the union of the keys exactly, as each part's share of it is exp of its
+log-sum-exp. Where attention can't join the two (not on a CPU), the prefix is expanded and
+concatenated.
+
+`Slots` are for generation with continuous batching (Orca, Yu et al. 2022): each sequence grows in a
+slot of [heads, length, width] a layer; `move` copies one to a slot that another left. One token
+costs attention over the longest active slot, rows * reach keys.
 """
 
 from __future__ import annotations

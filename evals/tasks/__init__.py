@@ -1,4 +1,4 @@
-"""What is asked: capabilities, prompts, scorers, lm-eval's tasks.
+"""Tasks: capabilities, prompts, scorers, lm-eval's tasks.
 
 Start reading at capability.py, then task.py.
 """

@@ -1,4 +1,4 @@
-"""Whether an lm-eval task can score an answer on this machine, before any model is asked.
+"""The check that an lm-eval task can score an answer here, before any model is asked.
 
 Import this module late: it loads lm_eval.
 """

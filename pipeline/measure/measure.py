@@ -1,4 +1,4 @@
-"""Measuring one subject: a capability or a guard, on one split, by one prompt, with one model.
+"""The measurement of one subject (capability or guard) on one split, by one prompt and model.
 
 Gap, select, forget, mend and promote all measure through `measure`, so that the same question is
 never asked twice: every evaluation is kept under a key of all that decides it.

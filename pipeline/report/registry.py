@@ -1,4 +1,4 @@
-"""What the registry's verbs show to people: adapters, their differences, pushes, imports."""
+"""Reports of the registry's verbs: adapters, their differences, pushes, imports."""
 
 from __future__ import annotations
 

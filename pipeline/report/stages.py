@@ -1,4 +1,4 @@
-"""What each stage's report looks like to people: one function a stage, in the loop's order."""
+"""Reports of the stages for people: one function a stage, in the loop's order."""
 
 from __future__ import annotations
 

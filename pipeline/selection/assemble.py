@@ -1,4 +1,4 @@
-"""Putting a selection together: rows near the failures, and replay, in the order of training."""
+"""The assembly of a selection: rows near the failures, and replay, in the order of training."""
 
 from __future__ import annotations
 

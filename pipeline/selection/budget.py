@@ -1,4 +1,4 @@
-"""How many rows go to what: from gaps, over labels, and after losses. Pure arithmetic."""
+"""Budgets of rows: by gaps, over labels, and after losses. Pure arithmetic."""
 
 from __future__ import annotations
 

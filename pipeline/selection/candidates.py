@@ -1,4 +1,4 @@
-"""What may be trained on: train rows that leak nothing and fit the base.
+"""Candidates for training: train rows that leak nothing and fit the base.
 
 Nothing that dev or test of any dataset asks, or an lm-eval task of a guard, may be among them: not
 the same, not 13 words in a row of it, nor a near-duplicate (which a dataset's own splits rule out,

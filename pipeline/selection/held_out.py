@@ -1,4 +1,4 @@
-"""What no adapter may be trained on: whatever the workspace measures models by."""
+"""Held-out texts: whatever the workspace measures models by, which no adapter may be trained on."""
 
 from __future__ import annotations
 

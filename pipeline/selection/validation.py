@@ -1,4 +1,4 @@
-"""What a training run is watched by: rows held out of it, and a few questions asked on the way."""
+"""Validation of a training run: rows held out of it, and a few questions asked on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: the capabilities and guards of a spec, by their names."""
+"""Subjects of measurement: the capabilities and guards of a spec, by their names."""
 
 from __future__ import annotations
 

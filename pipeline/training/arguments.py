@@ -1,4 +1,4 @@
-"""How transformers' Trainer is set up for a run, and the schedule of its learning rate."""
+"""The arguments of transformers' Trainer for a run, and the schedule of its learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a loaded base and rows to an adapter, through any number of interruptions."""
+"""The fit: from a loaded base and rows to an adapter, through any number of interruptions."""
 
 from __future__ import annotations
 

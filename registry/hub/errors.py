@@ -1,4 +1,4 @@
-"""What can go wrong with the Hub: what is worth another try, and the one line for the rest."""
+"""Errors of the Hub: what is worth another try, and the one line for the rest."""
 
 from __future__ import annotations
 

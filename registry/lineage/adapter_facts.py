@@ -1,4 +1,4 @@
-"""What the catalog knows of one adapter, in one value: for `adapter show`, `diff` and the card."""
+"""Facts about one adapter from the catalog: for `adapter show`, `diff` and the card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a thing to the rows and source files that it was made of, and from a row to all it is in."""
+"""Lineage of rows: the rows and source files a thing was made of, and all that a row is in."""
 
 from __future__ import annotations
 

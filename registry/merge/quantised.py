@@ -1,4 +1,4 @@
-"""Merging into a quantised base: the dequantised base is the default, the others are measured.
+"""Merges into a quantised base: the dequantised base is the default, the others are measured.
 
 An adapter of a quantised base was trained against its rounded weights. Into those it is merged,
 and the result is saved in the dtype that the base is computed in. Merged into the weights as they

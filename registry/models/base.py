@@ -1,4 +1,4 @@
-"""Which base this is: found without importing torch, and the same on any machine.
+"""The identity of a base: found without importing torch, and the same on any machine.
 
 A base is the built-in `nano`, a local folder, or a Hub repository at a commit. Its digest covers
 all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it

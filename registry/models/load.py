@@ -1,4 +1,4 @@
-"""Loading a base once and switching adapters on it.
+"""The loaded base: one copy in memory, on which adapters are switched.
 
 `load_model` reads safetensors, in the dtype and quantisation of the spec, on the GPU if there is
 one. `LoadedModel.use` puts a PEFT adapter on the loaded weights at any scale, or takes all of them

@@ -1,4 +1,4 @@
-"""Pushing one parcel: everything is there, byte for byte, before main moves, and it moves once."""
+"""The push of one parcel: all is there, byte for byte, before main moves, and it moves once."""
 
 from __future__ import annotations
 

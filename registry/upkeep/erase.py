@@ -1,4 +1,4 @@
-"""Erasing rows: from every version, evaluation and selection that holds them, under the old ids.
+"""Erasure of rows: from every version, evaluation and selection that holds them, ids unchanged.
 
 An id is what lineage, aliases and pushes refer to, so nothing gets a new one: a version answers as
 before, without the rows. What is left of them is an `erasure` object; see versions/erased.py.

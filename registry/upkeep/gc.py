@@ -1,4 +1,4 @@
-"""What a store holds that nothing refers to: left by processes that are gone, or made again.
+"""Garbage of a store: what nothing refers to, left by processes that are gone, or made again.
 
 Committed objects all stay. What an erasure has taken out of them is gone already; what it may have
 left beside them (caches, drafts, objects that nobody committed) is found here.

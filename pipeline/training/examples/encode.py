@@ -1,4 +1,4 @@
-"""Rows to tokens and labels, with every check that must hold before the first step.
+"""Tokenization of rows: tokens and labels, with every check that must hold before the first step.
 
 A label is the token itself where it is trained (assistant turns with their end-of-turn token) and
 -100 elsewhere. Nothing is ever cut: a row that doesn't fit the base is a reject, with its reason.

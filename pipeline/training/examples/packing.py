@@ -1,4 +1,4 @@
-"""Which rows go into which batch: a plan made before the first step, the same for the same seed.
+"""The plan of packed batches: made before the first step, the same for the same seed.
 
 Rows are never padded or cut: a batch is whole rows laid end to end. Rows of one prompt stay
 together, so that the prompt goes through the model once. The plan of all epochs is one flat list,

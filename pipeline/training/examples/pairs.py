@@ -1,4 +1,4 @@
-"""Rows of preferences to tokens: two answers to one question, or one answer and a verdict on it.
+"""Tokenization of preferences: two answers to one question, or one answer and a verdict on it.
 
 Each answer becomes a row as any other, encoded by the same rules, with labels on that answer alone.
 """

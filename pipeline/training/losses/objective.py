@@ -1,4 +1,4 @@
-"""What a run is trained to do, and on what: answers to learn, pairs to prefer, verdicts to heed.
+"""Training objectives: answers to learn, pairs to prefer, verdicts to heed.
 
 An objective encodes the rows, lays them into batches, and gives each batch's share of the step's
 loss. A step's loss is a mean over its trained tokens (`sft`), pairs (`dpo`, `orpo`) or rows

@@ -1,4 +1,4 @@
-"""What training adds to memory at its peak."""
+"""Peak memory of a training run: what it adds to that of the loaded model."""
 
 from __future__ import annotations
 

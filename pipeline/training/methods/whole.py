@@ -1,4 +1,4 @@
-"""Training a base's own weights, all or those of the last layers, to hold LoRA against.
+"""Training of a base's own weights, all or those of the last layers, to hold LoRA against.
 
 Weights that are trained are fp32 masters. Where the base is computed in less, each forward pass
 casts them, and what is kept is rounded once to the dtype that the base was loaded in.

@@ -1,4 +1,4 @@
-"""What is seen before the first step: preflight, estimate, dry run.
+"""The preview of a run before its first step: preflight, estimate, dry run.
 
 Start reading at preflight.py.
 """

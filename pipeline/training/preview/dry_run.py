@@ -1,4 +1,4 @@
-"""What a training would be, without a step of it: three rows as they are trained, and the facts."""
+"""The dry run of a training: three rows as they would be trained, and the facts."""
 
 from __future__ import annotations
 

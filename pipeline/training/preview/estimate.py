@@ -1,4 +1,4 @@
-"""What a training run will take, told before its first step from the model's and the rows' shapes.
+"""The estimate of memory and time, before the first step, from the model's and the rows' shapes.
 
 Memory is counted as fp32 masters, gradients and AdamW's states of what is trained, what the
 backward pass keeps of the largest batch, and the logits of its trained tokens. Time is that of

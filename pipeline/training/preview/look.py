@@ -1,4 +1,4 @@
-"""Looks at a run before its first step: what is wrong, what is odd, what it will take."""
+"""The look at a run before its first step: what is wrong, what is odd, what it will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adds up the batches of one optimizer step."""
+"""The tally of one optimizer step over its batches."""
 
 from __future__ import annotations
 

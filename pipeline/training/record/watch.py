@@ -1,4 +1,4 @@
-"""Watching a run: validation on a schedule, when to stop early, and which weights to keep."""
+"""The watch on a run: validation on a schedule, early stopping, and the weights to keep."""
 
 from __future__ import annotations
 

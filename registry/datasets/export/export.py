@@ -1,4 +1,4 @@
-"""Writing a dataset version for other programs: a folder of files, one a split.
+"""The export of a dataset version for other programs: a folder of files, one a split.
 
 Rows are streamed from the store's Parquet through the form into the files, in the version's order.
 What a form can't say stops the export, with the row's place and what to do.

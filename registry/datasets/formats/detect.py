@@ -1,4 +1,4 @@
-"""Which format a file is in, found out from its first readable record, and why."""
+"""Detection of a file's format from its first readable record, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people ask of versions: names and tags, facts, what changed between two.
+"""The history of versions: names and tags, facts, what changed between two.
 
 Start reading at names.py.
 """

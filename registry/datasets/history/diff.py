@@ -1,4 +1,4 @@
-"""What differs between two versions of data, row by row, whatever dataset they are of.
+"""The diff of two versions of data, row by row, whatever dataset they are of.
 
 The rule, in this order; every row of either version is in exactly one group:
 

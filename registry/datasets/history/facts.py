@@ -1,4 +1,4 @@
-"""What is known of datasets and their versions: lists, histories, and one version in full."""
+"""Facts about datasets and their versions: lists, histories, and one version in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a dataset's files into rows: each content once, every occurrence and reject listed."""
+"""The collection of a dataset's rows: each content once, every occurrence and reject listed."""
 
 from __future__ import annotations
 

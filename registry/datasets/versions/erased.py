@@ -1,4 +1,4 @@
-"""What is known of erased rows: that they are gone, by number and by a keyed hash, never what.
+"""The record of erased rows: that they are gone, by number and by a keyed hash, never what.
 
 An `erasure` object holds `erased.parquet` (row_uid, keyed_hash) and in its identity the key. The
 keyed hash tells an erased row that is read again; docs/guide/erasing.md says what it protects from.

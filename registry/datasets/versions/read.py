@@ -1,4 +1,4 @@
-"""How a version is read back: lazily, by columns and by row group. There is no other way.
+"""The reader of a version: lazy, by columns and by row group. There is no other way back.
 
 Rows are chosen by what the files of refs say of them (uid, hash, split), which is little; only then
 is content read, and of it the row groups that hold a chosen row. A version of ten million rows

@@ -1,4 +1,4 @@
-"""Writing a dataset version: what it says of each row, beside the contents that it refers to.
+"""The files of a dataset version: what it says of each row, beside the contents it refers to.
 
 The version's id is decided by what its rows say and where they are placed; uids, sources and
 paths are beside it, so that the same content has the same id on any machine.

@@ -1,4 +1,4 @@
-"""The tasks nano is taught, each a generator of question and answer.
+"""The tasks that nano is trained on, each a generator of question and answer.
 
 The same generators make the quickstart's rows, from held-out words.
 """
