@@ -85,7 +85,7 @@ def ingest(ws: Workspace, ui: Ui, names: Sequence[str] | None = None) -> IngestR
     return IngestReport(tuple(_ingest_one(ws, ui, name, erased.get(name)) for name in chosen))
 
 
-def ingested(ws: Workspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
+def find_ingested(ws: Workspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
     """Return what is up to date in a dry workspace, and dataset -> why it would be ingested.
 
     Raises:
@@ -293,7 +293,7 @@ def _outputs(written: WrittenVersion) -> list[tuple[str, Any]]:
 
 
 def _tell_leaks(ui: Ui, name: str, hashes: HashArray, placed: Assignment) -> None:
-    """Say which rows were kept out because they are near rows of another split."""
+    """Say which rows are held: near-duplicates of rows in another split."""
     if not placed.leaks:
         return
     from registry.datasets.duplicates.hash_index import as_texts

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
-from pipeline.ingest import ingest, ingested, resolve
+from pipeline.ingest import find_ingested, ingest, resolve
 from pipeline.measure.measure import TunedModel
 from pipeline.mend import mend
 from pipeline.merge import merge
@@ -76,12 +76,12 @@ def _from_gap(ws: Resolved, ui: Ui) -> Iterator[FinishedStage]:
 
 def run(ws: Workspace, ui: Ui) -> RunReport:
     """Run the loop and show each stage's report as it is done."""
-    from pipeline.report.story import closing, shown
+    from pipeline.report.story import closing, report_of
 
     done: list[FinishedStage] = []
     for one in loop(ws, ui):
         done.append(one)
-        for renderable in shown(one):
+        for renderable in report_of(one):
             ui.show(renderable)
     for renderable in closing(ws, done):
         ui.show(renderable)
@@ -92,7 +92,7 @@ def run(ws: Workspace, ui: Ui) -> RunReport:
 def plan(ws: Workspace, ui: Ui) -> list[PlanStep]:
     """Go through the loop without running anything: what is up to date, what would run, why."""
     dry = replace(ws, dry=True)
-    made, missing = ingested(dry, ui)
+    made, missing = find_ingested(dry, ui)
     steps = [_ingest_step(name, missing.get(name)) for name in ws.spec.datasets]
     if missing:
         return [*steps, *_after("ingest")]

@@ -139,7 +139,7 @@ def _dismiss() -> None:
     from pipeline.training.machine import processes
 
     if processes.count() > 1:
-        processes.tell(None, on_cpu=_on_cpu())
+        processes.broadcast(None, on_cpu=_on_cpu())
 
 
 def dry(ws: Workspace, ui: Ui, selection_id: str) -> DryRun:
@@ -165,7 +165,7 @@ def follow(ws: Workspace, ui: Ui) -> None:
     from pipeline.training.fit import fit
     from pipeline.training.machine import processes
 
-    told = processes.tell(None, on_cpu=_on_cpu())
+    told = processes.broadcast(None, on_cpu=_on_cpu())
     if told is None:
         return  # it had been done before
     given = training_set(resolve(ws, ui), ui, told["selection"])
@@ -191,7 +191,7 @@ def _train_adapter(ws: Resolved, ctx: StageContext, selection_id: str) -> StageO
     loaded = ws.models.get(spec.base)
     if processes.count() > 1:
         message = {"selection": selection_id, "workdir": str(ctx.workdir.resolve())}
-        processes.tell(message, on_cpu=_on_cpu())
+        processes.broadcast(message, on_cpu=_on_cpu())
     with (
         ctx.ui.progress(f"train · {spec.base}") as bar,
         open_trackers(

@@ -14,9 +14,9 @@ This is softmax over the union of the keys exactly, as each part's share of it i
 log-sum-exp. Where attention can't join the two (not on a CPU), the prefix is expanded and
 concatenated.
 
-`Slots` are for generation with continuous batching (Orca, Yu et al. 2022): each sequence grows in a
-slot of [heads, length, width] a layer; `move` copies one to a slot that another left. One token
-costs attention over the longest active slot, rows * reach keys.
+`SlotCache` is for generation with continuous batching (Orca, Yu et al. 2022): each sequence grows
+in a slot of [heads, length, width] a layer; `move` copies one to a slot that another left. One
+token costs attention over the longest active slot, rows * reach keys.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ ATTENTION = "gapmend_prefix"
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values, each (1, heads, tokens, width), one pair a layer."""
+    """The KV cache of a shared prefix: (1, heads, tokens, width) each, one pair a layer."""
 
     tokens: int
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
-class OwnKeys(DynamicLayer):
-    """One layer's keys and values of one forward, behind an expanded prefix if one is given."""
+class ForwardLayer(DynamicLayer):
+    """One layer's KV cache of one forward pass, behind an expanded prefix if one is given."""
 
     def __init__(self, ahead: tuple[torch.Tensor, torch.Tensor] | None) -> None:
         """See the class."""
@@ -67,8 +67,8 @@ class OwnKeys(DynamicLayer):
         return _behind(self.ahead, key_states, value_states)
 
 
-class Slots(Cache):
-    """Keys and values of sequences that grow token by token, each from its own length on.
+class SlotCache(Cache):
+    """The KV cache of sequences that grow token by token, each from its own length on.
 
     Attributes:
         used: (rows,) how many tokens each slot holds.
@@ -84,7 +84,7 @@ class Slots(Cache):
         self.places = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
 
     def fill(self, first: int, read: Cache, lengths: Sequence[int]) -> None:
-        """Put the keys and values of freshly read rows into the slots from `first` on.
+        """Put the KV cache of freshly read rows into the slots from `first` on.
 
         They are taken out of `read`, layer by layer, so that memory holds few of them twice.
         """
@@ -110,10 +110,10 @@ class Slots(Cache):
 
 
 class SlotLayer(DynamicLayer):
-    """One layer of `Slots`."""
+    """One layer of `SlotCache`."""
 
-    def __init__(self, slots: Slots) -> None:
-        """See `Slots`."""
+    def __init__(self, slots: SlotCache) -> None:
+        """See `SlotCache`."""
         super().__init__()
         self.slots = slots
         self.is_initialized = False
@@ -157,7 +157,7 @@ class SlotLayer(DynamicLayer):
 class SlotsBehindPrefix(Cache):
     """Slots behind an expanded prefix, where attention doesn't join the two itself."""
 
-    def __init__(self, slots: Slots, prefix: Prefix) -> None:
+    def __init__(self, slots: SlotCache, prefix: Prefix) -> None:
         """See the class."""
         super().__init__(layers=list(slots.layers))
         self.prefix = prefix
@@ -183,7 +183,7 @@ class PrefixPlan:
     """What `prefix_attention` does in a forward.
 
     Attributes:
-        prefix: what stands before every row.
+        prefix: the cached tokens before every row.
         trunk: how many leading queries are causal; the mask is for the queries behind them.
     """
 
@@ -195,7 +195,7 @@ _PLANS: list[PrefixPlan] = []
 
 
 @contextmanager
-def planned(plan: PrefixPlan) -> Iterator[None]:
+def use_plan(plan: PrefixPlan) -> Iterator[None]:
     """Let `prefix_attention` follow this plan meanwhile."""
     _PLANS.append(plan)
     try:

@@ -72,7 +72,7 @@ def rows_of(
             ids = encoder.continuations(found, choices)
             refuse_empty(ids, members)
             trees = known[key] = build_trees(ids)
-        rows += laid(found.ids, trees, members)
+        rows += lay_rows(found.ids, trees, members)
     return rows
 
 
@@ -87,7 +87,7 @@ def _contextless(ids: list[list[int]], members: list[int], start_token: int) -> 
             cut = [ids[place][skip:] for place in chosen]
             numbers = [members[place] for place in chosen]
             refuse_empty(cut, numbers)
-            rows += laid([start_token], build_trees(cut), numbers)
+            rows += lay_rows([start_token], build_trees(cut), numbers)
     return rows
 
 
@@ -114,7 +114,7 @@ def batch_of(rows: Sequence[RequestRow], start: int) -> PaddedBatch:
     return PaddedBatch(ids, positions, keep, mask, trunk if trunk >= TRUNK_TOKENS else 0)
 
 
-def laid(
+def lay_rows(
     context: Sequence[int], trees: Sequence[ContinuationTree], members: Sequence[int]
 ) -> list[RequestRow]:
     """Rows of one context, one for each of its tries; `members` are request indices."""

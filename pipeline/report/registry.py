@@ -116,7 +116,7 @@ def diff_tables(found: AdapterDiff) -> list[RenderableType]:
         rows = [(s.name, s.split, s.a, s.b) for s in found.scores]
         shown.append(table("scores", ("", "split", a, b), rows))
     shown.append(
-        Text(f"rows that taught both: {both:,}; {a} alone: {only_a:,}; {b} alone: {only_b:,}")
+        Text(f"rows trained on by both: {both:,}; {a} alone: {only_a:,}; {b} alone: {only_b:,}")
     )
     if not found.same_base:
         shown.append(Text("they belong to different bases"))

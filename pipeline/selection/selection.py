@@ -37,7 +37,7 @@ class SelectedRow:
     Attributes:
         row_uid: the row.
         row_hash: its content.
-        capability: what it teaches, or the guard, met capability or dataset that it keeps.
+        capability: what it is trained for, or the guard, met capability or dataset that it keeps.
         reason: `gap` (near a failure), `replay` (the base gets it right), `mend` (replayed since
             something was lost).
         score: cosine to the failure it was chosen for; None where there was none.
@@ -140,7 +140,7 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
 def render(
     ws: Workspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
 ) -> TrainingExample:
-    """Return `row` as what teaches the capability or guard `name`, by the spec's objective.
+    """Return `row` as a training example for capability or guard `name`, by the spec's objective.
 
     Args:
         ws: whose spec has the prompts.

@@ -108,7 +108,7 @@ def fit(
 
     Args:
         loaded: the base; an adapter in use is taken off.
-        rows: what to learn from, in an order that is part of the run.
+        rows: what to train on, in an order that is part of the run.
         spec: how.
         workdir: a folder that survives kills. The same call in it goes on from the last
             checkpoint, and on CPU ends with the same bytes as an uninterrupted one.
@@ -126,12 +126,12 @@ def fit(
     fingerprint = _fingerprint(loaded, parts, spec)
     workdir.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(workdir / _METRICS)
-    processes.meet(on_cpu=loaded.device.type == "cpu")
+    processes.barrier(on_cpu=loaded.device.type == "cpu")
     done = _read_done(workdir, fingerprint)
     if done is None:
         call = _FitCall(loaded, rows, encoded.objective, held, watch, spec, workdir, fingerprint)
         done = _train(call, metrics, on_step, log or _silent, on_start)
-    processes.meet(on_cpu=loaded.device.type == "cpu")
+    processes.barrier(on_cpu=loaded.device.type == "cpu")
     losses = metrics.read()
     return FitResult(
         adapter_dir=workdir / _ADAPTER,
@@ -231,7 +231,7 @@ def _train(
             metrics.begin(after=start.step if start else 0)
             if on_start is not None:
                 on_start(start.step + 1 if start else 1)
-        processes.meet(on_cpu=loaded.device.type == "cpu")
+        processes.barrier(on_cpu=loaded.device.type == "cpu")
 
         def report(step: StepMetrics) -> None:
             if not processes.is_first():
@@ -253,8 +253,8 @@ def _train(
             history=metrics.read(),
         )
         with (
-            memory.measured(loaded.model, loaded.device) as used,
-            memory.kept_pages(),
+            memory.measure_memory(loaded.model, loaded.device) as used,
+            memory.keep_freed_pages(),
             compute.seeded(spec.seed),
             compute.packing(loaded.model, wanted=note is None),
             methods.trained_weights(loaded, spec) as trained,

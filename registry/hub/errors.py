@@ -22,7 +22,7 @@ class MovedError(Exception):
     """Main is not where it was when it was looked at."""
 
 
-def asking(call: Callable[[], _T], repo_id: str) -> _T:
+def call_hub(call: Callable[[], _T], repo_id: str) -> _T:
     """Call the Hub; repeat what failed for a while, and say plainly what failed for good.
 
     Raises:

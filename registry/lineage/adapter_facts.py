@@ -217,7 +217,7 @@ def _parts(catalog: Catalog, manifest: Manifest[Meta]) -> list[str]:
 
 
 def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[TrainedRows, ...]:
-    """The rows that taught any of these adapters; a row that taught two counts for each."""
+    """The rows that any of these adapters was trained on; a row of two counts for each."""
     found: dict[TrainedRows, int] = {}
     for adapter_id in dict.fromkeys(adapter_ids):
         for row in catalog.query(_TAUGHT, [adapter_id]).rows:

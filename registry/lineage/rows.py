@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import Catalog
     from registry.lineage.graph import Lineage
 
-# What is an adapter or is made of one, nothing learned in between: rows that taught an adapter are
-# in all of these that it leads to.
+# What is an adapter or is made of one, nothing learned in between: rows that an adapter was trained
+# on are in all of these that it leads to.
 _ARTIFACTS = ("adapter", "alias", "export", "merge", "model", "promotion", "push", "signature")
 
 _TAUGHT_BY = """

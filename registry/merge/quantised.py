@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from registry.merge.changes import parameters_of
 from registry.merge.weights import no_bars
 from registry.models.base import weight_files
-from registry.models.new_tokens import begin_rows
+from registry.models.new_tokens import initial_rows
 from registry.models.parity import BOUNDS, distance, logits_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def into_original(
         )
     original = original.to(loaded.device).eval()
     if loaded.new_tokens:
-        begin_rows(original, loaded.tokenizer, loaded.new_tokens)
+        initial_rows(original, loaded.tokenizer, loaded.new_tokens)
     own = parameters_of(original)
     weights = {name: targets.on(name, own[name]).to(own[name].dtype) for name in targets.names}
     return logits_of(original, tokens, weights)

@@ -53,7 +53,7 @@ class BaseSpec(BaseModel):
     `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
     that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
     in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
-    are added to its vocabulary, with rows that training teaches.
+    are added to its vocabulary, with embedding rows that are trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -48,7 +48,7 @@ class Waste:
     detail: str
 
 
-def waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
+def find_waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
     """Return what can go, in the order of what and path; changes nothing.
 
     Args:
@@ -74,7 +74,7 @@ def waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
     return found
 
 
-def throw_away(store: Store, catalog: Catalog, found: Iterable[Waste]) -> list[Waste]:
+def remove_waste(store: Store, catalog: Catalog, found: Iterable[Waste]) -> list[Waste]:
     """Remove these, and return those that were there still; committed meanwhile, one stays.
 
     Each vanishes in one rename before its bytes go: killed at any instant, nothing is half there.

@@ -33,14 +33,14 @@ _CHUNK = 512
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One conversation to learn from, already rendered through its capability's prompt.
+    """One conversation to train on, already rendered through its capability's prompt.
 
     Attributes:
         uid: the row's `row_uid`.
         messages: role, content and what else a template may read; an assistant message with
             `train: false` is context only. One message of role `text` is trained as it is.
         tools: JSON schemas of the tools in reach, or None.
-        capability: what it teaches, or the name of what it keeps.
+        capability: what it is trained for, or the name of what it keeps.
     """
 
     uid: int

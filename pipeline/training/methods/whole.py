@@ -114,7 +114,7 @@ def save_changed(
 ) -> None:
     """Write the trained weights that are not as they were; call it inside `whole_weights`."""
     own = dict(loaded.model.named_parameters())
-    trained = {name: processes.whole(own[name].detach()).to(loaded.dtype) for name in before}
+    trained = {name: processes.gather(own[name].detach()).to(loaded.dtype) for name in before}
     trained = {
         name: tensor
         for name, tensor in trained.items()

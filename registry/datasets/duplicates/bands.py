@@ -43,7 +43,7 @@ _LOW = 16  # of them lie in a file's second half, where only keys that begin ali
 _MARKED = 22  # leading bits by which keys are told apart first
 
 
-def sketched(sets: Sequence[list[str]]) -> KeyArray:
+def band_keys(sets: Sequence[list[str]]) -> KeyArray:
     """Return what sets of shingles are filed under in each band: uint64 [bands, sets].
 
     Two bands that differ may share a key; that proposes a pair too many, and no pair too few.

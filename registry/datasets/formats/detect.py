@@ -57,7 +57,7 @@ def why_not(record: Mapping[str, Any]) -> str:
         )
     if "prompt" in keys:
         return (
-            "prompts without an answer (TRL's prompt-only form) teach nothing here: name the "
+            "prompts without an answer (TRL's prompt-only form) can't be trained on: name the "
             "column with the answer, as in columns: {prompt: prompt, completion: answer}"
         )
     return "name its format, or map its columns, as {input: question, output: answer}"

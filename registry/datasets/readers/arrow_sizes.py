@@ -27,7 +27,7 @@ class UnpackedSize:
     rows: int
 
 
-def unpacked(file: BinaryIO) -> UnpackedSize:
+def unpacked_size(file: BinaryIO) -> UnpackedSize:
     """Add up the batches of a stream that begins where `file` stands.
 
     Raises:

@@ -30,11 +30,11 @@ import numpy as np
 from registry.datasets.duplicates.bands import runs_with
 from registry.datasets.duplicates.hash_index import HashIndex
 from registry.datasets.duplicates.near_duplicates import join, sketch
-from registry.datasets.versions.collect import several
+from registry.datasets.versions.collect import in_several_splits
 from registry.datasets.versions.read import VersionReader
 from registry.datasets.versions.refs import refs_at, refs_paths
 from registry.datasets.versions.splits import CODED, NOWHERE, Assignment, PlacedRows, Target, assign
-from registry.datasets.versions.version import carved
+from registry.datasets.versions.version import split_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +133,7 @@ def place_appended(
     splits = rows.committed[: len(older.places)]
     targets = [
         Target(target.split, target.rows - _elsewhere(before, target.split, splits))
-        for target in carved(spec, index.rows + len(fresh))
+        for target in split_targets(spec, index.rows + len(fresh))
     ]
     here: Int32Array = np.concatenate((groups[older.places], groups[index.rows :]))
     return AppendedContents(places, fresh, keys, groups, older, assign(rows, here, targets), rows)
@@ -246,6 +246,6 @@ def _elsewhere(before: PreviousVersion, split: str, looked_at: Uint8Array) -> in
 def newly_leaked(appended: AppendedContents, found: CollectedRows) -> int:
     """Return how many rows stand in files of more than one split only since the new files came."""
     older = appended.older
-    before = ~several(older.stood) & several(older.stand)
-    fresh = several(found.stands[appended.fresh])
+    before = ~in_several_splits(older.stood) & in_several_splits(older.stand)
+    fresh = in_several_splits(found.stands[appended.fresh])
     return int(np.count_nonzero(before)) + int(np.count_nonzero(fresh))
