@@ -181,7 +181,8 @@ import resource, sys
 from pathlib import Path
 from pipeline.training.fit import fit
 from pipeline.spec.train import TrainSpec
-from registry.models import BaseSpec, load_model
+from registry.models.base import BaseSpec
+from registry.models.load import load_model
 from tests.integration.pipeline.training.test_training import conversations
 import torch
 torch.set_num_threads(1)
