@@ -248,20 +248,16 @@ def _appended(
     advance: Callable[[int], None],
 ) -> NewVersion | None:
     """Append to the version that the first of these files made, if there is one; else None."""
-    from registry.datasets.versions.append import PreviousVersion
-    from registry.datasets.versions.append_index import open_index
-    from registry.datasets.versions.make import append_version
+    from registry.datasets.versions.make import append_version, previous_version
 
     if wanted.files.num_samples is not None or wanted.erasures:
         return None  # what was erased from any dataset is looked for in every row
     for run in reversed(runs):
         there = _files_before(run, inputs)
-        index = open_index(ws.store, _version_of(run)) if there else None
-        if index is None or index.facts.key != run.key:
+        if not there:
             continue
-        if index.facts.covers.issuperset(wanted.earlier):
-            version = ws.store.get("dataset_version", _version_of(run))
-            before = PreviousVersion.of(ws.store, version, index)
+        before = previous_version(ws.store, _version_of(run), run.key, wanted.earlier)
+        if before is not None:
             return append_version(ws.store, ws.catalog, wanted, before, there, advance)
     return None
 
