@@ -76,12 +76,12 @@ def _from_gap(ws: Resolved, ui: Ui) -> Iterator[FinishedStage]:
 
 def run(ws: Workspace, ui: Ui) -> RunReport:
     """Run the loop and show each stage's report as it is done."""
-    from pipeline.report.story import closing, report_of
+    from pipeline.report.story import closing, shown
 
     done: list[FinishedStage] = []
     for one in loop(ws, ui):
         done.append(one)
-        for renderable in report_of(one):
+        for renderable in shown(one):
             ui.show(renderable)
     for renderable in closing(ws, done):
         ui.show(renderable)

@@ -53,7 +53,7 @@ class ReadLogits:
     """Logits at the kept tokens, (kept, vocabulary) in fp32, and the rows' KV cache."""
 
     logits: torch.Tensor
-    own: Cache
+    cache: Cache
 
 
 class Forward:
@@ -94,7 +94,7 @@ class Forward:
         keep = np.zeros(ids.shape, dtype=np.bool_)
         keep[0, -1] = True
         read = self.read(PaddedBatch(ids, np.arange(len(tokens))[None], keep))
-        layers = tuple((layer.keys, layer.values) for layer in read.own.layers)
+        layers = tuple((layer.keys, layer.values) for layer in read.cache.layers)
         self.kv_bytes = sum(k.nbytes + v.nbytes for k, v in layers) // len(tokens)
         return Prefix(len(tokens), layers)
 

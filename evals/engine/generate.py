@@ -223,7 +223,7 @@ class _Run:
         positions = np.broadcast_to(np.arange(length) + self.start, ids.shape)
         read = self.forward.read(PaddedBatch(ids, positions.copy(), keep), self.prefix)
         first = len(self.jobs) - len(new)
-        self.slots.fill(first, read.own, [len(tokens) for tokens in own])
+        self.slots.fill(first, read.cache, [len(tokens) for tokens in own])
         return _best(read.logits, new)
 
     def step(self) -> list[int]:

@@ -45,7 +45,7 @@ _QUESTIONS = {
 }
 
 
-def report_of(done: FinishedStage) -> Sequence[RenderableType]:
+def shown(done: FinishedStage) -> Sequence[RenderableType]:
     """Return a stage's report for people."""
     return [*_SHOWN[done.stage](done.report), Text("")]
 

@@ -129,7 +129,7 @@ def place_appended(
     near = near[groups]
     near[again] = True
     older = _older(before, np.flatnonzero(near[: index.rows]), found, places)
-    rows = _candidates(index.gone, older, found, fresh)
+    rows = _candidates(index.former, older, found, fresh)
     splits = rows.committed[: len(older.places)]
     targets = [
         Target(target.split, target.rows - _elsewhere(before, target.split, splits))

@@ -97,7 +97,7 @@ class RowIndex:
         return np.asarray(np.load(self.folder / "groups.npy", allow_pickle=False), np.int32)
 
     @property
-    def gone(self) -> FormerRows:
+    def former(self) -> FormerRows:
         """Rows of earlier versions that aren't in this one."""
         with np.load(self.folder / "gone.npz", allow_pickle=False) as found:
             return FormerRows(found["hashes"], found["splits"], found["clusters"])
@@ -193,7 +193,7 @@ def publish(
     version_id: str,
     facts: IndexFacts,
     groups: Int32Array,
-    gone: FormerRows,
+    former: FormerRows,
     *,
     keep: Sequence[str],
 ) -> None:
@@ -205,11 +205,13 @@ def publish(
         version_id: of the version.
         facts: about it.
         groups: of its rows.
-        gone: rows that it hasn't.
+        former: rows that it hasn't.
         keep: versions whose index stays; the version may yet fail to be committed.
     """
     np.save(draft / "groups.npy", groups.astype(np.int32), allow_pickle=False)
-    np.savez(draft / "gone.npz", hashes=gone.hashes, splits=gone.splits, clusters=gone.clusters)
+    np.savez(
+        draft / "gone.npz", hashes=former.hashes, splits=former.splits, clusters=former.clusters
+    )
     said = asdict(facts) | {"contents": sorted(facts.contents), "covers": sorted(facts.covers)}
     (draft / _FACTS).write_text(json.dumps({"format": FORMAT, **said}), "utf-8")
     home = _home(store)

@@ -279,7 +279,7 @@ def _clusters(before: PreviousVersion, appended: AppendedContents) -> int:
     again may another group have it too.
     """
     older, now = appended.older, appended.placed.clusters
-    if not len(before.index.gone.splits):
+    if not len(before.index.former.splits):
         gone = len(np.unique(older.table["cluster"].to_numpy()))
         return before.manifest.meta.clusters - gone + len(np.unique(now))
     clusters = read_refs(before.refs, ["cluster"])["cluster"].to_numpy().copy()
@@ -327,6 +327,6 @@ def _publish(
             written.version.id,
             facts,
             appended.groups,
-            index.gone,
+            index.former,
             keep=[before.version.id],
         )

@@ -108,7 +108,7 @@ def index_of(ws: Workspace, version_id: str) -> dict[str, Any]:
         "gone": sorted(
             one
             for one, place in zip(
-                index.gone.hashes.tolist(), index.find(index.gone.hashes).tolist(), strict=True
+                index.former.hashes.tolist(), index.find(index.former.hashes).tolist(), strict=True
             )
             if place < 0  # one that came again may stay in the list
         ),
