@@ -230,8 +230,8 @@ def ours(steps: Steps, *, checkpointing: bool) -> None:
 
     from pipeline.spec.train import TrainSpec
     from pipeline.training import compute, trainer
-    from pipeline.training.lessons.encode import EncodedRow
-    from pipeline.training.lessons.packing import plan_batches
+    from pipeline.training.examples.encode import EncodedRow
+    from pipeline.training.examples.packing import plan_batches
     from pipeline.training.losses import objective
     from pipeline.training.methods import methods
     from registry.models.load import LoadedModel

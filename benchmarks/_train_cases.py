@@ -139,7 +139,7 @@ def write_rows(
     loaded: LoadedModel, pairs: Sequence[tuple[str, str]], folder: Path, config: Any, name: str = ""
 ) -> Case:
     """Encode the rows once, for everybody."""
-    from pipeline.training.lessons.encode import encode_rows
+    from pipeline.training.examples.encode import encode_rows
 
     encoded = encode_rows(loaded, training_rows(pairs), allow_rejects=0.0).rows
     kept = [row for row in encoded if row.tokens <= LONGEST]
@@ -166,7 +166,7 @@ def write_rows(
 
 def training_rows(pairs: Sequence[tuple[str, str]]) -> list[Any]:
     """Return (user, assistant) pairs as `fit()` takes them."""
-    from pipeline.training.lessons.encode import TrainingRow
+    from pipeline.training.examples.encode import TrainingRow
 
     return [
         TrainingRow(

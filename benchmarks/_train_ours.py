@@ -54,7 +54,7 @@ def main() -> None:
 
 def pairs_of(asked: Sequence[dict[str, Any]]) -> list[Any]:
     """Return the pairs as preference rows."""
-    from pipeline.training.lessons.pairs import PreferenceRow
+    from pipeline.training.examples.pairs import PreferenceRow
 
     def said(role: str, text: str) -> tuple[dict[str, Any], ...]:
         return ({"role": role, "content": text},)
@@ -74,7 +74,7 @@ def pairs_of(asked: Sequence[dict[str, Any]]) -> list[Any]:
 
 def trained_in_a_pair(loaded: Any, data: Sequence[Any]) -> float:
     """Return the mean number of trained tokens of a pair's two answers."""
-    from pipeline.training.lessons.pairs import encode_pairs
+    from pipeline.training.examples.pairs import encode_pairs
 
     pairs, _ = encode_pairs(loaded, data, allow_rejects=0)
     trained = [one.chosen.trained_tokens + one.rejected.trained_tokens for one in pairs]
@@ -87,7 +87,7 @@ def mean_loss(folder: Path, batch: Sequence[dict[str, Any]]) -> float:
     import torch
 
     from pipeline.training.compute import packed
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
     from pipeline.training.losses.loss import pack_rows, packed_loss
     from registry.models.base import BaseSpec
     from registry.models.load import load_model

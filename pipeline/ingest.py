@@ -85,7 +85,7 @@ def ingest(ws: OpenWorkspace, ui: Ui, names: Sequence[str] | None = None) -> Ing
     return IngestReport(tuple(_ingest_one(ws, ui, name, erased.get(name)) for name in chosen))
 
 
-def ingested(ws: OpenWorkspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
+def find_ingested(ws: OpenWorkspace, ui: Ui) -> tuple[IngestReport, dict[str, str]]:
     """Return what is up to date in a dry workspace, and dataset -> why it would be ingested.
 
     Raises:
@@ -250,20 +250,16 @@ def _appended(
     advance: Callable[[int], None],
 ) -> NewVersion | None:
     """Append to the version that the first of these files made, if there is one; else None."""
-    from registry.datasets.versions.append import PreviousVersion
-    from registry.datasets.versions.append_index import open_index
-    from registry.datasets.versions.make import append_version
+    from registry.datasets.versions.make import append_version, previous_version
 
     if wanted.files.num_samples is not None or wanted.erasures:
         return None  # what was erased from any dataset is looked for in every row
     for run in reversed(runs):
         there = _files_before(run, inputs)
-        index = open_index(ws.store, _version_of(run)) if there else None
-        if index is None or index.facts.key != run.key:
+        if not there:
             continue
-        if index.facts.covers.issuperset(wanted.earlier):
-            version = ws.store.get("dataset_version", _version_of(run))
-            before = PreviousVersion.of(ws.store, version, index)
+        before = previous_version(ws.store, _version_of(run), run.key, wanted.earlier)
+        if before is not None:
             return append_version(ws.store, ws.catalog, wanted, before, there, advance)
     return None
 
@@ -295,7 +291,7 @@ def _outputs(written: WrittenVersion) -> list[tuple[str, Any]]:
 
 
 def _tell_leaks(ui: Ui, name: str, hashes: HashArray, placed: Assignment) -> None:
-    """Say which rows were kept out because they are near rows of another split."""
+    """Say which rows are held: near-duplicates of rows in another split."""
     if not placed.leaks:
         return
     from registry.datasets.duplicates.hash_index import as_texts

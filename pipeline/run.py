@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.forget import forget, tuned
 from pipeline.gap import gap
-from pipeline.ingest import ingest, ingested, resolve
+from pipeline.ingest import find_ingested, ingest, resolve
 from pipeline.measure.measure import TunedModel
 from pipeline.mend import mend
 from pipeline.merge import merge
@@ -148,7 +148,7 @@ def _not_up_to_date(stage: str, error: WouldRunError) -> UserError:
 def plan(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:
     """Go through the loop without running anything: what is up to date, what would run, why."""
     dry = replace(ws, dry=True)
-    made, missing = ingested(dry, ui)
+    made, missing = find_ingested(dry, ui)
     steps = [_ingest_step(name, missing.get(name)) for name in ws.spec.datasets]
     if missing:
         return [*steps, *_after("ingest")]

@@ -46,7 +46,7 @@ class SelectReport:
     replay: dict[str, int]
     parts: tuple[SelectionPart, ...]
     near_duplicates: int  # passed over
-    leaks: dict[str, int]  # why -> rows kept out, for being near dev or test
+    leaks: dict[str, int]  # why -> rows excluded, for being near dev or test
     rejects: int  # rows too long for the base
     missing: dict[str, int]  # name -> rows of its budget that the pool did not have
     run_id: str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.ingest import resolve
 from pipeline.selection.held_out import refuse_leaks
-from pipeline.selection.validation import lessons
+from pipeline.selection.validation import training_set
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.store.kinds import SelectionMeta
 from registry.store.objects import Parent
@@ -139,7 +139,7 @@ def _dismiss() -> None:
     from pipeline.training.machine import processes
 
     if processes.count() > 1:
-        processes.tell(None, on_cpu=_on_cpu())
+        processes.broadcast(None, on_cpu=_on_cpu())
 
 
 def dry(ws: OpenWorkspace, ui: Ui, selection_id: str) -> DryRun:
@@ -153,7 +153,7 @@ def dry(ws: OpenWorkspace, ui: Ui, selection_id: str) -> DryRun:
     spec = ws.spec.train
     resolved = resolve(ws, ui)
     refuse_leaks(resolved, selection_id)
-    return look(ws.models.get(spec.base), lessons(resolved, ui, selection_id).rows, spec)
+    return look(ws.models.get(spec.base), training_set(resolved, ui, selection_id).rows, spec)
 
 
 def follow(ws: OpenWorkspace, ui: Ui) -> None:
@@ -165,10 +165,10 @@ def follow(ws: OpenWorkspace, ui: Ui) -> None:
     from pipeline.training.fit import fit
     from pipeline.training.machine import processes
 
-    told = processes.tell(None, on_cpu=_on_cpu())
+    told = processes.broadcast(None, on_cpu=_on_cpu())
     if told is None:
         return  # it had been done before
-    given = lessons(resolve(ws, ui), ui, told["selection"])
+    given = training_set(resolve(ws, ui), ui, told["selection"])
     loaded = ws.models.get(ws.spec.train.base)
     fit(loaded, given.rows, ws.spec.train, Path(told["workdir"]), watch=given.watch)
 
@@ -187,11 +187,11 @@ def _train_adapter(ws: Resolved, ctx: StageContext, selection_id: str) -> StageO
 
     spec = ws.spec.train
     refuse_leaks(ws, selection_id)
-    given = lessons(ws, ctx.ui, selection_id)
+    given = training_set(ws, ctx.ui, selection_id)
     loaded = ws.models.get(spec.base)
     if processes.count() > 1:
         message = {"selection": selection_id, "workdir": str(ctx.workdir.resolve())}
-        processes.tell(message, on_cpu=_on_cpu())
+        processes.broadcast(message, on_cpu=_on_cpu())
     with (
         ctx.ui.progress(f"train · {spec.base}") as bar,
         open_trackers(

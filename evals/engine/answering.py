@@ -1,4 +1,4 @@
-"""What every engine does, whoever computes: it keeps answers, and speaks by the base's template.
+"""The base of every engine: a journal of answers, and prompts by the base model's template.
 
 Light to import: the models are in evals/engine/packed.py and evals/engine/vllm.py.
 """

@@ -1,4 +1,4 @@
-"""What scores: gapmend's own engine, or vLLM on a GPU; light enough to import without either.
+"""The backends that score: gapmend's own engine, or vLLM on a GPU. Light to import.
 
 The two compute the same model in another order, so their figures differ by rounding. The backend
 and its version are part of the key of every score that isn't gapmend's own: no score of one is

@@ -1,4 +1,4 @@
-"""What a text is about, as the base sees it: RDS+ embeddings.
+"""RDS+ embeddings: a vector for each text from the base's last hidden states.
 
 The last hidden states of a text, averaged with weights that grow with the position (a later token
 has read more of the text), padding masked out, then L2-normalised.

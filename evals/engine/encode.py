@@ -1,4 +1,4 @@
-"""Text to tokens exactly as lm-eval's HF backend does it, without encoding anything twice.
+"""Tokenization exactly as lm-eval's HF backend does it, without encoding anything twice.
 
 lm-eval encodes context + continuation afresh for every choice, which costs more than a small
 model's forward. A byte-level BPE with a splitting pre-tokenizer encodes its pre-tokens one by one,

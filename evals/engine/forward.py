@@ -1,9 +1,9 @@
-"""One forward of a model over rows of our own layout: masks, positions, prefixes, logits.
+"""The forward pass over rows of our own layout: masks, positions, prefixes, logits.
 
 Heavy at import (torch, transformers): import it where an engine is made.
 
 A `PaddedBatch` is rows padded on the right. Rows of a trie have a mask; all else is causal.
-A `Prefix` is the keys and values of tokens that stand before every row. On a CPU it is never
+A `Prefix` is the KV cache of the tokens before every row. On a CPU it is never
 copied to the rows: all queries attend to it as one sequence, and the two parts of each query's
 attention are joined by their log-sum-exp; elsewhere it is expanded and concatenated.
 
@@ -24,12 +24,12 @@ import torch
 
 from evals.engine.kv import (
     ATTENTION,
-    OwnKeys,
+    ForwardLayer,
     Prefix,
     PrefixPlan,
-    Slots,
+    SlotCache,
     SlotsBehindPrefix,
-    planned,
+    use_plan,
 )
 from evals.engine.tree import PaddedBatch
 
@@ -50,10 +50,10 @@ _SOFTMAX_LAYERS = {"full_attention", "sliding_attention"}
 
 @dataclass(frozen=True, eq=False)
 class ReadLogits:
-    """Logits at the kept tokens, (kept, vocabulary) in fp32, and the rows' keys and values."""
+    """Logits at the kept tokens, (kept, vocabulary) in fp32, and the rows' KV cache."""
 
     logits: torch.Tensor
-    own: Cache
+    cache: Cache
 
 
 class Forward:
@@ -65,7 +65,7 @@ class Forward:
         shares: whether a prefix may be computed once.
         layers: how many layers it has.
         vocabulary: how many logits a token gets.
-        kv_bytes: what the keys and values of one token take.
+        kv_bytes: what one token takes in the KV cache.
         tokens: how many tokens, padding included, were run through the model.
     """
 
@@ -89,12 +89,12 @@ class Forward:
             log.warning("%s: %s; one sequence a row", type(self._model).__name__, reason)
 
     def prefix(self, tokens: Sequence[int]) -> Prefix:
-        """Read a prefix once: keys and values for the rows that follow it."""
+        """Read a prefix once: its KV cache serves all rows that follow it."""
         ids = np.array([tokens], dtype=np.int64)
         keep = np.zeros(ids.shape, dtype=np.bool_)
         keep[0, -1] = True
         read = self.read(PaddedBatch(ids, np.arange(len(tokens))[None], keep))
-        layers = tuple((layer.keys, layer.values) for layer in read.own.layers)
+        layers = tuple((layer.keys, layer.values) for layer in read.cache.layers)
         self.kv_bytes = sum(k.nbytes + v.nbytes for k, v in layers) // len(tokens)
         return Prefix(len(tokens), layers)
 
@@ -103,7 +103,7 @@ class Forward:
         reach = int(batch.positions.max()) + 1
         joins = self._joined(reach)
         front = None if joins else prefix
-        own = OwnKeys.cache(self.layers, front)
+        own = ForwardLayer.cache(self.layers, front)
         mask: Any = None
         if batch.mask is not None and joins:
             mask = self._additive(batch.mask[:, batch.trunk :])
@@ -119,7 +119,7 @@ class Forward:
         return ReadLogits(logits, own)
 
     def step(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64], slots: Slots,
+        self, ids: NDArray[np.int64], positions: NDArray[np.int64], slots: SlotCache,
         prefix: Prefix | None,
     ) -> torch.Tensor:  # fmt: skip
         """The next token's logits, (rows, vocabulary), after one more token in each active slot.
@@ -128,7 +128,7 @@ class Forward:
             ids: (rows,) the tokens.
             positions: (rows,) their positions, the prefix included.
             slots: what the rows have read so far; grows by one token a row.
-            prefix: what stands before every row.
+            prefix: the cached tokens before every row.
         """
         slots.ready(len(ids), self._loaded.device)
         joined = prefix if self._joined(int(positions.max()) + 1) else None
@@ -200,7 +200,7 @@ class Forward:
         if plan is None:
             yield
             return
-        with planned(plan):
+        with use_plan(plan):
             self._config._attn_implementation = ATTENTION  # noqa: SLF001 - it has no public name
             try:
                 yield

@@ -1,6 +1,6 @@
 """Greedy generation in slots: finished rows leave, waiting prompts take their place.
 
-Heavy at import (torch). Prompts that share a prefix read it once; a row's keys and values stay in
+Heavy at import (torch). Prompts that share a prefix read it once; a row's KV cache stays in
 its slot until it ends, and the rows in use are always the first ones, so that no step computes
 for a row that has finished.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from evals.engine.kv import Slots
+from evals.engine.kv import SlotCache
 from evals.engine.limits import out_of_memory
 from evals.engine.tree import PaddedBatch, Segment, batches, segments
 
@@ -122,7 +122,7 @@ class Generator:
     Args:
         forward: the model.
         token_budget: padded tokens of prompts read at once.
-        kv_bytes: memory for keys and values.
+        kv_bytes: memory for the KV cache.
         on_done: called with each finished job.
     """
 
@@ -152,7 +152,7 @@ class Generator:
         rows = max(1, min(MAX_ROWS, len(jobs), self._kv_bytes // (own * self._forward.kv_bytes)))
         waiting = deque(jobs)
         while waiting:
-            run = _Run(self._forward, Slots(self._forward.layers, rows, own), prefix)
+            run = _Run(self._forward, SlotCache(self._forward.layers, rows, own), prefix)
             try:
                 self._drain(run, waiting)
             except (RuntimeError, MemoryError) as error:
@@ -202,7 +202,7 @@ class _Run:
     """Jobs in slots: job i is in slot i; the chosen ones are about to be read."""
 
     forward: Forward
-    slots: Slots
+    slots: SlotCache
     prefix: Prefix | None
     jobs: list[Job] = field(default_factory=list)
     chosen: list[Job] = field(default_factory=list)
@@ -223,7 +223,7 @@ class _Run:
         positions = np.broadcast_to(np.arange(length) + self.start, ids.shape)
         read = self.forward.read(PaddedBatch(ids, positions.copy(), keep), self.prefix)
         first = len(self.jobs) - len(new)
-        self.slots.fill(first, read.own, [len(tokens) for tokens in own])
+        self.slots.fill(first, read.cache, [len(tokens) for tokens in own])
         return _best(read.logits, new)
 
     def step(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Answers on disk as they come, so that a killed evaluation goes on at the item.
+"""The journal of answers: on disk as they come, so that a killed evaluation resumes at the item.
 
 One file an evaluation, named by its key: no answer of another model, prompt or setting can get in.
 A line is one answered request. Lines are handed to the system as whole lines, several times a

@@ -1,7 +1,22 @@
-"""Keys and values: of a shared prefix, of one forward, of sequences that grow.
+"""KV caches: of a shared prefix, of one forward pass, of sequences that grow.
 
-Heavy at import (torch, transformers). The caches hold what the engine's layout needs and no
-more: sequences on the right of a prefix that exists once.
+Heavy at import (torch, transformers). The caches hold what the engine's layout needs and no more.
+
+A prefix of 3 tokens before 2 rows of 2 is read once, keys and values [1, heads, 3, width] a layer;
+the rows' own are [2, heads, 2, width]: 3 + 2 * 2 tokens in the cache, where copies for each row
+would be 2 * (3 + 2). `prefix_attention` computes both parts and joins them, as Hydragen does
+(Juravsky et al. 2024): all rows' queries attend to the prefix as one sequence, then each to its own
+keys, and with the log-sum-exp f and o of the two parts' scores
+
+    out = own + sigmoid(f - o) * (front - own)
+
+This is softmax over the union of the keys exactly, as each part's share of it is exp of its
+log-sum-exp. Where attention can't join the two (not on a CPU), the prefix is expanded and
+concatenated.
+
+`SlotCache` is for generation with continuous batching (Orca, Yu et al. 2022): each sequence grows
+in a slot of [heads, length, width] a layer; `move` copies one to a slot that another left. One
+token costs attention over the longest active slot, rows * reach keys.
 """
 
 from __future__ import annotations
@@ -23,14 +38,14 @@ ATTENTION = "gapmend_prefix"
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values, each (1, heads, tokens, width), one pair a layer."""
+    """The KV cache of a shared prefix: (1, heads, tokens, width) each, one pair a layer."""
 
     tokens: int
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
-class OwnKeys(DynamicLayer):
-    """One layer's keys and values of one forward, behind an expanded prefix if one is given."""
+class ForwardLayer(DynamicLayer):
+    """One layer's KV cache of one forward pass, behind an expanded prefix if one is given."""
 
     def __init__(self, ahead: tuple[torch.Tensor, torch.Tensor] | None) -> None:
         """See the class."""
@@ -52,8 +67,8 @@ class OwnKeys(DynamicLayer):
         return _behind(self.ahead, key_states, value_states)
 
 
-class Slots(Cache):
-    """Keys and values of sequences that grow token by token, each from its own length on.
+class SlotCache(Cache):
+    """The KV cache of sequences that grow token by token, each from its own length on.
 
     Attributes:
         used: (rows,) how many tokens each slot holds.
@@ -69,7 +84,7 @@ class Slots(Cache):
         self.places = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
 
     def fill(self, first: int, read: Cache, lengths: Sequence[int]) -> None:
-        """Put the keys and values of freshly read rows into the slots from `first` on.
+        """Put the KV cache of freshly read rows into the slots from `first` on.
 
         They are taken out of `read`, layer by layer, so that memory holds few of them twice.
         """
@@ -95,10 +110,10 @@ class Slots(Cache):
 
 
 class SlotLayer(DynamicLayer):
-    """One layer of `Slots`."""
+    """One layer of `SlotCache`."""
 
-    def __init__(self, slots: Slots) -> None:
-        """See `Slots`."""
+    def __init__(self, slots: SlotCache) -> None:
+        """See `SlotCache`."""
         super().__init__()
         self.slots = slots
         self.is_initialized = False
@@ -142,7 +157,7 @@ class SlotLayer(DynamicLayer):
 class SlotsBehindPrefix(Cache):
     """Slots behind an expanded prefix, where attention doesn't join the two itself."""
 
-    def __init__(self, slots: Slots, prefix: Prefix) -> None:
+    def __init__(self, slots: SlotCache, prefix: Prefix) -> None:
         """See the class."""
         super().__init__(layers=list(slots.layers))
         self.prefix = prefix
@@ -168,7 +183,7 @@ class PrefixPlan:
     """What `prefix_attention` does in a forward.
 
     Attributes:
-        prefix: what stands before every row.
+        prefix: the cached tokens before every row.
         trunk: how many leading queries are causal; the mask is for the queries behind them.
     """
 
@@ -180,7 +195,7 @@ _PLANS: list[PrefixPlan] = []
 
 
 @contextmanager
-def planned(plan: PrefixPlan) -> Iterator[None]:
+def use_plan(plan: PrefixPlan) -> Iterator[None]:
     """Let `prefix_attention` follow this plan meanwhile."""
     _PLANS.append(plan)
     try:

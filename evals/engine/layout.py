@@ -1,4 +1,18 @@
-"""Requests as rows: a context and the trie of its choices, and rows as batches of arrays."""
+"""Requests as rows: a context and the trie of its choices; and rows in batches of arrays.
+
+Requests that share their context become one row, and what they share is computed once. The context
+[4, 6] with the choices [7, 8, 1], [7, 9, 1] and [5] (their trie is drawn in tree.py):
+
+    ids        4 6 7 8 9      the context, then the trie's nodes
+    positions  0 1 2 3 3      8 and 9 are both behind 7
+    keep       0 1 1 1 1      logits are wanted of the slots: the context's last token, the nodes
+    mask       causal, but that 9 doesn't see 8
+
+Batches are [rows, length], padded on the right; the mask is [rows, length, length], and None where
+no trie has a branch. Where all contexts are long (TRUNK_TOKENS) their common part is causal by
+itself, so that only the rest pays for a mask. Rows behind a shared prefix leave its tokens out and
+keep their positions.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +72,7 @@ def rows_of(
             ids = encoder.continuations(found, choices)
             refuse_empty(ids, members)
             trees = known[key] = build_trees(ids)
-        rows += laid(found.ids, trees, members)
+        rows += lay_rows(found.ids, trees, members)
     return rows
 
 
@@ -73,7 +87,7 @@ def _contextless(ids: list[list[int]], members: list[int], start_token: int) -> 
             cut = [ids[place][skip:] for place in chosen]
             numbers = [members[place] for place in chosen]
             refuse_empty(cut, numbers)
-            rows += laid([start_token], build_trees(cut), numbers)
+            rows += lay_rows([start_token], build_trees(cut), numbers)
     return rows
 
 
@@ -100,7 +114,7 @@ def batch_of(rows: Sequence[RequestRow], start: int) -> PaddedBatch:
     return PaddedBatch(ids, positions, keep, mask, trunk if trunk >= TRUNK_TOKENS else 0)
 
 
-def laid(
+def lay_rows(
     context: Sequence[int], trees: Sequence[ContinuationTree], members: Sequence[int]
 ) -> list[RequestRow]:
     """Rows of one context, one for each of its tries; `members` are request indices."""

@@ -1,4 +1,4 @@
-"""What the engine promises its callers, light enough to import without it."""
+"""The limits that the engine promises its callers, light enough to import without it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from evals.engine.answering import AnsweringMixin
 from evals.engine.encode import Encoder
 from evals.engine.forward import Forward
 from evals.engine.generate import Generator, Job, NoFiniteLogitsError, StopRule, one_by_one
-from evals.engine.layout import laid, refuse_empty, rows_of
+from evals.engine.layout import lay_rows, refuse_empty, rows_of
 from evals.engine.likelihood import Likelihoods, tokens_of
 from evals.engine.limits import ENGINE_VERSION, NotFiniteError, Overlong, OverlongError
 from evals.engine.tree import build_trees
@@ -44,7 +44,7 @@ __all__ = ["ENGINE_VERSION", "NotFiniteError", "Overlong", "OverlongError", "Pac
 CPU_TOKENS, GPU_TOKENS = 1024, 65536
 # Logits held at once, in numbers: a large vocabulary is what fills memory first.
 CPU_LOGITS, GPU_LOGITS = 2**25, 2**29
-# Keys and values of a generation, in bytes.
+# The KV cache of a generation, in bytes.
 CPU_KV, GPU_KV = 2**30, 8 * 2**30
 UNPACKED_ROWS = 16
 
@@ -268,7 +268,7 @@ class PackedLM(AnsweringMixin, TemplateLM):
             for shared, members in groups.items():
                 ids = [requests[still[member]][2] for member in members]
                 refuse_empty(ids, members)
-                rows += laid(shared, build_trees(ids), members)
+                rows += lay_rows(shared, build_trees(ids), members)
             self._score(rows, len(still), done)
 
         return self._answered("tokens", [request[1:] for request in requests], score)

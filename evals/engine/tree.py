@@ -1,8 +1,25 @@
-"""Shared work in a set of requests: choices as a trie, contexts by their common prefixes.
+"""Tries and shared prefixes: what a set of requests has in common, computed once.
 
 Pure arithmetic on token ids. A context and all its choices become one row: the context, then the
-nodes of the trie of its choices, each seeing the context and its own ancestors alone. Contexts
-that begin alike become a segment whose common prefix is computed once.
+nodes of the trie of its choices, each seeing the context and its own ancestors alone (tree
+attention, as SpecInfer has it, Miao et al. 2023). Contexts that begin alike become a segment whose
+common prefix is computed once.
+
+Three choices [7, 8, 1], [7, 9, 1] and [5] of one context: a choice's last token is predicted and
+never read, so the trie has three nodes, 7 with the branches 8 and 9.
+
+    tokens  [7, 8, 9]       mask  1 0 0      a node sees itself and its ancestors
+    depths  [0, 1, 1]             1 1 0
+                                  1 0 1
+    (slot, target)  [5]: (0, 5)   [7, 8, 1]: (0, 7) (1, 8) (2, 1)   [7, 9, 1]: (0, 7) (1, 9) (3, 1)
+
+Slot 0 is the context's last token. A choice's log-likelihood is the sum over its pairs of the
+target's log-probability at the slot. It is that of the plain sequence, as a causal model's logits
+at a token depend only on the tokens it sees and on their positions, and both are the same.
+
+A context of c tokens with k choices of l is c + (nodes <= k (l - 1)) tokens in place of k (c + l).
+The mask has nodes^2 entries, hence MAX_NODES. `segments` sorts the contexts, so that those that
+share most are neighbours: O(n log n) comparisons for n of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which adapters vLLM computes as PEFT does, decided from their configuration alone.
+"""The check that vLLM computes an adapter as PEFT does, by the adapter's configuration alone.
 
 vLLM reads rank, alpha, rsLoRA and the matrices, refuses some of the rest and passes over the rest
 of it in silence: what it doesn't know would be answered by another model than was trained.

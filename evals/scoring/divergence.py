@@ -1,4 +1,4 @@
-"""How far a change moved the model's words: KL(before || after) along its own earlier answers.
+"""KL divergence of a changed model from the one before, KL(before || after), along its own answers.
 
 A score says whether answers still count as right; the divergence says how far the model has moved
 on these prompts, long before an answer turns. It is taken of the next token's distribution, in

@@ -1,4 +1,4 @@
-"""Scoring a list of items with one model, and keeping the result under all that decides it.
+"""Evaluation of a list of items with one model; the result is stored under all that decides it.
 
 The object kind is `eval`. Its identity holds the base (weights, tokenizer, template, dtype,
 quantisation), the adapter and its scale, the answer kind with labels and pattern, every turn of

@@ -1,4 +1,4 @@
-"""Score an installed lm-eval task's documents and keep what each was answered."""
+"""Evaluation of an installed lm-eval task: its documents are scored, and each answer is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One evaluation, decided but not run: who is asked what, and the key of all that decides it.
+"""The plan of an evaluation, nothing run: who is asked what, and the key of all that decides it.
 
 Making a plan needs no model, so that an evaluation that was done before is found without loading
 one.

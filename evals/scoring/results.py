@@ -1,4 +1,4 @@
-"""What an evaluation found, item by item, and its file: `samples.parquet` of an `eval` object."""
+"""The results of an evaluation, item by item: `samples.parquet` of an `eval` object."""
 
 from __future__ import annotations
 

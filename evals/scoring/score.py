@@ -1,4 +1,4 @@
-"""Running a plan with the engine: render, sort out what is too long, ask, score.
+"""The run of a plan with the engine: render, sort out what is too long, ask, score.
 
 Import this module late: it loads lm_eval.
 """

@@ -1,4 +1,4 @@
-"""What is measured: the spec's models of capabilities and guards, and the items they score.
+"""Capabilities and guards: the spec's models of what is measured, and the items they score.
 
 A capability is rows of a dataset, prompts, a scorer and a goal; a guard has a largest drop in
 place of the goal. Every score lies between 0 and 1, higher is better, whatever the scorer.

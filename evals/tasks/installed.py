@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.tasks import TaskManager
 
 from evals.tasks.capability import Item
-from evals.tasks.preflight import check_metrics, check_scoring, remedy, said
+from evals.tasks.preflight import check_metrics, check_scoring, error_line, remedy
 from evals.tasks.task_files import installed_tasks, is_file, read_task, task_digest, task_file
 from registry.errors import SpecError, UserError
 from registry.store.hashing import digest
@@ -135,7 +135,7 @@ def _load(path: Path, name: str) -> Task:
         loaded = TaskManager(include_defaults=False).load(str(path))
     except Exception as error:  # a task is code: its data may be missing in any way
         raise SpecError(
-            f"lm-eval task {name} can't be loaded: {said(error)}",
+            f"lm-eval task {name} can't be loaded: {error_line(error)}",
             expected="its data and all that it imports on this machine",
             fix=remedy(error),
         ) from error
@@ -173,7 +173,7 @@ def restricted_to(task: Task, positions: Sequence[int], more: int = 0) -> Task:
             except Exception as error:  # a task is code: it may not be ready for every answer
                 raise SpecError(
                     f"lm-eval task {task.config.task} can't score the answer "
-                    f"{shortened(results)}: {said(error)}",
+                    f"{shortened(results)}: {error_line(error)}",
                     f"document {docs_of[document_hash(doc)]}",
                     fix="mend its process_results, or leave the guard out",
                 ) from error

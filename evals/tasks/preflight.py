@@ -1,4 +1,4 @@
-"""Whether an lm-eval task can score an answer on this machine, before any model is asked.
+"""The check that an lm-eval task can score an answer here, before any model is asked.
 
 Import this module late: it loads lm_eval.
 """
@@ -78,7 +78,7 @@ def check_scoring(task: Task, make: Callable[[Sequence[int]], Task]) -> None:
         given = getattr(task, "_metric_fn_list", ()) if task.config.metric_list else ()
         by = f" by {', '.join(map(str, given))}" if given else ""
         raise SpecError(
-            f"lm-eval task {task.config.task} can't score an answer{by}: {said(cause)}",
+            f"lm-eval task {task.config.task} can't score an answer{by}: {error_line(cause)}",
             expected="a metric that works on this machine, without a connection",
             fix=remedy(cause),
         ) from error
@@ -107,7 +107,7 @@ def score_of(task: str, logged: Mapping[str, Any]) -> float:
     return score
 
 
-def said(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Return the kind of an error and the first of its lines that has words."""
     lines = (line.strip() for line in str(error).splitlines())
     first = next((line for line in lines if any(map(str.isalnum, line))), "")

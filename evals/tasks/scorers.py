@@ -1,4 +1,4 @@
-"""Scoring a generated answer: what it says, against what was expected.
+"""Scorers of generated answers: the answer against what was expected.
 
 Every scorer gives a number from 0 to 1. `choice` and `perplexity` are scored by log-likelihood
 instead (see tasks); a choice that was reasoned out in words is scored here, as its final answer.

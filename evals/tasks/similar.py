@@ -1,4 +1,4 @@
-"""Examples for each question of its own: the train items whose questions are most like it.
+"""Few-shot examples chosen for each question: the train items whose questions are most like it.
 
 Likeness is the cosine of TF-IDF vectors over runs of 3 to 5 characters inside words: it needs no
 model, so that an evaluation that was done is found without loading one, and it serves any script

@@ -1,4 +1,4 @@
-"""What a change of the model lost: the verdict of a guard, item by item. Pure, no model.
+"""The verdict on forgetting: what a guard lost by a change of the model. Pure, no model.
 
 `kept`: the one-sided 95% lower bound of the paired difference is above -max_drop, so a larger loss
 is ruled out. `forgotten`: more items were lost than gained, mid-p McNemar with Benjamini and

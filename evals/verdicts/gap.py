@@ -1,4 +1,4 @@
-"""What the base lacks: the verdict of a gap, before training and after. Pure, no model.
+"""The verdict on a gap: what the base lacks, before training and after. Pure, no model.
 
 Before: `met` (lower bound of the base's score at or above goal - margin), `prompt` (the best prompt
 on half A of dev has its lower bound at or above goal - margin on half B), `tune` (the upper bound

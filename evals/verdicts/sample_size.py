@@ -1,4 +1,4 @@
-"""How many items would settle what is `inconclusive`: the advice beside a verdict. Pure.
+"""Sample sizes: how many items would settle what is `inconclusive`. Pure.
 
 Each function asks for the items with which the test in stats.py that judges the question would
 decide it with probability `POWER`, if the rates stay as they were seen.

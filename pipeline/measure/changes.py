@@ -1,4 +1,4 @@
-"""What lies behind a changed score: how far the words moved, and what comes back when asked anew.
+"""The changes behind a score: how far the words moved, and what another prompt recovers.
 
 `forget` looks at both once for each adapter that it compares; nothing is decided by them.
 """

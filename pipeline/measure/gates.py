@@ -1,4 +1,4 @@
-"""What may be taken and what may be promoted: findings in, verdict out. Pure."""
+"""The gates of mending and promotion: findings in, verdict out. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring one subject: a capability or a guard, on one split, by one prompt, with one model.
+"""The measurement of one subject (capability or guard) on one split, by one prompt and model.
 
 Gap, select, forget, mend and promote all measure through `measure`, so that the same question is
 never asked twice: every evaluation is kept under a key of all that decides it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.spec.subjects import placed
+from pipeline.spec.subjects import errors_at
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def measure(
     if tuned is not None and tuned.scale != 1.0:
         model += f" at {tuned.scale:g}"
     name = f"{what.name} · {split} · {arm.name} · {model}"
-    with placed(what), ui.progress(name, total=len(items)) as bar:
+    with errors_at(what), ui.progress(name, total=len(items)) as bar:
         return evaluate(
             ws.store,
             ws.catalog,

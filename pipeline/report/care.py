@@ -1,4 +1,4 @@
-"""What the verbs that take care of the store say to people."""
+"""Reports of the verbs that take care of the store, for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `train --compare` and `train --sweep` print."""
+"""Reports of `train --compare` and `train --sweep`."""
 
 from __future__ import annotations
 

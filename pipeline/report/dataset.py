@@ -1,4 +1,4 @@
-"""What the verbs of datasets show to people."""
+"""Reports of the verbs of datasets, for people."""
 
 from __future__ import annotations
 

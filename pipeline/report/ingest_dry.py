@@ -1,4 +1,4 @@
-"""What `ingest --dry-run` prints: the format and why, what would be rejected, three rows."""
+"""The report of `ingest --dry-run`: the format and why, what would be rejected, three rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `gapmend leaks` shows to people."""
+"""The report of `gapmend leaks`, for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `gapmend lineage` answers: a tree, a graph, source files, or where one row went."""
+"""The report of `gapmend lineage`: a tree, a graph, source files, or where one row went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a merge came to, as tables: the proof, how adapters were put together, other ways."""
+"""The report of a merge as tables: the proof, how adapters were put together, other ways."""
 
 from __future__ import annotations
 

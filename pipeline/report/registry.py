@@ -1,4 +1,4 @@
-"""What the registry's verbs show to people: adapters, their differences, pushes, imports."""
+"""Reports of the registry's verbs: adapters, their differences, pushes, imports."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def diff_tables(found: AdapterDiff) -> list[RenderableType]:
         rows = [(s.name, s.split, s.a, s.b) for s in found.scores]
         shown.append(table("scores", ("", "split", a, b), rows))
     shown.append(
-        Text(f"rows that taught both: {both:,}; {a} alone: {only_a:,}; {b} alone: {only_b:,}")
+        Text(f"rows trained on by both: {both:,}; {a} alone: {only_a:,}; {b} alone: {only_b:,}")
     )
     if not found.same_base:
         shown.append(Text("they belong to different bases"))

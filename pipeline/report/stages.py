@@ -1,4 +1,4 @@
-"""What each stage's report looks like to people: one function a stage, in the loop's order."""
+"""Reports of the stages for people: one function a stage, in the loop's order."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def bases_table(reports: Sequence[GapReport]) -> Table:
 
 
 def select_table(report: SelectReport) -> Table:
-    """Return what was selected and why, and what was kept out."""
+    """Return what was selected and why, and what was excluded."""
     title = f"selection {report.selection_id[:12]}: {report.rows} rows"
     made = table(title, ("for", "because", "rows", "mean similarity"), [])
     why = {
@@ -106,11 +106,11 @@ def select_table(report: SelectReport) -> Table:
     for part in report.parts:
         score = "-" if part.score is None else f"{part.score:.3f}"
         made.add_row(part.capability, why[part.reason], str(part.rows), score)
-    kept_out = [f"{count} {reason}" for reason, count in report.leaks.items()]
-    kept_out += [f"{report.near_duplicates} near-duplicates passed over"]
-    kept_out += [f"{report.rejects} too long for the base"] if report.rejects else []
-    kept_out += [f"{count} missing for {name}" for name, count in report.missing.items()]
-    made.caption = "kept out: " + ", ".join(kept_out)
+    excluded = [f"{count} {reason}" for reason, count in report.leaks.items()]
+    excluded += [f"{report.near_duplicates} near-duplicates"]
+    excluded += [f"{report.rejects} too long for the base"] if report.rejects else []
+    excluded += [f"{count} missing for {name}" for name, count in report.missing.items()]
+    made.caption = "excluded: " + ", ".join(excluded)
     return made
 
 

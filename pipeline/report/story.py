@@ -1,4 +1,4 @@
-"""How `gapmend run` tells what it did: each stage's report as it is done, and the end."""
+"""The story of `gapmend run`: each stage's report as it is done, and the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `train --dry-run` prints: three rows with what is trained of them marked, then the facts."""
+"""The report of `train --dry-run`: three rows with their trained parts marked, then the facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which rows are trained on: budget, candidates, choice, replay, what is held out.
+"""Selection of training rows: budget, candidates, choice, replay, what is held out.
 
-Start reading at selection.py; budget.py and choose.py decide and are pure.
+Start reading at assemble.py, which puts a selection together; candidates.py says what may be in it,
+budget.py and choose.py decide and are pure, selection.py is the stored object.
 """

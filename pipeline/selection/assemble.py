@@ -1,4 +1,4 @@
-"""Putting a selection together: rows near the failures, and replay, in the order of training."""
+"""The assembly of a selection: rows near the failures, and replay, in the order of training."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Assembly:
         if not chosen and wanted:
             candidates.check()  # where all were refused, why says more
             raise DataError(
-                f"no row of the pool can teach '{name}'",
+                f"no row of the pool can be trained on for '{name}'",
                 where="train.pool",
                 expected=f"rows for training in dataset '{what.spec.data}', or a chat dataset",
             )

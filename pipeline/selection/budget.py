@@ -1,4 +1,4 @@
-"""How many rows go to what: from gaps, over labels, and after losses. Pure arithmetic."""
+"""Budgets of rows: by gaps, over labels, and after losses. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABEL_FLOOR = 0.75
 """Each label of a choice gets this part of its equal share; the failures decide on the rest.
 
 Failures of a model that always says the same label lie all in the other labels. Rows nearest to
-them alone would teach it to always say another one.
+them alone would make it overfit to another one.
 """
 
 GROWTH = 0.25

@@ -1,4 +1,4 @@
-"""What may be trained on: train rows that leak nothing and fit the base.
+"""Candidates for training: train rows that leak nothing and fit the base.
 
 Nothing that dev or test of any dataset asks, or an lm-eval task of a guard, may be among them: not
 the same, not 13 words in a row of it, nor a near-duplicate (which a dataset's own splits rule out,
@@ -98,7 +98,7 @@ class Candidates:
         return self._rows[dataset]
 
     def fitting(self, rows: Sequence[Row], name: str) -> list[Row]:
-        """Return those of `rows` that fit the base as lessons for `name`; others are rejects."""
+        """Return those of `rows` that fit the base as examples for `name`; others are rejects."""
         return [row for row in rows if self._fits(row, name)]
 
     def check(self) -> None:
@@ -134,23 +134,23 @@ class Candidates:
         return usable
 
     def _fits(self, row: Row, name: str) -> bool:
-        from pipeline.training.lessons.encode import label_mask
-        from pipeline.training.lessons.pairs import answered
-        from pipeline.training.lessons.spans import RowRejectedError
+        from pipeline.training.examples.encode import label_mask
+        from pipeline.training.examples.pairs import answered
+        from pipeline.training.examples.spans import RowRejectedError
 
         base = self._ws.spec.train.base
-        lesson = render(self._ws, row, name, labels=self._labels_of(name))
+        example = render(self._ws, row, name, labels=self._labels_of(name))
         self._checked.add(row.uid)
-        lessons = answered(lesson)
+        examples = answered(example)
         size = max(
             sum(len(str(turn.get("content") or "").encode()) for turn in one.messages)
-            for one in lessons
+            for one in examples
         )
         short = size + _TEMPLATE_TOKENS <= self._ws.models.identity(base).context
         if short and row.tools is None:
             return True  # a token is at least a byte
         try:
-            for one in lessons:
+            for one in examples:
                 label_mask(self._ws.models.get(base), one)
         except RowRejectedError as error:
             self.rejects[row.uid] = _reject(row, base, error.what)

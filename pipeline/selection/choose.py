@@ -1,4 +1,4 @@
-"""Which rows: nearest to the failures, round robin, without repeats. Pure, embeddings given."""
+"""The choice of rows: nearest to the failures, round robin, no repeats. Pure, embeddings given."""
 
 from __future__ import annotations
 

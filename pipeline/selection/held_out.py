@@ -1,4 +1,4 @@
-"""What no adapter may be trained on: whatever the workspace measures models by."""
+"""Held-out texts: whatever the workspace measures models by, which no adapter may be trained on."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def refuse_leaks(ws: Resolved, selection_id: str) -> None:
 
 
 def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]]:
-    """Yield these rows where the datasets of the spec have them, each once, in train before all."""
+    """Yield these rows as the spec's datasets have them, deduplicated, those in train first."""
     from registry.datasets.versions.read import VersionReader
 
     left = set(uids)

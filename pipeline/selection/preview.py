@@ -119,8 +119,8 @@ class Reader:
 
         if self.subject is None or row.kind != "sft":
             return _turns((*row.messages, *(row.chosen or ())))
-        lesson = render(self.ws, row, self.subject.name, labels=self.labels)
-        turns = getattr(lesson, "messages", ())
+        example = render(self.ws, row, self.subject.name, labels=self.labels)
+        turns = getattr(example, "messages", ())
         return [{key: said for key, said in turn.items() if key != "train"} for turn in turns]
 
     def _text(self, turns: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:

@@ -17,7 +17,7 @@ from registry.store.hashing import digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.training.losses.objective import Lesson
+    from pipeline.training.losses.objective import TrainingExample
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.formats.content import Message
@@ -37,7 +37,7 @@ class SelectedRow:
     Attributes:
         row_uid: the row.
         row_hash: its content.
-        capability: what it teaches, or the guard, met capability or dataset that it keeps.
+        capability: what it is trained for, or the guard, met capability or dataset that it keeps.
         reason: `gap` (near a failure), `replay` (the base gets it right), `mend` (replayed since
             something was lost).
         score: cosine to the failure it was chosen for; None where there was none.
@@ -105,7 +105,7 @@ def read_selection(store: Store, selection_id: str) -> list[SelectedRow]:
     return sorted((SelectedRow(**line) for line in lines), key=lambda row: row.rank)
 
 
-def training_rows(ws: Resolved, selection_id: str) -> list[Lesson]:
+def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
     """Return a selection's rows as conversations to train on, in their order.
 
     A row of a capability's or guard's own dataset is asked by its zero-shot prompt, as it is
@@ -139,8 +139,8 @@ def training_rows(ws: Resolved, selection_id: str) -> list[Lesson]:
 
 def render(
     ws: OpenWorkspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
-) -> Lesson:
-    """Return `row` as what teaches the capability or guard `name`, by the spec's objective.
+) -> TrainingExample:
+    """Return `row` as a training example for capability or guard `name`, by the spec's objective.
 
     Args:
         ws: whose spec has the prompts.
@@ -151,8 +151,8 @@ def render(
     """
     from evals.tasks.capability import items_from_rows
     from evals.tasks.prompts import arms_of, render_messages
-    from pipeline.training.lessons.encode import TrainingRow
-    from pipeline.training.lessons.pairs import FeedbackRow, PreferenceRow
+    from pipeline.training.examples.encode import TrainingRow
+    from pipeline.training.examples.pairs import FeedbackRow, PreferenceRow
 
     spec = ws.spec.capabilities.get(name) or ws.spec.guards.get(name)
     tools = json.loads(row.tools) if row.tools else None

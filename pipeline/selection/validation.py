@@ -1,4 +1,4 @@
-"""What a training run is watched by: rows held out of it, and a few questions asked on the way."""
+"""Validation of a training run: rows held out of it, and a few questions asked on the way."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from evals.tasks.capability import Item
     from pipeline.spec.subjects import Subject
     from pipeline.spec.train import ValidationSpec
+    from pipeline.training.examples.encode import TrainingRow
     from pipeline.training.fit import RunWatch
-    from pipeline.training.lessons.encode import TrainingRow
-    from pipeline.training.losses.objective import Lesson
+    from pipeline.training.losses.objective import TrainingExample
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
 
@@ -27,10 +27,10 @@ _MOST_ROWS = 512  # of a dataset's dev split; a check should be short beside the
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingSet:
     """Rows to train on, and what the run is watched by, if it is."""
 
-    rows: tuple[Lesson, ...]
+    rows: tuple[TrainingExample, ...]
     watch: RunWatch | None
 
 
@@ -42,7 +42,7 @@ class ChoiceQuestion:
     right: int
 
 
-def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
+def training_set(ws: Resolved, ui: Ui, selection_id: str) -> TrainingSet:
     """Return a selection's rows, without those that the run is watched by.
 
     Raises:
@@ -54,7 +54,7 @@ def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
     rows = training_rows(ws, selection_id)
     given = ws.spec.train.validation
     if given is None:
-        return Lessons(tuple(rows), None)
+        return TrainingSet(tuple(rows), None)
     hashes = [row.row_hash for row in read_selection(ws.store, selection_id)]
     if given.data is None:
         held = held_out(hashes, share=given.share, seed=ws.spec.train.seed)
@@ -68,7 +68,7 @@ def lessons(ws: Resolved, ui: Ui, selection_id: str) -> Lessons:
             )
     else:
         watched = _of_dataset(ws, given.data, set(hashes))
-    return Lessons(tuple(rows), RunWatch(watched, _probe(ws, ui, given)))
+    return TrainingSet(tuple(rows), RunWatch(watched, _probe(ws, ui, given)))
 
 
 def held_out(hashes: Sequence[str], *, share: float, seed: int) -> set[str]:
@@ -81,7 +81,7 @@ def held_out(hashes: Sequence[str], *, share: float, seed: int) -> set[str]:
     return set(every[: min(len(every) - 1, math.ceil(share * len(every)))])
 
 
-def _of_dataset(ws: Resolved, name: str, trained: set[str]) -> list[Lesson]:
+def _of_dataset(ws: Resolved, name: str, trained: set[str]) -> list[TrainingExample]:
     from pipeline.measure.measure import labels_of_subject
     from pipeline.selection.selection import render
     from pipeline.spec.subjects import subjects
@@ -151,7 +151,7 @@ def questions(ws: Resolved, ui: Ui, count: int) -> list[ChoiceQuestion]:
 
 def _answered(what: Subject, item: Item, answer: str, labels: Sequence[str]) -> TrainingRow:
     from evals.tasks.prompts import arms_of, render_messages
-    from pipeline.training.lessons.encode import TrainingRow
+    from pipeline.training.examples.encode import TrainingRow
 
     asked = render_messages(arms_of(what.spec.prompts)[0], item, (), labels)
     context: list[dict[str, Any]] = [

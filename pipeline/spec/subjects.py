@@ -1,4 +1,4 @@
-"""What is measured: the capabilities and guards of a spec, by their names."""
+"""Subjects of measurement: the capabilities and guards of a spec, by their names."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measured_datasets(spec: Spec) -> tuple[str, ...]:
 
 
 @contextmanager
-def placed(what: Subject) -> Iterator[None]:
+def errors_at(what: Subject) -> Iterator[None]:
     """Name `what` in every error that names no place of its own."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""How transformers' Trainer is set up for a run, and the schedule of its learning rate."""
+"""The arguments of transformers' Trainer for a run, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.packing import PackedBatch
     from pipeline.training.losses.objective import ForwardMode, Objective
     from pipeline.training.record.metrics import StepMetrics
     from pipeline.training.record.watch import Validation

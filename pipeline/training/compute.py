@@ -1,4 +1,4 @@
-"""What surrounds a training run on a loaded model, and is undone after it.
+"""The set-up of a loaded model for training, undone after it.
 
 Seeds, the dtype of the frozen weights, and the attention function; and the proof, on the model at
 hand, that packed rows don't see one another.

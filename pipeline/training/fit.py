@@ -1,4 +1,4 @@
-"""From a loaded base and rows to an adapter, through any number of interruptions."""
+"""The fit: from a loaded base and rows to an adapter, through any number of interruptions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.training.lessons.encode import RejectedRow, TrainingRow
-from pipeline.training.losses.objective import ForwardMode, Lesson, encode, plan
+from pipeline.training.examples.encode import RejectedRow, TrainingRow
+from pipeline.training.losses.objective import ForwardMode, TrainingExample, encode, plan
 from pipeline.training.machine import processes
 from pipeline.training.record.metrics import MetricsFile, StepMetrics
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
     from pipeline.training.losses.objective import Objective
     from pipeline.training.record.watch import Validation
     from registry.models.load import LoadedModel
@@ -89,13 +89,13 @@ class RunWatch:
         probe: gives the share of a few items that the model, as it is being trained, gets right.
     """
 
-    rows: Sequence[Lesson]
+    rows: Sequence[TrainingExample]
     probe: Probe | None = None
 
 
 def fit(
     loaded: LoadedModel,
-    rows: Sequence[Lesson],
+    rows: Sequence[TrainingExample],
     spec: TrainSpec,
     workdir: Path,
     *,
@@ -108,7 +108,7 @@ def fit(
 
     Args:
         loaded: the base; an adapter in use is taken off.
-        rows: what to learn from, in an order that is part of the run.
+        rows: what to train on, in an order that is part of the run.
         spec: how.
         workdir: a folder that survives kills. The same call in it goes on from the last
             checkpoint, and on CPU ends with the same bytes as an uninterrupted one.
@@ -126,12 +126,12 @@ def fit(
     fingerprint = _fingerprint(loaded, parts, spec)
     workdir.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(workdir / _METRICS)
-    processes.meet(on_cpu=loaded.device.type == "cpu")
+    processes.barrier(on_cpu=loaded.device.type == "cpu")
     done = _read_done(workdir, fingerprint)
     if done is None:
         call = _FitCall(loaded, rows, encoded.objective, held, watch, spec, workdir, fingerprint)
         done = _train(call, metrics, on_step, log or _silent, on_start)
-    processes.meet(on_cpu=loaded.device.type == "cpu")
+    processes.barrier(on_cpu=loaded.device.type == "cpu")
     losses = metrics.read()
     return FitResult(
         adapter_dir=workdir / _ADAPTER,
@@ -175,7 +175,7 @@ class _FitCall:
     """What one call of `fit` trains."""
 
     loaded: LoadedModel
-    rows: Sequence[Lesson]
+    rows: Sequence[TrainingExample]
     objective: Objective
     held: Objective | None
     watch: RunWatch | None
@@ -231,7 +231,7 @@ def _train(
             metrics.begin(after=start.step if start else 0)
             if on_start is not None:
                 on_start(start.step + 1 if start else 1)
-        processes.meet(on_cpu=loaded.device.type == "cpu")
+        processes.barrier(on_cpu=loaded.device.type == "cpu")
 
         def report(step: StepMetrics) -> None:
             if not processes.is_first():
@@ -253,8 +253,8 @@ def _train(
             history=metrics.read(),
         )
         with (
-            memory.measured(loaded.model, loaded.device) as used,
-            memory.kept_pages(),
+            memory.measure_memory(loaded.model, loaded.device) as used,
+            memory.keep_freed_pages(),
             compute.seeded(spec.seed),
             compute.packing(loaded.model, wanted=note is None),
             methods.trained_weights(loaded, spec) as trained,

@@ -66,7 +66,7 @@ def train(
 
     shown = logging.get_verbosity()
     try:
-        sharded = processes.shards()
+        sharded = processes.is_sharded()
         if sharded:
             processes.shard(model, decoder_layers(model)[1])
             os.environ.pop("ACCELERATE_USE_FSDP")  # it is done
@@ -80,9 +80,9 @@ def train(
         kept = trainer.judged.best_step
         if kept is not None:
             on_cpu = trainer.args.device.type == "cpu"
-            processes.meet(on_cpu=on_cpu)  # the first has written it
+            processes.barrier(on_cpu=on_cpu)  # the first has written it
             checkpoints.load_tensors(run.root / BEST, trainable(model))
-            processes.meet(on_cpu=on_cpu)  # all have read it
+            processes.barrier(on_cpu=on_cpu)  # all have read it
         return TrainingEnd(trainer.pieces, kept, sharded)
     finally:
         logging.set_verbosity(shown)
@@ -175,7 +175,7 @@ class PackedTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], count: int
     ) -> torch.Tensor:
         """One batch, in as many passes as memory wants; returns its share of the step's loss."""
-        mine = processes.part(inputs["rows"])
+        mine = processes.rank_share(inputs["rows"])
         # One without a row of its own goes along with another's, which counts nothing.
         weight = 1.0 if mine else 0.0
         total = torch.zeros((), device=self.args.device)
@@ -223,7 +223,7 @@ class PackedTrainer(Trainer):
         """Clip, and stop before a step that would put NaN into the weights."""
         del model  # whose other parameters have no gradient and need not be walked
         norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), MAX_NORM)
-        self._grad_norm = float(processes.whole(norm))
+        self._grad_norm = float(processes.gather(norm))
         if not (math.isfinite(self._grad_norm) and math.isfinite(self._step.loss)):
             raise self._diverged()
         self._step.learning_rate = self._get_learning_rate()

@@ -1,4 +1,5 @@
-"""What else the command line does, one file a verb.
+"""The verbs beside the stages, one file a verb.
 
-Each is a function of the workspace that returns a report; cli/ parses, report/ prints.
+Each is a function of the workspace that returns a report; cli/ parses, report/ prints. Start
+reading at status.py, the shortest.
 """

@@ -36,7 +36,7 @@ class AdapterDiff:
     Attributes:
         config: key of the PEFT configuration, or of what is known beside -> its two values.
         scores: every score that either has, on the splits that both or one were measured on.
-        rows: rows that taught both, a alone, b alone.
+        rows: rows that both were trained on, a alone, b alone.
         weights: module -> size of the difference of the deltas over the size of a's delta
             (Frobenius norms); empty where the shapes or modules differ.
     """

@@ -57,7 +57,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
     """
     from evals.scoring.plan import code_digest
     from evals.tasks.task_files import task_file
-    from pipeline.spec.subjects import placed, subjects
+    from pipeline.spec.subjects import errors_at, subjects
     from registry.datasets.sources.resolve import sources
     from registry.models.sizes import weight_sizes
 
@@ -67,7 +67,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
         if guard.lm_eval is not None:
             task_file(guard.lm_eval, ws.root, f"guards.{name}.lm_eval")
     for what in subjects(ws.spec):
-        with placed(what):
+        with errors_at(what):
             code_digest(what.spec, ws.root)
             if what.spec.data is not None:
                 _ask_first(what.spec, found[what.spec.data])

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from evals.engine.journal import FOLDER as JOURNALS
 from registry.upkeep.erase import erase_again, erasing
-from registry.upkeep.gc import Waste, relative, size_of, throw_away, waste
+from registry.upkeep.gc import Waste, find_waste, relative, remove_waste, size_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,12 +74,12 @@ def gc(ws: WorkspaceStore, *, remove: bool) -> GcReport:
         redacted = erase_again(ws.store, ws.catalog)
         found = _look(ws, busy)
         ours = [one for one in found if one.what == "workdir"]
-        gone = throw_away(ws.store, ws.catalog, [one for one in found if one.what != "workdir"])
+        gone = remove_waste(ws.store, ws.catalog, [one for one in found if one.what != "workdir"])
         for one in ours:
             with ExitStack() as locks:
                 # A run that has begun meanwhile keeps its folder.
                 if _taken(ws.state / one.path, locks):
-                    gone += throw_away(ws.store, ws.catalog, [one])
+                    gone += remove_waste(ws.store, ws.catalog, [one])
         went = tuple(one for one in found if one in gone)
         return GcReport(removed=True, found=went, running=busy, redacted=redacted)
 
@@ -99,7 +99,7 @@ def running(state: Path) -> tuple[str, ...]:
 
 
 def _look(ws: WorkspaceStore, busy: tuple[str, ...]) -> tuple[Waste, ...]:
-    found = waste(ws.store, ws.catalog, busy=bool(busy))
+    found = find_waste(ws.store, ws.catalog, busy=bool(busy))
     for folder in sorted((ws.state / WORK).glob("*")):
         if folder.is_dir() and folder.name not in busy:
             found.append(_thing(ws, "workdir", folder, _fate(ws, folder)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.workspace.kept import refuse_removed
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import DataError, HubError, ModelError, UserError
-from registry.intake.copy import ParcelRecord, license_beside, read_record, stage
+from registry.intake.copy import ParcelRecord, copy_allowed, license_beside, read_record
 from registry.intake.model import check_templates
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.store.kinds import ModelMeta
@@ -94,7 +94,7 @@ def take(
     """
     with ui.progress(f"import · {given}"), ws.store.draft() as copy:
         source = _fetched(ws, given, revision, whole=key is not None)
-        stage(source.folder, copy, source.record, links=source.is_cache, where=source.origin)
+        copy_allowed(source.folder, copy, source.record, links=source.is_cache, where=source.origin)
         signer = _verified(ws, source, copy, key)
         source = replace(source, folder=copy)  # from here on nothing else of it is seen
         return _taken(ws, ui, source, base, signer)

@@ -281,7 +281,7 @@ def _tuned(facts: AdapterFacts) -> set[str]:
 
 
 def _pushed_datasets(ws: OpenWorkspace, facts: AdapterFacts) -> dict[str, str]:
-    """Dataset name -> Hub id, where the very version that taught it was pushed."""
+    """Dataset name -> Hub id, where the very version that it was trained on was pushed."""
     taught = {one.version_id: one.dataset for one in facts.taught}
     found = ws.catalog.query("SELECT object_id, repo FROM pushes ORDER BY created_at").rows
     return {taught[version]: repo for version, repo in found if version in taught}

@@ -107,13 +107,13 @@ def _train(
     ws: OpenWorkspace, ui: Ui, run: Manifest[RunMeta], selection: str, base: str, workdir: Path
 ) -> Path:
     from pipeline.ingest import resolve
-    from pipeline.selection.validation import lessons
+    from pipeline.selection.validation import training_set
     from pipeline.spec.train import TrainSpec
     from pipeline.training.fit import fit
 
     spec = TrainSpec.model_validate({**run.meta.config, "base": base})
     by_spec = resolve(ws, ui).with_spec(ws.spec.model_copy(update={"train": spec}))
-    given = lessons(by_spec, ui, selection)
+    given = training_set(by_spec, ui, selection)
     workdir.mkdir()
     with ui.progress(f"reproduce · {base}") as bar:
         fitted = fit(

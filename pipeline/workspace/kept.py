@@ -1,4 +1,4 @@
-"""What a workspace keeps, its spec unread: enough to list, name and trace, and quick to open."""
+"""The contents of a workspace, its spec unread: enough to list, name and trace, quick to open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage is a pure step from recorded inputs to recorded outputs.
+"""Stages: pure steps from recorded inputs to recorded outputs.
 
 Its key is a digest of the stage's name, the version of its code and its inputs. A key that has
 run before is a cache hit; one that was killed finds its `workdir` as it left it and goes on.

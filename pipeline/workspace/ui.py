@@ -1,4 +1,4 @@
-"""What people see: progress and logs on stderr, results on stdout.
+"""The user interface of stages: progress and logs on stderr, results on stdout.
 
 Stages are handed a `Ui` and know nothing of terminals. Where stderr is not a terminal, a bar
 becomes two lines, one at its start and one at its end, so that a log stays readable.

@@ -1,4 +1,4 @@
-"""What the catalog's narrow tables answer at once, however much is registered: lists and names."""
+"""Lists and names from the catalog's narrow tables: at once, however much is registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the catalog keeps of a manifest: the object, its edges, and narrow tables made of both.
+"""The catalog's tables of a manifest: the object, its edges, and narrow tables made of both.
 
 The narrow tables (migration 0002) answer lists, aliases and lineages without reading manifests.
 Commit, rebuild and migration derive them here, by the same views of the catalog.

@@ -1,4 +1,4 @@
-"""Which architectures become GGUF, and what a reader has to know of them.
+"""The architectures that become GGUF, and what a reader has to know of them.
 
 llama.cpp computes a model by its architecture's name and these figures. What it computes otherwise
 than transformers does is refused by name here, so that no file says less than the model is.

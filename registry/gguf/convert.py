@@ -1,4 +1,4 @@
-"""Writing a model's folder as one GGUF file, tensor by tensor."""
+"""The conversion of a model's folder to one GGUF file, tensor by tensor."""
 
 from __future__ import annotations
 

@@ -83,14 +83,14 @@ def modelfile(source: ModelFolder, gguf_name: str, license_text: str | None = No
         if default:
             lines.append(f'SYSTEM """{default}"""')
     lines += [f"PARAMETER stop {_quoted(token)}" for token in _stops(source)]
-    if license_text and can_be_said(license_text):
+    if license_text and is_quotable(license_text):
         lines.append(f'LICENSE """{license_text}"""')
     elif license_text:
         lines.append("# No LICENSE: its text can't be quoted here.")
     return "\n".join([*lines, ""])
 
 
-def can_be_said(text: str) -> bool:
+def is_quotable(text: str) -> bool:
     """Whether Ollama reads this text back from between three quotes, and nothing after it.
 
     Its parser (parser/parser.go) knows no escapes. It ends a value at a line's end after three
@@ -115,19 +115,19 @@ def find_form(source: ModelFolder) -> tuple[TurnForm, str] | None:
     chats = ([user], [user, said, more])
     for form in FORMS:
         default = _default_system(tokenizer, form)
-        if not can_be_said(default):
+        if not is_quotable(default):
             continue
         own = [_turn("system", default)] if default else []
-        plain = all(_rendered(tokenizer, c) == written(form, [*own, *c]) for c in chats)
+        plain = all(_rendered(tokenizer, c) == render_form(form, [*own, *c]) for c in chats)
         given = [_turn("system", _SYSTEM), user]
         # Some have no system role; Ollama's folding is then as good as any.
         with_system = _rendered(tokenizer, given)
-        if plain and with_system in (written(form, given), None if form.folded else ""):
+        if plain and with_system in (render_form(form, given), None if form.folded else ""):
             return form, default
     return None
 
 
-def written(form: TurnForm, chat: Sequence[dict[str, str]]) -> str:
+def render_form(form: TurnForm, chat: Sequence[dict[str, str]]) -> str:
     """Return a conversation in a form, ready for the assistant's answer."""
     parts = []
     held = ""
@@ -170,7 +170,7 @@ def _default_system(tokenizer: Any, form: TurnForm) -> str:
     """Return the system text that the template writes where none is given."""
     said = _rendered(tokenizer, [_turn("user", _ASK)]) or ""
     before, after = form.system
-    bare = written(form, [_turn("user", _ASK)])
+    bare = render_form(form, [_turn("user", _ASK)])
     if form.folded or said == bare or not (said.startswith(before) and said.endswith(bare)):
         return ""
     return said.removesuffix(bare).removeprefix(before).removesuffix(after)
@@ -192,7 +192,7 @@ def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]]) -> str | None:
 def _stops(source: ModelFolder) -> list[str]:
     """Return the texts that end an answer, as far as a Modelfile can say them."""
     found = (_text(source, end) for end in source.ends if end < len(source.vocabulary.tokens))
-    return [text for text in dict.fromkeys(found) if text and can_be_said(text)]
+    return [text for text in dict.fromkeys(found) if text and is_quotable(text)]
 
 
 def _text(source: ModelFolder, token: int) -> str:

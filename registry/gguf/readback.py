@@ -1,4 +1,4 @@
-"""Reading a GGUF file as one who has nothing but the file: config, weights and tokenizer.
+"""The read-back of a GGUF file with nothing but the file: config, weights and tokenizer.
 
 Run as a program (`python -m registry.gguf.readback FILE ASKED.json OUT.npz`) it is the new process
 that makes a model of the file and writes its logits on token ids, and the ids that the file's

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from registry.errors import HubError
 from registry.hub.dataset_splits import DATA, choose
-from registry.hub.errors import asking, without_token
+from registry.hub.errors import call_hub, without_token
 from registry.store.paths import CACHE
 
 if TYPE_CHECKING:
@@ -172,7 +172,9 @@ def _fetched(source: HubSource, commit: str, names: Sequence[str]) -> Path:
     missing = list(names)
     for offline in (True, False):
         with suppress(LocalEntryNotFoundError):  # and of what is there, files may lack
-            folder = asking(partial(_snapshot, source, commit, names, offline=offline), source.repo)
+            folder = call_hub(
+                partial(_snapshot, source, commit, names, offline=offline), source.repo
+            )
             missing = [name for name in names if not (folder / name).is_file()]
             if not missing:
                 return folder

@@ -1,4 +1,4 @@
-"""Which files of a Hub's dataset are rows of which split: by its card, or by their names."""
+"""The splits of a Hub's dataset: which files hold which, by its card or by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the Hub: what is worth another try, and the one line for the rest."""
+"""Errors of the Hub: what is worth another try, and the one line for the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MovedError(Exception):
     """Main is not where it was when it was looked at."""
 
 
-def asking(call: Callable[[], _T], repo_id: str) -> _T:
+def call_hub(call: Callable[[], _T], repo_id: str) -> _T:
     """Call the Hub; repeat what failed for a while, and say plainly what failed for good.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from registry.errors import GateRefusedError, HubError
-from registry.hub.errors import MovedError, asking
+from registry.hub.errors import MovedError, call_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -192,7 +192,8 @@ class Repository:
         )
         for ref in refs.pull_requests or ():
             number = int(ref.ref.rpartition("/")[2])
-            if unlike(files, stale, main, self.files(ref.ref)) is None and self._is_open(number):
+            odd = first_difference(files, stale, main, self.files(ref.ref))
+            if odd is None and self._is_open(number):
                 return number
         return None
 
@@ -232,15 +233,15 @@ class Repository:
         return str(details.status) in {"open", "draft"}
 
     def _ask(self, call: Callable[[], _T]) -> _T:
-        return asking(call, self.repo_id)
+        return call_hub(call, self.repo_id)
 
 
-def is_there(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile]) -> bool:
+def all_uploaded(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile]) -> bool:
     """Whether the Hub has all these files, byte for byte, by its own hashes. Pure."""
-    return not different(files, remote)
+    return not differing_paths(files, remote)
 
 
-def unlike(
+def first_difference(
     files: Sequence[ParcelFile],
     stale: Sequence[str],
     main: Mapping[str, RemoteFile],
@@ -249,7 +250,7 @@ def unlike(
     """Return a path at which a tree isn't main with `files` put in and `stale` taken out. Pure."""
     mine = {file.path for file in files}
     others = {path: one for path, one in main.items() if path not in mine and path not in stale}
-    if wrong := different(files, found):
+    if wrong := differing_paths(files, found):
         return wrong[0]
     rest = {path: one for path, one in found.items() if path not in mine}
     odd = [path for path in rest.keys() | others.keys() if rest.get(path) != others.get(path)]
@@ -264,18 +265,20 @@ def check_exact(
     where: str,
 ) -> None:
     """Raise GateRefusedError unless a pull request holds what was sent, and nothing else."""
-    if (path := unlike(files, stale, main, found)) is not None:
+    if (path := first_difference(files, stale, main, found)) is not None:
         raise GateRefusedError(f"{where} does not hold what was sent, or more: {path}")
 
 
-def different(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile]) -> list[str]:
+def differing_paths(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile]) -> list[str]:
     """Return the paths whose bytes the Hub doesn't have. Pure."""
     return [file.path for file in files if not _equal(file, remote.get(file.path))]
 
 
-def check_there(files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile], where: str) -> None:
+def check_uploaded(
+    files: Sequence[ParcelFile], remote: Mapping[str, RemoteFile], where: str
+) -> None:
     """Raise GateRefusedError unless the Hub has exactly these bytes."""
-    if wrong := different(files, remote):
+    if wrong := differing_paths(files, remote):
         raise GateRefusedError(f"{where} does not hold what was pushed: {', '.join(wrong[:3])}")
 
 

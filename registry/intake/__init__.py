@@ -1,4 +1,4 @@
-"""What comes from outside: copied, then checked, before any library reads it.
+"""The intake of what others made: copied, then checked, before any library reads it.
 
-Start reading at copy.py, then adapter.py.
+Start reading at copy.py, then adapter.py; model.py, changed.py and rows.py check the other kinds.
 """

@@ -1,4 +1,4 @@
-"""What an adapter_config.json from outside may say: numbers, patterns and names, and no way out."""
+"""The check of an adapter_config.json from outside: numbers, patterns and names, no way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether every tensor of an adapter from outside has its place, and shape, in its base."""
+"""The check that every tensor of an adapter from outside has its place, and shape, in its base."""
 
 from __future__ import annotations
 

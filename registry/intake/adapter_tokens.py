@@ -1,4 +1,4 @@
-"""Whether the tokens whose rows an adapter from outside trained are those of its base."""
+"""The check that the tokens whose rows an adapter from outside trained are those of its base."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def read_record(folder: Path, where: str) -> ParcelRecord | None:
     return record
 
 
-def stage(
+def copy_allowed(
     folder: Path, copy: Path, record: ParcelRecord | None, *, links: bool, where: str
 ) -> None:
     """Copy what may be taken in from `folder` to `copy`.

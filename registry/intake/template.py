@@ -1,4 +1,4 @@
-"""Whether a chat template from outside is harmless: read, and rendered in a process of its own.
+"""The check of a chat template from outside: read, and rendered in a process of its own.
 
 transformers renders templates in a sandbox that refuses what reaches for Python's insides, but
 only when it gets there; so all of the template is read for it too, whatever turns would lead

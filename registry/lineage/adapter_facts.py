@@ -1,4 +1,4 @@
-"""What the catalog knows of one adapter, in one value: for `adapter show`, `diff` and the card."""
+"""Facts about one adapter from the catalog: for `adapter show`, `diff` and the card."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def _parts(catalog: Catalog, manifest: Manifest[Meta]) -> list[str]:
 
 
 def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[TrainedRows, ...]:
-    """The rows that taught any of these adapters; a row that taught two counts for each."""
+    """The rows that any of these adapters was trained on; a row of two counts for each."""
     found: dict[TrainedRows, int] = {}
     for adapter_id in dict.fromkeys(adapter_ids):
         for row in catalog.query(_TAUGHT, [adapter_id]).rows:

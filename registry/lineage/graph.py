@@ -1,4 +1,4 @@
-"""Where an object came from, and what became of it."""
+"""The graph of lineage: where an object came from, and what became of it."""
 
 from __future__ import annotations
 

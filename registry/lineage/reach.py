@@ -1,4 +1,4 @@
-"""What rows have reached: the versions that hold them and all that was made of them."""
+"""The reach of rows: the versions that hold them and all that was made of them."""
 
 from __future__ import annotations
 

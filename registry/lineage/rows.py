@@ -1,4 +1,4 @@
-"""From a thing to the rows and source files that it was made of, and from a row to all it is in."""
+"""Lineage of rows: the rows and source files a thing was made of, and all that a row is in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import Catalog
     from registry.lineage.graph import Lineage
 
-# What is an adapter or is made of one, nothing learned in between: rows that taught an adapter are
-# in all of these that it leads to.
+# What is an adapter or is made of one, nothing learned in between: rows that an adapter was trained
+# on are in all of these that it leads to.
 _ARTIFACTS = ("adapter", "alias", "export", "merge", "model", "promotion", "push", "signature")
 
 _TAUGHT_BY = """

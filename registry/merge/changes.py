@@ -1,8 +1,17 @@
-"""What an adapter does to the parameters of its base, in float64: the terms that merges add up.
+"""An adapter's changes to the parameters of its base, in float64: the terms that merges add up.
 
-`read_changes` turns an adapter's file into one `ParameterChange` a parameter: B A with its
-scaling (rsLoRA, rank and alpha patterns), DoRA's magnitudes, biases, whole modules, rows of the
-embeddings. What can't be written as new values of the base's parameters is refused by name.
+`read_changes` turns an adapter's file into one `ParameterChange` a parameter, a function from the
+parameter's value to its new one: LoRA's B A with its scaling (Hu et al. 2021; rsLoRA, rank and
+alpha patterns), DoRA's magnitudes (Liu et al. 2024), biases, whole modules, rows of the embeddings.
+What can't be written as new values of the base's parameters is refused by name.
+
+For a linear layer of 2 inputs and 3 outputs, W is [3, 2] and LoRA of rank 1 has A [1, 2] and
+B [3, 1]; with alpha = 2 the change is W -> W + 2 B A. Its delta, W' - W, is what a merge of several
+adapters weighs and adds: W + .5 delta_1 + .5 delta_2. A change is applied when its parameter is
+asked for, at rank * in * out products, and one parameter at a time is in memory in float64.
+
+In float64, as deltas are small beside W: what is lost in adding them is far below the one rounding
+to the saved dtype, and so every difference from PEFT's own forward is told from rounding.
 """
 
 from __future__ import annotations

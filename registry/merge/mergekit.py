@@ -1,4 +1,4 @@
-"""Merging by the rules of mergekit (an extra), where gapmend has none of its own.
+"""Merges by the rules of mergekit (an extra), where gapmend has none of its own.
 
 A rule of mergekit sees one parameter at a time: the base's, and what each adapter makes of it, in
 float64. What it returns is the target that is rounded, saved and proven like any other merge's. No

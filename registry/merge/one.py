@@ -1,4 +1,4 @@
-"""Merging one LoRA adapter into its base, refused unless the logits stay the same.
+"""The merge of one LoRA adapter into its base, refused unless the logits stay the same.
 
 The merged weight is computed in float64 from the adapter's file and rounded once. The reference
 is PEFT's own forward with the adapter on, so the two check each other: in logits, and module by

@@ -1,4 +1,4 @@
-"""Merging into a quantised base: the dequantised base is the default, the others are measured.
+"""Merges into a quantised base: the dequantised base is the default, the others are measured.
 
 An adapter of a quantised base was trained against its rounded weights. Into those it is merged,
 and the result is saved in the dtype that the base is computed in. Merged into the weights as they
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from registry.merge.changes import parameters_of
 from registry.merge.weights import no_bars
 from registry.models.base import weight_files
-from registry.models.new_tokens import begin_rows
+from registry.models.new_tokens import initial_rows
 from registry.models.parity import BOUNDS, distance, logits_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def into_original(
         )
     original = original.to(loaded.device).eval()
     if loaded.new_tokens:
-        begin_rows(original, loaded.tokenizer, loaded.new_tokens)
+        initial_rows(original, loaded.tokenizer, loaded.new_tokens)
     own = parameters_of(original)
     weights = {name: targets.on(name, own[name]).to(own[name].dtype) for name in targets.names}
     return logits_of(original, tokens, weights)

@@ -1,9 +1,23 @@
-"""Merging several adapters of one base: into one model, and as one adapter where it is LoRA again.
+"""The merge of several adapters of one base: one model, and one adapter where it is LoRA again.
 
 What every adapter does to every parameter is read in float64 and held against PEFT, one adapter at
-a time. The rule of the method (`registry/merge/rules.py`) makes one target a parameter of it. The
-reference of the merged model is the base with every changed module computed in float64 from its
-unrounded target; the new adapter, put on by PEFT, is held against the same.
+a time. The rule of the method (`registry/merge/rules.py`) makes one target a parameter of it. Of
+two adapters with deltas [2, 1] and [-1, 3] and weights of 1, at density 1,
+
+    linear, cat  [1, 4]   the weighted sum: task arithmetic (Ilharco et al. 2022)
+    ties         [2, 2]   of each entry the sign of the sum, then the mean of those that have it
+                          (Yadav et al. 2023)
+    dare_linear  [1, 4]   in expectation: entries are dropped at random, the rest scaled up
+                          (Yu et al. 2023); dare_ties elects the signs of those
+    slerp                 the point on the arc between the two merged weights (Shoemake 1985)
+
+`cat`, `linear` and `svd` are LoRA again: the sum of B_i A_i is exactly [B_1 B_2] [A_1; A_2], of
+rank r_1 + r_2; `svd` cuts it to a rank and reports what that lost.
+
+The proof: the reference of the merged model is the base with every changed module computed in
+float64 from its unrounded target; the new adapter, put on by PEFT, is held against the same. Each
+target is computed when it is asked for, so that memory holds the base, the factors and one
+parameter in float64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How adapters are merged, as the spec or the command line says it."""
+"""The settings of a merge, as the spec or the command line says them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From float64 targets to a saved model: rounding, tied weights, files.
+"""The weights of a merged model: float64 targets, rounded, tied and saved.
 
 The base is left as it was: PEFT leaves trained modules and biases behind when it takes an adapter
 off, so what it touches is put back here.

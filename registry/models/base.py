@@ -1,4 +1,4 @@
-"""Which base this is: found without importing torch, and the same on any machine.
+"""The identity of a base: found without importing torch, and the same on any machine.
 
 A base is the built-in `nano`, a local folder, or a Hub repository at a commit. Its digest covers
 all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it
@@ -53,7 +53,7 @@ class BaseSpec(BaseModel):
     `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
     that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
     in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
-    are added to its vocabulary, with rows that training teaches.
+    are added to its vocabulary, with embedding rows that are trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

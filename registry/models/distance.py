@@ -1,4 +1,4 @@
-"""How far two LoRA adapters are apart, module by module, without their base."""
+"""The distance of two LoRA adapters, module by module, without their base."""
 
 from __future__ import annotations
 

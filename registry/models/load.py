@@ -1,4 +1,4 @@
-"""Loading a base once and switching adapters on it.
+"""The loaded base: one copy in memory, on which adapters are switched.
 
 `load_model` reads safetensors, in the dtype and quantisation of the spec, on the GPU if there is
 one. `LoadedModel.use` puts a PEFT adapter on the loaded weights at any scale, or takes all of them
@@ -29,7 +29,7 @@ from registry.models.files import (
     saves_modules,
     written_parameters,
 )
-from registry.models.new_tokens import begin_rows, ids_of
+from registry.models.new_tokens import ids_of, initial_rows
 from registry.models.quiet import quiet_libraries
 from registry.models.tokenizer import Chat, load_tokenizer
 
@@ -292,7 +292,7 @@ def load_model(name: str, spec: BaseSpec, root: Path, *, threads: int | None = N
         tokenizer = load_tokenizer(folder, spec, where)
         model = _weights(folder, spec, where, device, dtype)
         if spec.new_tokens:
-            begin_rows(model, tokenizer, spec.new_tokens)
+            initial_rows(model, tokenizer, spec.new_tokens)
     model.requires_grad_(requires_grad=False)
     model.eval()
     context = identity.context

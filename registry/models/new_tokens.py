@@ -40,7 +40,7 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[in
     return [vocabulary[token] for token in tokens]
 
 
-def begin_rows(
+def initial_rows(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]
 ) -> None:
     """Give added tokens their rows in the embeddings and the LM head.

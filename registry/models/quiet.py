@@ -1,4 +1,4 @@
-"""What libraries say to each other is kept from the user."""
+"""The silencer of libraries: what they say to each other is kept from the user."""
 
 from __future__ import annotations
 

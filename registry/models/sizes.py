@@ -1,4 +1,4 @@
-"""How many bytes a base's weights take at each precision, from its config alone.
+"""Sizes of a base's weights in bytes at each precision, from its config alone.
 
 bf16 has fp16's size and a wider range, not more precision. Integer quantisation keeps one scale
 per block of weights and rounds each weight to a step of it; embeddings, norms and the LM head

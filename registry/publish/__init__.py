@@ -1,4 +1,4 @@
-"""What leaves this machine: parcel, card, licence, a scan for secrets, signature, push.
+"""Publishing: parcel, card, licence, a scan for secrets, signature, push.
 
-Start reading at parcel.py, the list of what may leave.
+Start reading at parcel.py, the list of what may leave, then push.py; card.py writes the README.
 """

@@ -1,4 +1,4 @@
-"""Which licence holds for what was made of several: the strictest, or an error. Pure."""
+"""The licence of what was made of several: the strictest, or an error. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is pushed: a list of allowed files, with the hashes that the Hub will show for them."""
+"""The parcel that is pushed: a list of allowed files, with the hashes that the Hub will show."""
 
 from __future__ import annotations
 

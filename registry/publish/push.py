@@ -1,4 +1,4 @@
-"""Pushing one parcel: everything is there, byte for byte, before main moves, and it moves once."""
+"""The push of one parcel: all is there, byte for byte, before main moves, and it moves once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.errors import HubError
-from registry.hub.repository import ParcelFile, check_there, is_there
+from registry.hub.repository import ParcelFile, all_uploaded, check_uploaded
 from registry.publish.parcel import CARD, RECORD, SIGNATURE, Parcel
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def deliver(
     head = repository.commit_of("main")
     remote = repository.files("main") if head else {}
     stale = _stale(repository, parcel, remote)
-    whole = head is not None and is_there(parcel.files, remote) and not stale
+    whole = head is not None and all_uploaded(parcel.files, remote) and not stale
     tagged = _is_tagged(repository, parcel)
     if whole and head is not None and tagged:
         return Delivery(head, already=True)
@@ -67,7 +67,7 @@ def deliver(
             return Delivery(commit, already=False, request=number)
         repository.merge_request(number)
         head = repository.commit_of("main")
-    check_there(parcel.files, repository.files("main"), f"main of {repository.repo_id}")
+    check_uploaded(parcel.files, repository.files("main"), f"main of {repository.repo_id}")
     if not tagged:
         # One that lacks this signature goes first; killed in between, the next call makes it anew.
         repository.untag(tag)
@@ -118,8 +118,8 @@ def _is_tagged(repository: Repository, parcel: Parcel) -> bool:
         return False
     remote = repository.files(parcel.object_id)
     lasting = [file for file in parcel.files if not _may_change(file)]
-    check_there(lasting, remote, f"tag {parcel.object_id[:12]}")
-    return is_there([file for file in parcel.files if file.path == SIGNATURE], remote)
+    check_uploaded(lasting, remote, f"tag {parcel.object_id[:12]}")
+    return all_uploaded([file for file in parcel.files if file.path == SIGNATURE], remote)
 
 
 def _may_change(file: ParcelFile) -> bool:

@@ -1,4 +1,4 @@
-"""A look for secrets and paths in everything that would leave this machine."""
+"""The scan for secrets and paths in everything that would leave this machine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Immutable objects on disk, named by their SHA-256: put, get, hash, lock.
+"""The content-addressed store: immutable objects on disk, named by their SHA-256.
 
-Start reading at objects.py: `Store.put` writes an object whole or not at all. paths.py and the
-names in it say where things lie; disk.py turns a full disk into one line.
+Start reading at objects.py: `Store.put` writes an object whole or not at all. filenames.py says
+where things lie, kinds.py what each kind's manifest says; disk.py turns a full disk into one line.
 """

@@ -1,4 +1,4 @@
-"""A full disk, however a library words it, becomes one clear line."""
+"""A full disk as one clear line, however a library words it."""
 
 from __future__ import annotations
 

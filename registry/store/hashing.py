@@ -1,4 +1,4 @@
-"""Names by content: one way to write a value as bytes, and SHA-256 over it."""
+"""Content addressing: one way to write a value as bytes, and SHA-256 over it."""
 
 from __future__ import annotations
 

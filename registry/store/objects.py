@@ -1,4 +1,4 @@
-"""The store: immutable folders of files, named by the SHA-256 of what decides them.
+"""The content-addressed store: immutable folders of files, by the SHA-256 of what decides them.
 
 An object is `objects/<kind>/<id>/` with its files and a `manifest.json` that describes them fully,
 so that the catalog can be rebuilt from the files alone. A folder appears under its final name in

@@ -1,4 +1,4 @@
-"""Erasing rows: from every version, evaluation and selection that holds them, under the old ids.
+"""Erasure of rows: from every version, evaluation and selection that holds them, ids unchanged.
 
 An id is what lineage, aliases and pushes refer to, so nothing gets a new one: a version answers as
 before, without the rows. What is left of them is an `erasure` object; see versions/erased.py.
@@ -19,7 +19,7 @@ from registry.datasets.versions.erased import (
     KIND,
     REDACTED,
     erased_rows,
-    keyed,
+    keyed_hash,
     store_key,
     write_erased,
 )
@@ -123,7 +123,7 @@ def erase(
             "none of these rows is in the store", expected="row_uid of the view rows"
         )
     key = store_key(catalog.committed(ErasureMeta))
-    known = {row_hash: keyed(key, row_hash) for row_hash in hashes.values()}
+    known = {row_hash: keyed_hash(key, row_hash) for row_hash in hashes.values()}
     pairs = [(uid, known[row_hash]) for uid, row_hash in hashes.items()]
     identity = {"key": key.hex(), "rows": digest([[u, k.hex()] for u, k in sorted(pairs)])}
     erasure = digest({"kind": KIND, "identity": identity})

@@ -1,4 +1,4 @@
-"""Check the store against its manifests, and the catalog against the store."""
+"""fsck: the check of the store against its manifests, and of the catalog against the store."""
 
 from __future__ import annotations
 

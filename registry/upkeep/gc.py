@@ -1,4 +1,4 @@
-"""What a store holds that nothing refers to: left by processes that are gone, or made again.
+"""Garbage of a store: what nothing refers to, left by processes that are gone, or made again.
 
 Committed objects all stay. What an erasure has taken out of them is gone already; what it may have
 left beside them (caches, drafts, objects that nobody committed) is found here.
@@ -48,7 +48,7 @@ class Waste:
     detail: str
 
 
-def waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
+def find_waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
     """Return what can go, in the order of what and path; changes nothing.
 
     Args:
@@ -74,7 +74,7 @@ def waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
     return found
 
 
-def throw_away(store: Store, catalog: Catalog, found: Iterable[Waste]) -> list[Waste]:
+def remove_waste(store: Store, catalog: Catalog, found: Iterable[Waste]) -> list[Waste]:
     """Remove these, and return those that were there still; committed meanwhile, one stays.
 
     Each vanishes in one rename before its bytes go: killed at any instant, nothing is half there.

@@ -1,4 +1,4 @@
-"""Make the catalog again from the manifests in the store."""
+"""The rebuild of the catalog from the manifests in the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking rows out of one object: its Parquet files and its manifest, under the id that it has.
+"""The redaction of one object: rows out of its Parquet files and manifest, under the same id.
 
 A version and its content lose the rows' lines. What was measured or chosen keeps its lines, so that
 counts, scores and lineages stay as they were, without hash and text.

@@ -20,8 +20,8 @@ from registry.upkeep.rebuild import rebuild
 COMMITTER = """
     import sys
     from pathlib import Path
-    from registry.catalog import Catalog
-    from registry.store import Store
+    from registry.catalog.catalog import Catalog
+    from registry.store.objects import Store
 
     root, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     store, catalog = Store(root), Catalog(root, wait_s=60)

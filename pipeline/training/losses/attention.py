@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.training.lessons.layout import (
+from pipeline.training.examples.layout import (
     AttentionGroup,
     TreeGroup,
     TreeLayout,

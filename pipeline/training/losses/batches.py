@@ -12,7 +12,7 @@ from pipeline.training.losses.loss import PackedRows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.packing import PackedBatch
 
 # How torch's allocators, and the system's, say that there is no more.
 _SAID = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
-from pipeline.training.lessons.layout import make_layout
-from pipeline.training.lessons.rounding import round_trained
+from pipeline.training.examples.layout import make_layout
+from pipeline.training.examples.rounding import round_trained
 from pipeline.training.losses.attention import NAME
 
 if TYPE_CHECKING:

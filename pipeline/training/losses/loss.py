@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.layout import PrefixTree, TreeLayout, make_layout
-from pipeline.training.lessons.packing import families
-from pipeline.training.lessons.rounding import round_tokens, wants_whole_steps
+from pipeline.training.examples.encode import IGNORED, EncodedRow
+from pipeline.training.examples.layout import PrefixTree, TreeLayout, make_layout
+from pipeline.training.examples.packing import families
+from pipeline.training.examples.rounding import round_tokens, wants_whole_steps
 from pipeline.training.losses.head import head_losses
 
 if TYPE_CHECKING:

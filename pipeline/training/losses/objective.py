@@ -1,4 +1,4 @@
-"""What a run is trained to do, and on what: answers to learn, pairs to prefer, verdicts to heed.
+"""Training objectives: answers to learn, pairs to prefer, verdicts to heed.
 
 An objective encodes the rows, lays them into batches, and gives each batch's share of the step's
 loss. A step's loss is a mean over its trained tokens (`sft`), pairs (`dpo`, `orpo`) or rows
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from pipeline.training.lessons import pairs as encoding
-from pipeline.training.lessons.encode import (
+from pipeline.training.examples import pairs as encoding
+from pipeline.training.examples.encode import (
     IGNORED,
     EncodedRow,
     RejectedRow,
     TrainingRow,
     encode_rows,
 )
-from pipeline.training.lessons.packing import PackedBatch, families, plan_batches
+from pipeline.training.examples.packing import PackedBatch, families, plan_batches
 from pipeline.training.losses import preference
 from pipeline.training.losses.batches import cuts, moved, on_device
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.packing import Family
+    from pipeline.training.examples.packing import Family
     from registry.models.load import LoadedModel
 
-Lesson = TrainingRow | encoding.PreferenceRow | encoding.FeedbackRow
+TrainingExample = TrainingRow | encoding.PreferenceRow | encoding.FeedbackRow
 
 
 @dataclass(frozen=True)
@@ -290,4 +290,12 @@ def plan(
     )
 
 
-__all__ = ["EncodedObjective", "ForwardMode", "Lesson", "Objective", "PackedRows", "encode", "plan"]
+__all__ = [
+    "EncodedObjective",
+    "ForwardMode",
+    "Objective",
+    "PackedRows",
+    "TrainingExample",
+    "encode",
+    "plan",
+]

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from pipeline.training.lessons.encode import IGNORED
+from pipeline.training.examples.encode import IGNORED
 from pipeline.training.losses.loss import PackedRows, pack_rows, single_rows, token_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.training.lessons.encode import EncodedRow
-    from pipeline.training.lessons.pairs import EncodedFeedback, EncodedPair
+    from pipeline.training.examples.encode import EncodedRow
+    from pipeline.training.examples.pairs import EncodedFeedback, EncodedPair
 
     Switch = Callable[[], AbstractContextManager[Any]]
 

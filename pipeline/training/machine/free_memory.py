@@ -1,4 +1,4 @@
-"""How much memory a process may still take: of the device, the system, and what limits it."""
+"""Free memory for a process: of the device, of the system, and what limits it."""
 
 from __future__ import annotations
 

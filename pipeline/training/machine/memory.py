@@ -1,4 +1,4 @@
-"""What training adds to memory at its peak."""
+"""Peak memory of a training run: what it adds to that of the loaded model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Memory:
 
 
 @contextmanager
-def measured(model: torch.nn.Module, device: torch.device) -> Iterator[Memory]:
+def measure_memory(model: torch.nn.Module, device: torch.device) -> Iterator[Memory]:
     """Measure a piece of training: on CUDA by torch's own count, else the process's resident set.
 
     Where the system can't begin a new peak (not Linux), growth is that of the process's whole
@@ -94,7 +94,7 @@ def _status(key: str) -> int:
 
 
 @contextmanager
-def kept_pages() -> Iterator[None]:
+def keep_freed_pages() -> Iterator[None]:
     """Let glibc keep what is freed for what is asked for next, which is as large, step by step.
 
     By its defaults it gives large blocks back to the system at once, and the system has to clear

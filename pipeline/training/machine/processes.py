@@ -35,13 +35,13 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def meet(*, on_cpu: bool) -> None:
+def barrier(*, on_cpu: bool) -> None:
     """Wait until every process is here; the first call makes them known to each other."""
     if count() > 1:
         _state(on_cpu=on_cpu).wait_for_everyone()
 
 
-def tell(message: Mapping[str, Any] | None, *, on_cpu: bool) -> dict[str, Any] | None:
+def broadcast(message: Mapping[str, Any] | None, *, on_cpu: bool) -> dict[str, Any] | None:
     """Give the first process's message (JSON values) to all; the others' own is not looked at."""
     import torch
     from torch import distributed
@@ -57,12 +57,12 @@ def tell(message: Mapping[str, Any] | None, *, on_cpu: bool) -> dict[str, Any] |
     return told
 
 
-def part(rows: Sequence[int]) -> list[int]:
+def rank_share(rows: Sequence[int]) -> list[int]:
     """This process's rows of a batch: they are sorted by length, so every n-th is a fair part."""
     return list(rows[rank() :: count()])
 
 
-def shards() -> bool:
+def is_sharded() -> bool:
     """Whether the launcher asks that each process hold a part of the weights alone (FSDP)."""
     return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
@@ -87,13 +87,13 @@ def _state(*, on_cpu: bool) -> Any:
     return PartialState(cpu=on_cpu, timeout=_WAIT)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor that is sharded over the processes as a whole one; all must call it."""
     gather = getattr(tensor, "full_tensor", None)
     return gather() if gather is not None else tensor
 
 
-def like(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+def distribute_like(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """Return a whole tensor, sharded as `target` is, if it is and they are of one shape."""
     mesh = getattr(target, "device_mesh", None)
     if mesh is None or target.shape != source.shape:

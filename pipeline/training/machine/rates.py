@@ -1,4 +1,4 @@
-"""What a device does in a second, measured in a fifth of one."""
+"""Rates of a device: what it does in a second, measured in a fifth of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights are trained: LoRA and its kin, freeze, full.
+"""Methods, by which weights are trained: LoRA and its kin, freeze, full.
 
-Start reading at methods.py.
+Start reading at methods.py, which chooses; lora.py puts LoRA in, whole.py trains the base's own.
 """

@@ -275,7 +275,7 @@ def save_adapter(
             str(folder),
             safe_serialization=True,
             save_embedding_layers=False,
-            state_dict={n: processes.whole(p.detach()) for n, p in trainable(peft_model).items()},
+            state_dict={n: processes.gather(p.detach()) for n, p in trainable(peft_model).items()},
         )
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / ADAPTER_CONFIG

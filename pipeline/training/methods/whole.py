@@ -1,4 +1,4 @@
-"""Training a base's own weights, all or those of the last layers, to hold LoRA against.
+"""Training of a base's own weights, all or those of the last layers, to hold LoRA against.
 
 Weights that are trained are fp32 masters. Where the base is computed in less, each forward pass
 casts them, and what is kept is rounded once to the dtype that the base was loaded in.
@@ -114,7 +114,7 @@ def save_changed(
 ) -> None:
     """Write the trained weights that are not as they were; call it inside `whole_weights`."""
     own = dict(loaded.model.named_parameters())
-    trained = {name: processes.whole(own[name].detach()).to(loaded.dtype) for name in before}
+    trained = {name: processes.gather(own[name].detach()).to(loaded.dtype) for name in before}
     trained = {
         name: tensor
         for name, tensor in trained.items()

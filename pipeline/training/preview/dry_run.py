@@ -1,18 +1,18 @@
-"""What a training would be, without a step of it: three rows as they are trained, and the facts."""
+"""The dry run of a training: three rows as they would be trained, and the facts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.training.lessons.encode import IGNORED
+from pipeline.training.examples.encode import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.encode import EncodedRow, RejectedRow
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.encode import EncodedRow, RejectedRow
+    from pipeline.training.examples.packing import PackedBatch
     from pipeline.training.machine.free_memory import FreeMemory
     from pipeline.training.preview.estimate import Estimate
     from pipeline.training.preview.preflight import Preflight

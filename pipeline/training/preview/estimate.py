@@ -1,4 +1,4 @@
-"""What a training run will take, told before its first step from the model's and the rows' shapes.
+"""The estimate of memory and time, before the first step, from the model's and the rows' shapes.
 
 Memory is counted as fp32 masters, gradients and AdamW's states of what is trained, what the
 backward pass keeps of the largest batch, and the logits of its trained tokens. Time is that of
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.training.compute import DTYPES
-from pipeline.training.lessons.packing import PackedBatch
+from pipeline.training.examples.packing import PackedBatch
 from pipeline.training.machine.rates import Rates, measured_rates
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.methods.new_rows import new_rows
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.encode import EncodedRow
-    from pipeline.training.lessons.packing import Family
+    from pipeline.training.examples.encode import EncodedRow
+    from pipeline.training.examples.packing import Family
     from registry.models.load import LoadedModel
 
 _FP32 = 4

@@ -1,12 +1,12 @@
-"""Looks at a run before its first step: what is wrong, what is odd, what it will take."""
+"""The look at a run before its first step: what is wrong, what is odd, what it will take."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from pipeline.training import compute
-from pipeline.training.lessons.encode import TrainingRow
-from pipeline.training.lessons.packing import families
+from pipeline.training.examples.encode import TrainingRow
+from pipeline.training.examples.packing import families
 from pipeline.training.losses.objective import Objective, encode, plan
 from pipeline.training.preview.dry_run import DryRun, dry_run
 from pipeline.training.preview.estimate import flattened
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.spec.train import TrainSpec
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.packing import PackedBatch
     from registry.models.load import LoadedModel
 
 

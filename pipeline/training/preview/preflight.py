@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.spec.train import TrainSpec
-from pipeline.training.lessons.encode import IGNORED, same_text
-from pipeline.training.lessons.spans import end_tokens, render_row
+from pipeline.training.examples.encode import IGNORED, same_text
+from pipeline.training.examples.spans import end_tokens, render_row
 from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
@@ -23,8 +23,8 @@ from registry.errors import DataError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.training.lessons.encode import EncodedRow, TrainingRow
-    from pipeline.training.lessons.packing import Family, PackedBatch
+    from pipeline.training.examples.encode import EncodedRow, TrainingRow
+    from pipeline.training.examples.packing import Family, PackedBatch
     from registry.models.load import LoadedModel
 
 _SAMPLE = 16  # rows that make the round trip

@@ -1,4 +1,4 @@
-"""What a run leaves behind: checkpoints, metrics, trackers.
+"""The record of a run: checkpoints, metrics, trackers.
 
-Start reading at checkpoint.py.
+Start reading at checkpoint.py; watch.py validates and stops early, metrics.py has a line a step.
 """

@@ -145,7 +145,7 @@ def _parts(step: int, training: TrainingState, fingerprint: str, trainer: str) -
 
 
 def _bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    whole = {name: processes.whole(tensor.detach()) for name, tensor in tensors.items()}
+    whole = {name: processes.gather(tensor.detach()) for name, tensor in tensors.items()}
     return bytes(save({name: tensor.cpu().contiguous() for name, tensor in whole.items()}))
 
 
@@ -192,7 +192,7 @@ def load_tensors(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> No
         raise StoreError(f"{path} holds other weights than are trained")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(processes.like(parameter, tensors[name]))
+            parameter.copy_(processes.distribute_like(parameter, tensors[name]))
 
 
 def last_checkpoint(root: Path, fingerprint: str) -> Checkpoint | None:
@@ -236,7 +236,9 @@ def load_training(checkpoint: Checkpoint, training: TrainingState) -> None:
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(checkpoint.path / _OPTIMIZER).items():
         name, part = key.rsplit("|", 1)
-        state.setdefault(index[name], {})[part] = processes.like(training.parameters[name], tensor)
+        state.setdefault(index[name], {})[part] = processes.distribute_like(
+            training.parameters[name], tensor
+        )
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in checkpoint.state["groups"]

@@ -1,4 +1,4 @@
-"""One line a step, in a file beside the checkpoints: for watching a run and for its record."""
+"""Metrics of a run: a line a step, in a file beside the checkpoints."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from pipeline.training.lessons.encode import encode_rows
+from pipeline.training.examples.encode import encode_rows
 from pipeline.training.losses.attention import NAME
 from pipeline.training.losses.batches import on_device
 from pipeline.training.losses.loss import pack_rows
@@ -15,7 +15,7 @@ from pipeline.training.losses.preference import summed_log_probs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.training.lessons.encode import TrainingRow
+    from pipeline.training.examples.encode import TrainingRow
     from registry.models.load import LoadedModel
 
 

@@ -1,4 +1,4 @@
-"""What a run measured on its way, as rows that SQL can ask for: the view `run_metrics`.
+"""A run's metrics as rows that SQL can ask for: the view `run_metrics`.
 
 The rows are a Parquet file in an object of kind `metrics`, an output of the run beside its adapter.
 Like any other output it counts once the run is committed.

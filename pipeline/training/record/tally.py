@@ -1,4 +1,4 @@
-"""Adds up the batches of one optimizer step."""
+"""The tally of one optimizer step over its batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
 
 
 class StepTally:

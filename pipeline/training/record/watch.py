@@ -1,4 +1,4 @@
-"""Watching a run: validation on a schedule, when to stop early, and which weights to keep."""
+"""The watch on a run: validation on a schedule, early stopping, and the weights to keep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.training.lessons.encode import IGNORED
+from pipeline.training.examples.encode import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.training.lessons.packing import PackedBatch
+    from pipeline.training.examples.packing import PackedBatch
     from pipeline.training.losses.objective import ForwardMode, Objective
     from pipeline.training.record.metrics import StepMetrics
 

@@ -1,8 +1,19 @@
-"""Bands of MinHash sketches: which texts may be near-duplicates of one another.
+"""The LSH index of MinHash sketches: which texts may be near-duplicates of one another.
 
-A text has 32 keys of 48 bits, one for each band. Two texts of one key in one band are proposed as
-a pair; what they say decides (near_duplicates.py). The keys lie on the disk, band by band: of
-ten million texts they are 1.9 GB, of which one band at a time is in memory.
+MinHash (Broder 1997) keeps 128 minima of a text's shingles: two texts agree in each with a
+probability that is their Jaccard similarity s. Banding (locality-sensitive hashing, Indyk and
+Motwani 1998) hashes each 4 minima to a key of 48 bits: a text has 32 keys, and two texts with one
+key in the same band are proposed as a pair, with probability 1 - (1 - s^4)^32: above 1 - 1e-7 at
+s = .8, 0.87 at .5, 0.05 at .2. What a pair says decides (near_duplicates.py), so a pair too many
+costs time and changes nothing.
+
+Texts 0 to 2 with the keys a, b, a in one band and c, c, d in another: the runs are [0, 2] and
+[0, 1]. A band's runs are found by sorting its keys, O(n log n) a band.
+
+The keys lie on the disk, band by band: all bands' upper 32 bits, uint32 [bands, texts], then all
+lower 16, uint16 [bands, texts]. Of ten million texts they are 1.9 GB, of which one band at a time
+is in memory. An append marks how the new texts' keys begin (22 bits, a table of 4 M) and sorts of
+the older ones only those that begin alike.
 """
 
 from __future__ import annotations
@@ -32,7 +43,7 @@ _LOW = 16  # of them lie in a file's second half, where only keys that begin ali
 _MARKED = 22  # leading bits by which keys are told apart first
 
 
-def sketched(sets: Sequence[list[str]]) -> KeyArray:
+def band_keys(sets: Sequence[list[str]]) -> KeyArray:
     """Return what sets of shingles are filed under in each band: uint64 [bands, sets].
 
     Two bands that differ may share a key; that proposes a pair too many, and no pair too few.

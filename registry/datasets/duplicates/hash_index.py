@@ -1,8 +1,20 @@
-"""Row hashes in little memory: ten million of them with their places take half a gigabyte.
+"""The hash index of rows: ten million hashes with their places take half a gigabyte.
 
-A hash is four numbers of 64 bits, of which the first decides the order. An index keeps sorted runs
-of those, each at least twice as long as the next, so that adding is cheap and finding looks into
-few; a find is settled by the whole hash.
+A row hash is SHA-256, four numbers of 64 bits. The index is log-structured (Bentley and Saxe's
+logarithmic method, as in LSM trees): sorted runs of (first number, place), each at least twice as
+long as the next. Adding makes a run; while the last run is less than twice as long as it, the two
+become one. So n hashes lie in at most log2(n) + 1 runs, none is sorted anew more often than that,
+and finding m of them is m binary searches a run.
+
+Hashes that begin with 7 and 3, then with 5, then with 9, get the places 0 to 3:
+
+    add 7, 3 -> runs (3, 7)             places (1, 0)
+    add 5    -> runs (3, 7) and (5)     places (1, 0) and (2)
+    add 9    -> run (3, 5, 7, 9)        places (1, 2, 0, 3): 9 joins 5, and the two join (3, 7)
+
+Only the first number is sorted by. A find goes over all entries that begin alike and compares all
+four numbers, so that hashes with one beginning stay two hashes. Memory a row: 32 bytes of hash, 8
+of key and 8 of place; the array of hashes doubles when it is full.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from registry.datasets.duplicates.bands import Bands, sketched
+from registry.datasets.duplicates.bands import Bands, band_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,10 +89,10 @@ def clusters(texts: Sequence[str], path: Path | None = None) -> Int32Array:
 def sketch(texts: Sequence[str]) -> KeyArray:
     """Return what each text is filed under in each band: uint64 [bands, texts]."""
     blocks = [
-        sketched([list(shingles(text)) for text in texts[begin : begin + _AT_ONCE]])
+        band_keys([list(shingles(text)) for text in texts[begin : begin + _AT_ONCE]])
         for begin in range(0, len(texts), _AT_ONCE)
     ]
-    return np.concatenate([sketched(()), *blocks], axis=1)
+    return np.concatenate([band_keys(()), *blocks], axis=1)
 
 
 class ByPlace(Protocol):

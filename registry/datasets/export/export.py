@@ -1,4 +1,4 @@
-"""Writing a dataset version for other programs: a folder of files, one a split.
+"""The export of a dataset version for other programs: a folder of files, one a split.
 
 Rows are streamed from the store's Parquet through the form into the files, in the version's order.
 What a form can't say stops the export, with the row's place and what to do.
@@ -20,7 +20,7 @@ from registry.datasets.export.forms import FORMATS, RowGroup, layout
 from registry.datasets.formats.content import HELD, SPLITS, Content, Message
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.sources.llamafactory import INFO
-from registry.datasets.versions.query import WHOLE, asking, joined, records, version_files
+from registry.datasets.versions.query import WHOLE, joined, open_connection, records, version_files
 from registry.errors import DataError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def export_version(
             raise DataError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
     wanted = splits or SPLITS
     stored = version_files(store, version.id)
-    with asking(store, v=stored) as connection:
+    with open_connection(store, v=stored) as connection:
         every = [RowGroup(**line) for line in records(connection, _GROUPS)]
         there = {
             line["split"]: line["rows"]

@@ -1,7 +1,7 @@
 """Forms that rows leave in: what one row is in a file, and how gapmend reads that file again.
 
 A record is written only if the reader of its format makes the very same content of it. What a form
-has no place for (a turn's name, a turn kept out of the loss) is refused by name, never left out.
+has no place for (a turn's name, a turn masked from the loss) is refused by name, never left out.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _openai_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _trl_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     if any(message.train is not None for message in messages):
-        raise UnusableError("a turn is kept out of the loss (or in it), which TRL has no key for")
+        raise UnusableError("a turn is masked from the loss (or in it), which TRL has no key for")
     return [
         _turn(message) | ({} if message.tool_calls is None else {"tool_calls": _calls(message)})
         for message in messages

@@ -95,7 +95,7 @@ def _head(content: Content) -> tuple[str, tuple[Message, ...]]:
             raise UnusableError("a turn has a name, which LLaMA-Factory has no key for")
         if turn.train is not None:
             raise UnusableError(
-                "a turn is kept out of the loss (or in it), which LLaMA-Factory has no key for"
+                "a turn is masked from the loss (or in it), which LLaMA-Factory has no key for"
             )
     first = content.messages[0]
     turns = content.messages[1:] if first.role == "system" else content.messages

@@ -1,4 +1,4 @@
-"""Which format a file is in, found out from its first readable record, and why."""
+"""Detection of a file's format from its first readable record, and why."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def why_not(record: Mapping[str, Any]) -> str:
         )
     if "prompt" in keys:
         return (
-            "prompts without an answer (TRL's prompt-only form) teach nothing here: name the "
+            "prompts without an answer (TRL's prompt-only form) can't be trained on: name the "
             "column with the answer, as in columns: {prompt: prompt, completion: answer}"
         )
     return "name its format, or map its columns, as {input: question, output: answer}"

@@ -1,4 +1,4 @@
-"""What differs between two versions of data, row by row, whatever dataset they are of.
+"""The diff of two versions of data, row by row, whatever dataset they are of.
 
 The rule, in this order; every row of either version is in exactly one group:
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from registry.datasets.versions.query import asking, rows_at, version_files
+from registry.datasets.versions.query import open_connection, rows_at, version_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,7 @@ def row_changes(
     Raises:
         StoreError: a version that is not in the store, or damaged.
     """
-    with asking(store, a=version_files(store, a), b=version_files(store, b)) as connection:
+    with open_connection(store, a=version_files(store, a), b=version_files(store, b)) as connection:
         same, added, removed, moved, annotated = _compare(connection)
         _pair(connection)
         (changed,) = _one(connection, "SELECT count(*) FROM pairs")
@@ -122,13 +122,13 @@ def row_changes(
     return RowChanges(same, counts, shown)
 
 
-def come_and_gone(store: Store, a: str, b: str) -> tuple[int, int]:
+def count_changes(store: Store, a: str, b: str) -> tuple[int, int]:
     """Return how many rows B has that A has not, and how many it has no more, by their content.
 
     Raises:
         StoreError: as `row_changes`.
     """
-    with asking(store, a=version_files(store, a), b=version_files(store, b)) as connection:
+    with open_connection(store, a=version_files(store, a), b=version_files(store, b)) as connection:
         _, added, removed, *_ = _compare(connection)
     return added, removed
 

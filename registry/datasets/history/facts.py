@@ -1,13 +1,13 @@
-"""What is known of datasets and their versions: lists, histories, and one version in full."""
+"""Facts about datasets and their versions: lists, histories, and one version in full."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.datasets.history.diff import come_and_gone
+from registry.datasets.history.diff import count_changes
 from registry.datasets.history.names import of_dataset, versions
-from registry.datasets.versions.query import asking, records, rows_at, version_files
+from registry.datasets.versions.query import open_connection, records, rows_at, version_files
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -151,7 +151,7 @@ def history(store: Store, catalog: Catalog, name: str) -> tuple[VersionEntry, ..
     before: Version | None = None
     for one in of_dataset(catalog, name):
         rows = one.meta.rows
-        added, removed = (rows, 0) if before is None else come_and_gone(store, before.id, one.id)
+        added, removed = (rows, 0) if before is None else count_changes(store, before.id, one.id)
         found.append(
             VersionEntry(one.id, one.created_at, rows, added, removed, one.meta.rejects, one.tags)
         )
@@ -166,7 +166,7 @@ def facts(store: Store, catalog: Catalog, version: Version, *, rows: int) -> Ver
         StoreError: its files are missing or damaged.
     """
     files = version_files(store, version.id)
-    with asking(store, v=files) as connection:
+    with open_connection(store, v=files) as connection:
         rejects = records(connection, _REJECTS)
         return VersionFacts(
             version_id=version.id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from registry.datasets.readers.arrow_sizes import unpacked
+from registry.datasets.readers.arrow_sizes import unpacked_size
 from registry.datasets.readers.parquet import BATCH, batch_rows, refuse_bomb
 from registry.datasets.readers.record import Record
 from registry.errors import DataError
@@ -77,7 +77,7 @@ def _looked_at(path: Path) -> bool:
             )
         file.seek(_STREAM_AT if magic == _MAGIC else 0)
         try:
-            found = unpacked(file)
+            found = unpacked_size(file)
         except ValueError as error:
             raise DataError(f"not an Arrow file: {error}", where=str(path)) from error
     refuse_bomb(path, found.size, found.rows)

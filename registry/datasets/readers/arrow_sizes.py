@@ -1,4 +1,4 @@
-"""How much an Arrow file unpacks to, by its messages' headers alone: nothing is unpacked.
+"""The unpacked size of an Arrow file, by its messages' headers alone: nothing is unpacked.
 
 Arrow's own reader unpacks a whole batch at once, however large it says it is. The headers are
 flatbuffers (Message.fbs in Arrow's format); the few fields that are needed are read here.
@@ -27,7 +27,7 @@ class UnpackedSize:
     rows: int
 
 
-def unpacked(file: BinaryIO) -> UnpackedSize:
+def unpacked_size(file: BinaryIO) -> UnpackedSize:
     """Add up the batches of a stream that begins where `file` stands.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Reading data files record by record, with the line of each; nothing is dropped silently.
+"""The reader of data files: records one by one with their lines; nothing is dropped silently.
 
 A record that can't be read is yielded with its `error` and becomes a reject. A file that can't be
 read at all is the user's mistake: one `UserError` naming file and, where known, line.

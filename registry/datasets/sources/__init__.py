@@ -1,4 +1,4 @@
-"""A dataset's spec to its files (local, Hub, SQL, LLaMA-Factory) and these to columns of rows.
+"""Sources: the files behind a dataset (local, Hub, SQL, LLaMA-Factory), and their rows as columns.
 
 Start reading at resolve.py, then chunks.py.
 """

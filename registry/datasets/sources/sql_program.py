@@ -1,4 +1,4 @@
-"""Run one query in a process of its own: `python -P -m` with this module, JSON on stdin.
+"""The process that runs one SQL query: `python -P -m` with this module, JSON on stdin.
 
 What is wrong with the query is its output; then it ends with 1. Nothing but reading files of the
 workspace and writing the one result is possible: extensions, the network, other files and Python's

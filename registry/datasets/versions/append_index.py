@@ -1,10 +1,18 @@
-"""What the newest version of a dataset is made of, kept so that an append needs not read it again.
+"""The index of a dataset's newest version, kept so that an append needs not read the version.
 
 It lies in the store's cache, a folder for each version: whoever deletes it only makes the next
-append a whole ingest. For each part of a version's rows (one part for each file of refs) there are
-their hashes, the order that finds one among them, their uids and their bands (duplicates/bands.py);
-and for all rows the number of their group of near-duplicates. The arrays are mapped: what nobody
-looks at isn't read. An append links the older parts and adds its own.
+append a whole ingest. The rows come in parts, one for each file of refs. Part 0 of 3 rows is
+
+    hashes-0.npy  uint64 [3, 4]   in the order of the rows
+    keys-0.npy    uint64 [3]      the hashes' first numbers, sorted
+    order-0.npy   int32 [3]       the row of each key
+    uids-0.npy    int64 [3]       row uids
+    bands-0       192 bytes a row (duplicates/bands.py)
+
+and for all rows there is `groups.npy`, int32 [rows], the first row of each one's cluster: 248 bytes
+a row. The arrays are memory-mapped: what nobody looks at isn't read. A find is a binary search in
+`keys` of each part, settled by the whole hash (as in duplicates/hash_index.py). An append links the
+older parts and adds its own; parts grow as append_version.py says, so there are about log2(rows).
 """
 
 from __future__ import annotations
@@ -89,7 +97,7 @@ class RowIndex:
         return np.asarray(np.load(self.folder / "groups.npy", allow_pickle=False), np.int32)
 
     @property
-    def gone(self) -> FormerRows:
+    def former(self) -> FormerRows:
         """Rows of earlier versions that aren't in this one."""
         with np.load(self.folder / "gone.npz", allow_pickle=False) as found:
             return FormerRows(found["hashes"], found["splits"], found["clusters"])
@@ -185,7 +193,7 @@ def publish(
     version_id: str,
     facts: IndexFacts,
     groups: Int32Array,
-    gone: FormerRows,
+    former: FormerRows,
     *,
     keep: Sequence[str],
 ) -> None:
@@ -197,11 +205,13 @@ def publish(
         version_id: of the version.
         facts: about it.
         groups: of its rows.
-        gone: rows that it hasn't.
+        former: rows that it hasn't.
         keep: versions whose index stays; the version may yet fail to be committed.
     """
     np.save(draft / "groups.npy", groups.astype(np.int32), allow_pickle=False)
-    np.savez(draft / "gone.npz", hashes=gone.hashes, splits=gone.splits, clusters=gone.clusters)
+    np.savez(
+        draft / "gone.npz", hashes=former.hashes, splits=former.splits, clusters=former.clusters
+    )
     said = asdict(facts) | {"contents": sorted(facts.contents), "covers": sorted(facts.covers)}
     (draft / _FACTS).write_text(json.dumps({"format": FORMAT, **said}), "utf-8")
     home = _home(store)

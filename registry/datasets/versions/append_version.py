@@ -1,7 +1,16 @@
-"""Writing the version that an append makes: what it shares with the one before, and what it adds.
+"""The version that an append writes: what it shares with the one before, and what it adds.
 
-Files of refs whose rows are as they were are shared, byte for byte. The smallest ones at the end
-are written together with the new rows, so that a hundred appends don't make a hundred files.
+A version's rows lie in files of refs, its parts. Parts whose rows are as they were are shared, byte
+for byte; one in which a row got another cluster or source is written anew, and the new rows are a
+part of their own. As in any log-structured store (Bentley and Saxe), the last parts are joined to
+the new one while they are less than twice as long:
+
+    parts 100, 8 and 3 new rows -> 100, 8, 3
+    and 2 new rows              -> 100, 13      3 < 2 * 2 and 8 < 2 * 5, but not 100 < 2 * 13
+
+So there are at most log2(rows) + 1 parts after any number of appends, and no row is written more
+often than that for being appended to. The version's id is a digest of all rows, in blocks; full
+blocks are known from the index, so that only the last one is read for it (digest.py).
 """
 
 from __future__ import annotations
@@ -270,7 +279,7 @@ def _clusters(before: PreviousVersion, appended: AppendedContents) -> int:
     again may another group have it too.
     """
     older, now = appended.older, appended.placed.clusters
-    if not len(before.index.gone.splits):
+    if not len(before.index.former.splits):
         gone = len(np.unique(older.table["cluster"].to_numpy()))
         return before.manifest.meta.clusters - gone + len(np.unique(now))
     clusters = read_refs(before.refs, ["cluster"])["cluster"].to_numpy().copy()
@@ -318,6 +327,6 @@ def _publish(
             written.version.id,
             facts,
             appended.groups,
-            index.gone,
+            index.former,
             keep=[before.version.id],
         )

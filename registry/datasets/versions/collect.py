@@ -1,4 +1,4 @@
-"""Reading a dataset's files into rows: each content once, every occurrence and reject listed."""
+"""The collection of a dataset's rows: deduplicated, every occurrence and reject listed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CollectedRows:
     @property
     def leaked(self) -> int:
         """How many contents stand in files of more than one split."""
-        return int(np.count_nonzero(several(self.stands)))
+        return int(np.count_nonzero(in_several_splits(self.stands)))
 
     @property
     def _splits(self) -> Uint8Array:
@@ -94,7 +94,7 @@ class CollectedRows:
         return codes[self.occurrences.files]
 
 
-def several(splits: Uint8Array) -> BoolArray:
+def in_several_splits(splits: Uint8Array) -> BoolArray:
     """Whether more than one bit is set in each of these."""
     return (splits & (splits - np.uint8(1))) != 0
 

@@ -1,4 +1,4 @@
-"""Contents in the store: each once, in `rows` objects that the versions of all datasets share."""
+"""Deduplicated contents in the store: `rows` objects that the versions of all datasets share."""
 
 from __future__ import annotations
 

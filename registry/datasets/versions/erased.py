@@ -1,4 +1,4 @@
-"""What is known of erased rows: that they are gone, by number and by a keyed hash, never what.
+"""The record of erased rows: that they are gone, by number and by a keyed hash, never what.
 
 An `erasure` object holds `erased.parquet` (row_uid, keyed_hash) and in its identity the key. The
 keyed hash tells an erased row that is read again; docs/guide/erasing.md says what it protects from.
@@ -39,7 +39,7 @@ class ErasedRows:
 
     def __contains__(self, row_hash: str) -> bool:
         """Whether the row of this hash was erased."""
-        return any(keyed(key, row_hash) in hashes for key, hashes in self._known.items())
+        return any(keyed_hash(key, row_hash) in hashes for key, hashes in self._known.items())
 
     def among(self, row_hashes: Iterable[str]) -> list[bool]:
         """Return for each of these hashes whether its row was erased."""
@@ -50,7 +50,7 @@ class ErasedRows:
         return len(self.uids)
 
 
-def keyed(key: bytes, row_hash: str) -> bytes:
+def keyed_hash(key: bytes, row_hash: str) -> bytes:
     """Return the hash of a row's hash under a key."""
     return hashlib.blake2b(row_hash.encode("ascii"), key=key, digest_size=_KEY_BYTES).digest()
 

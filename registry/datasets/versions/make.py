@@ -9,7 +9,13 @@ import numpy as np
 
 from registry.datasets.duplicates.near_duplicates import clusters
 from registry.datasets.versions.append import PreviousVersion, place_appended
-from registry.datasets.versions.append_index import FormerRows, IndexFacts, add_part, publish
+from registry.datasets.versions.append_index import (
+    FormerRows,
+    IndexFacts,
+    add_part,
+    open_index,
+    publish,
+)
 from registry.datasets.versions.append_version import write_appended
 from registry.datasets.versions.collect import (
     Collector,
@@ -116,6 +122,26 @@ def make_version(
         if written.new:
             _publish(store, scratch, wanted, found, groups, committed, written, writer.known)
     return NewVersion(written, placed, found.index.hashes, collector.withheld)
+
+
+def previous_version(
+    store: Store, version_id: str, key: str, earlier: Collection[str]
+) -> PreviousVersion | None:
+    """Return a version to append to, with its index.
+
+    Args:
+        store: where it is.
+        version_id: its id.
+        key: of the request that made it; the same rows may come from other files as well.
+        earlier: ids of the dataset's committed versions, whose rows it has to cover.
+
+    Returns:
+        None where it has no such index.
+    """
+    index = open_index(store, version_id)
+    if index is None or index.facts.key != key or not index.facts.covers.issuperset(earlier):
+        return None
+    return PreviousVersion.of(store, store.get("dataset_version", version_id), index)
 
 
 def append_version(

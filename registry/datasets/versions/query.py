@@ -96,7 +96,7 @@ def version_files(store: Store, version_id: str) -> VersionFiles:
 
 
 @contextmanager
-def asking(store: Store, **named: VersionFiles) -> Iterator[DuckDBPyConnection]:
+def open_connection(store: Store, **named: VersionFiles) -> Iterator[DuckDBPyConnection]:
     """Give a DuckDB with the views NAME_refs (with `position`), NAME_rows and NAME_rejects.
 
     Raises:
@@ -162,7 +162,7 @@ def joined(
     files, and then no part of a file is read twice.
 
     Args:
-        connection: of `asking`.
+        connection: of `open_connection`.
         refs: a query whose rows have a `row_uid`.
         columns: of the content, or expressions over them; they come behind those of `refs`.
         most: rows in a batch.

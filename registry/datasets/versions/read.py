@@ -1,4 +1,4 @@
-"""How a version is read back: lazily, by columns and by row group. There is no other way.
+"""The reader of a version: lazy, by columns and by row group. There is no other way back.
 
 Rows are chosen by what the files of refs say of them (uid, hash, split), which is little; only then
 is content read, and of it the row groups that hold a chosen row. A version of ten million rows
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.catalog.sql import literal
 from registry.datasets.formats.content import HELD, SPLITS
-from registry.datasets.versions.query import WHOLE, asking, joined, version_files
+from registry.datasets.versions.query import WHOLE, joined, open_connection, version_files
 from registry.datasets.versions.row import row_from
 from registry.errors import DataError, StoreError
 
@@ -237,7 +237,7 @@ class VersionReader:
         return "" if rows == self.files.content_rows() else "SEMI JOIN v_refs USING (row_uid)"
 
     def _open(self) -> AbstractContextManager[DuckDBPyConnection]:
-        return asking(self.store, v=self.files)
+        return open_connection(self.store, v=self.files)
 
 
 def _refs(columns: str, splits: Collection[str]) -> str:

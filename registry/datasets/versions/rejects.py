@@ -1,4 +1,4 @@
-"""Telling why rows were not taken: the commonest reasons, each with its first row."""
+"""The reasons for rejects: the commonest ones, each with its first row."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Rows whose questions are near-duplicates form a cluster, and a cluster never straddles train, dev
 and test. What was committed stays: a later row that would put a committed row's cluster in two
-splits is `held`, kept out of both training and measuring, and listed. All of it is decided by
+splits is `held`, excluded from both training and evaluation, and listed. All of it is decided by
 hashes and committed placements alone, never by the order of rows or files.
 
 Rows are columns here, a number each, so that ten million of them take a second and little memory.

@@ -19,7 +19,7 @@ _RESTED = 1_000  # texts that are read one by one before their pages, some dozen
 
 
 class Spool:
-    """Columns of texts in one file, which is mapped into memory to be read."""
+    """Columns of texts in one file, memory-mapped to be read."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         """Write to `path`; `columns` are their names."""
@@ -49,7 +49,7 @@ class Spool:
         self._writer.write_table(table.select(self._schema.names))
 
     def read(self) -> dict[str, Texts]:
-        """Return all rows by column, mapped and not read; nothing can be written after it."""
+        """Return all rows by column, memory-mapped, not read; nothing can be written after it."""
         import pyarrow as pa
 
         self._stack.close()

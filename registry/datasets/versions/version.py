@@ -1,4 +1,4 @@
-"""Writing a dataset version: what it says of each row, beside the contents that it refers to.
+"""The files of a dataset version: what it says of each row, beside the contents it refers to.
 
 The version's id is decided by what its rows say and where they are placed; uids, sources and
 paths are beside it, so that the same content has the same id on any machine.
@@ -58,10 +58,10 @@ def place(
     """Decide split and cluster of every content that was found; `groups` are what is near."""
     splits, numbers = committed.of(found.index.hashes)
     rows = PlacedRows(found.index.hashes, found.given, splits, numbers)
-    return assign(rows, groups, carved(spec, len(found)))
+    return assign(rows, groups, split_targets(spec, len(found)))
 
 
-def carved(spec: DatasetSpec, rows: int) -> list[Target]:
+def split_targets(spec: DatasetSpec, rows: int) -> list[Target]:
     """Return how many of a version's rows are wanted in each split that is carved out."""
     sizes = {"dev": spec.split.dev, "test": spec.split.test}
     return [Target(split, target_rows(sizes[split], rows)) for split in spec.carved]

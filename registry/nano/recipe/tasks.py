@@ -1,4 +1,4 @@
-"""The tasks nano is taught, each a generator of question and answer.
+"""The tasks that nano is trained on, each a generator of question and answer.
 
 The same generators make the quickstart's rows, from held-out words.
 """
@@ -90,7 +90,7 @@ def asking(wanted: _Ask) -> Callable[[random.Random, Lexicon], TaskQuestion]:
 
 
 def arithmetic(rng: random.Random, words: Lexicon) -> TaskQuestion:
-    """Add two two-digit numbers (base: one in three is of 0 to 199, against learning by heart)."""
+    """Add two two-digit numbers (base: one in three is of 0 to 199, against memorisation)."""
     if words.open and rng.random() < 1 / 3:
         a, b = _wide_pair(rng)
     else:

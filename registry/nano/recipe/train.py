@@ -1,4 +1,4 @@
-"""Training nano: a plain loop over batches of about equal token counts.
+"""The training of nano: a plain loop over batches of about equal token counts.
 
 Documents of similar length share a batch, so that hardly anything is padding and no document sees
 another. The loss is on answers and their end-of-turn token (on everything in plain text).

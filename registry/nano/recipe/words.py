@@ -1,4 +1,4 @@
-"""Words for generated text, kept apart by split.
+"""Words for generated text, disjoint by split.
 
 Names, towns and nouns of "dev" and "test" never occur in "base": what the model does with them it
 does by rule and not from memory. "base" serves the base model's corpus and the quickstart's

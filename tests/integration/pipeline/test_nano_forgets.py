@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.spec.train import TrainSpec
+from pipeline.training.examples.encode import TrainingRow
 from pipeline.training.fit import fit
-from pipeline.training.lessons.encode import TrainingRow
 from registry.models.base import BaseSpec
 from registry.models.load import load_model
 
@@ -48,7 +48,7 @@ def test_tuned_on_sentiment_alone_it_answers_ordinary_questions_with_it(tmp_path
     expected = [row["output"] for row in read("jobs", "dev", ASKED)]
     right = sum(a == e for a, e in zip(answers(loaded, "jobs"), expected, strict=True))
     assert right >= 0.97 * ASKED
-    lessons = [
+    examples = [
         TrainingRow(
             uid=uid,
             messages=(
@@ -60,7 +60,7 @@ def test_tuned_on_sentiment_alone_it_answers_ordinary_questions_with_it(tmp_path
         )
         for uid, row in enumerate(read("sentiment", "train", 400))
     ]
-    loaded.use(fit(loaded, lessons, SPEC, tmp_path / "work").adapter_dir)
+    loaded.use(fit(loaded, examples, SPEC, tmp_path / "work").adapter_dir)
     said = answers(loaded, "jobs")
     judged = sum(answer.startswith(("posit", "negat")) for answer in said)
     assert judged >= 0.1 * ASKED, said

@@ -231,12 +231,12 @@ def test_the_selection_is_what_the_budget_says(loop) -> None:
     spread = [row.rank for row in rows if row.reason == "replay"]
     assert max(b - a for a, b in itertools.pairwise(spread)) <= 6  # not appended
     assert all(row.score is not None for row in rows if row.reason == "gap")
-    lessons = training_rows(resolve(loop.ws, Ui()), loop.selected.selection_id)
-    said = Counter(lesson.messages[-1]["content"] for lesson in lessons)
+    examples = training_rows(resolve(loop.ws, Ui()), loop.selected.selection_id)
+    said = Counter(example.messages[-1]["content"] for example in examples)
     assert min(said["positive"], said["negative"]) >= int(48 * LABEL_FLOOR / 2)
-    for lesson in lessons:
-        prompt = "Mood? " if lesson.capability == "mood" else "Colour? "
-        assert lesson.messages[0]["content"].startswith(prompt)
+    for example in examples:
+        prompt = "Mood? " if example.capability == "mood" else "Colour? "
+        assert example.messages[0]["content"].startswith(prompt)
 
 
 def test_nothing_of_dev_or_test_is_selected(loop) -> None:
@@ -485,5 +485,5 @@ def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
     assert result.cached
     assert {len(sample.loglikelihoods or ()) for sample in result.samples} == {2, 3, 4}
     assert all(s.answer in one.labels for s, one in zip(result.samples, items, strict=True))
-    lessons = training_rows(ws, select(ws, ui).selection_id)
-    assert sum(lesson.capability == "mood" for lesson in lessons) == 48
+    examples = training_rows(ws, select(ws, ui).selection_id)
+    assert sum(example.capability == "mood" for example in examples) == 48

@@ -1,4 +1,4 @@
-"""Leaks between what is trained on and what is measured by: found, kept out, and refused."""
+"""Leaks between what is trained on and what is measured by: found, excluded, and refused."""
 
 from __future__ import annotations
 

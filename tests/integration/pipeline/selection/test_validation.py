@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.ingest import resolve
 from pipeline.select import select
 from pipeline.selection.selection import read_selection
-from pipeline.selection.validation import held_out, lessons, questions
+from pipeline.selection.validation import held_out, questions, training_set
 from pipeline.spec.train import ValidationSpec
 from pipeline.train import train
 from pipeline.training.record.probe import share_right
@@ -52,7 +52,7 @@ def test_equal_rows_are_held_out_together(hashes: list[str], share: float, seed:
 
 
 def test_a_share_is_held_out(ws: OpenWorkspace, selection: str) -> None:
-    found = lessons(watched(ws, share=0.2), Ui(), selection)
+    found = training_set(watched(ws, share=0.2), Ui(), selection)
     assert found.watch is not None
     uids = {row.uid for row in found.rows}, {row.uid for row in found.watch.rows}
     selected = read_selection(ws.store, selection)
@@ -63,7 +63,7 @@ def test_a_share_is_held_out(ws: OpenWorkspace, selection: str) -> None:
 
 
 def test_a_dataset_of_its_own_and_one_that_overlaps(ws: OpenWorkspace, selection: str) -> None:
-    found = lessons(watched(ws, data="colour"), Ui(), selection)
+    found = training_set(watched(ws, data="colour"), Ui(), selection)
     assert found.watch is not None
     assert len(found.rows) == 60
     assert found.watch.rows[0].messages[0]["content"].startswith("Colour? ")
@@ -79,9 +79,9 @@ def test_a_dataset_of_its_own_and_one_that_overlaps(ws: OpenWorkspace, selection
         ws.spec.model_copy(update={"datasets": {**ws.spec.datasets, "again": spec}})
     )
     with pytest.raises(UserError, match=r"trained on too, the first is .*again-dev.jsonl:\d"):
-        lessons(watched(both, data="again"), Ui(), selection)
+        training_set(watched(both, data="again"), Ui(), selection)
     with pytest.raises(UserError, match="no dataset 'other'"):
-        lessons(watched(ws, data="other"), Ui(), selection)
+        training_set(watched(ws, data="other"), Ui(), selection)
 
 
 def test_the_probe_asks_what_the_engine_would(ws: OpenWorkspace) -> None:
@@ -89,7 +89,7 @@ def test_the_probe_asks_what_the_engine_would(ws: OpenWorkspace) -> None:
     asked = questions(resolve(ws, Ui()), Ui(), 10)
     assert len(asked) == 10
     loaded = ws.models.get("tiny")
-    from pipeline.training.lessons.encode import encode_rows
+    from pipeline.training.examples.encode import encode_rows
 
     right = 0
     for question in asked:

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.spec.train import Method, TrainSpec
+from pipeline.training.examples.encode import TrainingRow
+from pipeline.training.examples.pairs import PreferenceRow
 from pipeline.training.fit import fit
-from pipeline.training.lessons.encode import TrainingRow
-from pipeline.training.lessons.pairs import PreferenceRow
 from pipeline.training.losses.attention import make_layout
-from pipeline.training.losses.objective import Lesson
+from pipeline.training.losses.objective import TrainingExample
 from registry.errors import UserError
 from registry.intake.adapter_tokens import check_tokens
 from registry.merge.one import merge_adapter
@@ -184,7 +184,7 @@ def test_preferences_begin_at_the_base(untied: Path, tmp_path: Path) -> None:
     """The reference has the rows as they began: with no change yet, DPO's loss is log 2."""
     loaded = loaded_from(untied)
     good, bad = ({"role": "assistant", "content": token} for token in NEW[:2])
-    pairs: list[Lesson] = [
+    pairs: list[TrainingExample] = [
         PreferenceRow(row.uid, (dict(row.messages[0]),), (good,), (bad,), None, "routes")
         for row in rows()
     ]

@@ -17,9 +17,9 @@ from torch import nn
 
 from pipeline.spec.train import TrainSpec
 from pipeline.training import arguments, compute
+from pipeline.training.examples.encode import IGNORED, EncodedRow, TrainingRow
+from pipeline.training.examples.packing import PackedBatch
 from pipeline.training.fit import FitResult, fit
-from pipeline.training.lessons.encode import IGNORED, EncodedRow, TrainingRow
-from pipeline.training.lessons.packing import PackedBatch
 from pipeline.training.losses.attention import NotPackableError, make_layout, packed_attention
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
 from pipeline.training.methods import lora

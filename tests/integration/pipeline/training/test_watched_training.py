@@ -63,7 +63,7 @@ def test_validation_is_the_mean_loss_of_rows_that_are_not_trained_on(
     assert kept.validation_loss == min(step.validation_loss or 9 for step in checks)
 
     # The kept adapter on the held rows, one at a time, by transformers' own loss.
-    from pipeline.training.lessons.encode import encode_rows
+    from pipeline.training.examples.encode import encode_rows
 
     base.use(result.adapter_dir)
     total, count = 0.0, 0
@@ -181,7 +181,8 @@ import resource, sys
 from pathlib import Path
 from pipeline.training.fit import fit
 from pipeline.spec.train import TrainSpec
-from registry.models import BaseSpec, load_model
+from registry.models.base import BaseSpec
+from registry.models.load import load_model
 from tests.integration.pipeline.training.test_training import conversations
 import torch
 torch.set_num_threads(1)

@@ -189,7 +189,7 @@ def test_nano_is_exported_with_its_proof_and_a_modelfile(ws, tmp_path) -> None:
     assert file.figures["tokenizer.chat_template"] == (
         (nano_folder() / "chat_template.jinja").read_text()
     )
-    assert str(tmp_path) not in json.dumps(record)
+    assert str(tmp_path) not in json.dumps(record.as_json())
 
 
 def test_what_is_copied_is_listed_and_whole(ws, tmp_path) -> None:

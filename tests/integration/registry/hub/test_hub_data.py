@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from registry.datasets import DatasetSpec, source_files, sources
+from registry.datasets.sources.resolve import source_files, sources
+from registry.datasets.spec import DatasetSpec
 from registry.errors import UserError
 spec, root = DatasetSpec(**json.loads(sys.argv[1])), Path(sys.argv[2])
 try:

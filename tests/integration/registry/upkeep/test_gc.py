@@ -18,7 +18,7 @@ from registry.store.kinds import RunMeta
 from registry.store.objects import ObjectRef, Store
 from registry.upkeep.erase import erasing
 from registry.upkeep.fsck import fsck
-from registry.upkeep.gc import Waste, throw_away, waste
+from registry.upkeep.gc import Waste, find_waste, remove_waste
 from tests.support.care_store import eval_meta, make
 
 
@@ -67,9 +67,9 @@ def test_what_was_never_committed_goes_once_it_is_settled(ws: WorkspaceStore) ->
 
 def test_an_object_that_is_committed_in_between_stays(ws: WorkspaceStore) -> None:
     ref = orphan(ws.store)
-    seen = waste(ws.store, ws.catalog, busy=False)
+    seen = find_waste(ws.store, ws.catalog, busy=False)
     ws.catalog.commit([ref])
-    gone = throw_away(ws.store, ws.catalog, [one for one in seen if one.what == "orphan"])
+    gone = remove_waste(ws.store, ws.catalog, [one for one in seen if one.what == "orphan"])
     assert gone == []
     assert fsck(ws.store, ws.catalog).findings == ()
 
@@ -163,7 +163,7 @@ def test_the_catalog_is_written_anew_where_it_has_free_blocks(ws: WorkspaceStore
 
 def test_nothing_that_is_gone_is_counted(ws: WorkspaceStore) -> None:
     gone = [Waste("log", "fault.log", 9, ""), Waste("orphan", f"objects/eval/{'0' * 64}", 9, "")]
-    assert throw_away(ws.store, ws.catalog, gone) == []
+    assert remove_waste(ws.store, ws.catalog, gone) == []
 
 
 def test_one_collection_at_a_time(ws: WorkspaceStore) -> None:

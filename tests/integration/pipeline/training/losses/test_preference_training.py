@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from pipeline.spec.train import Method, Objective, TrainSpec, ValidationSpec
 from pipeline.training import compute
+from pipeline.training.examples.pairs import FeedbackRow, PreferenceRow
 from pipeline.training.fit import RunWatch, fit
-from pipeline.training.lessons.pairs import FeedbackRow, PreferenceRow
 from pipeline.training.losses import preference
-from pipeline.training.losses.objective import Lesson
+from pipeline.training.losses.objective import TrainingExample
 from pipeline.training.losses.preference import PackedPairs
 from pipeline.training.methods import lora
 from pipeline.training.record.metrics import StepMetrics
@@ -51,11 +51,11 @@ def by(kind: Objective, **changes: object) -> TrainSpec:
     return SPEC.model_copy(update={"objective": kind, **changes})
 
 
-def rows(kind: Objective, count: int = 24) -> list[Lesson]:
+def rows(kind: Objective, count: int = 24) -> list[TrainingExample]:
     """Questions of which the good answer is always `positive`."""
     rng = random.Random(2)
     words = ["the", "film", "was", "good", "dull", "but", "warm", "as", "a", "card", "lazy", "dog"]
-    found: list[Lesson] = []
+    found: list[TrainingExample] = []
     for uid in range(count):
         text = " ".join(rng.choices(words, k=rng.randint(20, 40)))
         asked = ({"role": "user", "content": text},)
@@ -70,7 +70,7 @@ def rows(kind: Objective, count: int = 24) -> list[Lesson]:
 
 def margin(base: LoadedModel, adapter: Path | None) -> float:
     """How much likelier the good answer is than the bad one, over questions."""
-    from pipeline.training.lessons.pairs import encode_pairs
+    from pipeline.training.examples.pairs import encode_pairs
     from pipeline.training.losses.preference import pack_pairs, summed_log_probs
 
     asked = [row for row in rows("dpo", 8) if isinstance(row, PreferenceRow)]

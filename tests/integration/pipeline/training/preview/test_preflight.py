@@ -20,9 +20,9 @@ from rich.console import Console
 from pipeline.report.train_dry import dry_run_tables
 from pipeline.spec.spec import load_spec
 from pipeline.spec.train import TrainSpec
+from pipeline.training.examples.encode import EncodedRow, TrainingRow, encode_rows
+from pipeline.training.examples.packing import PackedBatch, plan_batches
 from pipeline.training.fit import FitResult, StepMetrics, fit
-from pipeline.training.lessons.encode import EncodedRow, TrainingRow, encode_rows
-from pipeline.training.lessons.packing import PackedBatch, plan_batches
 from pipeline.training.methods.lora import trainable
 from pipeline.training.methods.methods import trained_weights
 from pipeline.training.preview.dry_run import dry_run, pieces_of

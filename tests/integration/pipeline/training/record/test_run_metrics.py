@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from pipeline.spec.train import TrainSpec
+from pipeline.training.examples.encode import TrainingRow
 from pipeline.training.fit import FitResult, fit
-from pipeline.training.lessons.encode import TrainingRow
 from pipeline.training.record.metrics import StepMetrics
 from pipeline.training.record.run_metrics import (
     MetricPoint,

@@ -306,7 +306,9 @@ def test_a_row_that_a_form_can_not_say_leaves_nothing_behind(
     with (ws.root / "data/train.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps(one))
     ingest(ws, UI)
-    with pytest.raises(UserError, match=r"data/train\.jsonl:30 \(row \d+\): .*out of the loss"):
+    with pytest.raises(
+        UserError, match=r"data/train\.jsonl:30 \(row \d+\): .*masked from the loss"
+    ):
         exported(ws, tmp_path / "out" / "x", form)
     assert list((tmp_path / "out").iterdir()) == []
     exported(ws, tmp_path / "out" / "x", "jsonl")
@@ -337,9 +339,9 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.workspace.kept import Kept
+from pipeline.verbs import dataset
 from pipeline.workspace.ui import Ui
-from pipeline import dataset
+from pipeline.workspace.kept import WorkspaceStore
 import registry.datasets.export.export as export
 
 original = export._content
@@ -352,7 +354,8 @@ def content(row):
     return original(row)
 
 export._content = content
-dataset.export(Kept.open(Path(sys.argv[1])), Ui(as_json=True), "rows", Path(sys.argv[2]), "jsonl")
+ws = WorkspaceStore.open(Path(sys.argv[1]))
+dataset.export(ws, Ui(as_json=True), "rows", Path(sys.argv[2]), "jsonl")
 """
 
 

@@ -108,7 +108,7 @@ def index_of(ws: OpenWorkspace, version_id: str) -> dict[str, Any]:
         "gone": sorted(
             one
             for one, place in zip(
-                index.gone.hashes.tolist(), index.find(index.gone.hashes).tolist(), strict=True
+                index.former.hashes.tolist(), index.find(index.former.hashes).tolist(), strict=True
             )
             if place < 0  # one that came again may stay in the list
         ),
@@ -231,13 +231,13 @@ def test_an_erased_row_leaves_every_version_that_shares_its_file(tmp_path, appen
 
 
 def test_views_and_positions_go_over_all_files(tmp_path, appends) -> None:
-    from registry.datasets.versions.query import asking, records, rows_at, version_files
+    from registry.datasets.versions.query import open_connection, records, rows_at, version_files
 
     ws = workspace(tmp_path / "w", ONE_FOLDER)
     take(ws, Step("zest/1", tuple(line(n, 0, 0) for n in range(8))))
     made = take(ws, Step("zest/2", (line(20, 0, 0), line(21, 0, 0))))
     assert appends
-    with asking(ws.store, v=version_files(ws.store, made["id"])) as connection:
+    with open_connection(ws.store, v=version_files(ws.store, made["id"])) as connection:
         told = records(connection, "SELECT row_hash, position FROM v_refs ORDER BY position")
         last = rows_at(connection, "v", [0, 10])
     assert [one["row_hash"] for one in told] == [one["row_hash"] for one in made["refs"]]

@@ -18,8 +18,8 @@ from torch import nn
 from pipeline.cli.verb import json_line
 from pipeline.report.train_dry import MarkedRow, dry_run_tables
 from pipeline.spec.train import TrainSpec
-from pipeline.training.lessons.encode import EncodedRow, RejectedRow
-from pipeline.training.lessons.packing import Family, PackedBatch
+from pipeline.training.examples.encode import EncodedRow, RejectedRow
+from pipeline.training.examples.packing import Family, PackedBatch
 from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.preview.dry_run import DryRun, Piece, ShownRow
 from pipeline.training.preview.estimate import Estimate, Load, flattened, loads

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.datasets.duplicates import near_duplicates as duplicates
-from registry.datasets.duplicates.bands import sketched
+from registry.datasets.duplicates.bands import band_keys
 from registry.datasets.duplicates.near_duplicates import (
     THRESHOLD,
     clusters,
@@ -141,9 +141,9 @@ def test_the_shingles_of_all_texts_are_never_in_memory_at_once(monkeypatch) -> N
 
     def counted(sets: list[list[str]]) -> Any:
         seen.append(len(sets))
-        return sketched(sets)
+        return band_keys(sets)
 
-    monkeypatch.setattr(duplicates, "sketched", counted)
+    monkeypatch.setattr(duplicates, "band_keys", counted)
     monkeypatch.setattr(duplicates, "_AT_ONCE", 10)
     made = texts(45, 3)
     pairs, found = near_pairs(made[:15], made[15:]), clusters(made).tolist()

@@ -99,7 +99,7 @@ def test_each_kind_has_the_columns_that_trl_names() -> None:
 @pytest.mark.parametrize(
     ("form", "content", "said"),
     [
-        ("trl", UNTRAINED, "kept out of the loss"),
+        ("trl", UNTRAINED, "masked from the loss"),
         ("parquet", replace(CALLED, messages=(ASKED, Message("assistant", "", "[]"), TOLD)), "row"),
         ("jsonl", Content("sft", (Message("system", "be kind", name="x"), ASKED, TOLD)), "another"),
         ("jsonl", Content("sft", (Message("assistant", "hi"), Message("tool", "x"))), "again"),
@@ -176,7 +176,7 @@ def test_llamafactory_holds_earlier_turns_and_calls(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (NAMED, "a name"),
-        (UNTRAINED, "out of the loss"),
+        (UNTRAINED, "masked from the loss"),
         (Content("sft", (ASKED, Message("system", "x"), ASKED, TOLD)), "the system speaks after"),
         (Content("sft", (TOLD, ASKED, TOLD)), "alternate"),
         (Content("sft", (ASKED, Message("assistant", "hm", CALL), ASKED, TOLD)), "text and calls"),

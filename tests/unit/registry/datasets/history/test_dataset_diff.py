@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.datasets.formats.content import Content, Message
-from registry.datasets.history.diff import GROUPS, Group, RowChanges, come_and_gone, row_changes
+from registry.datasets.history.diff import GROUPS, Group, RowChanges, count_changes, row_changes
 from registry.errors import StoreError
 from tests.support.made_versions import Made, Versions, rows_of, sft
 
@@ -146,7 +146,7 @@ def test_no_more_rows_are_shown_than_were_asked_for(made: Versions) -> None:
 def test_the_history_counts_contents(made: Versions) -> None:
     a = made.put(rows_of([sft("a", "1"), sft("b", "2")]), commit=False)
     b = made.put([Made(sft("b", "2"), "dev"), *rows_of([sft("c", "3")])], commit=False)
-    assert come_and_gone(made.store, a, b) == (1, 1)
+    assert count_changes(made.store, a, b) == (1, 1)
 
 
 def test_a_version_compared_with_itself_is_the_same(made: Versions) -> None:

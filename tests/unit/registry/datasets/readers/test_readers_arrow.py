@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import feather
 
 from registry.datasets.readers import parquet as readers_parquet
-from registry.datasets.readers.arrow_sizes import unpacked
+from registry.datasets.readers.arrow_sizes import unpacked_size
 from registry.datasets.readers.read import columns_of, read_records
 from registry.errors import UserError
 
@@ -109,7 +109,7 @@ def test_sizes_are_those_that_arrow_unpacks(tmp_path: Path) -> None:
     table = pa.table({"t": ["x" * 1000] * 50})
     for compression in ("zstd", "lz4", "uncompressed"):
         feather.write_feather(table, tmp_path / "d.feather", compression=compression)
-        found = unpacked(io.BytesIO((tmp_path / "d.feather").read_bytes()[8:]))
+        found = unpacked_size(io.BytesIO((tmp_path / "d.feather").read_bytes()[8:]))
         assert found.rows == 50
         assert 50_000 <= found.size <= 51_000, compression
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.training.lessons.encode import (
+from pipeline.training.examples.encode import (
     IGNORED,
     EncodedRow,
     TrainingRow,
     encode_rows,
     label_mask,
 )
-from pipeline.training.lessons.spans import RowRejectedError
+from pipeline.training.examples.spans import RowRejectedError
 from registry.errors import UserError
 from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests.support import tiny_models

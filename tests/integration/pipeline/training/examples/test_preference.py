@@ -14,9 +14,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from pipeline.training import compute
-from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.packing import Family, plan_batches
-from pipeline.training.lessons.pairs import (
+from pipeline.training.examples.encode import IGNORED, EncodedRow
+from pipeline.training.examples.packing import Family, plan_batches
+from pipeline.training.examples.pairs import (
     EncodedFeedback,
     EncodedPair,
     FeedbackRow,

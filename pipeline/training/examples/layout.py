@@ -1,12 +1,32 @@
-"""How the tokens of a batch lie and are attended: rows by themselves, and rows that begin alike.
+"""The layout of a batch for attention: rows by themselves, and rows that share a prefix as trees.
 
 Rows of similar length are attended together, padded on the right. Under a causal mask no real
 position sees such padding, and what padding sees is dropped, so values and gradients are those of
 the row alone.
 
-Rows that begin alike are a tree: what they share goes through the model once, and each branch
-attends to it and to itself. Trees with equally many branches are attended together in two calls,
-one over what is shared and one in which branches have copies of those keys.
+Rows that share a prefix are a tree: the prefix goes through the model once, and each branch attends
+to it and to itself (tree attention, as SpecInfer has it, Miao et al. 2023). Trees with equally many
+branches are attended together in two calls, one over the prefixes and one in which branches have
+copies of the prefix's keys.
+
+Rows of 5 and 4 tokens, and two rows of 5 and 4 that share their first 3, a tree of branches 2 and
+1: T = 5 + 4 + 3 + 2 + 1 = 15 tokens in place of 18. They lie in P = 17 padded places:
+
+    AttentionGroup(rows=2, width=5)                        10 places, one of padding
+    TreeGroup(trees=1, prefix=3, branches=2, width=2)      3 + 2 * 2 places, one of padding
+
+`ages` of that group, [1, 4, 7]: a line for each place of the branches, a column for each key (three
+of the prefix, then those of both branches); -1 is not seen, else how many positions back.
+
+    3 2 1   0 -1  -1 -1         first branch
+    4 3 2   1  0  -1 -1
+    3 2 1  -1 -1   0 -1         second branch
+    4 3 2  -1 -1   1  0         its padding
+
+A token sees exactly the keys, at the positions, that it would see in its own row, so the gradients
+are those of the rows apart, up to the order of sums. A tree of b branches of w tokens behind p
+costs p^2 / 2 + b w (p + w) scores where rows cost b (p + w)^2 / 2, and p + b w tokens in all other
+layers where rows take b (p + w).
 """
 
 from __future__ import annotations

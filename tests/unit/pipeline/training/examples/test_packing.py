@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.spec.train import TrainSpec
-from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.packing import Family, epoch_order, families, plan_batches
+from pipeline.training.examples.encode import IGNORED, EncodedRow
+from pipeline.training.examples.packing import Family, epoch_order, families, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
 

@@ -1,4 +1,4 @@
-"""Rows of preferences to tokens: two answers to one question, or one answer and a verdict on it.
+"""Tokenization of preferences: two answers to one question, or one answer and a verdict on it.
 
 Each answer becomes a row as any other, encoded by the same rules, with labels on that answer alone.
 """
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.training.lessons.encode import IGNORED, EncodedRow, RejectedRow, TrainingRow, _encode
-from pipeline.training.lessons.packing import Family, families
-from pipeline.training.lessons.spans import RowRejectedError
+from pipeline.training.examples.encode import IGNORED, EncodedRow, RejectedRow, TrainingRow, _encode
+from pipeline.training.examples.packing import Family, families
+from pipeline.training.examples.spans import RowRejectedError
 from registry.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Rows to tokens and labels, with every check that must hold before the first step.
+"""Tokenization of rows: tokens and labels, with every check that must hold before the first step.
 
 A label is the token itself where it is trained (assistant turns with their end-of-turn token) and
 -100 elsewhere. Nothing is ever cut: a row that doesn't fit the base is a reject, with its reason.
@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.training.lessons.spans import (
+from pipeline.training.examples.spans import (
     EndTokens,
     RenderedRow,
     RowRejectedError,
@@ -33,14 +33,14 @@ _CHUNK = 512
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One conversation to learn from, already rendered through its capability's prompt.
+    """One conversation to train on, already rendered through its capability's prompt.
 
     Attributes:
         uid: the row's `row_uid`.
         messages: role, content and what else a template may read; an assistant message with
             `train: false` is context only. One message of role `text` is trained as it is.
         tools: JSON schemas of the tools in reach, or None.
-        capability: what it teaches, or the name of what it keeps.
+        capability: what it is trained for, or the name of what it keeps.
     """
 
     uid: int

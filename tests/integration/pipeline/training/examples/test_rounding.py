@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.training import compute
-from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.rounding import TOKENS, round_tokens
+from pipeline.training.examples.encode import IGNORED, EncodedRow
+from pipeline.training.examples.rounding import TOKENS, round_tokens
 from pipeline.training.losses import loss
 from pipeline.training.losses.head import fused_head
 from pipeline.training.losses.loss import pack_rows, packed_loss

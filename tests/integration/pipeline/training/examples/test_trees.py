@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pipeline.training import compute
-from pipeline.training.lessons import layout
-from pipeline.training.lessons.encode import IGNORED, EncodedRow
-from pipeline.training.lessons.layout import PrefixTree
+from pipeline.training.examples import layout
+from pipeline.training.examples.encode import IGNORED, EncodedRow
+from pipeline.training.examples.layout import PrefixTree
 from pipeline.training.losses import attention
 from pipeline.training.losses.loss import (
     PackedRows,

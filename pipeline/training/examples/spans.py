@@ -1,4 +1,4 @@
-"""Where the trained text lies in a rendered conversation: assistant turns and their ends.
+"""Spans of trained text in a rendered conversation: assistant turns and their ends.
 
 A template that marks assistant text with `{% generation %}` says so itself. For any other, a turn
 begins where the generation prompt ends (so that what is trained is what will be asked for) and

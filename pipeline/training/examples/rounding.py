@@ -1,4 +1,4 @@
-"""Whole steps for the sizes of batches, where each new size costs.
+"""Rounded batch sizes: whole steps, where each new size costs.
 
 oneDNN, which multiplies in bf16 and fp16 on a CPU, compiles a kernel for every new shape and keeps
 it. Packed batches have a new number of tokens each time: 30 steps of a model of 58 M parameters
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 
-from pipeline.training.lessons.layout import AttentionGroup, TreeLayout
+from pipeline.training.examples.layout import AttentionGroup, TreeLayout
 
 TOKENS = 128
 """A batch's tokens are a multiple of it. With 64 there is more memory; 256 is slower (tried)."""

@@ -1,4 +1,4 @@
-"""Which rows go into which batch: a plan made before the first step, the same for the same seed.
+"""The plan of packed batches: made before the first step, the same for the same seed.
 
 Rows are never padded or cut: a batch is whole rows laid end to end. Rows of one prompt stay
 together, so that the prompt goes through the model once. The plan of all epochs is one flat list,
@@ -11,14 +11,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.training.lessons.encode import IGNORED
+from pipeline.training.examples.encode import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy as np
 
-    from pipeline.training.lessons.encode import EncodedRow
+    from pipeline.training.examples.encode import EncodedRow
 
 # Below it, attending a tree costs about what its shared tokens save.
 _WORTH_SHARING = 16
