@@ -126,7 +126,9 @@ def leave_what_kills_leave(ws: OpenWorkspace) -> None:
     said = {"error": f"ValueError: can't read {CANARY} 0 says number"}
     run = ws.store.put(
         "run", None, identity={"stage": "gap", "key": "k", "attempt": "1"},
-        meta={"stage": "gap", "status": "failed", "key": "k", "inputs": {}, "result": said},
+        meta={"stage": "gap", "status": "failed", "key": "k", "inputs": {}, "result": said,
+              "started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:00:01+00:00",
+              "seconds": 1.0, "code_version": 1},
     )  # fmt: skip
     ws.catalog.commit([run])
 
@@ -154,7 +156,8 @@ def erased(tmp_path_factory) -> Erased:
         "push", None, identity={"object": trained.adapter_id},
         parents=[Parent(trained.adapter_id, "adapter")],
         meta={"object_id": trained.adapter_id, "kind": "adapter", "repo": "me/it",
-              "adapter_id": trained.adapter_id, "revision": "a" * 40},
+              "adapter_id": trained.adapter_id, "revision": "a" * 40, "private": True,
+              "request": None, "url": "https://hub.invalid/me/it", "files": {}},
     )  # fmt: skip
     ws.catalog.commit([push])
     versions = {

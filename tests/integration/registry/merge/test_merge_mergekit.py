@@ -306,7 +306,7 @@ def test_the_stage_keeps_the_model_with_both_adapters_and_finds_it_again(
         parents = {p.id for p in manifest.parents if p.role == "adapter"}
         assert parents == {one, two}
         assert manifest.identity["mergekit"].startswith("0.")
-        assert str(tmp_path) not in json.dumps(manifest)
+        assert str(tmp_path) not in json.dumps(manifest.as_json())
     assert merge(ws, Ui(), [one, two], method="mergekit:della_linear", weights=(0.5, 0.3)).cached
     text = shown(made)
     for said in (f"{one[:8]} · 0.5", "mergekit's own weights", "none: mergekit's rules"):

@@ -24,6 +24,7 @@ from registry.intake.rows import take_rows
 from registry.lineage.reach import reach
 from registry.lineage.rows import row_lineage
 from registry.publish.rows import write_rows
+from registry.store.kinds import ErasureMeta, VersionMeta
 from registry.store.objects import Store, read_manifest
 from registry.upkeep.erase import erase, erase_again, erasing
 from registry.upkeep.fsck import fsck
@@ -136,11 +137,11 @@ def test_what_saw_the_row_is_told_before_and_after(made) -> None:
 def test_how_many_rows_each_object_lost_is_on_record(made) -> None:
     """Rows 3, 7 and 9: the first version ends at 7, the evals ask 1 to 6, 7, 3 and 8 are chosen."""
     store, catalog = made
-    by_size = {one["id"]: one["meta"]["rows"] for one in catalog.committed("dataset_version")}
+    by_size = {one.id: one.meta.rows for one in catalog.committed(VersionMeta)}
     with erasing(store.root):
         done = erase(store, catalog, [ERASED_UID, 7, 9], reason="", advance=lambda _: None)
-    lost = catalog.manifest(done.id)["meta"]["redacted"]
-    kinds = {one: catalog.manifest(one)["kind"] for one in lost}
+    lost = catalog.manifest(done.id, ErasureMeta).meta.redacted
+    kinds = {one: catalog.manifest(one).kind for one in lost}
     assert {by_size[one]: rows for one, rows in lost.items() if one in by_size} == {8: 2, ROWS: 3}
     assert sorted((kinds[one], rows) for one, rows in lost.items() if one not in by_size) == [
         *(("eval", 1), ("eval", 1), ("rows", 3), ("selection", 2)),
@@ -150,7 +151,8 @@ def test_how_many_rows_each_object_lost_is_on_record(made) -> None:
     why = why_not_reproducible(catalog, selection)
     assert str(why).startswith("2 rows that it was trained on were erased on 20")
     again = erase_one(store, catalog, 8)
-    assert {kinds[one]: n for one, n in catalog.manifest(again.id)["meta"]["redacted"].items()} == {
+    lost = catalog.manifest(again.id, ErasureMeta).meta.redacted
+    assert {kinds[one]: n for one, n in lost.items()} == {
         "rows": 1, "dataset_version": 1, "selection": 1,
     }  # fmt: skip
     assert str(why_not_reproducible(catalog, selection)).startswith("3 rows")

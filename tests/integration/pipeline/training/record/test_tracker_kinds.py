@@ -41,7 +41,7 @@ def killed(*, name: str, folder: Path, first: int, last: int) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
         "from pipeline.training.record.trackers import open_trackers\n"
-        "from tests.integration import test_tracker_kinds as here\n"
+        "from tests.integration.pipeline.training.record import test_tracker_kinds as here\n"
         f"t = open_trackers([{name!r}], Path({str(folder)!r}), 'run-1', here.CONFIG, say=print)\n"
         f"t.begin({first})\n"
         f"for step in range({first}, {last + 1}): t.log(step, here.values(step))\n"
@@ -175,7 +175,7 @@ def test_trackio_keeps_each_step_once(tmp_path: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
         "from pipeline.training.record.trackers import open_trackers\n"
-        "from tests.integration import test_tracker_kinds as here\n"
+        "from tests.integration.pipeline.training.record import test_tracker_kinds as here\n"
         "for first, last in ((1, 12), (9, 20)):\n"
         "    here.follow(\n"
         "        open_trackers(['trackio'], Path('.'), 'run-1', here.CONFIG, say=print),\n"
