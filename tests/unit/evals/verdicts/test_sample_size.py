@@ -225,7 +225,7 @@ def test_the_fewest_items_that_settle_it_are_found_and_a_twentieth_more(
         beyond, _ = quad(lambda t: sp.norm.pdf(t - x) * math.exp(-t / k), 0, math.inf)
         return seen > 0 and sp.norm.cdf(-x) + beyond <= tail
 
-    fewest = 1 + bisect.bisect_left(range(1, 10_000), True, key=settles)  # noqa: FBT003
+    fewest = 1 + bisect.bisect_left(range(1, 10_000), True, key=settles)
     found = sample_size._resampled_items(values, clusters, room, reach, tail)
     assert found == math.ceil(1.05 * fewest)
 
