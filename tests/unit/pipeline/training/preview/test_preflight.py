@@ -7,11 +7,13 @@ import json
 import resource
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
+from torch import nn
 
 from pipeline.cli.verb import json_line
 from pipeline.report.train_dry import MarkedRow, dry_run_tables
@@ -30,17 +32,8 @@ from pipeline.training.preview.preflight import (
 )
 from registry.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
+CPU = torch.device("cpu")
 MB = 10**6
-
-
-@pytest.fixture(scope="module")
-def cpu() -> torch.device:
-    import torch
-
-    return torch.device("cpu")
 
 
 def spec(**given: Any) -> TrainSpec:
@@ -97,8 +90,6 @@ def test_rates_far_from_the_usual(given: dict[str, Any], hidden: int, said: str 
 
 
 def test_a_rank_above_what_some_layers_have() -> None:
-    from torch import nn
-
     layers = {"0.k_proj": nn.Linear(64, 8), "1.k_proj": nn.Linear(64, 8), "0.up": nn.Linear(64, 99)}
     assert not list(rank_warnings(spec(rank=8), layers))
     (warning,) = rank_warnings(spec(rank=16), layers)
@@ -109,8 +100,6 @@ def test_a_rank_above_what_some_layers_have() -> None:
     ("alpha", "warned"), [(None, False), (4, False), (3, True), (128, False), (129, True)]
 )
 def test_alpha_far_from_the_rank(alpha: int | None, warned: bool) -> None:
-    from torch import nn
-
     warnings = list(rank_warnings(spec(rank=16, alpha=alpha), {"0.up": nn.Linear(64, 64)}))
     assert len(warnings) == warned
     assert not warned or f"train.alpha {alpha} is" in warnings[0]
@@ -197,11 +186,11 @@ def write_group(folder: Path, limit: str, values: tuple[object, object, object])
     (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {values[2]}\n", "ascii")
 
 
-def test_free_of_the_machine(tmp_path: Path, cpu: torch.device) -> None:
+def test_free_of_the_machine(tmp_path: Path) -> None:
     proc = machine(tmp_path, "0::/\n")
-    free = free_memory(cpu, proc=proc, cgroups=tmp_path / "none")
+    free = free_memory(CPU, proc=proc, cgroups=tmp_path / "none")
     assert free == FreeMemory(8000 * 1024, "the machine's memory", raises=False)
-    assert free_memory(cpu, proc=tmp_path / "none", cgroups=tmp_path / "none") is None
+    assert free_memory(CPU, proc=tmp_path / "none", cgroups=tmp_path / "none") is None
 
 
 @pytest.mark.parametrize(
@@ -212,27 +201,25 @@ def test_free_of_the_machine(tmp_path: Path, cpu: torch.device) -> None:
     ],
     ids=["v2", "v1"],
 )
-def test_free_of_a_control_group(
-    tmp_path: Path, cpu: torch.device, group: str, limit: str, inside: str
-) -> None:
+def test_free_of_a_control_group(tmp_path: Path, group: str, limit: str, inside: str) -> None:
     proc, root = machine(tmp_path, group), tmp_path / "cgroup"
     job = root / inside / "user" / "job"
     write_group(job, limit, ("max" if limit == "max" else 2**62, 100, 0))
     write_group(job.parent, limit, (1000, 900, 300))
-    free = free_memory(cpu, proc=proc, cgroups=root)
+    free = free_memory(CPU, proc=proc, cgroups=root)
     assert free == FreeMemory(400, "the memory limit of its control group", raises=False)
     write_group(job, limit, (300, 900, 0))  # over its limit: nothing is free
-    assert free_memory(cpu, proc=proc, cgroups=root) == replace(free, bytes=0)
+    assert free_memory(CPU, proc=proc, cgroups=root) == replace(free, bytes=0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux's procfs")
-def test_free_of_the_address_space(cpu: torch.device) -> None:
+def test_free_of_the_address_space() -> None:
     status = Path("/proc/self/status").read_text("ascii").splitlines()
     used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize:"))
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 64 * MB, before[1]))
     try:
-        free = free_memory(cpu)
+        free = free_memory(CPU)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert free is not None
