@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from evals.verdicts import sample_size, stats
+from evals.verdicts.bootstrap import resample
 from evals.verdicts.stats import PairedItems, Scores
 from tests.support import usual_bootstraps as usual
 
@@ -306,7 +307,7 @@ def test_the_cluster_error_of_two_clusters_is_by_hand() -> None:
 def test_two_sided_p_values_are_twice_the_bootstrap_s_tail() -> None:
     """A p below .05 where the interval ends below the goal, and never above 1."""
     scores = Scores(tuple(0.3 + 0.01 * (n % 40) for n in range(60)), tuple(range(60)))
-    tail = stats.resample(scores.values, scores.clusters, 0.0, 1.0).p_at_least(0.53)
+    tail = resample(scores.values, scores.clusters, 0.0, 1.0).p_at_least(0.53)
     assert 0.001 < tail < 0.25
     assert stats.p_below(scores, 0.53) == 2 * tail
     before, after = (0.5,) * 30, tuple(0.5 + 0.01 * (n % 3 - 1) for n in range(30))
