@@ -192,7 +192,8 @@ def _meaning(source: str) -> str:
             node.annotation = None
         elif isinstance(node, ast.arguments):  # `/` for `*`, where no number is divided
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
-            node.posonlyargs, node.kwonlyargs = [], []
+            node.defaults = [*node.defaults, *(one for one in node.kw_defaults if one)]
+            node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
         elif isinstance(node, ast.AnnAssign):
             node.annotation = ast.Constant(None)
         elif isinstance(node, ast.keyword) and node.arg in {"frozen", "slots", "strict"}:

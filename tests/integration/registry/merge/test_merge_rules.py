@@ -238,3 +238,28 @@ def test_a_search_goes_pair_by_pair_from_the_best_so_far() -> None:
     assert (0.5, 0.5, 1.0) in tried  # the third pair starts from what the first one found
     shares = [next(iter(trials(MergeSpec(method="slerp"), (0.5, 0.5))))]
     assert all(sum(pair) == pytest.approx(1) for pair in shares)
+
+
+def test_one_delta_is_a_sum_too() -> None:
+    delta = drawn(1, 3, 4)
+    assert torch.equal(weighted_sum([delta], [0.5]), 0.5 * delta)
+
+
+def test_factors_side_by_side_lose_nothing_and_know_their_size() -> None:
+    """However small: the size is that of the product."""
+    parts = [(drawn(2, 2, 5) / 100, drawn(3, 4, 2)), (drawn(4, 1, 5), drawn(5, 4, 1) / 100)]
+    whole = stacked(parts)
+    product = parts[0][1] @ parts[0][0] + parts[1][1] @ parts[1][0]
+    assert torch.allclose(whole.b @ whole.a, product, rtol=1e-12)
+    assert (whole.a.shape, whole.b.shape, whole.error) == ((3, 5), (4, 3), 0.0)
+    assert whole.size == pytest.approx(float(product.norm()), rel=1e-9)
+    assert whole.size < 0.5
+
+
+def test_a_product_at_its_own_rank_loses_nothing_and_nothing_has_rank_1() -> None:
+    own = factored(drawn(6, 5, 2) @ drawn(7, 2, 6))
+    assert (own.a.shape, own.b.shape, own.error) == ((2, 6), (5, 2), 0.0)
+    nothing = factored(torch.zeros(3, 4, dtype=torch.float64))
+    assert (nothing.a.shape, nothing.b.shape) == ((1, 4), (3, 1))
+    assert (nothing.error, nothing.size) == (0.0, 0.0)
+    assert not (nothing.b @ nothing.a).any()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from evals.scoring.plan import code_digest
 from evals.tasks.capability import GuardSpec
 from evals.tasks.task_files import installed_tasks, read_task, task_digest, task_file
 from pipeline.spec.spec import load_spec
@@ -127,6 +126,8 @@ def test_the_content_beside_a_task_names_it(mine: Path) -> None:
 
 
 def test_only_code_of_the_user_s_own_has_a_digest(mine: Path) -> None:
+    from evals.scoring.plan import code_digest  # lm-eval takes a second to load
+
     root = mine.parents[2]
     own = GuardSpec(lm_eval="tasks/mine/mine.yaml", allow_code=True)
     assert code_digest(own, root) == task_digest(mine)

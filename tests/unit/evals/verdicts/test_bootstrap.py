@@ -184,3 +184,24 @@ def test_the_order_of_items_and_the_names_of_clusters_say_nothing() -> None:
     assert list(one.lows) == sorted(one.lows)
     assert list(one.highs) == sorted(one.highs)
     assert all(one.highs > one.lows)
+
+
+def test_the_means_are_those_of_exponential_weights_and_an_unseen_cluster() -> None:
+    """Clusters of 1, 3 and 2 items: the unseen one has 14/6, its weights spread evenly."""
+    sizes, sums = np.array([1.0, 3.0, 2.0]), np.array([[1.0, 0.0], [0.5, 3.0], [2.0, 0.25]])
+    weights = np.random.default_rng(0).standard_exponential((RESAMPLES, 3))
+    unseen = 14 / 6 * sp.expon.isf((np.arange(RESAMPLES) + 0.5) / RESAMPLES)
+    lows, highs = bootstrap.resampled_means(sums, sizes, -1.0, 0.5)
+    for found, score in ((lows, -1.0), (highs, 0.5)):
+        for column in (0, 1):
+            total = weights @ sums[:, column] + score * unseen
+            assert found[:, column] == pytest.approx(total / (weights @ sizes + unseen), rel=1e-9)
+
+
+@pytest.mark.parametrize("past", [0.0, 0.494, 0.506, 0.75])
+def test_the_bound_is_where_the_p_value_crosses_the_tail(past) -> None:
+    """With k resamples beyond it, p is (k + .5) / 2000: so many of them are below the tail."""
+    for whole in (0, 1, 49, 600, 1500):
+        tail = (whole + past) / 2000
+        below = sum((k + 0.5) / 2000 < tail for k in range(2000))
+        assert bootstrap._rank(tail) == max(1, below)

@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from evals.verdicts import sample_size, stats
+from evals.verdicts.bootstrap import resample
 from evals.verdicts.stats import PairedItems, Scores
 from tests.support import usual_bootstraps as usual
 
@@ -266,3 +267,49 @@ def test_wrong_scores_are_refused() -> None:
         Scores((1.2,), (0,))
     with pytest.raises(ValueError, match="clusters"):
         Scores((1.0,), ())
+
+
+def test_of_nothing_everything_is_open() -> None:
+    nothing, no_pairs = Scores((), ()), PairedItems((), (), ())
+    assert nothing.mean == 0.0
+    assert stats.mean_interval(nothing) == stats.Interval(0.0, 0.0, 1.0, 0)
+    assert stats.clopper_pearson(0, 0) == stats.Interval(0.0, 0.0, 1.0, 0)
+    assert stats.paired_difference(no_pairs) == stats.Interval(0.0, -1.0, 1.0, 0)
+    assert (stats.p_below(nothing, 0.5), stats.change_p(no_pairs)) == (1.0, 1.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_the_deviation_is_numpy_s(values) -> None:
+    assert stats.deviation(values) == pytest.approx(np.std(values), abs=1e-9)
+
+
+def test_the_design_effect_is_kish_s_at_most_and_the_variances_ratio_between() -> None:
+    """Two clusters of two and four alone: at most 12/8 items stand for one."""
+    clusters = (0, 0, 1, 1, 2, 3, 4, 5)
+    assert stats.design_effect((0.5,) * 8, clusters) == 12 / 8
+    assert stats.design_effect((0.2, 0.4, 0.6), (1, 2, 3)) == 1.0
+    assert stats.design_effect((1, 0, 1, 0, 1, 0, 1, 0), clusters) == 1.0  # pairs that cancel out
+    values = (1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0)
+    ratio = stats.cluster_error(values, clusters) ** 2 / (np.var(values) / 8)
+    assert stats.design_effect(values, clusters) == min(12 / 8, ratio)
+    mild = (1.0, 0.8, 0.0, 0.6, 1.0, 0.0, 1.0, 0.0)
+    ratio = stats.cluster_error(mild, clusters) ** 2 / (np.var(mild) / 8)
+    assert 1 < ratio < 12 / 8
+    assert stats.design_effect(mild, clusters) == pytest.approx(ratio)
+
+
+def test_the_cluster_error_of_two_clusters_is_by_hand() -> None:
+    """Sums are 1 above and 1 below their share: sqrt((1 + 1) * 2 / 1) / 4."""
+    assert stats.cluster_error((1.0, 1.0, 0.0, 0.0), (0, 0, 1, 1)) == pytest.approx(0.5)
+    assert stats.cluster_error((1.0, 0.0), (0, 0)) == math.inf
+
+
+def test_two_sided_p_values_are_twice_the_bootstrap_s_tail() -> None:
+    """A p below .05 where the interval ends below the goal, and never above 1."""
+    scores = Scores(tuple(0.3 + 0.01 * (n % 40) for n in range(60)), tuple(range(60)))
+    tail = resample(scores.values, scores.clusters, 0.0, 1.0).p_at_least(0.53)
+    assert 0.001 < tail < 0.25
+    assert stats.p_below(scores, 0.53) == 2 * tail
+    before, after = (0.5,) * 30, tuple(0.5 + 0.01 * (n % 3 - 1) for n in range(30))
+    pairs = PairedItems(before, after, tuple(range(30)))
+    assert stats.change_p(pairs) == pytest.approx(1.0, abs=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -90,6 +91,7 @@ def test_a_label_gets_three_quarters_of_its_equal_share() -> None:
     assert label_quota(dict.fromkeys("edcba", 9), 3) == {"a": 1, "b": 1, "c": 1, "d": 0, "e": 0}
     assert label_quota({"a": 1, "b": 0}, 1) == {"a": 1, "b": 0}
     assert label_quota({"a": 9}, 0) == {"a": 0}
+    assert label_quota({"a": 9, "b": 9}, 3) == {"a": 1, "b": 1}  # 1.125: 2 each would be 4
 
 
 @given(st.dictionaries(NAMES, st.floats(0, 100), min_size=1), st.integers(0, 1000))
@@ -195,7 +197,9 @@ def test_a_row_nearer_than_95_of_100_is_a_near_duplicate() -> None:
 
 def test_nothing_is_chosen_of_nothing() -> None:
     some, none = np.eye(2, dtype=np.float32), np.zeros((0, 2), np.float32)
-    for pool, failures, quota in ((some, some, 0), (none, some, 1), (some, none, 1)):
+    for pool, failures, quota in (
+        *((some, some, 0), (some, some, -1), (none, some, 1), (some, none, 1)),
+    ):
         picks = choose_nearest(
             pool, failures, quota, labels=[None] * len(pool), wanted=[None] * len(failures)
         )
@@ -214,6 +218,23 @@ def test_a_label_is_served_by_its_own_failures_first() -> None:
     everything = choose_nearest(pool, failures, 9, labels=labels, wanted=["yes", "no"])
     assert [pick.position for pick in everything.chosen][:4] == [1, 3, 0, 2]
     assert len(everything.chosen) == 5
+
+
+def test_a_label_of_few_rows_leaves_the_others_their_floor() -> None:
+    """Of 8 rows each of 3 labels has a floor of 2; `a` has 1 row, and only `c` failed."""
+    pool = np.eye(12, dtype=np.float32)
+    labels = ["a", *"bbbb", *"ccccccc"]
+    failures = unit(pool[5:].sum(axis=0, keepdims=True))
+    picks = choose_nearest(pool, failures, 8, labels=labels, wanted=["c"])
+    assert Counter(labels[pick.position] for pick in picks.chosen) == {"a": 1, "b": 2, "c": 5}
+
+
+def test_a_label_without_a_floor_waits_for_the_failures() -> None:
+    """Two rows, three labels: `c` has none, though `b` has nothing but a near-duplicate of `a`."""
+    pool = unit(np.array([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [1, 0.9, 0]]))
+    picks = choose_nearest(pool, pool[:1], 2, labels=[*"abca"], wanted=["a"])
+    assert [pick.position for pick in picks.chosen] == [0, 3]
+    assert picks.near_duplicates == 1
 
 
 def test_replayed_rows_stand_in_the_middle_of_their_share() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,3 +157,15 @@ def test_the_shingles_of_all_texts_are_never_in_memory_at_once(monkeypatch) -> N
 def test_nothing_is_near_nothing() -> None:
     assert clusters([]).tolist() == []
     assert near_pairs([], ["a"]) == near_pairs(["a"], []) == []
+
+
+def test_shingles_are_three_tokens_that_follow_each_other() -> None:
+    assert shingles("A b, c") == {"a b ,", "b , c"}
+    assert shingles("a B c") == shingles("a  b c") == {"a b c"}
+    assert shingles("") == {""}
+    assert jaccard(frozenset(), frozenset()) == 1.0
+
+
+def test_a_new_text_is_joined_to_the_clusters_there_are() -> None:
+    texts = ["a b c d e f", "x y z", "a b c d e f"]
+    assert join(3, [[0, 2]], texts, np.array([0, 1], np.int32)).tolist() == [0, 1, 0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -14,17 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.datasets.duplicates.hash_index import hashes_of
-from registry.datasets.formats.content import HELD
+from registry.datasets.formats.content import HELD, content_hash
 from registry.datasets.versions.splits import (
     CODED,
     NOWHERE,
     Leak,
     PlacedRows,
     Target,
+    _in_order,
+    _smallest,
     assign,
     cluster_number,
+    committed_placements,
     target_rows,
 )
+from tests.support.made_versions import Made, Versions, sft
 
 TARGETS = (Target("dev", 3), Target("test", 2))
 QUICK = settings(deadline=None, max_examples=60)
@@ -254,3 +259,46 @@ def test_sizes_are_counts_shares_or_a_tenth() -> None:
     assert target_rows(0.25, 103) == 25
     assert target_rows(7, 100) == 7
     assert target_rows(0, 100) == 0
+
+
+def test_a_split_that_is_not_asked_for_is_not_carved() -> None:
+    rows = PlacedRows(
+        hashes_of(pa.array([name(n) for n in range(9)], pa.string())),
+        *(np.zeros(9, np.uint8), np.full(9, NOWHERE, np.uint8), np.zeros(9, np.int64)),
+    )
+    for target in (Target("dev", 1), Target("test", 2)):
+        placed = assign(rows, np.arange(9), [target]).splits
+        counts = {CODED.index(target.split): target.rows, CODED.index("train"): 9 - target.rows}
+        assert Counter(placed.tolist()) == counts
+
+
+def test_rows_of_numbers_are_put_in_order_by_the_first_that_differs() -> None:
+    def order(*numbers: tuple[int, int]) -> list[int]:
+        return _in_order(np.array(numbers, np.uint64)).tolist()
+
+    assert order((2, 0), (3, 1), (1, 2)) == [2, 0, 1]
+    assert order((0, 9), (1, 5), (1, 3)) == [0, 2, 1]
+    assert order((1, 5), (1, 3)) == [1, 0]
+
+
+def test_of_hashes_that_begin_alike_the_smallest_is_found() -> None:
+    hashes = np.array([[7, 0, 2, 0], [7, 0, 1, 9], [3, 9, 9, 9]], np.uint64)
+    assert _smallest(hashes, np.array([0, 2]), np.array([2, 1])).tolist() == [
+        *([7, 0, 1, 9], [3, 9, 9, 9]),
+    ]
+
+
+def test_a_row_keeps_its_first_split_and_has_its_latest_cluster(tmp_path: Path) -> None:
+    """A cluster is called by the row's place in the version here; `d` was in none."""
+    a, b, c, d = (sft("q", letter) for letter in "abcd")
+    made = Versions(tmp_path)
+    first = made.put([Made(a, "dev"), Made(b, "train")], commit=False)
+    second = made.put([Made(b, "test"), Made(c, HELD), Made(a, "dev")], commit=False)
+    placed = committed_placements(made.store, [first, second])
+    hashes = hashes_of(pa.array([content_hash(one) for one in (a, b, c, d)], pa.string()))
+    splits, clusters = placed.of(hashes)
+    assert splits.tolist() == [*map(CODED.index, ("dev", "train", HELD)), NOWHERE]
+    assert clusters[:3].tolist() == [2, 0, 1]
+    every, codes, numbers = placed.all()
+    assert (every.tolist(), codes.tolist()) == (hashes[:3].tolist(), splits[:3].tolist())
+    assert numbers.tolist() == [2, 0, 1]
