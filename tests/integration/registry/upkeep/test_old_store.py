@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,11 +41,14 @@ OBJECTS = {
     "reproduction": 1, "rows": 2, "run": 14, "selection": 2, "signature": 1, "uids": 2,
 }  # fmt: skip
 
+# Python before 3.11.4 has no filters; the archive is our own.
+_SAFELY: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
 
 @pytest.fixture
 def old(tmp_path: Path, project_root: Path) -> WorkspaceStore:
     with tarfile.open(project_root / "tests/golden/store-79a9993.tar.gz") as packed:
-        packed.extractall(tmp_path, filter="data")
+        packed.extractall(tmp_path, **_SAFELY)
     return WorkspaceStore.open(tmp_path)
 
 
