@@ -48,7 +48,7 @@ _SAFELY: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 @pytest.fixture
 def old(tmp_path: Path, project_root: Path) -> WorkspaceStore:
     with tarfile.open(project_root / "tests/golden/store-79a9993.tar.gz") as packed:
-        packed.extractall(tmp_path, **_SAFELY)
+        packed.extractall(tmp_path, **_SAFELY)  # noqa: S202 - see above
     return WorkspaceStore.open(tmp_path)
 
 
