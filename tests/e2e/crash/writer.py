@@ -40,6 +40,13 @@ def acknowledge(catalog: Catalog, *refs: ObjectRef) -> None:
         print("ack", ref.kind, ref.id, flush=True)
 
 
+RUN = {
+    "stage": "train", "status": "done", "started_at": "2026-01-01T00:00:00+00:00",
+    "ended_at": "2026-01-01T00:00:01+00:00", "seconds": 1.0, "code_version": 1, "inputs": {},
+    "result": {},
+}  # fmt: skip
+
+
 def main() -> None:
     root, rounds = Path(sys.argv[1]), int(sys.argv[2])
     store, catalog = Store(root), Catalog(root)
@@ -51,7 +58,8 @@ def main() -> None:
         run_id = digest({"kind": "run", "identity": identity})
         tuned = adapter(store, number, run_id)
         parents = [Parent(made.id, "dataset")]
-        run = store.put("run", None, identity=identity, parents=parents, meta={"stage": "train"})
+        meta = RUN | {"key": str(number)}
+        run = store.put("run", None, identity=identity, parents=parents, meta=meta)
         acknowledge(catalog, tuned, run)
         if catalog.alias(f"newest-{number}") != tuned.id:
             catalog.move_alias(store, f"newest-{number}", tuned.id, reason="made")
