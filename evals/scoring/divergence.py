@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evals.engine.packed import PackedLM
     from evals.scoring.plan import Answerer
     from evals.scoring.results import Sample
-    from evals.tasks.task import Question
+    from evals.tasks.prompts import Question
 
 MOST_ITEMS = 100
 """Items that the divergence is measured on, at most: it settles long before a score does."""

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from evals.engine.limits import ENGINE_VERSION
 from evals.tasks.capability import labels_of
-from evals.tasks.prompts import render_messages
+from evals.tasks.prompts import Question, render_messages
 from evals.tasks.scorers import code_files
-from evals.tasks.task import Question
 from evals.tasks.task_files import own_file, task_digest
 from registry.errors import DataError
 from registry.store.hashing import digest, file_digest

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from evals.engine.backend import Backend
     from evals.scoring.plan import ScoringPlan
-    from evals.tasks.task import Outcome, Question
+    from evals.tasks.prompts import Question
+    from evals.tasks.task import Outcome
     from registry.models.tokenizer import Chat
 
 

@@ -194,3 +194,11 @@ def _as_dict(message: Message) -> dict[str, Any]:
     if message.name is not None:
         turn["name"] = message.name
     return turn
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An item with the turns that ask it (none for a plain text), before any chat template."""
+
+    item: Item
+    messages: tuple[dict[str, Any], ...]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
     from evals.tasks.capability import Item
+    from evals.tasks.prompts import Question
     from evals.tasks.scorers import Scorer
     from registry.models.tokenizer import Chat
 
@@ -253,11 +254,3 @@ def _too_long(task: Task, positions: Sequence[int], error: OverlongError) -> dic
 
 def _likelihood(result: Any) -> float:
     return float(result[0] if isinstance(result, tuple | list) else result)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """An item with the turns that ask it (none for a plain text), before any chat template."""
-
-    item: Item
-    messages: tuple[dict[str, Any], ...]

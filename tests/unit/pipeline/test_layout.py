@@ -42,6 +42,10 @@ def test_the_python_api_is_looked_up_when_it_is_asked_for() -> None:
     assert loaded_by(f"{loaded}from pipeline import Workspace").isdisjoint(HEAVY)
 
 
+def test_a_plan_s_keys_load_no_lm_eval() -> None:
+    assert loaded_by("import evals.scoring.plan").isdisjoint({"lm_eval", "torch", "transformers"})
+
+
 def test_the_probe_sees_a_heavy_import() -> None:
     assert "scipy" in loaded_by("import scipy")
 

@@ -13,7 +13,7 @@ from evals.scoring.divergence import ANSWER_TOKENS, divergence
 from evals.scoring.plan import Answerer
 from evals.scoring.results import Sample
 from evals.tasks.capability import Item
-from evals.tasks.task import Question
+from evals.tasks.prompts import Question
 from registry.models.load import BaseSpec, load_model
 from tests.support import tiny_models
 
