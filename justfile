@@ -43,7 +43,7 @@ integration *args:
 # Tests as a user: the command line in its own process.
 e2e *args:
     HF_HUB_OFFLINE=1 pytest tests/e2e/test_help.py
-    HF_HUB_OFFLINE=1 pytest -n 2 --dist loadgroup --ignore tests/e2e/test_help.py tests/e2e "$@"
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --ignore tests/e2e/test_help.py tests/e2e "$@"
 
 # Push and pull against a Hub of our own, with 30% of requests failing, and killed 50 times.
 e2e-hub *args:
