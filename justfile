@@ -9,6 +9,7 @@ workspace := "examples/quickstart"
 space := quote(workspace)
 export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 export TOKENIZERS_PARALLELISM := "false"
+export PYTHONDONTWRITEBYTECODE := "" # the tests start some hundred processes
 
 # List the recipes.
 default:
