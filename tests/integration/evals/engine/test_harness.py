@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import tiny_models
+from tests.support.loaded import gapmend
 
 PROGRAM = Path(sys.executable).parent / "gapmend"
 TASK = """
@@ -55,25 +56,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def lm_eval(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, "lm-eval", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        timeout=300,
-    )
-
-
 def results(folder: Path, model: str, arguments: str) -> dict[str, Any]:
     out = folder / model
-    done = lm_eval(
-        folder,
-        *("run", "--model", model, "--model_args", arguments, "--include_path", str(folder)),
-        *("--tasks", "ours_choice,ours_written", "--output_path", str(out), "--log_samples"),
-        *("--batch_size", "4"),
-    )
+    asked = [
+        "lm-eval",
+        "run",
+        "--tasks",
+        "ours_choice,ours_written",
+        "--log_samples",
+        "--batch_size",
+        "4",
+    ]
+    asked += ["--model", model, "--model_args", arguments]
+    asked += ["--include_path", str(folder), "--output_path", str(out)]
+    done = gapmend(*asked, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     (path,) = out.rglob("results_*.json")
     found = {
@@ -94,14 +90,16 @@ def test_the_scores_are_those_of_lm_evals_own_model(folder: Path) -> None:
 
 
 def test_its_own_help_is_reached(folder: Path) -> None:
-    assert "--model_args" in lm_eval(folder, "run", "--help").stdout
+    help_of_run = [PROGRAM, "lm-eval", "run", "--help"]
+    done = subprocess.run(help_of_run, capture_output=True, text=True, check=True, cwd=folder)
+    assert "--model_args" in done.stdout
 
 
 def test_a_base_that_is_not_there_is_one_line(folder: Path) -> None:
-    done = lm_eval(
-        folder,
-        *("run", "--model", "gapmend", "--model_args", "pretrained=./gone"),
+    done = gapmend(
+        *("lm-eval", "run", "--model", "gapmend", "--model_args", "pretrained=./gone"),
         *("--include_path", str(folder), "--tasks", "ours_choice"),
+        cwd=folder,
     )
     assert done.returncode == 2
     assert "no folder ./gone" in done.stderr
@@ -109,7 +107,8 @@ def test_a_base_that_is_not_there_is_one_line(folder: Path) -> None:
 
 
 def test_a_task_that_it_has_not_is_one_line(folder: Path) -> None:
-    done = lm_eval(folder, "run", "--model", "gapmend", "--tasks", "no_such_task")
+    asked = ("lm-eval", "run", "--model", "gapmend", "--tasks", "no_such_task")
+    done = gapmend(*asked, cwd=folder)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("gapmend: lm-eval: Tasks not found")
     assert "Traceback" not in done.stderr

@@ -1,8 +1,7 @@
-"""One long evaluation in its own process, to be killed: `evaluate_program.py ROOT STORE KIND`."""
+"""One long evaluation, to be killed in a process of its own."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from evals.scoring.evaluate import EvalResult, evaluate
@@ -12,7 +11,7 @@ from registry.catalog.catalog import Catalog
 from registry.models.load import BaseSpec, identify, load_model
 from registry.store.objects import Store
 
-ITEMS = 1500
+ITEMS = 600
 LABELS = ("yes", "yes, always", "no", "never")
 CHOICE = CapabilitySpec(data="d", answer="choice", goal=0.5, labels=LABELS)
 EXACT = CapabilitySpec(data="d", answer="exact", goal=0.5, max_new_tokens=8)
@@ -44,7 +43,3 @@ def run(root: Path, store: Path, kind: str) -> tuple[EvalResult, int]:
         base=identify("base", base, root),
     )
     return result, engine.tokens_processed - read
-
-
-if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,10 +13,10 @@ from registry.catalog.catalog import Catalog
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
 from tests.integration.evals.scoring import evaluate_program
-from tests.support import tiny_models
+from tests.support import loaded, tiny_models
 
-PROGRAM = Path(evaluate_program.__file__)
-PROJECT = Path(__file__).resolve().parents[4]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +28,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill_after(root: Path, store: Path, kind: str, answers: int) -> int:
     """Start the program, kill it when so many answers are on disk; how many there are then."""
-    started = subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(root), str(store), kind],
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
-    )
+    process = loaded.start(evaluate_program.run, root, store, kind)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and started.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         files = list((store / FOLDER).glob("*.jsonl"))
         if files and files[0].read_bytes().count(b"\n") >= answers:
             break
         time.sleep(0.002)
-    started.send_signal(signal.SIGKILL)
-    assert started.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
     (journal,) = (store / FOLDER).glob("*.jsonl")
     return Journal(journal).known
 

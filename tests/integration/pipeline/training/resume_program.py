@@ -28,14 +28,12 @@ def rows() -> list[TrainingRow]:
     return made
 
 
-def main() -> None:
-    """Train, however often that was begun before, and say from which step."""
-    base, workdir = Path(sys.argv[1]), Path(sys.argv[2])
+def train(base: Path, workdir: Path) -> int | None:
+    """Train, however often that was begun before; return from which step it went on."""
     torch.set_num_threads(1)
     loaded = load_model("tiny", BaseSpec(model=str(base), dtype="fp32"), base)
-    result = fit(loaded, rows(), SPEC, workdir)
-    sys.stdout.write(f"steps {result.steps} resumed {result.resumed_from}\n")
+    return fit(loaded, rows(), SPEC, workdir).resumed_from
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(f"resumed {train(Path(sys.argv[1]), Path(sys.argv[2]))}\n")

@@ -14,21 +14,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.training.record import checkpoint
-from tests.support import tiny_models
+from tests.integration.pipeline.training import resume_program
+from tests.integration.pipeline.training.resume_program import train
+from tests.support import loaded, tiny_models
 
-PROGRAM = Path(__file__).with_name("resume_program.py")
 FILES = ("adapter_model.safetensors", "adapter_config.json")
-
-
-def start(base: Path, workdir: Path, root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(base), str(workdir)],
-        cwd=root,
-        # A set's order is another one in each process, so what depends on it shows.
-        env={**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "random"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def steps_done(workdir: Path) -> int:
@@ -38,20 +28,14 @@ def steps_done(workdir: Path) -> int:
         return 0
 
 
-def kill_after(process: subprocess.Popen[str], workdir: Path, steps: int, wait: float) -> None:
-    """Kill -9 a little after it has made so many steps (or when it has ended)."""
-    while process.poll() is None and steps_done(workdir) < steps:
+def kill_after(base: Path, workdir: Path, steps: int, wait: float) -> None:
+    """Train, kill -9 a little after it has made so many steps (or when it has ended)."""
+    process = loaded.start(train, base, workdir)
+    while process.is_alive() and steps_done(workdir) < steps:
         time.sleep(0.002)
     time.sleep(wait)
     process.kill()
-    process.communicate()
-
-
-def finish(base: Path, workdir: Path, root: Path) -> str:
-    process = start(base, workdir, root)
-    output, _ = process.communicate()
-    assert process.returncode == 0
-    return output
+    process.join()
 
 
 def losses(workdir: Path) -> list[float]:
@@ -67,60 +51,59 @@ KINDS = ["gpt2", pytest.param("llama", marks=pytest.mark.soak)]
 def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project_root: Path
 ) -> tuple[Path, Path]:
-    """A base and the folder of its uninterrupted training."""
+    """A base and the folder of its uninterrupted training.
+
+    A set's order is another one here than in the processes that are killed, so what depends on it
+    shows.
+    """
     base = tiny_models.save(tmp_path_factory.mktemp("base"), request.param)
     workdir = tmp_path_factory.mktemp("whole")
-    assert "resumed None" in finish(base, workdir, project_root)
+    done = subprocess.run(
+        [sys.executable, str(resume_program.__file__), str(base), str(workdir)],
+        check=True, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(project_root), "PYTHONHASHSEED": "random"},
+    )  # fmt: skip
+    assert "resumed None" in done.stdout
     return base, workdir
 
 
-def killed_run(
-    whole: tuple[Path, Path], workdir: Path, root: Path, kills: int, seed: int
-) -> list[int]:
-    """Train with kills at random steps, compare the end; returns the steps it resumed from."""
+def killed_run(whole: tuple[Path, Path], workdir: Path, kills: int, seed: int) -> int | None:
+    """Train with kills at random steps, compare the end; returns the step it resumed from."""
     base, reference = whole
     total = len(losses(reference))
     rng = random.Random(seed)
     reached = 0
     for _ in range(kills):
-        process = start(base, workdir, root)
         reached = rng.randint(reached + 1, max(reached + 1, min(total - 1, reached + 9)))
-        kill_after(process, workdir, reached, rng.choice([0.0, 0.005, 0.02]))
+        kill_after(base, workdir, reached, rng.choice([0.0, 0.005, 0.02]))
         reached = min(steps_done(workdir), total - 2)
-    ended = finish(base, workdir, root)
+    resumed = loaded.answer(train, base, workdir)
     for name in FILES:
         assert (workdir / "adapter" / name).read_bytes() == (
             reference / "adapter" / name
         ).read_bytes()
     assert losses(workdir) == losses(reference)
-    return [int(ended.split()[-1])] if "None" not in ended else []
+    return resumed
 
 
 @pytest.mark.slow
-def test_three_kills_leave_no_trace(
-    whole: tuple[Path, Path], tmp_path: Path, project_root: Path
-) -> None:
-    resumed = killed_run(whole, tmp_path, project_root, kills=3, seed=1)
-    assert resumed
-    assert resumed[0] > 0
+def test_three_kills_leave_no_trace(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    resumed = killed_run(whole, tmp_path, kills=3, seed=1)
+    assert resumed is not None
+    assert resumed > 0
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(5))
-def test_twenty_kills_leave_no_trace(
-    whole: tuple[Path, Path], tmp_path: Path, project_root: Path, seed: int
-) -> None:
-    killed_run(whole, tmp_path, project_root, kills=4, seed=100 + seed)
+def test_twenty_kills_leave_no_trace(whole: tuple[Path, Path], tmp_path: Path, seed: int) -> None:
+    killed_run(whole, tmp_path, kills=4, seed=100 + seed)
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over(
-    whole: tuple[Path, Path], tmp_path: Path, project_root: Path
-) -> None:
+def test_a_damaged_checkpoint_is_passed_over(whole: tuple[Path, Path], tmp_path: Path) -> None:
     base, reference = whole
-    process = start(base, tmp_path, project_root)
-    kill_after(process, tmp_path, 8, 0.0)
+    kill_after(base, tmp_path, 8, 0.0)
     root = tmp_path / "checkpoints"
     newest, older = sorted(root.glob("step-*[0-9]"), reverse=True)[:2]
     fingerprint = json.loads((newest / "state.json").read_bytes())["fingerprint"]
@@ -137,6 +120,6 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert found.path == older
     assert not (root / "step-00000099.tmp").exists()
     assert checkpoint.last_checkpoint(root, "another run") is None
-    assert f"resumed {found.step}" in finish(base, tmp_path, project_root)
+    assert loaded.answer(train, base, tmp_path) == found.step
     name = FILES[0]
     assert (tmp_path / "adapter" / name).read_bytes() == (reference / "adapter" / name).read_bytes()

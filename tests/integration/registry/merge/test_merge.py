@@ -31,11 +31,14 @@ from registry.merge.weights import (
 )
 from registry.models.adapters import write_scaled
 from registry.models.load import BaseSpec, LoadedModel, load_model
-from registry.models.parity import BOUNDS, distance, logits_of, prompt_tokens
+from registry.models.parity import BOUNDS, distance, logits_in_new_process, logits_of, prompt_tokens
 from tests.support import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, whole modules, biases of no layer.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("loaded_processes"),
+]
 
 MODULES = [
     f"model.layers.{layer}.{part}"
@@ -174,6 +177,9 @@ def test_a_merged_model_answers_the_same_here_and_in_a_new_process(tmp_path, dty
     assert parity.moved > 0.2  # the adapter does something: parity with it means something
     if dtype == "fp32":
         assert parity.reloaded < 1e-5
+    if (dtype, kind) == ("fp32", "llama"):  # in a Python of its own, as users have it
+        there = logits_in_new_process(tmp_path / "out", case.tokens)
+        assert distance(case.reference, there) < 1e-5
     after = logits_of(loaded.model, prompt_tokens(loaded))
     assert np.array_equal(before, after)  # the loaded base is as it was
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -132,16 +132,8 @@ def appends(monkeypatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("path", [ONE_FOLDER, TWO_FOLDERS])
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(history=steps)
-@pytest.mark.usefixtures("appends")
-def test_a_history_is_the_same_appended_or_read_anew(
-    tmp_path_factory, path: str, history: list[Step]
-) -> None:
-    folder = tmp_path_factory.mktemp("history")
+def run_history(folder: Path, path: str, history: list[Step]) -> None:
+    """Take the steps in two workspaces, of which one has to read everything anew each time."""
     appended, anew = workspace(folder / "a", path), workspace(folder / "b", path)
     for ws in (appended, anew):
         ingest(ws, Ui(), ["other"])
@@ -154,6 +146,29 @@ def test_a_history_is_the_same_appended_or_read_anew(
             assert index_of(appended, found["id"]) == index_of(anew, wanted["id"])
     assert not fsck(appended.store, appended.catalog).findings
     shutil.rmtree(folder)
+
+
+FOLDERS = pytest.mark.parametrize("path", [ONE_FOLDER, TWO_FOLDERS])
+DRAWN = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FOLDERS
+@settings(DRAWN, max_examples=5)
+@given(history=steps)
+@pytest.mark.usefixtures("appends")
+def test_a_history_is_the_same_appended_or_read_anew(
+    tmp_path_factory, path: str, history: list[Step]
+) -> None:
+    run_history(tmp_path_factory.mktemp("history"), path, history)
+
+
+@pytest.mark.soak
+@FOLDERS
+@settings(DRAWN, max_examples=100)
+@given(history=steps)
+@pytest.mark.usefixtures("appends")
+def test_a_hundred_histories_are(tmp_path_factory, path: str, history: list[Step]) -> None:
+    run_history(tmp_path_factory.mktemp("history"), path, history)
 
 
 def test_what_is_appended_shares_the_files_that_were_there(tmp_path, appends) -> None:
