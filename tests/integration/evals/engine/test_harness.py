@@ -58,15 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def results(folder: Path, model: str, arguments: str) -> dict[str, Any]:
     out = folder / model
-    asked = [
-        "lm-eval",
-        "run",
-        "--tasks",
-        "ours_choice,ours_written",
-        "--log_samples",
-        "--batch_size",
-        "4",
-    ]
+    asked = ["lm-eval", "run", "--tasks", "ours_choice,ours_written", "--log_samples"]
+    asked += ["--batch_size", "4"]
     asked += ["--model", model, "--model_args", arguments]
     asked += ["--include_path", str(folder), "--output_path", str(out)]
     done = gapmend(*asked, cwd=folder)
