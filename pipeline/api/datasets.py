@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.dataset import DatasetExport, TagReport, VersionDiff
     from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
-    from registry.datasets.export.forms import FormName
-    from registry.datasets.history.diff import Group
+    from registry.datasets.choices import FormName, Group
     from registry.datasets.history.facts import VersionEntry, VersionFacts
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, in_store
-from registry.datasets.export.forms import FormName  # noqa: TC001 - as above
-from registry.datasets.history.diff import Group  # noqa: TC001 - typer reads annotations at run time
+from registry.datasets.choices import FormName, Group  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from pipeline.api.workspace import Workspace

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.ui import Ui
+    from registry.datasets.choices import FormName, Group
     from registry.datasets.export.export import ExportedFiles
-    from registry.datasets.export.forms import FormName
-    from registry.datasets.history.diff import Group, RowChanges
+    from registry.datasets.history.diff import RowChanges
     from registry.datasets.history.facts import DatasetEntry, VersionEntry, VersionFacts
     from registry.datasets.history.names import Version
 

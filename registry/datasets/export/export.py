@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from registry.datasets.export.forms import FormLayout, FormName
+    from registry.datasets.choices import FormName
+    from registry.datasets.export.forms import FormLayout
     from registry.datasets.formats.content import Kind
     from registry.datasets.history.names import Version
     from registry.store.objects import Store

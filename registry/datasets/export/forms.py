@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from registry.datasets.formats.content import Content, Kind, Message
 
-FormName = Literal["parquet", "jsonl", "datasets", "llamafactory", "trl"]
 FORMATS: Mapping[Kind, FormatName] = {
     "sft": "messages",
     "text": "text",

@@ -15,8 +15,9 @@ added     any other row of B alone
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from registry.datasets.choices import Group
 from registry.datasets.versions.query import open_connection, rows_at, version_files
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from registry.store.objects import Store
 
-Group = Literal["added", "removed", "changed", "moved", "annotated"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 # All rows but those that are the same in both. A place is a number of 16 bytes, as a question is

@@ -83,7 +83,7 @@ def test_the_scores_are_those_of_lm_evals_own_model(folder: Path) -> None:
 
 
 def test_its_own_help_is_reached(folder: Path) -> None:
-    help_of_run = [PROGRAM, "lm-eval", "run", "--help"]
+    help_of_run = [str(PROGRAM), "lm-eval", "run", "--help"]
     done = subprocess.run(help_of_run, capture_output=True, text=True, check=True, cwd=folder)
     assert "--model_args" in done.stdout
 

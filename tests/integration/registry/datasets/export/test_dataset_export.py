@@ -23,9 +23,10 @@ from pipeline.verbs import dataset
 from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
+from registry.datasets.choices import FormName
 from registry.datasets.export import export as dataset_export
 from registry.datasets.export.export import export_version
-from registry.datasets.export.forms import FORMATS, FormName
+from registry.datasets.export.forms import FORMATS
 from registry.datasets.formats.content import Content, Message, content_hash
 from registry.datasets.formats.format import SHAPES, Format
 from registry.datasets.history.names import Version

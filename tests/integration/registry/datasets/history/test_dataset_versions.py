@@ -19,8 +19,9 @@ from pipeline.verbs import dataset
 from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
+from registry.datasets.choices import Group
 from registry.datasets.formats.content import content_hash
-from registry.datasets.history.diff import GROUPS, Group, row_changes
+from registry.datasets.history.diff import GROUPS, row_changes
 from registry.errors import UserError
 from registry.store.objects import Parent
 from tests.support.made_versions import Made, Versions, sft

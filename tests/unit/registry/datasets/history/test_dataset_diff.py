@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from registry.datasets.choices import Group
 from registry.datasets.formats.content import Content, Message
-from registry.datasets.history.diff import GROUPS, Group, RowChanges, count_changes, row_changes
+from registry.datasets.history.diff import GROUPS, RowChanges, count_changes, row_changes
 from registry.errors import StoreError
 from tests.support.made_versions import Made, Versions, rows_of, sft
 
