@@ -46,6 +46,16 @@ def test_a_gain_is_not_forgetting_however_significant() -> None:
     assert verdict(10, 80) == "kept"
 
 
+def test_a_significant_gain_beside_a_large_cluster_is_no_loss() -> None:
+    """Five of five gained: p is 1/32. Yet a cluster like the ten that answer alike may be lost."""
+    before, after = (0.0,) * 5 + (1.0,) * 10, (1.0,) * 15
+    pairs = PairedItems(before, after, (0, 1, 2, 3, 4, *[5] * 10))
+    finding = judge_guards([PairedScores("g", tuple(range(15)), pairs, 0.05)])[0]
+    assert finding.p_midp == 1 / 32
+    assert finding.difference.low < -0.05
+    assert finding.verdict == "inconclusive"
+
+
 def test_a_loss_that_is_real_but_surely_within_max_drop_is_kept() -> None:
     finding = judge_guards([guard(12, 1)])[0]
     assert finding.p_midp < 0.05

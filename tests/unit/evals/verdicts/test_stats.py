@@ -263,15 +263,20 @@ def test_shared_clusters_keep_the_error_down(seed) -> None:
 
 
 def test_wrong_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        Scores((1.2,), (0,))
+    for wrong in (1.2, -0.2, math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            Scores((0.5, wrong), (0, 1))
     with pytest.raises(ValueError, match="clusters"):
         Scores((1.0,), ())
+    one, two = (1.0,), (1.0, 0.0)
+    for wrong_pairs in ((one, two, (0,)), (two, one, (0,)), (one, one, (0, 1))):
+        with pytest.raises(ValueError, match="differ in length"):
+            PairedItems(*wrong_pairs)
 
 
 def test_of_nothing_everything_is_open() -> None:
     nothing, no_pairs = Scores((), ()), PairedItems((), (), ())
-    assert nothing.mean == 0.0
+    assert (nothing.mean, no_pairs.mean) == (0.0, 0.0)
     assert stats.mean_interval(nothing) == stats.Interval(0.0, 0.0, 1.0, 0)
     assert stats.clopper_pearson(0, 0) == stats.Interval(0.0, 0.0, 1.0, 0)
     assert stats.paired_difference(no_pairs) == stats.Interval(0.0, -1.0, 1.0, 0)
@@ -298,6 +303,12 @@ def test_the_design_effect_is_kish_s_at_most_and_the_variances_ratio_between() -
     assert stats.design_effect(mild, clusters) == pytest.approx(ratio)
 
 
+def test_the_cluster_of_a_random_item_is_larger_than_the_mean_one() -> None:
+    """One of four and two alone: four of six items are in one of 4."""
+    assert stats.crowding((7, 7, 7, 7, 1, 2)) == (4 * 4 + 2 * 1) / 6
+    assert stats.crowding((1, 2, 3)) == 1.0
+
+
 def test_the_cluster_error_of_two_clusters_is_by_hand() -> None:
     """Sums are 1 above and 1 below their share: sqrt((1 + 1) * 2 / 1) / 4."""
     assert stats.cluster_error((1.0, 1.0, 0.0, 0.0), (0, 0, 1, 1)) == pytest.approx(0.5)
@@ -313,3 +324,51 @@ def test_two_sided_p_values_are_twice_the_bootstrap_s_tail() -> None:
     before, after = (0.5,) * 30, tuple(0.5 + 0.01 * (n % 3 - 1) for n in range(30))
     pairs = PairedItems(before, after, tuple(range(30)))
     assert stats.change_p(pairs) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("right", "n", "goal"), [(6, 20, 0.5), (0, 3, 0.9), (17, 20, 0.99)])
+def test_the_p_of_a_rate_below_the_goal_is_twice_the_binomial_s_tail(right, n, goal) -> None:
+    scores = alone([1] * right + [0] * (n - right))
+    wanted = 2 * sp.binomtest(right, n, goal, "less").pvalue
+    assert stats.p_below(scores, goal) == pytest.approx(wanted)
+
+
+def test_no_p_is_above_1() -> None:
+    """Where the mean is just below the goal, either tail is more than a half."""
+    assert stats.p_below(alone([1] * 9 + [0] * 11), 0.46) == 1.0
+    graded = (0.5, 0.5, 0.6)
+    assert stats.p_below(alone(graded), 0.54) == 1.0
+    pairs = PairedItems(graded, graded, (0, 1, 2))
+    assert stats.change_p(pairs) == 1.0
+    assert stats.holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_where_all_is_lost_the_bound_is_the_end() -> None:
+    for n in (1, 2, 3, 10, 33, 100):
+        assert stats.change_bounds(n, 0, n)[0] == -1.0
+        assert stats.change_bounds(0, n, n)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"), [(0, 1, 60), (0, 3, 200), (1, 1, 50), (1, 4, 50), (1, 5, 300)]
+)
+def test_of_few_losses_one_resample_in_twenty_is_below_the_bound(lost, gained, n) -> None:
+    random, draws = np.random.default_rng(2), 100_000
+    worse, better, same = (
+        random.standard_gamma(shape, draws) for shape in (lost + 1, gained, n - lost - gained)
+    )
+    changed = (better - worse) / (worse + better + same)
+    noise = 4 * (0.05 * 0.95 / draws) ** 0.5
+    below = np.mean(changed <= stats.change_bounds(lost, gained, n)[0])
+    assert below == pytest.approx(0.05, abs=noise)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"), [(0, 10, 50), (1, 12, 50), (2, 3, 50), (5, 5, 50)]
+)
+def test_in_no_corner_the_bound_is_tango_s(lost, gained, n) -> None:
+    """Not in that of few losses either, where what was gained is surely more than nothing."""
+    low, high = stats.change_bounds(lost, gained, n)
+    assert low == stats._tango_low(gained, lost, n, stats.z_of(0.95))
+    assert (low > 0) == (stats.mcnemar_midp(lost, gained) < 0.05)
+    assert high > (gained - lost) / n
