@@ -69,6 +69,7 @@ def test_of_equal_entries_the_first_stay() -> None:
     assert trim(torch.tensor([1.0, -1.0, 1.0, 2.0]).double(), 0.5).tolist() == [1, 0, 0, 2]
     assert trim(torch.zeros(4).double(), 0.5).tolist() == [0, 0, 0, 0]
     assert trim(torch.ones(3).double(), 0.2).tolist() == [0, 0, 0]
+    assert trim(torch.tensor([0.0, -3.0, 1.0]).double(), 1.0).tolist() == [0, -3, 1]
 
 
 def by_the_paper(deltas: list[torch.Tensor], scale: float, density: float) -> torch.Tensor:
