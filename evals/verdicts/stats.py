@@ -91,11 +91,9 @@ def mean_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
     Scores of 0 and 1 without shared clusters: Clopper and Pearson's. Others: the bootstrap over
     clusters, which is the same where both apply.
     """
-    if scores.n == 0:
-        return Interval(0.0, 0.0, 1.0, 0)
-    mean = scores.mean
     if scores.counted:
         return clopper_pearson(scores.successes, scores.n, confidence)
+    mean = scores.mean
     resampled, tail = resample(scores.values, scores.clusters, 0.0, 1.0), (1 - confidence) / 2
     low, high = min(mean, resampled.low(tail)), max(mean, resampled.high(tail))
     return Interval(mean, low, high, scores.n)
