@@ -141,11 +141,16 @@ def test_a_guard_without_items_says_nothing() -> None:
 
 
 def test_the_fewer_of_two_numbers_of_items_settle_it() -> None:
-    for one in (guard(8, 3, n=150), guard(5, 1, n=100)):
+    for one, fewer in ((guard(3, 2, n=150), "kept"), (guard(4, 1, n=150), "loss")):
         finding = judge_guards([one])[0]
-        ways = items_to_show_kept(one.pairs, 0.03), items_to_show_loss(one.pairs)
+        kept, loss = items_to_show_kept(one.pairs, 0.03), items_to_show_loss(one.pairs)
+        assert kept is not None
+        assert loss is not None
         assert finding.verdict == "inconclusive"
-        assert finding.items_to_settle == min(way for way in ways if way is not None)
+        assert finding.items_to_settle == {"kept": kept, "loss": loss}[fewer] == min(kept, loss)
+    beyond = guard(8, 3, n=150)  # more than .03 was lost: that it is kept can't be shown
+    assert items_to_show_kept(beyond.pairs, 0.03) is None
+    assert judge_guards([beyond])[0].items_to_settle == items_to_show_loss(beyond.pairs)
     assert judge_guards([guard(80, 10)])[0].items_to_settle is None
 
 
