@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from evals.verdicts.stats import (
     CONFIDENCE,
     cluster_sums,
+    crowding,
     design_effect,
     deviation,
     tango_lost,
@@ -39,9 +40,9 @@ def items_to_show_rate(scores: Scores, bound: float, confidence: float = CONFIDE
 
     None when the mean is (nearly) at the bound: then no number of items settles it.
     """
-    if scores.n == 0:
-        return None
     rate, tail = scores.mean, (1 - confidence) / 2
+    if scores.n == 0 or rate == bound:
+        return None
     above = rate > bound
     if not scores.counted:
         values = scores.values if above else [-value for value in scores.values]
@@ -73,7 +74,7 @@ def items_to_show_kept(
 
 def items_to_show_loss(pairs: PairedItems, confidence: float = CONFIDENCE) -> int | None:
     """Return how many items would make the loss significant; None when nothing was lost."""
-    if pairs.n == 0 or pairs.mean >= 0:
+    if pairs.mean >= 0:  # as that of no pairs is
         return None
     tail = (1 - confidence) / 2
     if not pairs.binary:
@@ -109,7 +110,7 @@ def _resampled_items(
     """
     if reach <= 0:  # there is no worse score than what is to be refuted
         return 1
-    n, most = len(values), design_effect([0.0] * len(values), clusters)
+    n, most = len(values), crowding(clusters)
     sums = cluster_sums(values, clusters)
     if len(sums) < 2:  # noqa: PLR2004 - one cluster has no spread
         return None

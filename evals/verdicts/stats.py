@@ -91,11 +91,9 @@ def mean_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
     Scores of 0 and 1 without shared clusters: Clopper and Pearson's. Others: the bootstrap over
     clusters, which is the same where both apply.
     """
-    if scores.n == 0:
-        return Interval(0.0, 0.0, 1.0, 0)
-    mean = scores.mean
     if scores.counted:
         return clopper_pearson(scores.successes, scores.n, confidence)
+    mean = scores.mean
     resampled, tail = resample(scores.values, scores.clusters, 0.0, 1.0), (1 - confidence) / 2
     low, high = min(mean, resampled.low(tail)), max(mean, resampled.high(tail))
     return Interval(mean, low, high, scores.n)
@@ -106,14 +104,13 @@ def p_below(scores: Scores, goal: float) -> float:
 
     It matches `mean_interval`: p < 1 - confidence exactly when the upper bound is below the goal.
     """
-    mean, n = scores.mean, scores.n
-    if n == 0 or mean >= goal:
+    if scores.mean >= goal:
         return 1.0
     if not scores.counted:
         return min(1.0, 2 * resample(scores.values, scores.clusters, 0.0, 1.0).p_at_least(goal))
     from scipy.special import bdtr
 
-    return min(1.0, 2 * float(bdtr(scores.successes, n, goal)))
+    return min(1.0, 2 * float(bdtr(scores.successes, scores.n, goal)))  # of no items 1 too
 
 
 def cluster_error(values: Sequence[float], clusters: Sequence[int]) -> float:
@@ -248,7 +245,7 @@ def change_bounds(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values, in the order given (family-wise error)."""
-    adjusted, running = [1.0] * len(p_values), 0.0
+    adjusted, running = list(p_values), 0.0
     for rank, index in enumerate(_ascending(p_values)):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
@@ -257,7 +254,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Return Benjamini and Hochberg's adjusted p-values, in the order given (false discoveries)."""
-    adjusted, running = [1.0] * len(p_values), 1.0
+    adjusted, running = list(p_values), 1.0
     for rank, index in reversed(list(enumerate(_ascending(p_values), start=1))):
         running = min(running, p_values[index] * len(p_values) / rank)
         adjusted[index] = running
@@ -287,12 +284,17 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
 
 
-def design_effect(values: Sequence[float], clusters: Sequence[int]) -> float:
-    """Return how many items are worth one independent item: 1 without shared clusters (Kish)."""
+def crowding(clusters: Sequence[int]) -> float:
+    """Return the size of the cluster of an item drawn at random: 1 without shared ones (Kish)."""
     sizes = Counter(clusters).values()
-    most = sum(size * size for size in sizes) / sum(sizes)
+    return sum(size * size for size in sizes) / sum(sizes)
+
+
+def design_effect(values: Sequence[float], clusters: Sequence[int]) -> float:
+    """Return how many items are worth one independent item: `crowding` where they answer alike."""
+    most = crowding(clusters)
     variance = deviation(values) ** 2 / len(values)
-    if variance == 0 or most == 1:
+    if variance == 0:
         return most
     return min(most, max(1.0, cluster_error(values, clusters) ** 2 / variance))
 

@@ -28,7 +28,7 @@ GROWTH = 0.25
 LEAST_FILL = 0.1
 """The least share of the rows that is added for something lost, in one round."""
 
-MOST_ROWS = 3.0
+MOST_ROWS = 3
 """A mended selection is at most so many times as large as the spec's budget."""
 
 
@@ -115,9 +115,9 @@ def first_budget(
         replay: the share that is replayed, 0 to below 1.
     """
     live = {name: 1.0 for name, there in sources.items() if there > 0}
-    wanted = round(rows * replay) if live else 0
-    spread = whole_numbers(live, wanted)
-    replayed = {name: min(spread.get(name, 0), there) for name, there in sources.items()}
+    spread = whole_numbers(live, round(rows * replay))
+    replayed = dict.fromkeys(sources, 0)
+    replayed |= {name: min(share, sources[name]) for name, share in spread.items()}
     return Budget(budget(gaps, rows - sum(replayed.values())), replayed)
 
 
@@ -163,7 +163,7 @@ def next_budget(
         name: had + (_fill(had, guards[name], rows) if name in guards else 0)
         for name, had in current.replay.items()
     }
-    return _within(Budget(gap, replay), current, math.floor(rows * MOST_ROWS))
+    return _within(Budget(gap, replay), current, rows * MOST_ROWS)
 
 
 def _is_open(need: Need | None) -> bool:
@@ -182,7 +182,7 @@ def _within(wanted: Budget, current: Budget, most: int) -> Budget:
     if wanted.total <= most:
         return wanted
     added = {name: rows - current.replay[name] for name, rows in wanted.replay.items()}
-    grown = {name: max(0, rows - current.gap[name]) for name, rows in wanted.gap.items()}
+    grown = {name: rows - current.gap[name] for name, rows in wanted.gap.items()}
     kept = wanted.total - sum(added.values()) - sum(grown.values())
     spread = whole_numbers(
         {f"replay {n}": float(r) for n, r in added.items()}
@@ -190,6 +190,6 @@ def _within(wanted: Budget, current: Budget, most: int) -> Budget:
         max(0, most - kept),
     )
     return Budget(
-        {n: rows - grown[n] + spread.get(f"gap {n}", 0) for n, rows in wanted.gap.items()},
-        {n: rows - added[n] + spread.get(f"replay {n}", 0) for n, rows in wanted.replay.items()},
+        {n: rows - grown[n] + spread[f"gap {n}"] for n, rows in wanted.gap.items()},
+        {n: rows - added[n] + spread[f"replay {n}"] for n, rows in wanted.replay.items()},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.selection.budget import label_quota
@@ -71,7 +72,7 @@ def choose_nearest(
     }
     for number in range(max(floors.values(), default=0)):
         for label, floor in sorted(floors.items()):
-            if number < floor and len(search.chosen) < quota:
+            if number < floor:  # they add up to the quota at most
                 search.take(turns[label])
     everything = search.turns(range(len(failures)), range(len(pool)))
     while len(search.chosen) < quota and search.take(everything):
@@ -140,7 +141,7 @@ def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
     """
     import numpy as np
 
-    mean = pool.mean(axis=0, keepdims=True) if len(pool) else 0.0
+    mean = pool.mean(axis=0) if len(pool) else 0.0
 
     def unit(matrix: Matrix) -> Matrix:
         moved = matrix - mean
@@ -152,6 +153,6 @@ def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
 
 def interleave(gap: Sequence[Any], replay: Sequence[Any]) -> list[Any]:
     """Return both in one list, each in its order, the replayed spread evenly over the whole."""
-    placed = [((i + 0.5) / len(gap), 0, i, row) for i, row in enumerate(gap)]
-    placed += [((i + 0.5) / len(replay), 1, i, row) for i, row in enumerate(replay)]
-    return [row for *_, row in sorted(placed, key=lambda place: place[:3])]
+    placed = [((i + 0.5) / len(gap), row) for i, row in enumerate(gap)]
+    placed += [((i + 0.5) / len(replay), row) for i, row in enumerate(replay)]
+    return [row for _, row in sorted(placed, key=itemgetter(0))]  # at one place the gap's first

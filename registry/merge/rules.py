@@ -59,10 +59,8 @@ def trim(delta: Tensor, density: float) -> Tensor:
     if count >= delta.numel():
         return delta.clone()
     flat = delta.flatten()
-    if count == 0:
-        return torch.zeros_like(delta)
     size = flat.abs()
-    border = size.kthvalue(size.numel() - count + 1).values
+    border = size.kthvalue(size.numel() - count).values  # the largest that may have to go
     kept = size > border
     ties = size == border
     kept |= ties & (ties.cumsum(0) <= count - kept.sum())
@@ -173,11 +171,9 @@ def _cut(u: Tensor, s: Tensor, vh: Tensor, rank: int | None) -> Factors:
     kept = own if rank is None else min(rank, len(s))
     size = float(s.norm())
     root = s[:kept].sqrt()
-    error = float(s[kept:].norm()) / size if size else 0.0
     # What is left of a product at its own rank is rounding.
-    return Factors(
-        root[:, None] * vh[:kept], u[:, :kept] * root, error if kept < own else 0.0, size
-    )
+    error = float(s[kept:].norm()) / size if kept < own else 0.0
+    return Factors(root[:, None] * vh[:kept], u[:, :kept] * root, error, size)
 
 
 def _size(a: Tensor, b: Tensor) -> float:

@@ -69,6 +69,7 @@ def test_of_equal_entries_the_first_stay() -> None:
     assert trim(torch.tensor([1.0, -1.0, 1.0, 2.0]).double(), 0.5).tolist() == [1, 0, 0, 2]
     assert trim(torch.zeros(4).double(), 0.5).tolist() == [0, 0, 0, 0]
     assert trim(torch.ones(3).double(), 0.2).tolist() == [0, 0, 0]
+    assert trim(torch.tensor([0.0, -3.0, 1.0]).double(), 1.0).tolist() == [0, -3, 1]
 
 
 def by_the_paper(deltas: list[torch.Tensor], scale: float, density: float) -> torch.Tensor:
@@ -141,6 +142,13 @@ def test_what_is_dropped_depends_on_seed_place_and_name_alone() -> None:
 DRAWN = [1, 0, 1, 0, 0, 0, 1, 0, 1, 1, 0, 1]
 
 
+def test_of_a_density_as_many_stay_as_draws_are_below_it() -> None:
+    draws = torch.rand(20, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for below, density in enumerate(sorted(draws.tolist())):
+        kept = drop(torch.ones(20).double(), density, torch.Generator().manual_seed(5))
+        assert int((kept != 0).sum()) == below
+
+
 @given(st.integers(0, 99), st.floats(0, 1))
 def test_slerp_is_an_arc(seed: int, share: float) -> None:
     first, second = drawn(seed), drawn(seed + 1)
@@ -161,6 +169,7 @@ def test_slerp_of_near_weights_is_the_straight_way(seed: int, share: float) -> N
         assert near(slerp(first, second, share), (1 - share) * first + share * second, within)
     nothing = torch.zeros_like(first)
     assert near(slerp(first, nothing, share), (1 - share) * first)
+    assert near(slerp(nothing, first, share), share * first)
 
 
 def test_slerp_of_a_right_angle_is_by_hand() -> None:
@@ -263,3 +272,17 @@ def test_a_product_at_its_own_rank_loses_nothing_and_nothing_has_rank_1() -> Non
     assert (nothing.a.shape, nothing.b.shape) == ((1, 4), (3, 1))
     assert (nothing.error, nothing.size) == (0.0, 0.0)
     assert not (nothing.b @ nothing.a).any()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_direction_counts_above_a_trillionth_of_the_largest_at_any_scale(scale: float) -> None:
+    for least, rank in ((1.01e-12, 2), (0.99e-12, 1)):
+        delta = scale * torch.diag(torch.tensor([1.0, least, 0.0]).double())
+        assert factored(delta).a.shape[0] == rank
+
+
+def test_factors_that_cancel_out_have_no_size() -> None:
+    """The trace of what cancels is rounding, of either sign: its root is 0, or the root's size."""
+    for seed in range(20):
+        a, b = drawn(seed, 3, 5), drawn(seed + 1, 7, 3)
+        assert 0 <= stacked([(a, b), (a, -b)]).size < 1e-6

@@ -46,6 +46,16 @@ def test_a_gain_is_not_forgetting_however_significant() -> None:
     assert verdict(10, 80) == "kept"
 
 
+def test_a_significant_gain_beside_a_large_cluster_is_no_loss() -> None:
+    """Five of five gained: p is 1/32. Yet a cluster like the ten that answer alike may be lost."""
+    before, after = (0.0,) * 5 + (1.0,) * 10, (1.0,) * 15
+    pairs = PairedItems(before, after, (0, 1, 2, 3, 4, *[5] * 10))
+    finding = judge_guards([PairedScores("g", tuple(range(15)), pairs, 0.05)])[0]
+    assert finding.p_midp == 1 / 32
+    assert finding.difference.low < -0.05
+    assert finding.verdict == "inconclusive"
+
+
 def test_a_loss_that_is_real_but_surely_within_max_drop_is_kept() -> None:
     finding = judge_guards([guard(12, 1)])[0]
     assert finding.p_midp < 0.05
@@ -131,11 +141,16 @@ def test_a_guard_without_items_says_nothing() -> None:
 
 
 def test_the_fewer_of_two_numbers_of_items_settle_it() -> None:
-    for one in (guard(8, 3, n=150), guard(5, 1, n=100)):
+    for one, fewer in ((guard(3, 2, n=150), "kept"), (guard(4, 1, n=150), "loss")):
         finding = judge_guards([one])[0]
-        ways = items_to_show_kept(one.pairs, 0.03), items_to_show_loss(one.pairs)
+        kept, loss = items_to_show_kept(one.pairs, 0.03), items_to_show_loss(one.pairs)
+        assert kept is not None
+        assert loss is not None
         assert finding.verdict == "inconclusive"
-        assert finding.items_to_settle == min(way for way in ways if way is not None)
+        assert finding.items_to_settle == {"kept": kept, "loss": loss}[fewer] == min(kept, loss)
+    beyond = guard(8, 3, n=150)  # more than .03 was lost: that it is kept can't be shown
+    assert items_to_show_kept(beyond.pairs, 0.03) is None
+    assert judge_guards([beyond])[0].items_to_settle == items_to_show_loss(beyond.pairs)
     assert judge_guards([guard(80, 10)])[0].items_to_settle is None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,6 +220,17 @@ def test_the_advice_is_that_of_the_question_that_is_open() -> None:
     assert at("c", scores(100, 400), 0.8, arms=(prompt,)).items_to_settle == 2 * half
     # Neither is settled: the base is what is asked about.
     assert at("c", base, 0.8, arms=(prompt,)).items_to_settle == finding.items_to_settle
+
+
+def test_perfect_answers_never_settle_that_a_goal_of_1_is_missed_or_met_without_a_margin() -> None:
+    perfect = Scores((1.0,) * 6, (0, 0, 1, 1, 2, 2))
+    finding = at("c", perfect, 1.0, 0.05)
+    assert finding.verdict == "inconclusive"
+    assert finding.items_to_settle == items_to_show_rate(perfect, 0.95)
+    assert finding.items_to_settle is not None
+    pairs = math.log(0.025) / math.log(0.95)  # in a row, all right
+    assert finding.items_to_settle == pytest.approx(2 * pairs, rel=0.06)
+    assert at("c", perfect, 1.0, 0.0).items_to_settle is None
 
 
 def test_a_finding_has_the_figures_it_rests_on() -> None:

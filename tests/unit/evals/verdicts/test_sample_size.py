@@ -92,7 +92,11 @@ def test_what_is_beyond_or_at_the_bound_is_never_shown() -> None:
     assert items_to_show_rate(rate(50, 100), 0.5) is None
     assert items_to_show_rate(rate(0, 0), 0.5) is None
     assert items_to_show_rate(rate(5_001, 10_000), 0.5) is None  # 200 million would
+    for at_the_bound in (0.0, 0.5, 1.0):
+        assert items_to_show_rate(Scores((at_the_bound,) * 4, (0, 0, 1, 1)), at_the_bound) is None
     assert items_to_show_kept(changed(5, 0, 100), 0.05) is None
+    assert items_to_show_kept(changed(0, 0, 100), 0.0) is None
+    assert items_to_show_kept(changed(100, 0, 100, size=2), 1.0) is None
     assert items_to_show_kept(changed(0, 0, 0), 0.05) is None
     assert items_to_show_loss(changed(3, 3, 100)) is None
     assert items_to_show_loss(changed(0, 0, 0)) is None
@@ -142,8 +146,8 @@ def test_scores_that_are_nearly_0_or_1_need_nearly_as_many_items() -> None:
 
 
 def test_graded_changes_are_judged_by_what_a_new_item_might_lose() -> None:
-    """A change is -1 at worst: .8 below a drop of .2, 1 below none."""
-    before, after = (0.9,) * 100, tuple(0.9 - 0.003 * (n % 50) for n in range(100))
+    """A change is -1 at worst: .8 below a drop of .2, 1 below none. A few lose much."""
+    before, after = (0.9,) * 100, tuple(0.9 - 0.5 * (n % 50 / 50) ** 8 for n in range(100))
     pairs = PairedItems(before, after, tuple(range(100)))
     lost = [first - then for first, then in zip(before, after, strict=True)]
     mean = math.fsum(lost) / 100
@@ -179,6 +183,11 @@ def test_a_bound_at_either_end_is_shown_by_an_item_or_two() -> None:
         assert 1 <= sure(items_to_show_rate(rate(right, 5), bound)) <= 2
     assert items_to_show_rate(rate(0, 5), 0.0) is None
     assert items_to_show_rate(rate(5, 5), 1.0) is None
+
+
+def test_that_not_all_is_lost_is_shown_by_the_spread_alone() -> None:
+    """Of losing all there is no spread; two of three have sqrt(2/9), 1/3 away: 2 x .84^2."""
+    assert items_to_show_kept(changed(2, 0, 3), 1.0) == math.ceil(2 * sp.norm.ppf(0.8) ** 2)
 
 
 def test_a_gain_is_no_loss_and_one_loss_of_one_is() -> None:

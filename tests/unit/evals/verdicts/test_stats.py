@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sp
+from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -42,6 +43,7 @@ def test_wilson_and_clopper_pearson_are_those_of_statsmodels(rate) -> None:
         low, high = proportion_confint(k, n, 0.05, method)
         assert ours(k, n).low == pytest.approx(low, abs=1e-9)
         assert ours(k, n).high == pytest.approx(high, abs=1e-9)
+        assert ours(k, n).mean == k / n
 
 
 @settings(deadline=None)
@@ -263,15 +265,20 @@ def test_shared_clusters_keep_the_error_down(seed) -> None:
 
 
 def test_wrong_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        Scores((1.2,), (0,))
+    for wrong in (1.2, -0.2, math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            Scores((0.5, wrong), (0, 1))
     with pytest.raises(ValueError, match="clusters"):
         Scores((1.0,), ())
+    one, two = (1.0,), (1.0, 0.0)
+    for wrong_pairs in ((one, two, (0,)), (two, one, (0,)), (one, one, (0, 1))):
+        with pytest.raises(ValueError, match="differ in length"):
+            PairedItems(*wrong_pairs)
 
 
 def test_of_nothing_everything_is_open() -> None:
     nothing, no_pairs = Scores((), ()), PairedItems((), (), ())
-    assert nothing.mean == 0.0
+    assert (nothing.mean, no_pairs.mean) == (0.0, 0.0)
     assert stats.mean_interval(nothing) == stats.Interval(0.0, 0.0, 1.0, 0)
     assert stats.clopper_pearson(0, 0) == stats.Interval(0.0, 0.0, 1.0, 0)
     assert stats.paired_difference(no_pairs) == stats.Interval(0.0, -1.0, 1.0, 0)
@@ -298,6 +305,12 @@ def test_the_design_effect_is_kish_s_at_most_and_the_variances_ratio_between() -
     assert stats.design_effect(mild, clusters) == pytest.approx(ratio)
 
 
+def test_the_cluster_of_a_random_item_is_larger_than_the_mean_one() -> None:
+    """One of four and two alone: four of six items are in one of 4."""
+    assert stats.crowding((7, 7, 7, 7, 1, 2)) == (4 * 4 + 2 * 1) / 6
+    assert stats.crowding((1, 2, 3)) == 1.0
+
+
 def test_the_cluster_error_of_two_clusters_is_by_hand() -> None:
     """Sums are 1 above and 1 below their share: sqrt((1 + 1) * 2 / 1) / 4."""
     assert stats.cluster_error((1.0, 1.0, 0.0, 0.0), (0, 0, 1, 1)) == pytest.approx(0.5)
@@ -313,3 +326,111 @@ def test_two_sided_p_values_are_twice_the_bootstrap_s_tail() -> None:
     before, after = (0.5,) * 30, tuple(0.5 + 0.01 * (n % 3 - 1) for n in range(30))
     pairs = PairedItems(before, after, tuple(range(30)))
     assert stats.change_p(pairs) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("right", "n", "goal"), [(6, 20, 0.5), (0, 3, 0.9), (17, 20, 0.99)])
+def test_the_p_of_a_rate_below_the_goal_is_twice_the_binomial_s_tail(right, n, goal) -> None:
+    scores = alone([1] * right + [0] * (n - right))
+    wanted = 2 * sp.binomtest(right, n, goal, "less").pvalue
+    assert stats.p_below(scores, goal) == pytest.approx(wanted)
+
+
+def test_no_p_is_above_1() -> None:
+    """Where the mean is just below the goal, either tail is more than a half."""
+    assert stats.p_below(alone([1] * 9 + [0] * 11), 0.46) == 1.0
+    graded = (0.5, 0.5, 0.6)
+    assert stats.p_below(alone(graded), 0.54) == 1.0
+    assert stats.p_below(alone(graded), 0.3) == 1.0
+    assert stats.p_below(alone([1] * 9 + [0] * 11), 0.45) == 1.0
+    pairs = PairedItems(graded, graded, (0, 1, 2))
+    assert stats.change_p(pairs) == 1.0
+    assert stats.holm([0.6, 0.9]) == [1.0, 1.0]
+    assert stats.benjamini_hochberg([1.0, 0.5]) == [1.0, 1.0]
+
+
+def test_where_all_is_lost_the_bound_is_the_end() -> None:
+    for n in (1, 2, 3, 10, 33, 100):
+        assert stats.change_bounds(n, 0, n)[0] == -1.0
+        assert stats.change_bounds(0, n, n)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"), [(0, 1, 60), (0, 3, 200), (1, 1, 50), (1, 4, 50), (1, 5, 300)]
+)
+def test_of_few_losses_one_resample_in_twenty_is_below_the_bound(lost, gained, n) -> None:
+    random, draws = np.random.default_rng(2), 100_000
+    worse, better, same = (
+        random.standard_gamma(shape, draws) for shape in (lost + 1, gained, n - lost - gained)
+    )
+    changed = (better - worse) / (worse + better + same)
+    noise = 4 * (0.05 * 0.95 / draws) ** 0.5
+    below = np.mean(changed <= stats.change_bounds(lost, gained, n)[0])
+    assert below == pytest.approx(0.05, abs=noise)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"), [(0, 10, 50), (1, 12, 50), (2, 3, 50), (2, 1, 3), (5, 5, 50)]
+)
+def test_in_no_corner_the_bound_is_tango_s(lost, gained, n) -> None:
+    """Not in that of few losses either, where what was gained is surely more than nothing."""
+    low, high = stats.change_bounds(lost, gained, n)
+    assert low == stats._tango_low(gained, lost, n, stats.z_of(0.95))
+    assert (low > 0) == (stats.mcnemar_midp(lost, gained) < 0.05)
+    assert high > (gained - lost) / n
+
+
+def test_of_one_item_the_p_is_that_of_two_exponential_weights() -> None:
+    """The mean of a half and an unseen 1 is .98 or more if the unseen one weighs 24 times as much.
+
+    The chance of that is 1/25; within 4 standard errors of 1,999 resamples, doubled.
+    """
+    noise = 8 * (0.04 * 0.96 / 1_999) ** 0.5
+    assert stats.p_below(alone([0.5]), 0.98) == pytest.approx(2 / 25, abs=noise)
+
+
+def test_a_few_equal_changes_are_as_likely_as_the_unseen_item_outweighs_them() -> None:
+    """Five changes of a half: the unseen one of 1 weighs half of their weights: 1.5^-5, doubled."""
+    low, high, chance = (0.25,) * 5, (0.75,) * 5, 1.5**-5
+    noise = 8 * (chance * (1 - chance) / 1_999) ** 0.5
+    for before, after in ((low, high), (high, low)):
+        found = stats.change_p(PairedItems(before, after, tuple(range(5))))
+        assert found == pytest.approx(2 * chance, abs=noise)
+
+
+def test_a_change_that_any_flip_exceeds_is_less_than_sure_by_half_of_its_chance() -> None:
+    """Eight lost together and six gained alone: sums from 2 to 14, and 2 in one of 64."""
+    before = (1.0,) * 8 + (0.0,) * 6
+    pairs = PairedItems(before, tuple(1 - one for one in before), (*[0] * 8, *range(1, 7)))
+    assert stats.change_p(pairs) == 127 / 128
+
+
+def test_one_gained_of_one_is_evenly_between_all_lost_and_all_gained() -> None:
+    for confidence in (0.9, 0.95, 0.999):
+        low, high = stats.change_bounds(0, 1, 1, confidence)
+        assert low == pytest.approx(2 * (1 - confidence) - 1)
+        assert high == 1.0
+
+
+@pytest.mark.parametrize("change", [-0.7, -0.3, -0.02])
+@pytest.mark.parametrize(("lost", "gained", "n"), [(0, 2, 9), (1, 1, 5), (1, 4, 50), (1, 3, 4)])
+def test_the_chance_of_few_losses_is_the_integral_over_those_that_stayed(
+    lost, gained, n, change
+) -> None:
+    """Shares of a whole that are gamma variables are beta variables."""
+
+    def beyond(stayed: float) -> float:
+        return float(sp.beta.cdf((1 + change / (1 - stayed)) / 2, gained, lost + 1))
+
+    stays = n - lost - gained
+    wanted = beyond(0.0)
+    if stays:
+        share = sp.beta(stays, gained + lost + 1)
+        wanted, _ = quad(lambda s: share.pdf(s) * beyond(s), 0, 1 + change)
+    assert stats._few_lost_chance(gained, lost, n, change) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_where_all_was_lost_the_likeliest_rate_is_the_most_that_the_difference_leaves() -> None:
+    """Next to -1, where the root is of nothing but rounding."""
+    for step in range(200):
+        delta = -1 + step * 1e-10 / 3
+        assert stats.tango_lost(0, 1, 1, delta) == pytest.approx((1 - delta) / 2, abs=1e-7)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.datasets.duplicates import overlap
 from registry.datasets.duplicates.near_duplicates import near_pairs
 from registry.datasets.duplicates.overlap import HeldOut, HeldOutItem, RowWords, grams
 
@@ -56,6 +57,18 @@ def test_twelve_words_are_too_few_and_a_changed_word_breaks_the_run() -> None:
     assert held.refuses(said(THIRTEEN.replace("seven", "7") + " more")) is None
     assert held.refuses(said(THIRTEEN.rpartition(" ")[0] + " more")) is None
     assert list(grams("a b c")) == []
+
+
+def test_a_number_alone_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all runs of words have one number, the words still tell them apart."""
+    monkeypatch.setattr(overlap, "hash", lambda _: 0, raising=False)
+    other = THIRTEEN.replace("one", "no")
+    held = HeldOut([item(text, held_in=text) for text in (THIRTEEN, other, f"{other} {THIRTEEN}")])
+    assert kinds(held, said(f"{other} more")) == [
+        (other, "13-gram"),
+        (f"{other} {THIRTEEN}", "13-gram"),
+    ]
+    assert held.refuses(said(THIRTEEN.replace("two", "2") + " more")) is None
 
 
 def test_a_wording_that_many_items_share_forbids_nothing() -> None:
