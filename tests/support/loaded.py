@@ -24,9 +24,12 @@ from typing import Any
 import pytest
 
 # Those of our modules that run in a process of their own and load the libraries there.
-_MODULES = ["registry.gguf.readback", "registry.intake.adapter_places", "registry.models.parity"]
+_MODULES = [
+    *("registry.intake.adapter_places", "registry.intake.template"),
+    *("registry.gguf.readback", "registry.models.parity"),
+]
 _LOADED = [
-    *("peft", "lm_eval.tasks", *_MODULES),
+    *("tests.support.quiet_bitsandbytes", "peft", "lm_eval.tasks", *_MODULES),
     *(f"transformers.models.{name}.modeling_{name}" for name in ("gpt2", "llama")),
     *("evals.engine.packed", "evals.scoring.evaluate", "pipeline.training.fit"),
 ]
