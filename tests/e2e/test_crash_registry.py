@@ -21,11 +21,13 @@ from registry.upkeep.fsck import fsck
 from tests.e2e.conftest import MAIN, Called, fork, forked
 from tests.e2e.crash.harness import Call, points, record, run_killed, run_killed_at_time
 from tests.loopback_hub import Hub, serving
+from tests.support.loaded import Loaded, light, with_models
 from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.xdist_group("with models")
 STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 TOKEN = "hf_" + "aTokenOfTheLoopbackHub00"
 _AFTER_MARK = 0.7  # of a call's time, about; the rest is its start
@@ -77,11 +79,13 @@ def fresh(ready: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def uninterrupted(words: tuple[str, ...], ready: Path, mark: str, key: str, at: Path) -> Verb:
+def uninterrupted(
+    words: tuple[str, ...], ready: Path, mark: str, key: str, at: Path, loaded: Loaded = light
+) -> Verb:
     with pytest.MonkeyPatch.context() as patch:
         folder = fresh(ready, at, patch)
         began = time.monotonic()
-        calls = record([MAIN, *words], cwd=folder)
+        calls = record([MAIN, *words], cwd=folder, loaded=loaded)
         seconds = time.monotonic() - began
     return Verb(words, ready, mark, key, calls, seconds, folder, kept(folder), written(folder))
 
@@ -144,7 +148,7 @@ def pulled_adapter(place: Path, start: Path, imported: Verb, hub: Hub) -> Verb:
 @pytest.fixture(scope="module")
 def imported(place: Path, start: Path) -> Verb:
     words = ("adapter", "import", "theirs")
-    return uninterrupted(words, start, "import ·", "object_id", place / "imported")
+    return uninterrupted(words, start, "import ·", "object_id", place / "imported", with_models)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from tests.e2e.conftest import MAIN, forked
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
 from tests.support.loaded import Loaded, light, with_models
 
+pytestmark = pytest.mark.xdist_group("with models")
 STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 
 

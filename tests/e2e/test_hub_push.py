@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -26,9 +27,10 @@ from registry.models.changed import publish_changed, write_changed
 from registry.models.load import nano_folder
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.publish.secrets import _lines
-from tests.e2e.conftest import PROGRAM, Called, gapmend
+from tests.e2e.conftest import PROGRAM, Called, fork, forked
 from tests.loopback_hub import Faults, Hub, serving
 from tests.support.card_code import example_code
+from tests.support.loaded import LIGHT, MODELS, Loaded, light
 from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
@@ -38,10 +40,30 @@ CANARY = "hf_" + "CanaryThatMustNotLeaveHere99"
 REPO = "me/pushed"
 
 
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}) as served:
+    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}, port=PORT) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where those keep what they fetch that are forked from `with_models`."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def with_models(home: Path) -> Iterator[Loaded]:
+    """A process that has torch and the like loaded, and with them where the Hub is."""
+    told = {"HF_ENDPOINT": f"http://127.0.0.1:{PORT}", "HF_TOKEN": CANARY}
+    loaded = Loaded((*LIGHT, *MODELS), {**told, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"})
+    yield loaded
+    loaded.close()
 
 
 @pytest.fixture
@@ -58,16 +80,16 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
     }
 
 
-def call(hub: Hub, workspace: Path, *arguments: str) -> Called:
-    cache = workspace.parent / "cache"
-    done = gapmend(*arguments, "-C", workspace, timeout=600, **environment(hub, cache))
+def call(hub: Hub, workspace: Path, *arguments: str, loaded: Loaded = light) -> Called:
+    told = environment(hub, workspace.parent / "cache")
+    done = forked(*arguments, "-C", workspace, timeout=600, loaded=loaded, **told)
     assert CANARY not in done.out + done.err
     assert "Traceback" not in done.err
     return done
 
 
-def answer(hub: Hub, workspace: Path, *arguments: str) -> Any:
-    done = call(hub, workspace, *arguments, "--json")
+def answer(hub: Hub, workspace: Path, *arguments: str, loaded: Loaded = light) -> Any:
+    done = call(hub, workspace, *arguments, "--json", loaded=loaded)
     assert done.code == 0, done.err
     return done.json()
 
@@ -117,9 +139,11 @@ def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, workspace: Path)
     assert not hub.requests
 
 
-def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path) -> None:
+def test_pushed_once_pulled_the_same(
+    hub: Hub, workspace: Path, quickstart: Path, with_models: Loaded
+) -> None:
     keys = workspace.parent / "keys"
-    assert gapmend("sign", "--new-key", keys).code == 0
+    assert forked("sign", "--new-key", keys).code == 0
     first = answer(hub, workspace, "push", "--repo", REPO)
     assert SIGNATURE not in hub.files(REPO, first["object_id"])
     answer(hub, workspace, "sign", "champion", "--key", str(keys / "gapmend-signing.key"))
@@ -138,7 +162,7 @@ def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path
     shutil.copytree(quickstart / "data", other / "data")
     shutil.copy(quickstart / "gapmend.yaml", other)
     public = ("--key", str(keys / "gapmend-signing.pub"))
-    pulled = answer(hub, other, "pull", REPO, *public)
+    pulled = answer(hub, other, "pull", REPO, *public, loaded=with_models)
     assert pulled["signed_by"] == "gapmend-signing.pub"
     assert (pulled["object_id"], pulled["same"]) == (first["object_id"], True)
     answer(hub, workspace, "push", "intent", "--repo", "me/rows", "--public")
@@ -198,11 +222,13 @@ def test_a_secret_in_a_prompt_is_found_in_the_card(hub: Hub, workspace: Path) ->
     assert not hub.requests
 
 
-def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path) -> None:
+def test_what_is_pushed_loads_as_its_card_says(
+    hub: Hub, tmp_path: Path, home: Path, with_models: Loaded
+) -> None:
     """An adapter of a Hub base and its merge, in new processes with empty caches."""
     commit = hub.add_folder("me/nano", nano_folder())
     workspace = tmp_path / "workspace"
-    assert gapmend("init", workspace).code == 0
+    assert forked("init", workspace).code == 0
     spec = workspace / "gapmend.yaml"
     base = f"{{model: me/nano, revision: {commit}}}"
     spec.write_text(spec.read_text("utf-8").replace("{model: nano}", base), "utf-8")
@@ -212,12 +238,13 @@ def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path) -> None
     named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "me/nano"}
     config.write_text(json.dumps(named), "utf-8")
 
-    made = call(hub, workspace, "adapter", "import", str(theirs), "--json").json()
-    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"])
+    made = answer(hub, workspace, "adapter", "import", str(theirs), loaded=with_models)
+    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"], loaded=with_models)
     for thing, repo in ((made["object_id"], "me/adapter"), (merged["model_id"], "me/merged")):
         answer(hub, workspace, "push", thing, "--repo", repo)
         card = hub.files(repo)[CARD].decode()
-        found = run_card(hub, tmp_path / f"cache-{repo[3:]}", card, theirs)
+        empty(home)
+        found = run_card(hub, home, card, theirs, with_models)
         assert found["difference"] < 1e-4, (repo, found)
         assert found["base"] > 1e-2
 
@@ -237,22 +264,24 @@ print(json.dumps({"difference": float((found - trained).abs().max()),
 """
 
 
-def run_card(hub: Hub, cache: Path, card: str, theirs: Path) -> dict[str, float]:
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def run_card(hub: Hub, cache: Path, card: str, theirs: Path, loaded: Loaded) -> dict[str, float]:
     """Run the card's code, then compare its model with base and adapter as they were trained."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", example_code(card) + COMPARE, nano_folder(), theirs],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(hub, cache)},
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    code = ["-c", example_code(card) + COMPARE, str(nano_folder()), str(theirs)]
+    done = fork(code, environment=environment(hub, cache), loaded=loaded)
+    assert done.code == 0, done.err[-2000:]
+    assert list(cache.rglob("*.safetensors"))  # from the Hub, not from elsewhere
+    return dict(json.loads(done.out.splitlines()[-1]))
 
 
 @pytest.mark.soak
-def test_the_quickstarts_champion_and_its_merge_load_elsewhere(hub: Hub, workspace: Path) -> None:
+def test_the_quickstarts_champion_and_its_merge_load_elsewhere(
+    hub: Hub, workspace: Path, home: Path, with_models: Loaded
+) -> None:
     """From the Hub, in new processes with empty caches: the trained adapter's logits."""
     catalog = Catalog(workspace / ".gapmend")
     ((adapter_id, model_id),) = catalog.query(
@@ -265,7 +294,8 @@ def test_the_quickstarts_champion_and_its_merge_load_elsewhere(hub: Hub, workspa
         # nano is on no Hub: the card says that its folder belongs there.
         card = hub.files(repo)[CARD].decode().replace('("nano"', f"({str(nano_folder())!r}")
         trained = workspace / ".gapmend" / "objects" / "adapter" / adapter_id
-        found = run_card(hub, workspace.parent / f"cache-{repo[3:]}", card, trained)
+        empty(home)
+        found = run_card(hub, home, card, trained, with_models)
         assert found["difference"] < 1e-4, (repo, found)
         print(f"{repo}: {found}")
 
@@ -331,7 +361,7 @@ def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
 ) -> None:
     """What full training makes: pushed, loaded by its card in a new process, pulled elsewhere."""
     workspace = tmp_path / "workspace"
-    assert gapmend("init", workspace).code == 0
+    assert forked("init", workspace).code == 0
     noise = torch.Generator().manual_seed(0)
     ws = OpenWorkspace.open(workspace)
     loaded = ws.models.get("nano")
@@ -368,6 +398,6 @@ def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
     assert float(done.stdout.split()[-1]) == pytest.approx(expected, abs=1e-3)
 
     other = tmp_path / "other"
-    assert gapmend("init", other).code == 0
+    assert forked("init", other).code == 0
     pulled = answer(hub, other, "pull", "me/full")
     assert (pulled["object_id"], pulled["same"]) == (ref.id, True)
