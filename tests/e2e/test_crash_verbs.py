@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,9 @@ def kill_train(tmp_path: Path, *, at_calls: int, at_times: int) -> None:
     def fresh(name: str) -> Path:
         return Path(shutil.copytree(ready, tmp_path / name))
 
+    began = time.monotonic()
     expected = run_verb("train", fresh("whole"), with_models)["adapter_id"]
+    whole = time.monotonic() - began
 
     def check(folder: Path) -> None:
         check_store(folder)
@@ -162,8 +165,10 @@ def kill_train(tmp_path: Path, *, at_calls: int, at_times: int) -> None:
     for number in range(at_times):
         folder = fresh(f"time-{number}")
         command = [MAIN, "train", "-C", str(folder)]
-        seconds = 1.5 * (number + 1)
-        run_killed_at_time(command, mark="train · nano", seconds=seconds, loaded=with_models)
+        seconds = whole * 0.6 * (number + 1) / (at_times + 1)
+        mark = "train · nano"
+        ended = run_killed_at_time(command, mark=mark, seconds=seconds, loaded=with_models)
+        assert ended.code == -9, ended  # else it was quicker than before, by three times
         check(folder)
 
 
