@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.loaded import Loaded, light, with_models
+from tests.support.loaded import LIGHT, MODELS, Loaded, light, with_models
 
 PROGRAM = Path(sys.executable).parent / "gapmend"
 MAIN = "pipeline.cli.main:main"
@@ -73,6 +75,38 @@ def fork(
         return Called(code, out.read(), err.read())
 
 
+with socket.socket() as _free:
+    _free.bind(("127.0.0.1", 0))
+    HUB_PORT = _free.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class OfHub:
+    """A process with the libraries loaded for a Hub at HUB_PORT, and where they keep its files."""
+
+    loaded: Loaded
+    home: Path
+
+    def emptied(self) -> Path:
+        """Return the folder, with nothing in it."""
+        shutil.rmtree(self.home)
+        self.home.mkdir()
+        return self.home
+
+
+@pytest.fixture(scope="session")
+def of_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfHub]:
+    """As `with_models`, for a Hub: as they load, the libraries read where it is and where to keep.
+
+    Its forks are told the same again, and their token.
+    """
+    home = tmp_path_factory.mktemp("home")
+    told = {"HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT}", "HF_HOME": str(home)}
+    loaded = Loaded((*LIGHT, *MODELS), {**told, "HF_HUB_OFFLINE": "0"})
+    yield OfHub(loaded, home)
+    loaded.close()
+
+
 def pytest_sessionfinish() -> None:
     """End the processes that were forked from."""
     light.close()
@@ -81,9 +115,9 @@ def pytest_sessionfinish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before what hands tests to processes reads it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process what runs in the quickstart's workspace or copies it."""
+    """Keep in one process what runs in the quickstart's workspace, copies it, or pushes it."""
     for item in items:
-        if "quickstart" in getattr(item, "fixturenames", ()):
+        if {"quickstart", "of_hub"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -27,10 +26,10 @@ from registry.models.changed import publish_changed, write_changed
 from registry.models.load import nano_folder
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.publish.secrets import _lines
-from tests.e2e.conftest import PROGRAM, Called, fork, forked
+from tests.e2e.conftest import HUB_PORT, PROGRAM, Called, OfHub, fork, forked
 from tests.loopback_hub import Faults, Hub, serving
 from tests.support.card_code import example_code
-from tests.support.loaded import LIGHT, MODELS, Loaded, light
+from tests.support.loaded import Loaded, light
 from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
@@ -40,30 +39,10 @@ CANARY = "hf_" + "CanaryThatMustNotLeaveHere99"
 REPO = "me/pushed"
 
 
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    PORT = free.getsockname()[1]
-
-
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}, port=PORT) as served:
+    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}, port=HUB_PORT) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where those keep what they fetch that are forked from `with_models`."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def with_models(home: Path) -> Iterator[Loaded]:
-    """A process that has torch and the like loaded, and with them where the Hub is."""
-    told = {"HF_ENDPOINT": f"http://127.0.0.1:{PORT}", "HF_TOKEN": CANARY}
-    loaded = Loaded((*LIGHT, *MODELS), {**told, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"})
-    yield loaded
-    loaded.close()
 
 
 @pytest.fixture
@@ -140,7 +119,7 @@ def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, workspace: Path)
 
 
 def test_pushed_once_pulled_the_same(
-    hub: Hub, workspace: Path, quickstart: Path, with_models: Loaded
+    hub: Hub, workspace: Path, quickstart: Path, of_hub: OfHub
 ) -> None:
     keys = workspace.parent / "keys"
     assert forked("sign", "--new-key", keys).code == 0
@@ -162,7 +141,7 @@ def test_pushed_once_pulled_the_same(
     shutil.copytree(quickstart / "data", other / "data")
     shutil.copy(quickstart / "gapmend.yaml", other)
     public = ("--key", str(keys / "gapmend-signing.pub"))
-    pulled = answer(hub, other, "pull", REPO, *public, loaded=with_models)
+    pulled = answer(hub, other, "pull", REPO, *public, loaded=of_hub.loaded)
     assert pulled["signed_by"] == "gapmend-signing.pub"
     assert (pulled["object_id"], pulled["same"]) == (first["object_id"], True)
     answer(hub, workspace, "push", "intent", "--repo", "me/rows", "--public")
@@ -222,9 +201,7 @@ def test_a_secret_in_a_prompt_is_found_in_the_card(hub: Hub, workspace: Path) ->
     assert not hub.requests
 
 
-def test_what_is_pushed_loads_as_its_card_says(
-    hub: Hub, tmp_path: Path, home: Path, with_models: Loaded
-) -> None:
+def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path, of_hub: OfHub) -> None:
     """An adapter of a Hub base and its merge, in new processes with empty caches."""
     commit = hub.add_folder("me/nano", nano_folder())
     workspace = tmp_path / "workspace"
@@ -238,13 +215,12 @@ def test_what_is_pushed_loads_as_its_card_says(
     named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "me/nano"}
     config.write_text(json.dumps(named), "utf-8")
 
-    made = answer(hub, workspace, "adapter", "import", str(theirs), loaded=with_models)
-    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"], loaded=with_models)
+    made = answer(hub, workspace, "adapter", "import", str(theirs), loaded=of_hub.loaded)
+    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"], loaded=of_hub.loaded)
     for thing, repo in ((made["object_id"], "me/adapter"), (merged["model_id"], "me/merged")):
         answer(hub, workspace, "push", thing, "--repo", repo)
         card = hub.files(repo)[CARD].decode()
-        empty(home)
-        found = run_card(hub, home, card, theirs, with_models)
+        found = run_card(hub, of_hub, card, theirs)
         assert found["difference"] < 1e-4, (repo, found)
         assert found["base"] > 1e-2
 
@@ -264,23 +240,19 @@ print(json.dumps({"difference": float((found - trained).abs().max()),
 """
 
 
-def empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def run_card(hub: Hub, cache: Path, card: str, theirs: Path, loaded: Loaded) -> dict[str, float]:
+def run_card(hub: Hub, of_hub: OfHub, card: str, theirs: Path) -> dict[str, float]:
     """Run the card's code, then compare its model with base and adapter as they were trained."""
     code = ["-c", example_code(card) + COMPARE, str(nano_folder()), str(theirs)]
-    done = fork(code, environment=environment(hub, cache), loaded=loaded)
+    told = environment(hub, of_hub.emptied())
+    done = fork(code, environment=told, loaded=of_hub.loaded)
     assert done.code == 0, done.err[-2000:]
-    assert list(cache.rglob("*.safetensors"))  # from the Hub, not from elsewhere
+    assert list(of_hub.home.rglob("*.safetensors"))  # from the Hub, not from elsewhere
     return dict(json.loads(done.out.splitlines()[-1]))
 
 
 @pytest.mark.soak
 def test_the_quickstarts_champion_and_its_merge_load_elsewhere(
-    hub: Hub, workspace: Path, home: Path, with_models: Loaded
+    hub: Hub, workspace: Path, of_hub: OfHub
 ) -> None:
     """From the Hub, in new processes with empty caches: the trained adapter's logits."""
     catalog = Catalog(workspace / ".gapmend")
@@ -294,8 +266,7 @@ def test_the_quickstarts_champion_and_its_merge_load_elsewhere(
         # nano is on no Hub: the card says that its folder belongs there.
         card = hub.files(repo)[CARD].decode().replace('("nano"', f"({str(nano_folder())!r}")
         trained = workspace / ".gapmend" / "objects" / "adapter" / adapter_id
-        empty(home)
-        found = run_card(hub, home, card, trained, with_models)
+        found = run_card(hub, of_hub, card, trained)
         assert found["difference"] < 1e-4, (repo, found)
         print(f"{repo}: {found}")
 

@@ -18,9 +18,11 @@ from pipeline.select import select
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.store.kinds import RunMeta
+from tests.e2e.conftest import forked
 from tests.integration.pipeline.test_select_to_merge import make_workspace
+from tests.support.loaded import with_models
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("with models")]
 
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -88,7 +90,11 @@ def trained(command: list[Any], root: Path, copy: Path) -> tuple[dict[str, Any],
 
 @pytest.fixture(scope="module")
 def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    return trained([BIN / "gapmend"], root, tmp_path_factory.mktemp("alone") / "ws")
+    copy = Path(shutil.copytree(root, tmp_path_factory.mktemp("alone") / "ws"))
+    cpu = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = forked("train", "--json", "-C", copy, timeout=400, loaded=with_models, **cpu)
+    assert done.code == 0, done.err[-3000:]
+    return done.json(), copy
 
 
 @pytest.mark.parametrize(
