@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry.catalog.catalog import Catalog
-from registry.models.load import nano_folder
 from registry.publish.signing import make_key
 from registry.store.hashing import file_digest
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
-from tests.e2e.conftest import MAIN, Called, fork, forked
+from tests.e2e.conftest import MAIN, Called, fork, forked, nano_adapter
 from tests.e2e.crash.harness import Call, points, record, run_killed, run_killed_at_time
 from tests.loopback_hub import Hub, serving
 from tests.support.loaded import Loaded, light, with_models
-from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(place: Path) -> Path:
     """A workspace with nothing in it yet; beside its spec an adapter by others, and keys."""
     folder = Path(shutil.copytree(STARTER, place / "start"))
-    save_adapter(folder / "theirs", nano_folder())
+    nano_adapter(folder / "theirs", with_models)
     (folder / "theirs" / "README.md").write_text("---\nlicense: mit\n---\n")
     make_key(folder / "keys")
     return folder

@@ -18,7 +18,6 @@ import pytest
 
 from tests.e2e.conftest import HUB_PORT, OfHub, fork
 from tests.loopback_hub import Hub, serving
-from tests.support import tiny_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +40,24 @@ with torch.no_grad():
     adapted = PeftModel.from_pretrained(model, "me/adapter", revision="v1")
     tuned = adapted(ids).logits[0, -1].tolist()
 print(json.dumps([base, tuned]))
+"""
+
+
+HERE = """
+import json, sys
+from pathlib import Path
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from tests.support import tiny_models
+base = tiny_models.save(Path("base"), "llama")
+adapter = tiny_models.save_adapter(Path("adapter"), base)
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+ids = tiny_models.tokenizer()("The answer is", return_tensors="pt").input_ids
+with torch.no_grad():
+    here = [model(ids).logits[0, -1].tolist()]
+    here.append(PeftModel.from_pretrained(model, adapter)(ids).logits[0, -1].tolist())
+print(json.dumps(here))
 """
 
 
@@ -177,12 +194,10 @@ def test_the_npm_client_sees_the_same(tmp_path: Path, transfer: str) -> None:
 def test_model_and_adapter_load_in_a_new_process_with_an_empty_cache(
     tmp_path: Path, of_hub: OfHub
 ) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = tiny_models.save(tmp_path / "base", "llama")
-    adapter = tiny_models.save_adapter(tmp_path / "adapter", base)
+    made = fork(["-c", HERE], cwd=tmp_path, loaded=of_hub.loaded)
+    assert made.code == 0, made.err[-3000:]
+    here = json.loads(made.out.splitlines()[-1])
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "me/base"
     (adapter / "adapter_config.json").write_text(json.dumps(config))
@@ -197,10 +212,5 @@ def test_model_and_adapter_load_in_a_new_process_with_an_empty_cache(
         fetched = {one["path"].partition("?")[0] for one in hub.requests if one["status"] == 302}
     assert len([one for one in fetched if one.endswith(".safetensors")]) == 2
     there = json.loads(done.out.splitlines()[-1])
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    ids = tiny_models.tokenizer()("The answer is", return_tensors="pt").input_ids
-    with torch.no_grad():
-        here = [model(ids).logits[0, -1].tolist()]
-        here.append(PeftModel.from_pretrained(model, adapter)(ids).logits[0, -1].tolist())
     assert here[0] != here[1]
     assert there == here

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from pipeline.workspace.workspace import OpenWorkspace
@@ -26,11 +25,10 @@ from registry.models.changed import publish_changed, write_changed
 from registry.models.load import nano_folder
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.publish.secrets import _lines
-from tests.e2e.conftest import HUB_PORT, PROGRAM, Called, OfHub, fork, forked
+from tests.e2e.conftest import HUB_PORT, PROGRAM, Called, OfHub, fork, forked, nano_adapter
 from tests.loopback_hub import Faults, Hub, serving
 from tests.support.card_code import example_code
 from tests.support.loaded import Loaded, light
-from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,7 +207,7 @@ def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path, of_hub:
     spec = workspace / "gapmend.yaml"
     base = f"{{model: me/nano, revision: {commit}}}"
     spec.write_text(spec.read_text("utf-8").replace("{model: nano}", base), "utf-8")
-    theirs = save_adapter(tmp_path / "theirs", nano_folder())
+    theirs = nano_adapter(tmp_path / "theirs", of_hub.loaded)
     (theirs / "README.md").write_text("---\nlicense: mit\n---\n")
     config = theirs / "adapter_config.json"
     named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "me/nano"}
@@ -331,6 +329,8 @@ def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
     hub: Hub, tmp_path: Path
 ) -> None:
     """What full training makes: pushed, loaded by its card in a new process, pulled elsewhere."""
+    import torch
+
     workspace = tmp_path / "workspace"
     assert forked("init", workspace).code == 0
     noise = torch.Generator().manual_seed(0)

@@ -53,7 +53,10 @@ class Fork:
 
     def __init__(self, told: socket.socket) -> None:
         self._told = told
-        self.pid = int(told.recv(64))
+        pid = told.recv(64)
+        if not pid:
+            raise ConnectionError
+        self.pid = int(pid)
         self.returncode: int | None = None
 
     def __enter__(self) -> Self:
@@ -91,6 +94,7 @@ class Loaded:
         self._modules, self._environment = modules, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: socket.socket | None = None
+        self._said: IO[str] | None = None
 
     def start(
         self,
@@ -111,13 +115,18 @@ class Loaded:
             "environment": {**os.environ, **(environment or {})},
         }
         told, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with tell, Path(os.devnull).open() as nothing:
-            files = [_number(one) for one in (stdin or nothing, stdout, stderr, tell)]
-            socket.send_fds(self._asked, [json.dumps(what).encode()], files)
+        try:
+            with tell, Path(os.devnull).open() as nothing:
+                files = [_number(one) for one in (stdin or nothing, stdout, stderr, tell)]
+                socket.send_fds(self._asked, [json.dumps(what).encode()], files)
             return Fork(told)
+        except OSError:
+            told.close()
+            raise RuntimeError(f"nothing to fork from: {self._why()}") from None
 
     def _load(self) -> socket.socket:
         ours, theirs = _pair()
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with it
         with theirs:
             command = [sys.executable, "-m", "tests.support.loaded", str(theirs.fileno())]
             self._process = subprocess.Popen(
@@ -127,15 +136,21 @@ class Loaded:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # what loading says, a fork doesn't say again
+                stderr=self._said,  # what loading says, a fork doesn't say again
             )
         return ours
 
+    def _why(self) -> str:
+        assert self._said is not None
+        self._said.seek(0)
+        return self._said.read()[-2000:]
+
     def close(self) -> None:
         """End the process."""
-        if self._asked is not None and self._process is not None:
+        if self._asked is not None and self._process is not None and self._said is not None:
             self._asked.close()
             self._process.wait(60)
+            self._said.close()
         self._asked = None
 
 
