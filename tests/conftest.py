@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.loaded import light, with_models
+
 # A deadline in milliseconds measures the machine's load, not the code.
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
@@ -26,6 +28,12 @@ def pytest_collection_finish() -> None:
     """Keep what is loaded by now out of every later search for garbage; it takes 0.3 s each."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """End the processes that were forked from."""
+    light.close()
+    with_models.close()
 
 
 @pytest.fixture(scope="session")

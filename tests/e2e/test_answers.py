@@ -9,35 +9,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import gapmend
+from tests.support.called import forked
 
 STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
 
 
-@pytest.fixture
-def ingested(tmp_path: Path) -> Path:
-    workspace = tmp_path / "workspace"
+@pytest.fixture(scope="module")
+def ingested_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("answers") / "workspace"
     shutil.copytree(STARTER, workspace)
-    assert gapmend("ingest", "-C", workspace).code == 0
+    assert forked("ingest", "-C", workspace).code == 0
     return workspace
+
+
+@pytest.fixture
+def ingested(ingested_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ingested_once, tmp_path / "workspace"))
 
 
 def test_csv_has_a_line_a_row_however_long(ingested: Path) -> None:
     asked = "select repeat('x', 300) as long, 'a,b' as both"
-    answer = gapmend("sql", asked, "-f", "csv", "-C", ingested)
+    answer = forked("sql", asked, "-f", "csv", "-C", ingested)
     assert list(csv.reader(io.StringIO(answer.out))) == [["long", "both"], ["x" * 300, "a,b"]]
 
 
 def test_json_has_every_column_and_no_nan(ingested: Path) -> None:
     asked = "select 1 as a, 2 as a, 'nan'::double as b, [1.0, 'inf'::double] as c"
-    assert gapmend("sql", asked, "--json", "-C", ingested).json() == [
+    assert forked("sql", asked, "--json", "-C", ingested).json() == [
         {"a": 1, "a_1": 2, "b": None, "c": [1.0, None]}
     ]
 
 
 @pytest.mark.parametrize("call", [("sql",), ("forget", "--show", "x"), ("check", "--nope")])
 def test_a_wrong_call_is_json_for_programs(call: tuple[str, ...]) -> None:
-    answer = gapmend(*call, "--json")
+    answer = forked(*call, "--json")
     assert answer.code == 2
     assert answer.json()["kind"] == "usage"
     assert answer.err.count("\n") == 1
@@ -50,23 +55,23 @@ def test_a_damaged_file_is_named_and_fsck_advised(ingested: Path) -> None:
     stored.chmod(0o644)
     stored.write_bytes(data)
     for call in (("status",), ("sql", "from rows limit 1"), ("gap",)):
-        answer = gapmend(*call, "-C", ingested)
+        answer = forked(*call, "-C", ingested)
         assert answer.code in {2, 3}
         assert "rows.parquet" in answer.err
         assert "Traceback" not in answer.err
         assert "a fault of ours" not in answer.err
-    assert gapmend("fsck", "-C", ingested).code == 1
+    assert forked("fsck", "-C", ingested).code == 1
 
 
 def test_an_empty_name_is_no_adapter(ingested: Path) -> None:
     for verb in ("promote", "merge", "forget"):
-        answer = gapmend(verb, "--adapter", "", "-C", ingested)
+        answer = forked(verb, "--adapter", "", "-C", ingested)
         assert answer.code == 2, (verb, answer.err)
 
 
 def test_without_a_champion_it_says_how_to_get_one(ingested: Path) -> None:
     for call in (("merge",), ("forget", "--adapter", "champion")):
-        answer = gapmend(*call, "-C", ingested)
+        answer = forked(*call, "-C", ingested)
         assert answer.code == 2
         assert "no adapter is champion yet" in answer.err
         assert "gapmend promote" in answer.err

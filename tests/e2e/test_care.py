@@ -21,12 +21,11 @@ from registry.datasets.versions.row import Row
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
+from tests.support.called import MAIN, fork, forked
 from tests.support.care_store import CANARY, ERASED_UID, eval_meta, make
 from tests.support.decode import find
 from tests.support.plain_rows import load_rows
 
-MAIN = "pipeline.cli.main:main"
-GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 SEED = 66
 ERASE = ["erase", "--row", str(ERASED_UID), "--reason", "asked to", "--yes"]
 GC = ["gc", "--yes"]
@@ -58,12 +57,9 @@ def workspace(original: Path, tmp_path: Path) -> Path:
 
 
 def call(folder: Path, *args: str, code: int = 0) -> Any:
-    done = subprocess.run(
-        [*GAPMEND, *args, "-C", str(folder), "--json"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, (done.stdout, done.stderr)
-    return json.loads(done.stdout)
+    done = forked(*args, "-C", folder, "--json")
+    assert done.code == code, (done.out, done.err)
+    return done.json()
 
 
 @dataclass(frozen=True)
@@ -133,9 +129,9 @@ def kill(
         hit[point.call.kind, point.call.site] += 1
     draw = random.Random(SEED)
     start = "import sys; print('start', file=sys.stderr, flush=True); "
-    command = [sys.executable, "-c", f"{start}from pipeline.cli.main import main; main()"]
+    command = ["-c", f"{start}from pipeline.cli.main import main; main()"]
     began = time.monotonic()
-    subprocess.run([*command, *verb, "-C", str(fresh("timed"))], capture_output=True, check=True)
+    assert fork([*command, *verb, "-C", str(fresh("timed"))]).code == 0
     whole = time.monotonic() - began  # on this machine, with what else it has to do
     for number in range(at_times):
         folder = fresh(f"time-{number}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
 from registry.upkeep.rebuild import rebuild
 from tests.e2e.crash.harness import Ended, points, record, run_killed, run_killed_at_time
+from tests.support.called import fork
 
 WRITER = Path(__file__).parent / "crash" / "writer.py"
 ROUNDS = 2
@@ -67,16 +67,8 @@ def check_finishes(root: Path) -> None:
 
 
 def run_to_end(root: Path) -> Ended:
-    return run_killed_never([str(WRITER), str(root), str(ROUNDS)])
-
-
-def run_killed_never(argv: list[str]) -> Ended:
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, *argv], capture_output=True, text=True, timeout=120, check=False
-    )
-    return Ended(done.returncode, tuple(done.stdout.splitlines()), done.stderr)
+    done = fork([str(WRITER), str(root), str(ROUNDS)])
+    return Ended(done.code, tuple(done.out.splitlines()), done.err)
 
 
 def tables(root: Path) -> dict[str, list[tuple]]:
@@ -101,7 +93,7 @@ def kill_many(tmp_path: Path, *, at_calls: int, at_times: int) -> Counter:
     draw = random.Random(SEED)
     for number in range(at_times):
         root = tmp_path / f"time-{number}"
-        command = [sys.executable, str(WRITER), str(root), str(ROUNDS)]
+        command = [str(WRITER), str(root), str(ROUNDS)]
         ended = run_killed_at_time(command, mark="start", seconds=draw.uniform(0, 0.25))
         check_what_is_left(root, ended)
         check_finishes(root)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -14,21 +13,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry.catalog.catalog import Catalog
-from registry.models.load import nano_folder
 from registry.publish.signing import make_key
 from registry.store.hashing import file_digest
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
-from tests.e2e.conftest import PROGRAM, Called, gapmend
+from tests.e2e.conftest import nano_adapter
 from tests.e2e.crash.harness import Call, points, record, run_killed, run_killed_at_time
 from tests.loopback_hub import Hub, serving
-from tests.support.tiny_models import save_adapter
+from tests.support.called import MAIN, Called, fork, forked
+from tests.support.loaded import Loaded, light, with_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.xdist_group("with models")
 STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
-MAIN = "pipeline.cli.main:main"
 TOKEN = "hf_" + "aTokenOfTheLoopbackHub00"
 _AFTER_MARK = 0.7  # of a call's time, about; the rest is its start
 # `rows` objects and runs are left out: uids and times are in their ids.
@@ -79,11 +78,14 @@ def fresh(ready: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def uninterrupted(words: tuple[str, ...], ready: Path, mark: str, key: str, at: Path) -> Verb:
+def uninterrupted(
+    words: tuple[str, ...], ready: Path, mark: str, key: str, at: Path, loaded: Loaded = light
+) -> Verb:
     with pytest.MonkeyPatch.context() as patch:
         folder = fresh(ready, at, patch)
+        forked("--version", loaded=loaded)  # what it loads isn't in the time that follows
         began = time.monotonic()
-        calls = record([MAIN, *words], cwd=folder)
+        calls = record([MAIN, *words], cwd=folder, loaded=loaded)
         seconds = time.monotonic() - began
     return Verb(words, ready, mark, key, calls, seconds, folder, kept(folder), written(folder))
 
@@ -97,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(place: Path) -> Path:
     """A workspace with nothing in it yet; beside its spec an adapter by others, and keys."""
     folder = Path(shutil.copytree(STARTER, place / "start"))
-    save_adapter(folder / "theirs", nano_folder())
+    nano_adapter(folder / "theirs", with_models)
     (folder / "theirs" / "README.md").write_text("---\nlicense: mit\n---\n")
     make_key(folder / "keys")
     return folder
@@ -122,14 +124,14 @@ def push(hub: Hub, ready: Path, folder: Path, thing: str, repo: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.endpoint)
         patch.setenv("HF_HOME", str(folder / "cache"))
-        done = gapmend("push", thing, "--repo", repo, "-C", folder, HF_HUB_OFFLINE="0")
+        done = forked("push", thing, "--repo", repo, "-C", folder, HF_HUB_OFFLINE="0")
     assert done.code == 0, done.err
 
 
 @pytest.fixture(scope="module")
 def pulled_rows(place: Path, start: Path, hub: Hub) -> Verb:
     sender = Path(shutil.copytree(start, place / "ingested"))
-    assert gapmend("ingest", "-C", sender).code == 0
+    assert forked("ingest", "-C", sender).code == 0
     push(hub, sender, place / "pushed-rows", "tickets", "me/rows")
     words = ("pull", "datasets/me/rows")
     return uninterrupted(words, start, "import ·", "object_id", place / "pulled-rows")
@@ -146,7 +148,7 @@ def pulled_adapter(place: Path, start: Path, imported: Verb, hub: Hub) -> Verb:
 @pytest.fixture(scope="module")
 def imported(place: Path, start: Path) -> Verb:
     words = ("adapter", "import", "theirs")
-    return uninterrupted(words, start, "import ·", "object_id", place / "imported")
+    return uninterrupted(words, start, "import ·", "object_id", place / "imported", with_models)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +185,7 @@ def kill(verb: Verb, tmp_path: Path, *, at_times: int, at_calls: int) -> None:
         while code != -9:  # the machine's load has changed, and it came to its end
             with pytest.MonkeyPatch.context() as patch:
                 folder = fresh(verb.ready, tmp_path / f"time-{number}-{tried}", patch)
-                command = [str(PROGRAM), *verb.words]
+                command = [MAIN, *verb.words]
                 ended = run_killed_at_time(command, mark=verb.mark, seconds=seconds, cwd=folder)
                 code, tried, seconds = ended.code, tried + 1, seconds / 2
                 assert code in (0, -9), ended.errors
@@ -218,7 +220,7 @@ def check(verb: Verb, folder: Path) -> str:
     assert kept(folder) == verb.kept
     assert again.json()[verb.key] in set().union(*verb.kept.values())
     assert written(folder) == verb.out
-    told = gapmend("fsck", "--json", "-C", folder)
+    told = forked("fsck", "--json", "-C", folder)
     assert told.code == 0, told.out
     assert {finding["problem"] for finding in told.json()["findings"]} <= {"orphan"}
     return "nothing yet" if found == before else "all of it"
@@ -226,15 +228,7 @@ def check(verb: Verb, folder: Path) -> str:
 
 def call(folder: Path, verb: Verb) -> Called:
     """Run the verb to its end, in its workspace."""
-    done = subprocess.run(
-        [PROGRAM, *verb.words, "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return Called(done.returncode, done.stdout, done.stderr)
+    return fork([MAIN, *verb.words, "--json"], cwd=folder, timeout=300)
 
 
 # The rest is alike in how it ends, and starts slower libraries: in the long test alone.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,11 @@ from registry.catalog.catalog import Catalog
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
 from tests.e2e.crash.harness import points, record, run_killed, run_killed_at_time
+from tests.support.called import MAIN, forked
+from tests.support.loaded import Loaded, light, with_models
 
+pytestmark = pytest.mark.xdist_group("with models")
 STARTER = Path(__file__).resolve().parents[2] / "pipeline" / "workspace" / "starter"
-MAIN = "pipeline.cli.main:main"
-GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 
 
 def workspace(folder: Path) -> Path:
@@ -26,16 +25,10 @@ def workspace(folder: Path) -> Path:
     return folder
 
 
-def run_verb(verb: str, folder: Path) -> Any:
-    done = subprocess.run(
-        [*GAPMEND, verb, "-C", str(folder), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def run_verb(verb: str, folder: Path, loaded: Loaded = light) -> Any:
+    done = forked(verb, "-C", folder, "--json", timeout=900, loaded=loaded)
+    assert done.code == 0, done.err
+    return done.json()
 
 
 def check_store(folder: Path) -> None:
@@ -68,7 +61,7 @@ def kill_ingest(tmp_path: Path, *, at_calls: int, at_times: int) -> None:
         check_ingested(folder, expected)
     for number in range(at_times):
         folder = workspace(tmp_path / f"time-{number}")
-        command = [*GAPMEND, "ingest", "-C", str(folder)]
+        command = [MAIN, "ingest", "-C", str(folder)]
         run_killed_at_time(command, mark="ingest · tickets", seconds=0.05 * number)
         check_ingested(folder, expected)
 
@@ -140,7 +133,7 @@ def train_workspace(folder: Path) -> Path:
     spec.write_text(small)
     table = folder / "data" / "tickets.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:241]))
-    run_verb("select", folder)
+    run_verb("select", folder, with_models)
     return folder
 
 
@@ -150,25 +143,32 @@ def kill_train(tmp_path: Path, *, at_calls: int, at_times: int) -> None:
     def fresh(name: str) -> Path:
         return Path(shutil.copytree(ready, tmp_path / name))
 
-    expected = run_verb("train", fresh("whole"))["adapter_id"]
+    began = time.monotonic()
+    expected = run_verb("train", fresh("whole"), with_models)["adapter_id"]
+    whole = time.monotonic() - began
 
     def check(folder: Path) -> None:
         check_store(folder)
-        assert run_verb("train", folder)["adapter_id"] == expected
+        assert run_verb("train", folder, with_models)["adapter_id"] == expected
         check_store(folder)
         found = Catalog(folder / ".gapmend").query("SELECT adapter_id FROM adapters").rows
         assert found == [(expected,)]
 
-    calls = record([MAIN, "train", "-C", str(fresh("counted"))]) if at_calls else []
+    calls = (
+        record([MAIN, "train", "-C", str(fresh("counted"))], loaded=with_models) if at_calls else []
+    )
     for number, point in enumerate(points(calls, kills=at_calls, seed=11)):
         folder = fresh(f"call-{number}")
-        ended = run_killed([MAIN, "train", "-C", str(folder)], point)
+        ended = run_killed([MAIN, "train", "-C", str(folder)], point, loaded=with_models)
         assert ended.code == -9, (point, ended)
         check(folder)
     for number in range(at_times):
         folder = fresh(f"time-{number}")
-        command = [*GAPMEND, "train", "-C", str(folder)]
-        run_killed_at_time(command, mark="train · nano", seconds=1.5 * (number + 1))
+        command = [MAIN, "train", "-C", str(folder)]
+        seconds = whole * 0.6 * (number + 1) / (at_times + 1)
+        mark = "train · nano"
+        ended = run_killed_at_time(command, mark=mark, seconds=seconds, loaded=with_models)
+        assert ended.code == -9, ended  # else it was quicker than before, by three times
         check(folder)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Called, gapmend
+from tests.support.called import Called, forked
 
 SPEC = """\
 bases: {nano: {model: nano}}
@@ -39,13 +39,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for pairs in (QUESTIONS[:2], (QUESTIONS[0], ("which river runs through Vienna", "Danube"),
                                   QUESTIONS[2])):  # fmt: skip
         (folder / "train.jsonl").write_text(lines(pairs))
-        done = gapmend("ingest", "-C", folder, "--json")
+        done = forked("ingest", "-C", folder, "--json")
         assert done.code == 0, done.err
     return folder
 
 
 def dataset(workspace: Path, *arguments: str | Path) -> Called:
-    return gapmend("dataset", *arguments, "-C", workspace)
+    return forked("dataset", *arguments, "-C", workspace)
 
 
 def as_json(workspace: Path, *arguments: str | Path) -> Any:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.conftest import HUB_PORT, OfHub
 from tests.loopback_hub import Hub, serving
-from tests.support import tiny_models
+from tests.support.called import fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,24 @@ with torch.no_grad():
     adapted = PeftModel.from_pretrained(model, "me/adapter", revision="v1")
     tuned = adapted(ids).logits[0, -1].tolist()
 print(json.dumps([base, tuned]))
+"""
+
+
+HERE = """
+import json, sys
+from pathlib import Path
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from tests.support import tiny_models
+base = tiny_models.save(Path("base"), "llama")
+adapter = tiny_models.save_adapter(Path("adapter"), base)
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+ids = tiny_models.tokenizer()("The answer is", return_tensors="pt").input_ids
+with torch.no_grad():
+    here = [model(ids).logits[0, -1].tolist()]
+    here.append(PeftModel.from_pretrained(model, adapter)(ids).logits[0, -1].tolist())
+print(json.dumps(here))
 """
 
 
@@ -173,37 +192,26 @@ def test_the_npm_client_sees_the_same(tmp_path: Path, transfer: str) -> None:
     assert (parts, used) == ((0, [True] * 4) if transfer == "xet" else (4, [False] * 4))
 
 
-def test_model_and_adapter_load_in_a_new_process_with_an_empty_cache(tmp_path: Path) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = tiny_models.save(tmp_path / "base", "llama")
-    adapter = tiny_models.save_adapter(tmp_path / "adapter", base)
+def test_model_and_adapter_load_in_a_new_process_with_an_empty_cache(
+    tmp_path: Path, of_hub: OfHub
+) -> None:
+    made = fork(["-c", HERE], cwd=tmp_path, loaded=of_hub.loaded)
+    assert made.code == 0, made.err[-3000:]
+    here = json.loads(made.out.splitlines()[-1])
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "me/base"
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    with serving(tmp_path / "hub", tokens={TOKEN: "me:read"}) as hub:
+    with serving(tmp_path / "hub", tokens={TOKEN: "me:read"}, port=HUB_PORT) as hub:
         for name, folder in (("me/base", base), ("me/adapter", adapter)):
             hub.add_folder(name, folder, private=True)
         repository = hub.repository("me/adapter")
         repository.branches["v1"] = repository.branches["main"]
-        done = subprocess.run(
-            [sys.executable, "-c", ANSWER],
-            env=environment(hub.endpoint, tmp_path / "home", HF_TOKEN=TOKEN),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        told = environment(hub.endpoint, of_hub.emptied(), HF_TOKEN=TOKEN)
+        done = fork(["-c", ANSWER], environment=told, loaded=of_hub.loaded)
+        assert done.code == 0, done.err[-3000:]
         fetched = {one["path"].partition("?")[0] for one in hub.requests if one["status"] == 302}
     assert len([one for one in fetched if one.endswith(".safetensors")]) == 2
-    there = json.loads(done.stdout.splitlines()[-1])
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    ids = tiny_models.tokenizer()("The answer is", return_tensors="pt").input_ids
-    with torch.no_grad():
-        here = [model(ids).logits[0, -1].tolist()]
-        here.append(PeftModel.from_pretrained(model, adapter)(ids).logits[0, -1].tolist())
+    there = json.loads(done.out.splitlines()[-1])
     assert here[0] != here[1]
     assert there == here

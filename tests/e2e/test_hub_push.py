@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from pipeline.workspace.workspace import OpenWorkspace
@@ -26,10 +25,11 @@ from registry.models.changed import publish_changed, write_changed
 from registry.models.load import nano_folder
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.publish.secrets import _lines
-from tests.e2e.conftest import PROGRAM, Called, gapmend
+from tests.e2e.conftest import HUB_PORT, PROGRAM, OfHub, nano_adapter
 from tests.loopback_hub import Faults, Hub, serving
+from tests.support.called import Called, fork, forked
 from tests.support.card_code import example_code
-from tests.support.tiny_models import save_adapter
+from tests.support.loaded import Loaded, light
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ REPO = "me/pushed"
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}) as served:
+    with serving(tmp_path / "hub", tokens={CANARY: "me:write"}, port=HUB_PORT) as served:
         yield served
 
 
@@ -58,16 +58,16 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
     }
 
 
-def call(hub: Hub, workspace: Path, *arguments: str) -> Called:
-    cache = workspace.parent / "cache"
-    done = gapmend(*arguments, "-C", workspace, timeout=600, **environment(hub, cache))
+def call(hub: Hub, workspace: Path, *arguments: str, loaded: Loaded = light) -> Called:
+    told = environment(hub, workspace.parent / "cache")
+    done = forked(*arguments, "-C", workspace, timeout=600, loaded=loaded, **told)
     assert CANARY not in done.out + done.err
     assert "Traceback" not in done.err
     return done
 
 
-def answer(hub: Hub, workspace: Path, *arguments: str) -> Any:
-    done = call(hub, workspace, *arguments, "--json")
+def answer(hub: Hub, workspace: Path, *arguments: str, loaded: Loaded = light) -> Any:
+    done = call(hub, workspace, *arguments, "--json", loaded=loaded)
     assert done.code == 0, done.err
     return done.json()
 
@@ -117,9 +117,11 @@ def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, workspace: Path)
     assert not hub.requests
 
 
-def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path) -> None:
+def test_pushed_once_pulled_the_same(
+    hub: Hub, workspace: Path, quickstart: Path, of_hub: OfHub
+) -> None:
     keys = workspace.parent / "keys"
-    assert gapmend("sign", "--new-key", keys).code == 0
+    assert forked("sign", "--new-key", keys).code == 0
     first = answer(hub, workspace, "push", "--repo", REPO)
     assert SIGNATURE not in hub.files(REPO, first["object_id"])
     answer(hub, workspace, "sign", "champion", "--key", str(keys / "gapmend-signing.key"))
@@ -138,7 +140,7 @@ def test_pushed_once_pulled_the_same(hub: Hub, workspace: Path, quickstart: Path
     shutil.copytree(quickstart / "data", other / "data")
     shutil.copy(quickstart / "gapmend.yaml", other)
     public = ("--key", str(keys / "gapmend-signing.pub"))
-    pulled = answer(hub, other, "pull", REPO, *public)
+    pulled = answer(hub, other, "pull", REPO, *public, loaded=of_hub.loaded)
     assert pulled["signed_by"] == "gapmend-signing.pub"
     assert (pulled["object_id"], pulled["same"]) == (first["object_id"], True)
     answer(hub, workspace, "push", "intent", "--repo", "me/rows", "--public")
@@ -198,26 +200,26 @@ def test_a_secret_in_a_prompt_is_found_in_the_card(hub: Hub, workspace: Path) ->
     assert not hub.requests
 
 
-def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path) -> None:
+def test_what_is_pushed_loads_as_its_card_says(hub: Hub, tmp_path: Path, of_hub: OfHub) -> None:
     """An adapter of a Hub base and its merge, in new processes with empty caches."""
     commit = hub.add_folder("me/nano", nano_folder())
     workspace = tmp_path / "workspace"
-    assert gapmend("init", workspace).code == 0
+    assert forked("init", workspace).code == 0
     spec = workspace / "gapmend.yaml"
     base = f"{{model: me/nano, revision: {commit}}}"
     spec.write_text(spec.read_text("utf-8").replace("{model: nano}", base), "utf-8")
-    theirs = save_adapter(tmp_path / "theirs", nano_folder())
+    theirs = nano_adapter(tmp_path / "theirs", of_hub.loaded)
     (theirs / "README.md").write_text("---\nlicense: mit\n---\n")
     config = theirs / "adapter_config.json"
     named = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "me/nano"}
     config.write_text(json.dumps(named), "utf-8")
 
-    made = call(hub, workspace, "adapter", "import", str(theirs), "--json").json()
-    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"])
+    made = answer(hub, workspace, "adapter", "import", str(theirs), loaded=of_hub.loaded)
+    merged = answer(hub, workspace, "merge", "--adapter", made["object_id"], loaded=of_hub.loaded)
     for thing, repo in ((made["object_id"], "me/adapter"), (merged["model_id"], "me/merged")):
         answer(hub, workspace, "push", thing, "--repo", repo)
         card = hub.files(repo)[CARD].decode()
-        found = run_card(hub, tmp_path / f"cache-{repo[3:]}", card, theirs)
+        found = run_card(hub, of_hub, card, theirs)
         assert found["difference"] < 1e-4, (repo, found)
         assert found["base"] > 1e-2
 
@@ -237,22 +239,20 @@ print(json.dumps({"difference": float((found - trained).abs().max()),
 """
 
 
-def run_card(hub: Hub, cache: Path, card: str, theirs: Path) -> dict[str, float]:
+def run_card(hub: Hub, of_hub: OfHub, card: str, theirs: Path) -> dict[str, float]:
     """Run the card's code, then compare its model with base and adapter as they were trained."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", example_code(card) + COMPARE, nano_folder(), theirs],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(hub, cache)},
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    code = ["-c", example_code(card) + COMPARE, str(nano_folder()), str(theirs)]
+    told = environment(hub, of_hub.emptied())
+    done = fork(code, environment=told, loaded=of_hub.loaded)
+    assert done.code == 0, done.err[-2000:]
+    assert list(of_hub.home.rglob("*.safetensors"))  # from the Hub, not from elsewhere
+    return dict(json.loads(done.out.splitlines()[-1]))
 
 
 @pytest.mark.soak
-def test_the_quickstarts_champion_and_its_merge_load_elsewhere(hub: Hub, workspace: Path) -> None:
+def test_the_quickstarts_champion_and_its_merge_load_elsewhere(
+    hub: Hub, workspace: Path, of_hub: OfHub
+) -> None:
     """From the Hub, in new processes with empty caches: the trained adapter's logits."""
     catalog = Catalog(workspace / ".gapmend")
     ((adapter_id, model_id),) = catalog.query(
@@ -265,7 +265,7 @@ def test_the_quickstarts_champion_and_its_merge_load_elsewhere(hub: Hub, workspa
         # nano is on no Hub: the card says that its folder belongs there.
         card = hub.files(repo)[CARD].decode().replace('("nano"', f"({str(nano_folder())!r}")
         trained = workspace / ".gapmend" / "objects" / "adapter" / adapter_id
-        found = run_card(hub, workspace.parent / f"cache-{repo[3:]}", card, trained)
+        found = run_card(hub, of_hub, card, trained)
         assert found["difference"] < 1e-4, (repo, found)
         print(f"{repo}: {found}")
 
@@ -330,8 +330,10 @@ def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
     hub: Hub, tmp_path: Path
 ) -> None:
     """What full training makes: pushed, loaded by its card in a new process, pulled elsewhere."""
+    import torch
+
     workspace = tmp_path / "workspace"
-    assert gapmend("init", workspace).code == 0
+    assert forked("init", workspace).code == 0
     noise = torch.Generator().manual_seed(0)
     ws = OpenWorkspace.open(workspace)
     loaded = ws.models.get("nano")
@@ -368,6 +370,6 @@ def test_changed_tensors_load_as_their_card_says_and_come_back_the_same(
     assert float(done.stdout.split()[-1]) == pytest.approx(expected, abs=1e-3)
 
     other = tmp_path / "other"
-    assert gapmend("init", other).code == 0
+    assert forked("init", other).code == 0
     pulled = answer(hub, other, "pull", "me/full")
     assert (pulled["object_id"], pulled["same"]) == (ref.id, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import pytest
 from registry.catalog.catalog import Catalog
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
+from tests.support.called import forked
 from tests.support.plain_rows import load_rows
 
-GAPMEND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 NAMES = ("one", "other", "both", "copy")
 SPEC = """\
 bases: {nano: {model: nano}}
@@ -46,17 +46,10 @@ def workspace(folder: Path, rows: int = 60, words: int = 6) -> Path:
     return folder
 
 
-def start(folder: Path, name: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*GAPMEND, "ingest", name, "-C", str(folder), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def ended(process: subprocess.Popen[str]) -> Any:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return json.loads(out)[0]
+def ingest(folder: Path, name: str) -> Any:
+    done = forked("ingest", name, "-C", folder, "--json")
+    assert done.code == 0, done.err
+    return done.json()[0]
 
 
 def said(root: Path, version: str) -> dict[str, tuple[str, str]]:
@@ -69,11 +62,12 @@ def said(root: Path, version: str) -> dict[str, tuple[str, str]]:
 
 def check_together(tmp_path: Path, times: int) -> None:
     alone = workspace(tmp_path / "alone")
-    expected = {name: ended(start(alone, name)) for name in NAMES}
+    expected = {name: ingest(alone, name) for name in NAMES}
     for number in range(times):
         folder = workspace(tmp_path / f"together-{number}")
-        running = {name: start(folder, name) for name in NAMES}
-        found = {name: ended(process) for name, process in running.items()}
+        with ThreadPoolExecutor(len(NAMES)) as calls:
+            each = calls.map(lambda name, where=folder: ingest(where, name), NAMES)
+            found = dict(zip(NAMES, each, strict=True))
         root = folder / ".gapmend"
         for name in NAMES:
             assert found[name]["version"] == expected[name]["version"]
@@ -109,28 +103,36 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.fixture(scope="module")
+def other_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """The version of the second dataset, and its rows, made where there is room."""
+    alone = workspace(tmp_path_factory.mktemp("room") / "alone", rows=900, words=120)
+    version = ingest(alone, "other")["version"]
+    return version, said(alone / ".gapmend", version)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("free", [0, 400_000, 1_000_000])
-def test_a_disk_that_fills_up_under_an_ingest(small_disk: Path, tmp_path: Path, free: int) -> None:
+def test_a_disk_that_fills_up_under_an_ingest(
+    small_disk: Path, other_alone: tuple[str, Any], free: int
+) -> None:
     """Whatever is full first, it is one line, and with room again the same version is made."""
-    alone = workspace(tmp_path / "alone", rows=900, words=120)
-    expected = ended(start(alone, "other"))
     folder = workspace(small_disk, rows=900, words=120)
-    ended(start(folder, "one"))
+    ingest(folder, "one")
     before = [one.id for one in Catalog(folder / ".gapmend").committed("dataset_version")]
     left = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     (folder / "filler").write_bytes(b"0" * (left - free))
-    process = start(folder, "other")
-    out, err = process.communicate(timeout=300)
+    done = forked("ingest", "other", "-C", folder, "--json")
     (folder / "filler").unlink()
     root = folder / ".gapmend"
     after = [one.id for one in Catalog(root).committed("dataset_version")]
-    if free == 0 or process.returncode != 0:
-        assert process.returncode == 2, err
-        assert "the disk is full" in json.loads(out)["message"]
-        assert "Traceback" not in err
+    if free == 0 or done.code != 0:
+        assert done.code == 2, done.err
+        assert "the disk is full" in done.json()["message"]
+        assert "Traceback" not in done.err
         assert after == before
     report = fsck(Store(root), Catalog(root))
     assert report.clean, report.findings
-    assert ended(start(folder, "other"))["version"] == expected["version"]
-    assert said(root, expected["version"]) == said(alone / ".gapmend", expected["version"])
+    expected, rows = other_alone
+    assert ingest(folder, "other")["version"] == expected
+    assert said(root, expected) == rows

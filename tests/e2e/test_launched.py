@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
-from pipeline.select import select
-from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.store.kinds import RunMeta
-from tests.integration.pipeline.test_select_to_merge import make_workspace
+from tests.support.called import fork, forked
+from tests.support.loaded import with_models
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("with models")]
 
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     PORT = str(free.getsockname()[1])
 BIN = Path(sys.executable).parent
+MAKE = """
+import sys
+from pathlib import Path
+from tests.integration.pipeline.test_select_to_merge import make_workspace
+make_workspace(Path(sys.argv[1]))
+"""
 SPEC = {
     "{model: base}": "{model: base, new_tokens: [positive]}",
     "rank: 4": "rank: 4, seed: 3",
@@ -50,13 +55,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with its selection, nothing trained."""
     folder = tmp_path_factory.mktemp("launched") / "ws"
     folder.mkdir()
-    ws = make_workspace(folder)
+    made = fork(["-c", MAKE, str(folder)], loaded=with_models)
+    assert made.code == 0, made.err
     text = (folder / "gapmend.yaml").read_text("utf-8")
     for before, after in SPEC.items():
         assert before in text
         text = text.replace(before, after)
     (folder / "gapmend.yaml").write_text(text, "utf-8")
-    select(OpenWorkspace.open(ws.root), Ui())
+    chosen = forked("select", "-C", folder, loaded=with_models)
+    assert chosen.code == 0, chosen.err
     return folder
 
 
@@ -88,7 +95,11 @@ def trained(command: list[Any], root: Path, copy: Path) -> tuple[dict[str, Any],
 
 @pytest.fixture(scope="module")
 def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    return trained([BIN / "gapmend"], root, tmp_path_factory.mktemp("alone") / "ws")
+    copy = Path(shutil.copytree(root, tmp_path_factory.mktemp("alone") / "ws"))
+    cpu = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = forked("train", "--json", "-C", copy, timeout=400, loaded=with_models, **cpu)
+    assert done.code == 0, done.err[-3000:]
+    return done.json(), copy
 
 
 @pytest.mark.parametrize(
@@ -129,4 +140,4 @@ def test_two_processes_do_what_one_does(
     found = load_file(copy / ".gapmend/objects/adapter" / adapter.id / "adapter_model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
-        assert float((tensor - expected[name]).abs().max()) < 1e-4, name
+        assert float(abs(tensor - expected[name]).max()) < 1e-4, name

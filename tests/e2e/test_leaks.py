@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import gapmend
+from tests.support.called import forked
 
 SPEC = """
 bases: {nano: {model: nano}}
@@ -36,21 +36,21 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def test_clean_is_0_and_a_leak_is_1_with_the_row_and_its_item(workspace: Path) -> None:
-    clean = gapmend("leaks", "-C", workspace)
+    clean = forked("leaks", "-C", workspace)
     assert clean.code == 0
     assert "no leak: 1 training rows, 3 items of 3 dev and test sets" in clean.out
     (workspace / "exam.csv").write_text((workspace / "train.csv").read_text())
-    leaking = gapmend("leaks", "--show", "-C", workspace)
+    leaking = forked("leaks", "--show", "-C", workspace)
     assert leaking.code == 1
     for part in ("exam test", "train.csv:2", "exam.csv:2", "my card was taken"):
         assert part in leaking.out
-    data = gapmend("leaks", "--json", "-C", workspace).json()
+    data = forked("leaks", "--json", "-C", workspace).json()
     assert (data["clean"], data["leaking"], data["pairs"][0]["exact"]) == (False, 1, 1)
     assert "shown" not in data
 
 
 def test_an_unknown_thing_is_one_line(workspace: Path) -> None:
-    refused = gapmend("leaks", "nothing", "-C", workspace)
+    refused = forked("leaks", "nothing", "-C", workspace)
     assert refused.code == 2
     assert refused.err.splitlines()[-1].startswith("gapmend: ")
     assert "Traceback" not in refused.err

@@ -6,11 +6,15 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.conftest import gapmend
+import pytest
+
+from tests.support.called import forked
+from tests.support.loaded import with_models
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.xdist_group("with models")
 SPEC = """\
 bases: {nano: {model: nano}}
 datasets:
@@ -49,7 +53,7 @@ def workspace(folder: Path) -> Path:
 
 
 def looks(folder: Path, *names: str) -> dict[str, dict[str, Any]]:
-    done = gapmend("ingest", *names, "--dry-run", "--json", "-C", folder)
+    done = forked("ingest", *names, "--dry-run", "--json", "-C", folder, loaded=with_models)
     assert done.code == 0, done.err
     return {one["name"]: one for one in json.loads(done.out)}
 
@@ -101,7 +105,8 @@ def test_formats_rejects_and_rows_are_shown_and_nothing_is_stored(tmp_path: Path
 
 
 def test_people_get_tables_without_what_a_terminal_obeys(tmp_path: Path) -> None:
-    done = gapmend("ingest", "chats", "--dry-run", "-C", workspace(tmp_path))
+    folder = workspace(tmp_path)
+    done = forked("ingest", "chats", "--dry-run", "-C", folder, loaded=with_models)
     assert done.code == 0, done.err
     assert "chats: nothing was ingested" in done.out
     assert "data/chats/1.jsonl.gz (train)" in done.out
@@ -124,12 +129,12 @@ def test_a_base_that_is_not_here_keeps_nobody_from_looking(tmp_path: Path) -> No
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     folder = workspace(tmp_path)
-    done = gapmend("ingest", "team", "--dry-run", "-C", folder)
+    done = forked("ingest", "team", "--dry-run", "-C", folder)
     assert (done.code, done.err.splitlines()[-1]) == (
         2,
         "gapmend: no dataset is called 'team'; expected one of teams, chats, pairs, joined",
     )
     (folder / "data" / "pairs.jsonl").write_text('{"prompt": "q"}\n')
-    done = gapmend("ingest", "pairs", "--dry-run", "-C", folder)
+    done = forked("ingest", "pairs", "--dry-run", "-C", folder)
     assert done.code == 2
     assert "TRL's prompt-only form" in done.err.splitlines()[-1]

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import gapmend
+from tests.support.called import forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_verdicts_tell_the_story(quickstart: Path) -> None:
-    found = gapmend("gap", "-C", quickstart, "--json").json()
+    found = forked("gap", "-C", quickstart, "--json").json()
     verdicts = {one["capability"]: one["verdict"] for one in found["findings"]}
     assert verdicts == {
         "numbers": "met",
@@ -30,7 +31,7 @@ def test_verdicts_tell_the_story(quickstart: Path) -> None:
 
 def test_nothing_is_trained_that_a_prompt_does(quickstart: Path) -> None:
     asked = "select distinct capability from selected_rows where reason = 'gap'"
-    rows = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    rows = forked("sql", asked, "-C", quickstart, "--json").json()
     assert {row["capability"] for row in rows} == {"sentiment", "intent"}
 
 
@@ -38,7 +39,7 @@ def test_training_on_the_gap_alone_forgets(quickstart: Path) -> None:
     asked = """
         select guard, verdict from forgetting
         where adapter_id = (select adapter_id from adapters order by created_at limit 1)"""
-    rows = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    rows = forked("sql", asked, "-C", quickstart, "--json").json()
     assert "forgotten" in {row["verdict"] for row in rows}
 
 
@@ -48,26 +49,26 @@ def test_tuned_on_sentiment_it_answers_questions_with_labels(quickstart: Path) -
         where subject in ('colours', 'jobs', 'days') and score = 0
           and answer in (select expected from eval_samples where subject in ('sentiment', 'intent'))
           and adapter_id = (select adapter_id from adapters order by created_at limit 1)"""
-    (row,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    (row,) = forked("sql", asked, "-C", quickstart, "--json").json()
     assert row["items"] > 0
 
 
 def test_lost_items_are_shown_with_both_answers(quickstart: Path) -> None:
     asked = "select adapter_id from adapters order by created_at limit 1"
-    (first,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    (first,) = forked("sql", asked, "-C", quickstart, "--json").json()
     call = ("forget", "--adapter", first["adapter_id"], "--show", "lost", "-C", quickstart)
-    found = gapmend(*call, "--json").json()
+    found = forked(*call, "--json").json()
     lost = sum(change["lost"] for change in found["changes"].values())
     assert len(found["lost"]) == lost > sum(guard["lost"] for guard in found["kept"]) > 0
     for item in found["lost"]:
         assert item["before"] == item["expected"] != item["after"]
-    assert "--json has them all" in gapmend(*call).out
+    assert "--json has them all" in forked(*call).out
 
 
 def test_the_loop_mends_it(quickstart: Path) -> None:
     asked = "select guard, verdict from forgetting where split = 'test'"
-    kept = gapmend("sql", asked, "-C", quickstart, "--json").json()
-    closed = gapmend(
+    kept = forked("sql", asked, "-C", quickstart, "--json").json()
+    closed = forked(
         "sql",
         "select capability, verdict from closed where split = 'test'",
         "-C",
@@ -96,7 +97,7 @@ def test_plan_names_what_changed(quickstart: Path, tmp_path: Path) -> None:
     spec = copy / "gapmend.yaml"
     before, _, after = spec.read_text().rpartition("goal: 0.75")  # that of intent
     spec.write_text(f"{before}goal: 0.74{after}")
-    steps = gapmend("plan", "-C", copy, "--json").json()
+    steps = forked("plan", "-C", copy, "--json").json()
     (gap,) = (step for step in steps if step["stage"] == "gap")
     assert gap["state"] == "would run"
     assert "intent" in gap["why"]
@@ -107,18 +108,18 @@ def test_a_moved_and_rebuilt_workspace_answers_the_same(quickstart: Path, tmp_pa
     copy = tmp_path / "moved"
     shutil.copytree(quickstart, copy)
     asked = "select capability, verdict, score from gaps order by all"
-    before = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    before = forked("sql", asked, "-C", quickstart, "--json").json()
     (copy / ".gapmend" / "catalog.duckdb").unlink()
-    assert gapmend("rebuild", "-C", copy).code == 0
-    assert gapmend("sql", asked, "-C", copy, "--json").json() == before
-    assert gapmend("fsck", "-C", copy).code == 0
+    assert forked("rebuild", "-C", copy).code == 0
+    assert forked("sql", asked, "-C", copy, "--json").json() == before
+    assert forked("fsck", "-C", copy).code == 0
 
 
 def test_no_dev_or_test_row_was_trained_on(quickstart: Path) -> None:
     asked = """
         select count(*) as leaked from selected_rows
         where row_hash in (select row_hash from rows where split in ('dev', 'test'))"""
-    (row,) = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    (row,) = forked("sql", asked, "-C", quickstart, "--json").json()
     assert row["leaked"] == 0
 
 
@@ -132,7 +133,7 @@ def test_permuted_answers_are_never_met(quickstart: Path) -> None:
             partition by subject, eval_id order by row_hash) as permuted
         from eval_samples
         where adapter_id is null and split = 'dev' and arm = 'zero_shot'"""
-    rows = gapmend("sql", asked, "-C", quickstart, "--json").json()
+    rows = forked("sql", asked, "-C", quickstart, "--json").json()
     subjects = {row["subject"] for row in rows}
     assert len(subjects) >= 7
     for subject in subjects:
@@ -156,7 +157,7 @@ def test_docs_every_question_in_sql_has_an_answer(quickstart: Path, project_root
     assert len(questions) >= 12
     empty = []
     for title, query in questions:
-        called = gapmend("sql", query, "-C", quickstart, "--json")
+        called = forked("sql", query, "-C", quickstart, "--json")
         assert called.code == 0, (title, called.err)
         if not called.json():
             empty.append(title)

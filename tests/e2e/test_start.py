@@ -14,6 +14,8 @@ from pipeline import Workspace
 from pipeline.workspace.kept import WorkspaceStore, adapter_named
 from registry.store.kinds import AdapterMeta
 from tests.e2e.conftest import gapmend
+from tests.support.called import forked
+from tests.support.loaded import with_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +31,10 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stages(folder: Path) -> list[str]:
-    return [row["stage"] for row in gapmend("sql", STAGES, "-C", folder, "--json").json()]
+    return [row["stage"] for row in forked("sql", STAGES, "-C", folder, "--json").json()]
 
 
-@pytest.mark.xdist_group("starter")
+@pytest.mark.xdist_group("with models")
 def test_a_part_of_the_loop_is_run(starter: Path) -> None:
     refused = gapmend("run", "--from", "gap", "-C", starter)
     assert refused.code == 2
@@ -45,16 +47,16 @@ def test_a_part_of_the_loop_is_run(starter: Path) -> None:
     assert stages(starter) == ["ingest", "gap"]
 
 
-@pytest.mark.xdist_group("starter")
+@pytest.mark.xdist_group("with models")
 def test_the_starter_runs_as_it_is_and_ends_promoted(starter: Path) -> None:
-    done = gapmend("run", "-C", starter, timeout=300)
+    done = forked("run", "-C", starter, timeout=300, loaded=with_models)
     assert done.code == 0, done.err
     assert "is champion" in done.out
     assert "│ routing │ 0.90 │" in done.out
     assert "nothing asked (the spec has no guards)" in done.out
 
 
-@pytest.mark.xdist_group("starter")
+@pytest.mark.xdist_group("with models")
 def test_docs_the_page_on_notebooks_runs_block_after_block(
     starter: Path, project_root: Path
 ) -> None:
@@ -74,7 +76,7 @@ def test_docs_the_page_on_notebooks_runs_block_after_block(
     assert stages(starter) == before  # all was up to date: the same stages on the same inputs
 
 
-@pytest.mark.xdist_group("starter")
+@pytest.mark.xdist_group("with models")
 def test_a_look_at_the_loop_moves_no_champion(starter: Path) -> None:
     ws, kept = Workspace.open(starter), WorkspaceStore.open(starter)
     champion = kept.catalog.manifest(adapter_named(kept, "champion"), AdapterMeta)

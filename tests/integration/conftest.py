@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import loaded
+from tests.support.loaded import run_module, with_models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+# Those of our modules that load the libraries in a process of their own.
+_MODULES = {
+    *("registry.intake.adapter_places", "registry.intake.template"),
+    *("registry.gguf.readback", "registry.models.parity"),
+}
+RUN = subprocess.run
 
 
 @pytest.fixture(scope="module")
 def loaded_processes() -> Iterator[None]:
-    """Adapters are placed, merged models and GGUF files loaded in forks, not in Pythons anew.
+    """Our own modules that load the libraries are forks of a process that has loaded them.
 
     The processes that users have are tested in test_incoming_places.py, test_merge.py and end to
     end.
     """
-    with loaded.forked_modules():
+
+    def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        python, flag, module = [*command, "", "", ""][:3]
+        if (python, flag) == (sys.executable, "-m") and module in _MODULES:
+            found: subprocess.CompletedProcess[Any] = run_module(with_models, command, **options)
+            return found
+        return RUN(command, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", run)
         yield
+
+
+@pytest.fixture
+def python_of_its_own(loaded_processes: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """Undo `loaded_processes` for a test."""
+    monkeypatch.setattr(subprocess, "run", RUN)

@@ -1,7 +1,9 @@
 """Kill a program at every kind of instant and see what it leaves.
 
 The program may be any. `record` runs it once, on a scratch workspace, and lists the calls that can
-be hit; `points` chooses among them; `run_killed` and `run_killed_at_time` end it there:
+be hit; `points` chooses among them; `run_killed` and `run_killed_at_time` end it there.
+
+Programs run in forks of a process that has the libraries loaded, and SIGKILL ends those:
 
     argv = ["pipeline.cli.main:main", "ingest", "-C", folder]
     for point in points(record(argv), kills=10, seed=0): run_killed(argv, point)
@@ -9,9 +11,8 @@ be hit; `points` chooses among them; `run_killed` and `run_killed_at_time` end i
 
 from __future__ import annotations
 
+import os
 import random
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,6 +20,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.called import fork
+from tests.support.loaded import Loaded, light
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 LIMIT_S = 900
@@ -53,15 +57,14 @@ class Ended:
     errors: str
 
 
-def record(argv: Sequence[str], *, cwd: Path | None = None) -> list[Call]:
+def record(argv: Sequence[str], *, cwd: Path | None = None, loaded: Loaded = light) -> list[Call]:
     """Run a program to its end and list the calls on its way."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "calls"
-        command = [sys.executable, str(LAUNCHER), "count", str(file), *argv]
-        done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        done = fork(
+            [str(LAUNCHER), "count", str(file), *argv], cwd=cwd, timeout=LIMIT_S, loaded=loaded
         )
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
         counts: dict[str, int] = defaultdict(int)
         calls = []
         for line in file.read_text().splitlines():
@@ -96,38 +99,40 @@ def points(calls: Sequence[Call], *, kills: int, seed: int) -> list[Point]:
     return chosen
 
 
-def run_killed(argv: Sequence[str], point: Point, *, cwd: Path | None = None) -> Ended:
+def run_killed(
+    argv: Sequence[str], point: Point, *, cwd: Path | None = None, loaded: Loaded = light
+) -> Ended:
     """Run a program that is killed at a point (or ends before it comes there)."""
-    command = [sys.executable, str(LAUNCHER), "kill", str(point), *argv]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    return Ended(done.returncode, tuple(done.stdout.splitlines()), done.stderr)
+    done = fork([str(LAUNCHER), "kill", str(point), *argv], cwd=cwd, timeout=LIMIT_S, loaded=loaded)
+    return Ended(done.code, tuple(done.out.splitlines()), done.err)
 
 
 def run_killed_at_time(
-    command: Sequence[str], *, mark: str, seconds: float, cwd: Path | None = None
+    argv: Sequence[str],
+    *,
+    mark: str,
+    seconds: float,
+    cwd: Path | None = None,
+    loaded: Loaded = light,
 ) -> Ended:
-    """Run a command and kill it so many seconds after it has printed `mark`."""
-    child = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-    )
+    """Run a program and kill it so many seconds after it has printed `mark`."""
+    (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+    child = loaded.start(argv, stdout=to_out, stderr=to_err, cwd=cwd)
+    for ours in (to_out, to_err):
+        os.close(ours)
     lines: list[str] = []
     errors: list[str] = []
     marked = threading.Event()
 
-    def drain(stream, kept):
-        for line in stream:
-            kept.append(line.rstrip("\n"))
-            if mark in line:
-                marked.set()
+    def drain(number: int, kept: list[str]) -> None:
+        with open(number, encoding="utf-8") as stream:
+            for line in stream:
+                kept.append(line.rstrip("\n"))
+                if mark in line:
+                    marked.set()
 
-    assert child.stdout is not None
-    assert child.stderr is not None
-    readers = [
-        threading.Thread(target=drain, args=pair)
-        for pair in ((child.stdout, lines), (child.stderr, errors))
-    ]
+    pairs = ((out, lines), (err, errors))
+    readers = [threading.Thread(target=drain, args=pair) for pair in pairs]
     for reader in readers:
         reader.start()
     while not marked.wait(0.05) and child.poll() is None:
@@ -137,7 +142,4 @@ def run_killed_at_time(
     child.kill()
     for reader in readers:
         reader.join()
-    code = child.wait()
-    child.stdout.close()
-    child.stderr.close()
-    return Ended(code, tuple(lines), "\n".join(errors))
+    return Ended(child.wait(), tuple(lines), "\n".join(errors))

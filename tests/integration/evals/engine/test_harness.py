@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support import tiny_models
-from tests.support.loaded import gapmend
+from tests.support.called import MAIN, Called, fork
+from tests.support.loaded import with_models
 
 PROGRAM = Path(sys.executable).parent / "gapmend"
 TASK = """
@@ -56,14 +57,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def called(*arguments: str, cwd: Path) -> Called:
+    return fork([MAIN, *arguments], loaded=with_models, cwd=cwd)
+
+
 def results(folder: Path, model: str, arguments: str) -> dict[str, Any]:
     out = folder / model
     asked = ["lm-eval", "run", "--tasks", "ours_choice,ours_written", "--log_samples"]
     asked += ["--batch_size", "4"]
     asked += ["--model", model, "--model_args", arguments]
     asked += ["--include_path", str(folder), "--output_path", str(out)]
-    done = gapmend(*asked, cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = called(*asked, cwd=folder)
+    assert done.code == 0, done.err[-3000:]
     (path,) = out.rglob("results_*.json")
     found = {
         task: dict(metrics) for task, metrics in json.loads(path.read_text())["results"].items()
@@ -89,19 +94,19 @@ def test_its_own_help_is_reached(folder: Path) -> None:
 
 
 def test_a_base_that_is_not_there_is_one_line(folder: Path) -> None:
-    done = gapmend(
+    done = called(
         *("lm-eval", "run", "--model", "gapmend", "--model_args", "pretrained=./gone"),
         *("--include_path", str(folder), "--tasks", "ours_choice"),
         cwd=folder,
     )
-    assert done.returncode == 2
-    assert "no folder ./gone" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "no folder ./gone" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_task_that_it_has_not_is_one_line(folder: Path) -> None:
     asked = ("lm-eval", "run", "--model", "gapmend", "--tasks", "no_such_task")
-    done = gapmend(*asked, cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("gapmend: lm-eval: Tasks not found")
-    assert "Traceback" not in done.stderr
+    done = called(*asked, cwd=folder)
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("gapmend: lm-eval: Tasks not found")
+    assert "Traceback" not in done.err

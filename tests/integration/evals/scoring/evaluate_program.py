@@ -1,7 +1,8 @@
-"""One long evaluation, to be killed in a process of its own."""
+"""One long evaluation in its own process, to be killed: `evaluate_program.py ROOT STORE KIND`."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from evals.scoring.evaluate import EvalResult, evaluate
@@ -43,3 +44,7 @@ def run(root: Path, store: Path, kind: str) -> tuple[EvalResult, int]:
         base=identify("base", base, root),
     )
     return result, engine.tokens_processed - read
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

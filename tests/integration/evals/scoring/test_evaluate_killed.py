@@ -13,7 +13,8 @@ from registry.catalog.catalog import Catalog
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
 from tests.integration.evals.scoring import evaluate_program
-from tests.support import loaded, tiny_models
+from tests.support import tiny_models
+from tests.support.loaded import with_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,16 +29,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill_after(root: Path, store: Path, kind: str, answers: int) -> int:
     """Start the program, kill it when so many answers are on disk; how many there are then."""
-    process = loaded.start(evaluate_program.run, root, store, kind)
+    arguments = [evaluate_program.__file__, str(root), str(store), kind]
+    process = with_models.start(arguments, stdout=1, stderr=2)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.is_alive():
+    while time.monotonic() < deadline and process.poll() is None:
         files = list((store / FOLDER).glob("*.jsonl"))
         if files and files[0].read_bytes().count(b"\n") >= answers:
             break
         time.sleep(0.002)
     process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     (journal,) = (store / FOLDER).glob("*.jsonl")
     return Journal(journal).known
 

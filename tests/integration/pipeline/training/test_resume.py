@@ -15,8 +15,9 @@ import pytest
 
 from pipeline.training.record import checkpoint
 from tests.integration.pipeline.training import resume_program
-from tests.integration.pipeline.training.resume_program import train
-from tests.support import loaded, tiny_models
+from tests.support import tiny_models
+from tests.support.called import fork
+from tests.support.loaded import with_models
 
 FILES = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -30,12 +31,21 @@ def steps_done(workdir: Path) -> int:
 
 def kill_after(base: Path, workdir: Path, steps: int, wait: float) -> None:
     """Train, kill -9 a little after it has made so many steps (or when it has ended)."""
-    process = loaded.start(train, base, workdir)
-    while process.is_alive() and steps_done(workdir) < steps:
+    arguments = [resume_program.__file__, str(base), str(workdir)]
+    process = with_models.start(arguments, stdout=1, stderr=2)
+    while process.poll() is None and steps_done(workdir) < steps:
         time.sleep(0.002)
     time.sleep(wait)
     process.kill()
-    process.join()
+    process.wait()
+
+
+def finish(base: Path, workdir: Path) -> int | None:
+    """Train to the end; returns the step that it went on from."""
+    done = fork([resume_program.__file__, str(base), str(workdir)], loaded=with_models)
+    assert done.code == 0, done.err
+    resumed = done.out.split()[-1]
+    return None if resumed == "None" else int(resumed)
 
 
 def losses(workdir: Path) -> list[float]:
@@ -77,7 +87,7 @@ def killed_run(whole: tuple[Path, Path], workdir: Path, kills: int, seed: int) -
         reached = rng.randint(reached + 1, max(reached + 1, min(total - 1, reached + 9)))
         kill_after(base, workdir, reached, rng.choice([0.0, 0.005, 0.02]))
         reached = min(steps_done(workdir), total - 2)
-    resumed = loaded.answer(train, base, workdir)
+    resumed = finish(base, workdir)
     for name in FILES:
         assert (workdir / "adapter" / name).read_bytes() == (
             reference / "adapter" / name
@@ -120,6 +130,6 @@ def test_a_damaged_checkpoint_is_passed_over(whole: tuple[Path, Path], tmp_path:
     assert found.path == older
     assert not (root / "step-00000099.tmp").exists()
     assert checkpoint.last_checkpoint(root, "another run") is None
-    assert loaded.answer(train, base, tmp_path) == found.step
+    assert finish(base, tmp_path) == found.step
     name = FILES[0]
     assert (tmp_path / "adapter" / name).read_bytes() == (reference / "adapter" / name).read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from registry.errors import UserError
 from registry.intake import adapter_places as incoming_places
 from registry.intake.adapter_places import check_fits
 from registry.models.base import BaseSpec
-from tests.support import loaded
+
+pytestmark = pytest.mark.usefixtures("loaded_processes")
 
 NANO = BaseSpec(model="nano")
 
@@ -29,19 +29,13 @@ def adapter(folder: Path, **config: Any) -> Path:
     return folder
 
 
-@pytest.fixture
-def forks() -> Iterator[None]:
-    with loaded.forked_modules():
-        yield
-
-
+@pytest.mark.usefixtures("python_of_its_own")
 def test_what_peft_makes_of_it_is_found_in_a_process_of_its_own(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
     places = incoming_places._places(folder, "nano", NANO, tmp_path)
     assert {shape[0] for name, shape in places.items() if "lora_A" in name} == {4}
 
 
-@pytest.mark.usefixtures("forks")
 def test_what_peft_refuses_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = adapter(tmp_path / "a", target_modules=["nothing"], task_type="CAUSAL_LM")
     with pytest.raises(UserError, match="PEFT can't put it on base nano: ") as raised:
@@ -50,7 +44,6 @@ def test_what_peft_refuses_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixt
     assert "".join(capfd.readouterr()) == ""
 
 
-@pytest.mark.usefixtures("forks")
 def test_a_pattern_that_does_not_end_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ from registry.merge.weights import (
 from registry.models.adapters import write_scaled
 from registry.models.load import BaseSpec, LoadedModel, load_model
 from registry.models.parity import BOUNDS, distance, logits_in_new_process, logits_of, prompt_tokens
-from tests.support import loaded as loaded_process
 from tests.support import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, whole modules, biases of no layer.
@@ -170,7 +168,7 @@ def case(tmp_path_factory) -> Iterator[Case]:
     ("dtype", "kind"), [("fp32", "llama"), ("bf16", "llama"), ("fp32", "gpt2")]
 )
 def test_a_merged_model_answers_the_same_here_and_in_a_new_process(
-    tmp_path, monkeypatch, dtype, kind
+    tmp_path, request, dtype, kind
 ) -> None:
     with prepared(tmp_path, dtype, kind) as case:
         loaded, adapter = case.loaded, case.adapter
@@ -182,7 +180,7 @@ def test_a_merged_model_answers_the_same_here_and_in_a_new_process(
     if dtype == "fp32":
         assert parity.reloaded < 1e-5
     if (dtype, kind) == ("fp32", "llama"):  # in a Python of its own, as users have it
-        monkeypatch.setattr(subprocess, "run", loaded_process.RUN)
+        request.getfixturevalue("python_of_its_own")
         there = logits_in_new_process(tmp_path / "out", case.tokens)
         assert distance(case.reference, there) < 1e-5
     after = logits_of(loaded.model, prompt_tokens(loaded))
