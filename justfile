@@ -34,7 +34,8 @@ test: lint unit integration e2e
 
 # Tests without a model; 30 s is the limit to keep, at 90 s the run is stopped.
 unit *args:
-    @start=$(date +%s); HF_HUB_OFFLINE=1 pytest -n 2 --session-timeout=90 tests/unit "$@"; code=$?; \
+    @start=$(date +%s); HF_HUB_OFFLINE=1 pytest -n 2 --dist worksteal -p no:logging --session-timeout=90 \
+        tests/unit "$@"; code=$?; \
         echo "unit tests: $(( $(date +%s) - start )) s, limit 30 s"; exit $code
 
 # Tests with the built-in base or tiny models, on real files.
@@ -52,9 +53,10 @@ e2e-hub *args:
     HF_HUB_OFFLINE=1 pytest -m "soak or not soak" --timeout=3600 -s tests/e2e/test_hub_push.py \
         tests/e2e/test_hub_clients.py "$@"
 
-# The long tests, among them 100 kills.
+# The long tests, among them 100 kills; and the unit tests with 500 drawn examples each, not 40.
 soak *args:
     HF_HUB_OFFLINE=1 pytest -m soak --timeout=3600 tests "$@"
+    HF_HUB_OFFLINE=1 pytest -n 2 --hypothesis-profile=soak --timeout=3600 tests/unit
 
 # Mutation testing of the pure modules: at least 85% of the changes have to fail a test (FILE …).
 mutate *args:

@@ -48,6 +48,7 @@ def call(hub: Hub, folder: Path, model: str, *arguments: str) -> subprocess.Comp
         shutil.copytree(ROOT / "pipeline" / "workspace" / "starter", workspace)
     spec = (ROOT / "pipeline" / "workspace" / "starter" / "gapmend.yaml").read_text("utf-8")
     changed = spec.replace("{model: nano}", f"{{model: {model}}}")
+    changed = changed.replace("goal: 0.90", "goal: 0.90\n    limit: 12")
     assert changed != spec
     (workspace / "gapmend.yaml").write_text(changed, "utf-8")
     environment = {

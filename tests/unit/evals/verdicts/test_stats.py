@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from scipy import stats as sp
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from evals.verdicts import sample_size, stats
 from evals.verdicts.bootstrap import resample
@@ -38,6 +36,8 @@ def changes(lost: int, gained: int, n: int, size: int = 1) -> PairedItems:
 @settings(deadline=None)
 @given(RATES)
 def test_wilson_and_clopper_pearson_are_those_of_statsmodels(rate) -> None:
+    from statsmodels.stats.proportion import proportion_confint  # loads pandas
+
     k, n = rate
     for ours, method in ((usual.wilson, "wilson"), (stats.clopper_pearson, "beta")):
         low, high = proportion_confint(k, n, 0.05, method)
@@ -98,6 +98,8 @@ def test_sign_flips_over_clusters_are_the_enumerated_ones(sums) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_holm_and_benjamini_hochberg_are_those_of_statsmodels_and_scipy(seed) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     rng = np.random.default_rng(seed)
     p_values = np.round(rng.random(rng.integers(1, 9)) ** 3, 2).tolist()
     assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

@@ -152,7 +152,7 @@ def told_by_python(path: Path, form: Format, labels: Collection[str] | None) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_records_give_the_same(
     name: str, ending: str, data: st.DataObject, tmp_path_factory: Any
