@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evals.engine.limits import ENGINE_VERSION
 from evals.tasks.capability import labels_of
 from evals.tasks.prompts import Question, render_messages
-from evals.tasks.scorers import code_files
+from evals.tasks.scorers import check_expected, code_files
 from evals.tasks.task_files import own_file, task_digest
 from registry.errors import DataError
 from registry.store.hashing import digest, file_digest
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from registry.models.base import BaseIdentity
 
 SCORING_VERSION = 1
-"""Raised whenever prompts, tasks or scorers could give another score (the engine has its own)."""
+"""Raised whenever prompts or tasks could give another score (the engine has its own)."""
+_SCORER_VERSIONS = {"number": 2}
+"""Of the scorers that changed since, raised whenever one could give another score."""
 
 _REASONING_TOKENS = 256  # chain of thought needs more than the answer that the spec allows
 
@@ -95,7 +97,8 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
         raise DataError(f"{subject} has no items in {split}", fix="add rows, or move the split")
     known = tuple(labels) or labels_of(spec, (), root)
     if known:
-        _check_expected(subject, items, known)
+        _check_labels(subject, items, known)
+    check_expected(spec, items)
     questions = tuple(
         Question(item, () if _unasked(spec, item) else _turns(arm, item, shots, known))
         for item in items
@@ -106,8 +109,10 @@ def make_plan(  # noqa: PLR0913 - each of them is part of the plan
 def identity_of(plan: ScoringPlan) -> dict[str, Any]:
     """Return all that decides the result, as the identity of the `eval` object."""
     spec, answerer = plan.spec, plan.answerer
-    # Only where it isn't ours, so that scores from before there were two are found again.
-    other = {"backend": answerer.backend} if answerer.backend else {}
+    # Only where it isn't ours, or has changed, so that scores from before are found again.
+    other: dict[str, Any] = {"backend": answerer.backend} if answerer.backend else {}
+    if version := _SCORER_VERSIONS.get(spec.answer or ""):
+        other["scorer"] = version
     return other | {
         "format": 1,
         "scoring": SCORING_VERSION,
@@ -177,7 +182,7 @@ def _task(spec: CapabilitySpec | GuardSpec, root: Path) -> str:
     return f"lm_eval:{named if own is None else own.name}@{version('lm_eval')}"
 
 
-def _check_expected(subject: str, items: Sequence[Item], labels: Sequence[str]) -> None:
+def _check_labels(subject: str, items: Sequence[Item], labels: Sequence[str]) -> None:
     allowed = set(labels)
     for item in items:
         if item.expected not in allowed:

@@ -12,31 +12,23 @@ import re
 import sys
 import unicodedata
 from contextlib import contextmanager
-from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
+from evals.tasks.numbers import MARKED, expected_number, last_number
 from evals.tasks.prompts import fill
 from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
+    from evals.tasks.numbers import Number
 
     Scorer = Callable[[str, Item], float]
 
-# A sign counts where no word or number ends before it ("3-5" is no negative number); groups of
-# three digits may be set apart by commas.
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)])[-+−])?"  # noqa: RUF001 - the minus sign that models write
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
-)
-_FINAL = re.compile(
-    r"\banswer\s*(?:is)?\W*?[:=]\s*(.+?)\s*$|^\s*####\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE
-)
 _SAID = re.compile(r"\banswer\s+is:?\s+(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 # Han and kana: no space divides words there.
 _UNSPACED = re.compile(
@@ -55,14 +47,6 @@ def normal(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def last_number(text: str) -> Decimal | None:
-    """Return the last number in the text: 1,234.5 and -2e3 are numbers, the 5 of 3-5 is 5."""
-    found = _NUMBER.findall(text)
-    if not found:
-        return None
-    return Decimal(found[-1].replace(",", "").replace("−", "-"))  # noqa: RUF001 - as above
-
-
 def words(text: str) -> list[str]:
     """Return the words of a text, case folded; every Chinese or Japanese character is one.
 
@@ -79,7 +63,7 @@ def final_answer(text: str) -> str:
     followed by; else the last line that isn't empty. Quotes, emphasis and full stops around it are
     dropped.
     """
-    for pattern in (_FINAL, _SAID):
+    for pattern in (MARKED, _SAID):
         found = pattern.findall(text)
         if found:
             said = found[-1] if isinstance(found[-1], str) else "".join(found[-1])
@@ -111,6 +95,17 @@ def scorer_of(spec: CapabilitySpec | GuardSpec, root: Path) -> Scorer:
         "number": _number,
         "contains": _contains,
     }[answer]
+
+
+def check_expected(spec: CapabilitySpec | GuardSpec, items: Iterable[Item]) -> None:
+    """Refuse an expected answer that no answer could equal, before a model is asked.
+
+    Raises:
+        UserError: `answer: number`, and it is none; the row's file and line are named.
+    """
+    if spec.answer == "number":
+        for item in items:
+            _expected_number(item)
 
 
 def code_path(answer: str, root: Path) -> Path:
@@ -163,13 +158,20 @@ def _contains(answer: str, item: Item) -> float:
 
 
 def _number(answer: str, item: Item) -> float:
-    expected = last_number(item.expected)
+    given = last_number(answer)
+    return float(given is not None and given.same(_expected_number(item)))
+
+
+def _expected_number(item: Item) -> Number:
+    expected = expected_number(item.expected)
     if expected is None:
         raise DataError(
-            f"answer: number, but the expected answer {item.expected!r} has no number in it",
+            f"answer: number, but the expected answer {shortened(item.expected)} is not one number",
             where=item.where,
+            expected="a number, as in 1,234.5, 3/4, 50% or 2e3",
+            fix="change the row, or score it with answer: exact, contains or regex",
         )
-    return float(last_number(answer) == expected)
+    return expected
 
 
 def _overlap(answer: str) -> Scorer:

@@ -87,10 +87,12 @@ def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:
     """Fill every prompt of `spec`, and its pattern, with the first row of its dataset.
 
     Raises:
-        UserError: the row is no question with an answer, or a template names no column of it.
+        UserError: the row is no question with an answer, its answer is no number where one is
+            asked for, or a template names no column of it.
     """
     from evals.tasks.capability import items_from_rows
     from evals.tasks.prompts import arms_of, fill, render_messages
+    from evals.tasks.scorers import check_expected
     from registry.datasets.versions.collect import first_row
 
     row = first_row(files, spec.data or "")
@@ -98,6 +100,7 @@ def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:
     for item in items_from_rows([row] if row else [], spec):
         for arm in arms_of(spec.prompts):
             render_messages(arm, item, (), labels)
+        check_expected(spec, [item])
         if spec.pattern is not None:
             fill(spec.pattern, item.fields)
 

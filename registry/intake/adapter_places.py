@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Shapes = dict[str, tuple[int, ...]]
 
 _SECONDS = 60  # of CPU, for PEFT to put an adapter on a base; a big one takes some
+_WALL = 30  # times as long by the clock: on a busy machine a process gets little of it
 _MEMORY = 16 << 30  # bytes of addresses; torch maps several GiB
 _NAMED = 3  # tensors that a message names
 
@@ -82,7 +83,7 @@ def _places(folder: Path, base: str, spec: BaseSpec, root: Path) -> Shapes:
             check=False,
             capture_output=True,
             text=True,
-            timeout=_SECONDS * 3,  # of this machine's time; the limit inside counts CPU seconds
+            timeout=_SECONDS * _WALL,
             cwd=Path(__file__).resolve().parents[2],
             # A driver maps more addresses than the limit, and nothing here is computed.
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
-from evals.tasks.scorers import code_path, final_answer, last_number, scorer_of, words
+from evals.tasks.scorers import check_expected, code_path, final_answer, scorer_of, words
 from registry.errors import UserError
 
 CODE = "def half(answer, expected, fields):\n    return 0.5 if answer == expected else {wrong}\n"
@@ -37,39 +36,21 @@ def test_contains_finds_the_expected_text() -> None:
     assert score("contains", "It is Rome", "Paris") == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("The total is 1,234.50 dollars", "1234.5"),
-        ("10,000,000", "10000000"),
-        ("1,2345", "2345"),
-        ("1, 2, 3", "3"),
-        ("3-5", "5"),
-        ("x = -7", "-7"),
-        ("it is −4", "-4"),  # noqa: RUF001 - the minus sign that models write
-        ("$-3.", "-3"),
-        (".5", "0.5"),
-        ("2e3 m", "2000"),
-        ("12:30", "30"),
-        ("7 then 42.", "42"),
-    ],
-)
-def test_the_last_number_counts(text, number) -> None:
-    assert last_number(text) == Decimal(number)
-
-
-@settings(deadline=None)
-@given(st.integers(-(10**15), 10**15))
-def test_thousands_separators_change_nothing(number) -> None:
-    assert last_number(f"so it is {number:,}.") == number
-    assert score("number", f"{number:,}", str(number)) == 1
-    assert score("number", f"{number + 1}", str(number)) == 0
-
-
-def test_no_number_is_wrong_and_an_expected_answer_without_one_is_said() -> None:
+def test_a_number_is_compared_by_value() -> None:
+    assert score("number", "so 6 * 7 = **42.0**", "42") == 1
+    assert score("number", "1/4", "3/4") == 0
+    assert score("number", "$5", "-$5") == 0
     assert score("number", "none", "3") == 0
-    with pytest.raises(UserError, match="'three' has no number"):
-        score("number", "3", "three")
+
+
+@pytest.mark.parametrize("expected", ["three", "3-5", "1,2,3", "of 3, 2026-11-29"])
+def test_an_expected_answer_that_is_no_number_is_said_before_a_model_is_asked(expected) -> None:
+    row = replace(item(expected), source_file="d.csv", source_line=7)
+    made = CapabilitySpec(data="d", answer="number", goal=0.5)
+    with pytest.raises(UserError, match=r"d\.csv:7: answer: number, but .* is not one number"):
+        check_expected(made, [item("3"), row])
+    with pytest.raises(UserError, match="is not one number"):
+        score("number", "3", expected)
 
 
 def test_a_pattern_is_filled_with_escaped_columns() -> None:
