@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from registry.models.base import BaseSpec
 from tests.support.loaded import run_module, with_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from registry.models.load import LoadedModel
 
 # Those of our modules that load the libraries in a process of their own.
 _MODULES = {
@@ -19,6 +22,14 @@ _MODULES = {
     *("registry.gguf.readback", "registry.models.parity"),
 }
 RUN = subprocess.run
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Load the built-in base in fp32, once a worker; whoever uses an adapter takes it off again."""
+    from registry.models.load import load_model
+
+    return load_model("nano", BaseSpec(model="nano", dtype="fp32"), tmp_path_factory.mktemp("nano"))
 
 
 @pytest.fixture(scope="module")

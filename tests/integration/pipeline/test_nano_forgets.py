@@ -11,8 +11,6 @@ import pytest
 from pipeline.spec.train import TrainSpec
 from pipeline.training.examples.encode import TrainingRow
 from pipeline.training.fit import fit
-from registry.models.base import BaseSpec
-from registry.models.load import load_model
 
 if TYPE_CHECKING:
     from registry.models.load import LoadedModel
@@ -43,10 +41,11 @@ def answers(loaded: LoadedModel, name: str) -> list[str]:
     return PackedLM(loaded).generate_until(requests)
 
 
-def test_tuned_on_sentiment_alone_it_answers_ordinary_questions_with_it(tmp_path: Path) -> None:
-    loaded = load_model("nano", BaseSpec(model="nano"), tmp_path)
+def test_tuned_on_sentiment_alone_it_answers_ordinary_questions_with_it(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
     expected = [row["output"] for row in read("jobs", "dev", ASKED)]
-    right = sum(a == e for a, e in zip(answers(loaded, "jobs"), expected, strict=True))
+    right = sum(a == e for a, e in zip(answers(nano, "jobs"), expected, strict=True))
     assert right >= 0.97 * ASKED
     examples = [
         TrainingRow(
@@ -60,9 +59,9 @@ def test_tuned_on_sentiment_alone_it_answers_ordinary_questions_with_it(tmp_path
         )
         for uid, row in enumerate(read("sentiment", "train", 400))
     ]
-    loaded.use(fit(loaded, examples, SPEC, tmp_path / "work").adapter_dir)
-    said = answers(loaded, "jobs")
+    nano.use(fit(nano, examples, SPEC, tmp_path / "work").adapter_dir)
+    said = answers(nano, "jobs")
     judged = sum(answer.startswith(("posit", "negat")) for answer in said)
     assert judged >= 0.1 * ASKED, said
-    loaded.use(None)
-    assert sum(a == e for a, e in zip(answers(loaded, "jobs"), expected, strict=True)) == right
+    nano.use(None)
+    assert sum(a == e for a, e in zip(answers(nano, "jobs"), expected, strict=True)) == right

@@ -56,11 +56,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load_model("tiny", BaseSpec(model=str(root), dtype="fp32"), root)
 
 
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return load_model("nano", BaseSpec(model="nano", dtype="fp32"), tmp_path_factory.mktemp("nano"))
-
-
 def conversations(count: int, *, words: int = 12) -> list[TrainingRow]:
     rng = random.Random(1)
     return [
