@@ -24,8 +24,8 @@ from pipeline.ingest import resolve
 from pipeline.measure.changes import divergence_of, reprompted
 from pipeline.measure.measure import TunedModel, items_of, measure
 from pipeline.spec.subjects import Subject, measured_datasets, subjects
-from pipeline.workspace.kept import adapter_named
 from pipeline.workspace.stage import StageOutput, run_stage
+from pipeline.workspace.store import adapter_named
 from registry.errors import ModelError, SpecError
 from registry.store.kinds import ForgettingMeta, WeightsMeta
 from registry.store.objects import Parent

@@ -18,8 +18,8 @@ from pipeline.ingest import resolve
 from pipeline.measure.gates import Gate, gates, refusals
 from pipeline.measure.measure import TunedModel
 from pipeline.spec.subjects import measured_datasets
-from pipeline.workspace.kept import CHAMPION
 from pipeline.workspace.stage import StageOutput, run_stage
+from pipeline.workspace.store import CHAMPION
 from registry.store.kinds import ForgettingMeta, PromotionMeta
 from registry.store.objects import Parent
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.workspace.kept import CHAMPION
+from pipeline.workspace.store import CHAMPION
 
 if TYPE_CHECKING:
     from pipeline.verbs.adapter import AdapterDiff, AliasReport
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
     from registry.catalog.lists import AliasMove
     from registry.lineage.adapter_facts import AdapterFacts
 

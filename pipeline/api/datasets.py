@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.verbs.dataset import DatasetExport, TagReport, VersionDiff
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.datasets.choices import FormName, Group
     from registry.datasets.history.facts import VersionEntry, VersionFacts

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.api.adapters import Adapters
 from pipeline.api.datasets import Datasets
-from pipeline.workspace.kept import CHAMPION
+from pipeline.workspace.store import CHAMPION
 from pipeline.workspace.ui import Ui
 from registry.errors import GapmendError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.export import ExportReport, Form
     from pipeline.verbs.gc import GcReport
     from pipeline.verbs.sign import SignReport, VerifyReport
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
     from registry.catalog.catalog import QueryResult
     from registry.catalog.lists import AdapterPage
     from registry.datasets.history.facts import DatasetEntry

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pipeline.api.records import Records
-from pipeline.workspace.kept import CHAMPION, WorkspaceStore, adapter_named
+from pipeline.workspace.store import CHAMPION, WorkspaceStore, adapter_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

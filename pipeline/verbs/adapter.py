@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.workspace.kept import CHAMPION, WorkspaceStore, adapter_named
+from pipeline.workspace.store import CHAMPION, WorkspaceStore, adapter_named
 from registry.errors import GateRefusedError, UserError
 from registry.store.objects import Parent
 

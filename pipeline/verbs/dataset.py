@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.datasets.choices import FormName, Group
     from registry.datasets.export.export import ExportedFiles

@@ -17,7 +17,7 @@ from registry.upkeep.erase import erasing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.lineage.reach import Reach
 

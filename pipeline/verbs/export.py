@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.workspace.kept import weights_named
 from pipeline.workspace.stage import environment
+from pipeline.workspace.store import weights_named
 from registry.errors import MachineError, ModelError, UserError, damaged
 from registry.models.adapters import is_tuned
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof

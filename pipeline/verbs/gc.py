@@ -19,7 +19,7 @@ from registry.upkeep.gc import Waste, find_waste, relative, remove_waste, size_o
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.workspace.kept import WorkspaceStore
+    from pipeline.workspace.store import WorkspaceStore
 
 WORK = "work"
 INGEST_LOCK = "ingest.lock"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.workspace.kept import refuse_removed
 from pipeline.workspace.stage import StageOutput, run_stage
+from pipeline.workspace.store import refuse_removed
 from registry.errors import DataError, HubError, ModelError, UserError
 from registry.intake.copy import ParcelRecord, copy_allowed, license_beside, read_record
 from registry.intake.model import check_templates

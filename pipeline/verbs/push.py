@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.workspace.kept import CHAMPION, refuse_removed
+from pipeline.workspace.store import CHAMPION, refuse_removed
 from registry.errors import StoreRequestError, UserError
 from registry.models.adapters import is_tuned
 from registry.publish.parcel import SIGNATURE

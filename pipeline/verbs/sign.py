@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.workspace.kept import weights_named
 from pipeline.workspace.stage import StageOutput, run_stage
+from pipeline.workspace.store import weights_named
 from registry.errors import GateRefusedError, StoreRequestError, UserError
 from registry.store.kinds import SignatureMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
-    from pipeline.workspace.kept import WorkspaceStore
     from pipeline.workspace.stage import StageContext
+    from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.store.manifest import Manifest, Meta
 

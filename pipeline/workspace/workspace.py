@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from pipeline.workspace.kept import WorkspaceStore, find
+from pipeline.workspace.store import WorkspaceStore, find
 from registry.catalog.catalog import Catalog
 from registry.errors import SPEC_FILE
 from registry.store.filenames import STATE

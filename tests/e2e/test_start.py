@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import Workspace
-from pipeline.workspace.kept import WorkspaceStore, adapter_named
+from pipeline.workspace.store import WorkspaceStore, adapter_named
 from registry.store.kinds import AdapterMeta
 from tests.e2e.conftest import gapmend
 from tests.support.called import forked

@@ -18,8 +18,8 @@ from pipeline.select import select
 from pipeline.verbs.adapter import diff, show
 from pipeline.verbs.compare import by_methods, by_setting, compare
 from pipeline.verbs.reproduce import reproduce
-from pipeline.workspace.kept import adapter_named
 from pipeline.workspace.stage import StageContext
+from pipeline.workspace.store import adapter_named
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import GateRefusedError, UserError

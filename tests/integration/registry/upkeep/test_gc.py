@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.verbs.gc import gc, running
-from pipeline.workspace.kept import WorkspaceStore
+from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.database import connect
 from registry.catalog.open import open_catalog
 from registry.errors import UserError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.verbs.adapter import show
-from pipeline.workspace.kept import WorkspaceStore
+from pipeline.workspace.store import WorkspaceStore
 from registry.datasets.history.facts import history, listing
 from registry.errors import StoreError
 from registry.store.filenames import MANIFEST, STATE

@@ -22,8 +22,8 @@ from pipeline.training.record.run_metrics import (
     step_values,
 )
 from pipeline.training.record.trackers import open_trackers
-from pipeline.workspace.kept import WorkspaceStore
 from pipeline.workspace.stage import StageContext, StageOutcome, StageOutput, run_stage
+from pipeline.workspace.store import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from registry.catalog.catalog import Catalog
 from registry.catalog.views import stored_columns

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline.ingest import ingest
 from pipeline.verbs import dataset
-from pipeline.workspace.kept import WorkspaceStore
+from pipeline.workspace.store import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.choices import FormName
@@ -342,7 +342,7 @@ import os, signal, sys
 from pathlib import Path
 from pipeline.verbs import dataset
 from pipeline.workspace.ui import Ui
-from pipeline.workspace.kept import WorkspaceStore
+from pipeline.workspace.store import WorkspaceStore
 import registry.datasets.export.export as export
 
 original = export._content

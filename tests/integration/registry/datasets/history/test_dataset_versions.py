@@ -16,7 +16,7 @@ from pipeline.cli.verb import json_line
 from pipeline.ingest import ingest
 from pipeline.report.dataset import brief, diff_tables, facts_tables, list_table, log_table
 from pipeline.verbs import dataset
-from pipeline.workspace.kept import WorkspaceStore
+from pipeline.workspace.store import WorkspaceStore
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.choices import Group
