@@ -121,7 +121,7 @@ class Candidates:
         """Return the first `cut` usable rows by hash; what comes after them is not looked at."""
         from registry.datasets.versions.read import VersionReader
 
-        reader = VersionReader(self._ws.store, self._ws.versions[dataset])
+        reader = VersionReader(self._ws.store, self._ws.versions[dataset], dataset)
         usable: list[Row] = []
         for row in reader.by_hash({"train"}, "pool", cut + _SPARE):
             if len(usable) == cut:

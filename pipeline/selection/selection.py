@@ -117,10 +117,11 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
 
     selected = read_selection(ws.store, selection_id)
     wanted = {row.row_uid for row in selected}
-    by_uid: dict[int, Row] = {}
+    found: dict[str, dict[int, Row]] = {}
     for name in ws.spec.datasets:
-        reader = VersionReader(ws.store, ws.versions[name])
-        by_uid |= {row.uid: row for row in reader.rows(wanted, {"train"})}
+        reader = VersionReader(ws.store, ws.versions[name], name)
+        found[name] = {row.uid: row for row in reader.rows(wanted, {"train"})}
+    by_uid = {uid: row for rows_of in found.values() for uid, row in rows_of.items()}
     if gone := sorted(wanted - by_uid.keys()):
         raise StoreRequestError(
             f"{len(gone)} of the selected rows are not there any more, row {gone[0]} first",
@@ -131,8 +132,15 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
         for what in subjects(ws.spec)
         if any(row.capability == what.name for row in selected)
     }
+    asked = {what.name: found[what.spec.data] for what in subjects(ws.spec) if what.spec.data}
     return [
-        render(ws, by_uid[row.row_uid], row.capability, row.answer, labels.get(row.capability, ()))
+        render(
+            ws,
+            asked.get(row.capability, by_uid).get(row.row_uid, by_uid[row.row_uid]),
+            row.capability,
+            row.answer,
+            labels.get(row.capability, ()),
+        )
         for row in selected
     ]
 

@@ -90,7 +90,7 @@ def _of_dataset(ws: Resolved, name: str, trained: set[str]) -> list[TrainingExam
     where = "train.validation.data"
     if name not in ws.spec.datasets:
         raise DataError(f"no dataset '{name}'", where, ", ".join(ws.spec.datasets))
-    reader = VersionReader(ws.store, ws.versions[name])
+    reader = VersionReader(ws.store, ws.versions[name], name)
     both = reader.places({"dev"}, trained)
     if both:
         raise DataError(

@@ -94,14 +94,21 @@ class VersionReader:
     damaged are a `StoreError`.
     """
 
-    def __init__(self, store: Store, version_id: str) -> None:
+    def __init__(self, store: Store, version_id: str, dataset: str | None = None) -> None:
         """Find the files of a version by its full id; nothing is read but its manifest.
+
+        Args:
+            store: where it is.
+            version_id: its full id.
+            dataset: the name that its rows go by. A version is made once, so what is stored is
+                the name of the dataset that had these rows first.
 
         Raises:
             StoreError: the version, or content that it names, is not in the store.
         """
         self.store = store
         self.version_id = version_id
+        self.dataset = dataset
         self.files = version_files(store, version_id)
 
     def counts(self) -> dict[str, int]:
@@ -204,7 +211,8 @@ class VersionReader:
 
     def _rows(self, refs: str, only: Collection[int] | None = None) -> Iterator[list[Row]]:
         for batch in self._whole(refs, WHOLE, _BATCH, only):
-            yield [row_from(line, line) for line in batch.to_pylist()]
+            named = {} if self.dataset is None else {"source": self.dataset}
+            yield [row_from(line | named, line) for line in batch.to_pylist()]
 
     def _whole(
         self, refs: str, content: str, most: int, only: Collection[int] | None = None
