@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from evals.engine.journal import Journal
-    from registry.models.tokenizer import Chat
+    from registry.chat.chat import Chat
 
     Done = Callable[[int, Any], None]
 

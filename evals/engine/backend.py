@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from evals.engine.journal import Journal
     from evals.engine.vllm import VllmLM
+    from registry.chat.chat import Chat
     from registry.models.base import BaseIdentity, BaseSpec
-    from registry.models.tokenizer import Chat
 
 BackendName = Literal["gapmend", "vllm"]
 

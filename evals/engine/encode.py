@@ -1,4 +1,4 @@
-"""Tokenization exactly as lm-eval's HF backend does it, without encoding anything twice.
+"""Tokenization as `TextTokens` has it, without encoding anything twice.
 
 lm-eval encodes context + continuation afresh for every choice, which costs more than a small
 model's forward. A byte-level BPE with a splitting pre-tokenizer encodes its pre-tokens one by one,
@@ -14,6 +14,9 @@ import os
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from registry.chat.template import Rendered
+from registry.chat.tokens import TextTokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,41 +48,34 @@ class Encoder:
 
     Args:
         tokenizer: any Hugging Face tokenizer.
-        prefix: the token that lm-eval puts before a text without context; a text that begins with
-            its characters gets no special tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prefix: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See the class."""
-        self._tokenizer = tokenizer
-        self._prefix_text = str(tokenizer.decode(prefix))
+        self._tokens = TextTokens(tokenizer)
         self._reach = 1 + max((len(t) for t in tokenizer.get_added_vocab()), default=0)
         self._tails: dict[str, list[int]] = {}
-        bare, full = self.bare("a b"), list(tokenizer.encode("a b"))
-        # What the tokenizer puts in front of every text, such as <s>.
-        self._lead = full[: len(full) - len(bare)]
-        splits = _splits(tokenizer) and full == self._lead + bare
+        splits = _splits(tokenizer) and not self._tokens.trails
         self._backend: Any = tokenizer.backend_tokenizer if splits else None
 
     def whole(self, text: str) -> list[int]:
-        """A text's ids, with the special tokens that lm-eval would give it."""
-        if text.startswith(self._prefix_text):
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
-        return list(self._tokenizer.encode(text))
+        """A text's ids, with the special tokens that it needs in front."""
+        return self._tokens.whole(text)
 
     def bare(self, text: str) -> list[int]:
         """A text's ids without special tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._tokens.bare(text)
 
     def contexts(self, texts: Sequence[str]) -> list[Context]:
         """Encode contexts; text that all of them begin with is encoded once."""
         if self._backend is None:
             return [Context(self.whole(text), 0, None, text) for text in texts]
-        shared = _common_text(texts)
+        shared = _common_text(texts) if len(set(map(type, texts))) == 1 else ""
         cut = self._cut(self._raw([shared])[0], shared) if shared else None
         if cut is None:
             return self._finish(texts, [], 0)
-        head = self.whole(shared[: cut[1]])
+        # What a template wrote stays that when it is cut.
+        head = self.whole(type(texts[0])(shared[: cut[1]]))
         made = self._finish(texts, head, cut[1])
         # The cut is a theorem about the pre-tokenizer; a tokenizer that breaks it shows here.
         if any(made[at].ids != self.whole(texts[at]) for at in (0, len(texts) - 1)):
@@ -88,9 +84,13 @@ class Encoder:
 
     def continuations(self, context: Context, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each continuation: what context + continuation has beyond the context's ids."""
-        skip = len(context.ids)
         if context.tail is None:
-            return [self.whole(context.text + text)[skip:] for text in texts]
+            kind = type(context.text)
+            wholes = [self.whole(kind(context.text + text)) for text in texts]
+            return [
+                self._behind(context, whole, 0, text)
+                for whole, text in zip(wholes, texts, strict=True)
+            ]
         joined = [context.tail + text for text in texts]
         missing = list(dict.fromkeys(t for t in joined if t not in self._tails))
         if missing:
@@ -99,7 +99,21 @@ class Encoder:
                 missing = list(dict.fromkeys(joined))
             for text, encoding in zip(missing, self._raw(missing), strict=True):
                 self._tails[text] = encoding.ids
-        return [self._tails[text][skip - context.head :] for text in joined]
+        return [
+            self._behind(context, self._tails[whole], context.head, text)
+            for whole, text in zip(joined, texts, strict=True)
+        ]
+
+    def _behind(self, context: Context, whole: list[int], head: int, text: str) -> list[int]:
+        """What `whole`, whose ids begin at `head`, has beyond the context.
+
+        What a template wrote is read as it stands before an answer is written, whose first
+        characters can't change it then; see `TextTokens.pairs`. Elsewhere lm-eval's rule holds.
+        """
+        known = context.ids[head:]
+        if isinstance(context.text, Rendered) and whole[: len(known)] != known:
+            return self.bare(text)
+        return whole[len(known) :]
 
     def _raw(self, texts: Sequence[str]) -> list[Any]:
         # Padding set by an earlier call of the tokenizer stays in the backend.
@@ -122,9 +136,7 @@ class Encoder:
         return made
 
     def _with_specials(self, text: str, ids: list[int]) -> list[int]:
-        if text.startswith(self._prefix_text):
-            return ids
-        return self._lead + ids
+        return ids if self._tokens.is_complete(text) else self._tokens.lead + ids
 
     def _checked(self, ids: list[int], head: int, tail: str, text: str) -> Context:
         known = self._tails.get(tail)

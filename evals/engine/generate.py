@@ -50,6 +50,7 @@ class StopRule:
         strings: the stop strings; each may span tokens.
         ends: ids of tokens that end every answer.
         vocabulary: how many logits the model has.
+        plain: leave special tokens out of the answer's text.
     """
 
     def __init__(
@@ -58,12 +59,15 @@ class StopRule:
         strings: Sequence[str],
         ends: frozenset[int],
         vocabulary: int,
+        *,
+        plain: bool = True,
     ) -> None:
         """See the class."""
         self.strings = tuple(s for s in strings if s)
         self.padding = min(ends)
         self._tokenizer = tokenizer
         self._ends = ends
+        self._plain = plain
         self._completes = self._completing(vocabulary)
 
     def after(self, tokens: Sequence[int]) -> bool:
@@ -76,8 +80,8 @@ class StopRule:
         return any(string in text for string in self.strings)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The answer's text: without special tokens, up to the first stop string."""
-        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        """The answer's text, up to the first stop string."""
+        text = str(self._tokenizer.decode(tokens, skip_special_tokens=self._plain))
         for string in self.strings:
             text = text.split(string, maxsplit=1)[0]
         return text

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals.engine.tree import ContinuationTree, PaddedBatch, build_trees
+from registry.chat.template import Rendered
 from registry.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def rows_of(
     groups: dict[str, list[int]] = {}
     for index, (context, _) in enumerate(pairs):
         groups.setdefault(context, []).append(index)
-    bare = {text: text.rstrip() for text in groups}
+    bare = {text: text if isinstance(text, Rendered) else text.rstrip() for text in groups}
     full = [text for text in groups if bare[text]]
     encoded = dict(zip(full, encoder.contexts([bare[text] for text in full]), strict=True))
     rows: list[RequestRow] = []
@@ -61,7 +62,8 @@ def rows_of(
             bare_ids = [encoder.bare(text + pairs[m][1]) for m in members]
             rows += _contextless(bare_ids, members, start_token)
             continue
-        # As lm-eval does: spaces at the context's end belong to the continuation.
+        # As lm-eval does: spaces at the context's end belong to the continuation. What a template
+        # wrote ends where the answer begins.
         spaces = text[len(bare[text]) :]
         choices = tuple([spaces + pairs[m][1] for m in members])
         found = encoded[text]

@@ -86,8 +86,8 @@ class PackedLM(AnsweringMixin, TemplateLM):
         self._forward = Forward(loaded)
         logits = GPU_LOGITS if gpu else CPU_LOGITS
         self._likelihoods = Likelihoods(self._forward, self._token_budget, logits)
-        self._encoder = Encoder(loaded.tokenizer, self.prefix_token_id)
-        self._stops: dict[tuple[str, ...], StopRule] = {}
+        self._encoder = Encoder(loaded.tokenizer)
+        self._stops: dict[tuple[tuple[str, ...], bool], StopRule] = {}
 
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Answer as the base alone, or with one adapter, see `LoadedModel.use`."""
@@ -195,6 +195,11 @@ class PackedLM(AnsweringMixin, TemplateLM):
             self.cache_hook.add_partial("generate_until", request.args, answer)
         return answers
 
+    def encode_pair(self, context: str, target: str) -> tuple[list[int], list[int]]:
+        """The ids of a context as it is asked, and of what is written from there."""
+        found = self._encoder.contexts([context])[0]
+        return found.ids, self._encoder.continuations(found, [target])[0]
+
     def answer_logits(self, pairs: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
         """Logits that predict each token of the answers, (tokens of all answers, vocabulary).
 
@@ -225,7 +230,7 @@ class PackedLM(AnsweringMixin, TemplateLM):
             raise NotFiniteError(places[id(error.job)], layer) from None
 
     def _jobs(self, asked: Sequence[Any]) -> list[Job]:
-        contexts = self._encoder.contexts([str(text) for text, _ in asked])
+        contexts = self._encoder.contexts([text for text, _ in asked])
         settings: dict[str, tuple[int, StopRule]] = {}
         jobs: list[Job] = []
         for (_, wanted), context in zip(asked, contexts, strict=True):
@@ -242,11 +247,12 @@ class PackedLM(AnsweringMixin, TemplateLM):
             raise UserError("the engine generates greedily", expected="do_sample: false")
         end = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         strings = tuple(handle_stop_sequences(wanted["until"], eos=end))
-        if strings not in self._stops:
-            self._stops[strings] = StopRule(
-                self.tokenizer, strings, self._end_tokens(), self._vocabulary()
+        plain = bool(wanted.get("skip_special_tokens", True))
+        if (strings, plain) not in self._stops:
+            self._stops[strings, plain] = StopRule(
+                self.tokenizer, strings, self._end_tokens(), self._vocabulary(), plain=plain
             )
-        return int(wanted["max_gen_toks"]), self._stops[strings]
+        return int(wanted["max_gen_toks"]), self._stops[strings, plain]
 
     def _end_tokens(self) -> frozenset[int]:
         config = getattr(self.loaded.model, "generation_config", None)

@@ -20,6 +20,8 @@ from evals.engine.answering import AnsweringMixin
 from evals.engine.layout import refuse_empty
 from evals.engine.limits import NotFiniteError, Overlong, OverlongError
 from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
+from registry.chat.template import Rendered
+from registry.chat.tokens import TextTokens
 from registry.errors import ModelError, UserError
 from registry.models.adapters import write_scaled
 from registry.models.base import check_weights, locate
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
     from evals.engine.answering import Done
     from evals.engine.journal import Journal
+    from registry.chat.chat import Chat
     from registry.models.base import BaseSpec
-    from registry.models.tokenizer import Chat
 
 GPU_SHARE = 0.5
 """Of the GPU's memory: what is left of training, or somebody else, may hold the rest."""
@@ -81,6 +83,7 @@ class VllmLM(AnsweringMixin, VLLM):
     ) -> None:
         """See the class."""
         self.chat: Chat = load_chat(name, spec, root)
+        self._tokens = TextTokens(self.chat.tokenizer)
         self.progress = progress
         self.journal: Journal | None = None
         self._max_rank = lora_rank(rank)
@@ -146,6 +149,20 @@ class VllmLM(AnsweringMixin, VLLM):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def tok_encode(self, string: Any, add_special_tokens: bool | None = None, **kwargs: Any) -> Any:  # noqa: FBT001 - lm-eval's interface
+        """Ids of a text or of several; those that a chat template wrote are complete."""
+        texts = [string] if isinstance(string, str) else list(string)
+        if add_special_tokens is None and texts and all(isinstance(t, Rendered) for t in texts):
+            found = self._tokens.bares(texts)
+            return found[0] if isinstance(string, str) else found
+        return super().tok_encode(string, add_special_tokens, **kwargs)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if isinstance(context, Rendered):
+            return self._tokens.pair(context, continuation)
+        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        return pair
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True  # noqa: FBT001, FBT002

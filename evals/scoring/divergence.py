@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.engine.tree import batches
 from evals.scoring.score import render
-from evals.tasks.task import end_of_turn
+from registry.chat.form import answer_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evals.scoring.plan import Answerer
     from evals.scoring.results import Sample
     from evals.tasks.prompts import Question
+    from registry.chat.form import AnswerForm
 
 MOST_ITEMS = 100
 """Items that the divergence is measured on, at most: it settles long before a score does."""
@@ -53,9 +54,9 @@ def divergence(
         before: the base, or an adapter on it; its own answers are followed.
         after: the other.
     """
-    end = end_of_turn(engine.chat)
+    form = answer_form(engine.chat)
     asked = [(one, samples[one.item.uid]) for one in questions if one.item.uid in samples]
-    pairs = [_tokens(engine, question, sample, end) for question, sample in asked]
+    pairs = [_tokens(engine, question, sample, form) for question, sample in asked]
     pairs = [pair for pair in pairs if pair[1] and sum(map(len, pair)) <= engine.max_length]
     if not pairs:
         return None
@@ -71,14 +72,14 @@ def divergence(
 
 
 def _tokens(
-    engine: PackedLM, question: Question, sample: Sample, end: str
+    engine: PackedLM, question: Question, sample: Sample, form: AnswerForm
 ) -> tuple[list[int], list[int]]:
     """Return the ids of the context and of the answer that `before` gave."""
     if question.item.text is not None:
         return [engine.prefix_token_id], engine.tok_encode(question.item.text)[:ANSWER_TOKENS]
     context = render(engine.chat, question) if question.messages else sample.prompt
-    answer = (sample.answer or sample.expected) + end
-    ids, continued = engine._encode_pair(context, answer)  # noqa: SLF001 - lm-eval's own rule
+    answer = sample.answer or sample.expected
+    ids, continued = engine.encode_pair(context, f"{form.before}{answer}{form.end}")
     return ids or [engine.prefix_token_id], continued[:ANSWER_TOKENS]
 
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 from evals.engine.limits import NotFiniteError
 from evals.scoring.results import Sample, ScoredItems, rejects_of
 from evals.tasks.scorers import scorer_of
-from evals.tasks.task import AskedForm, CapabilityTask, end_of_turn, run
+from evals.tasks.task import AskedForm, CapabilityTask, run
+from registry.chat.chat import TurnRefusedError
+from registry.chat.form import answer_form
+from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from evals.scoring.plan import ScoringPlan
     from evals.tasks.prompts import Question
     from evals.tasks.task import Outcome
-    from registry.models.tokenizer import Chat
+    from registry.chat.chat import Chat
 
 
 def score(plan: ScoringPlan, engine: Backend) -> ScoredItems:
@@ -57,7 +60,7 @@ def _score(plan: ScoringPlan, engine: Backend) -> ScoredItems:
         return CapabilityTask(name, questions, [contexts[i] for i in positions], asking)
 
     ran = run(engine, make, len(contexts))
-    tokens = _count_tokens(chat, contexts, asking.end)
+    tokens = _count_tokens(chat, contexts, asking.form.end)
     samples = tuple(
         _sample(plan.questions[i], ran.task.outcomes[at], tokens[i])
         for at, i in enumerate(ran.positions)
@@ -67,12 +70,13 @@ def _score(plan: ScoringPlan, engine: Backend) -> ScoredItems:
 
 
 def _asking(plan: ScoringPlan, chat: Chat) -> AskedForm:
-    end = end_of_turn(chat)
+    form, specials = answer_form(chat), chat.texts_of(chat.specials)
     if not plan.generates:
-        return AskedForm(plan.labels, end)
+        return AskedForm(plan.labels, form)
     return AskedForm(
         labels=(),
-        end=end,
+        form=form,
+        specials=specials,
         scorer=scorer_of(plan.spec, plan.root),
         reasoned=plan.arm.kind == "cot",
         max_new_tokens=plan.max_new_tokens,
@@ -85,7 +89,10 @@ def render(chat: Chat, question: Question) -> str:
     if item.text is not None:
         return item.text
     tools = json.loads(item.tools) if item.tools else None
-    return chat.render(question.messages, tools=tools, add_generation_prompt=True)
+    try:
+        return chat.context(question.messages, tools)
+    except TurnRefusedError as error:
+        raise DataError(error.what, where=item.where, fix=error.fix) from error
 
 
 def _count_tokens(chat: Chat, texts: Sequence[str], end: str) -> list[int]:

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from evals.tasks.capability import Item
     from evals.tasks.prompts import Question
     from evals.tasks.scorers import Scorer
-    from registry.models.tokenizer import Chat
-
-_UNLIKELY_TEXT = "gapmend0answer"
+    from registry.chat.form import AnswerForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,13 @@ class AskedForm:
 
     With a `scorer` the model generates, and the scorer is given the answer; `reasoned`: the last
     thing said, after reasoning. Else with `labels`, or those of the item, the likelihood of each is
-    asked for, and without them that of the expected text. `end` is what ends a turn.
+    asked for, and without them that of the expected text. `form` is what the base's template writes
+    around an answer, and `specials` its special tokens.
     """
 
     labels: tuple[str, ...]
-    end: str
+    form: AnswerForm
+    specials: tuple[str, ...] = ()
     scorer: Scorer | None = None
     reasoned: bool = False
     max_new_tokens: int = 0
@@ -149,7 +149,7 @@ class CapabilityTask(Task):
             return [Instance("loglikelihood_rolling", doc, (item.text,), 0, metadata)]
         answers = item.labels or asking.labels or (item.expected,)
         return [
-            Instance("loglikelihood", doc, (ctx, answer + asking.end), index, metadata)
+            Instance("loglikelihood", doc, (ctx, asking.form.written(answer)), index, metadata)
             for index, answer in enumerate(answers)
         ]
 
@@ -169,13 +169,22 @@ class CapabilityTask(Task):
         return {"score": True}
 
     def _generation(self) -> dict[str, Any]:
-        stops = [self._asking.end] if self._asking.end else ["\n\n"]
-        return {"until": stops, "max_gen_toks": self._asking.max_new_tokens, "do_sample": False}
+        asking = self._asking
+        wanted = {
+            "until": [asking.form.end] if asking.form.end else ["\n\n"],
+            "max_gen_toks": asking.max_new_tokens,
+            "do_sample": False,
+        }
+        if asking.form.needs_specials(asking.specials):
+            wanted["skip_special_tokens"] = False
+        return wanted
 
     def _outcome(self, item: Item, results: Sequence[Any]) -> Outcome:
         asking = self._asking
         if asking.scorer is not None:
-            answer = str(results[0]).strip()
+            answer = asking.form.answer_in(str(results[0]))
+            for special in asking.specials if asking.form.needs_specials(asking.specials) else ():
+                answer = answer.replace(special, "")
             said = final_answer(answer) if asking.reasoned else answer
             return Outcome(answer, asking.scorer(said, item), None)
         likelihoods = tuple(_likelihood(result) for result in results)
@@ -184,13 +193,6 @@ class CapabilityTask(Task):
             return Outcome(answer, float(answer == item.expected), likelihoods)
         written = len((item.text if item.text is not None else item.expected).encode())
         return Outcome("", math.exp(min(0.0, likelihoods[0]) / max(1, written)), likelihoods)
-
-
-def end_of_turn(base: Chat) -> str:
-    """Return the text that ends an answer in the base's template, such as `<|im_end|>`."""
-    chat = [{"role": "user", "content": "."}, {"role": "assistant", "content": _UNLIKELY_TEXT}]
-    rendered = base.render(chat, add_generation_prompt=False)
-    return rendered.rpartition(_UNLIKELY_TEXT)[2].rstrip()
 
 
 def run(

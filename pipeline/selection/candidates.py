@@ -134,9 +134,8 @@ class Candidates:
         return usable
 
     def _fits(self, row: Row, name: str) -> bool:
-        from pipeline.training.examples.encode import label_mask
+        from pipeline.training.examples.encode import RowRejectedError, encode_row
         from pipeline.training.examples.pairs import answered
-        from pipeline.training.examples.spans import RowRejectedError
 
         base = self._ws.spec.train.base
         example = render(self._ws, row, name, labels=self._labels_of(name))
@@ -151,7 +150,7 @@ class Candidates:
             return True  # a token is at least a byte
         try:
             for one in examples:
-                label_mask(self._ws.models.get(base), one)
+                encode_row(self._ws.models.get(base), one)
         except RowRejectedError as error:
             self.rejects[row.uid] = _reject(row, base, error.what)
             return False

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.workspace import OpenWorkspace
+    from registry.chat.chat import Chat
     from registry.datasets.formats.content import Message
     from registry.datasets.versions.row import Row
-    from registry.models.tokenizer import Chat
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,19 +164,20 @@ def render(
 
     spec = ws.spec.capabilities.get(name) or ws.spec.guards.get(name)
     tools = json.loads(row.tools) if row.tools else None
+    where = f"{row.source_file}:{row.source_line}"
     objective = ws.spec.train.objective
     question, chosen, rejected = (
         tuple(_turn(turn) for turn in turns or ())
         for turns in (row.messages, row.chosen, row.rejected)
     )
     if objective == "kto" and row.kind == "feedback":
-        return FeedbackRow(row.uid, question, bool(row.label), tools, name)
+        return FeedbackRow(row.uid, question, bool(row.label), tools, name, where)
     as_stands = spec is None or spec.data != row.dataset or row.kind == "text"
     prefers = objective in ("dpo", "orpo") and row.kind == "preference"
     if as_stands and prefers:
-        return PreferenceRow(row.uid, question, chosen, rejected, tools, name)
+        return PreferenceRow(row.uid, question, chosen, rejected, tools, name, where)
     if spec is None or as_stands:
-        return TrainingRow(row.uid, (*question, *chosen), tools, name)
+        return TrainingRow(row.uid, (*question, *chosen), tools, name, where)
     item = items_from_rows([row], spec, whole=True)[0]
     asked = render_messages(arms_of(spec.prompts)[0], item, (), labels)
     said = {"role": "assistant", "content": item.expected if answer is None else answer}
@@ -184,8 +185,8 @@ def render(
         {**turn, "train": False} if turn["role"] == "assistant" else {**turn} for turn in asked
     )
     if prefers:
-        return PreferenceRow(row.uid, context, (said,), rejected, tools, name)
-    return TrainingRow(row.uid, (*context, said), tools, name)
+        return PreferenceRow(row.uid, context, (said,), rejected, tools, name, where)
+    return TrainingRow(row.uid, (*context, said), tools, name, where)
 
 
 def _turn(message: Message) -> dict[str, Any]:

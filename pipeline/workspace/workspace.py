@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from evals.engine.backend import Backend
     from pipeline.spec.spec import Spec
+    from registry.chat.chat import Chat
     from registry.models.load import BaseIdentity, LoadedModel
-    from registry.models.tokenizer import Chat
 
 
 class Models:

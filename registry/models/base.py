@@ -7,15 +7,24 @@ is computed in and its quantisation. Only safetensors are read: a pickled checkp
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from registry.chat.settings import (
+    CLOCK,
+    ChatSettings,
+    System,
+    Thinking,
+    checked_date,
+    workspace_date,
+)
 from registry.errors import ModelError, UserError
 from registry.models.files import TOKENIZER_FILES, holds_changed
 from registry.models.safetensors_header import read_header
@@ -27,6 +36,14 @@ Quantization = Literal["nf4", "fp4", "int8"]
 # Blanks at its ends would be lost wherever texts are trimmed.
 NewToken = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$")]
 
+# YAML reads an unquoted day as a date.
+Date = Annotated[
+    str,
+    BeforeValidator(lambda day: day.isoformat() if isinstance(day, dt.date) else day),
+    Field(pattern=r"^\d{4}-\d\d-\d\d$"),
+    AfterValidator(checked_date),
+]
+
 NANO = "nano"
 MERGED = "merged:"
 DEFAULT_CONTEXT = 2048
@@ -34,6 +51,7 @@ DEFAULT_CONTEXT = 2048
 # above it in the dtype of its checkpoint, because fp32 would double its memory.
 FP32_UP_TO_PARAMETERS = 500_000_000
 
+_UNTOLD = asdict(ChatSettings())
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
@@ -53,7 +71,9 @@ class BaseSpec(BaseModel):
     `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
     that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
     in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
-    are added to its vocabulary, with embedding rows that are trained.
+    are added to its vocabulary, with embedding rows that are trained. `thinking`, `system` and
+    `date` are what its chat template is told, see `ChatSettings`; without a `date`, a template that
+    writes one writes the day on which the workspace first used such a base.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +85,9 @@ class BaseSpec(BaseModel):
     trust_remote_code: bool = False
     license: str | None = None
     new_tokens: tuple[NewToken, ...] = ()
+    thinking: Thinking = "auto"
+    system: System = "keep"
+    date: Date | None = None
 
     @field_validator("new_tokens", mode="after")
     @classmethod
@@ -89,6 +112,8 @@ class BaseIdentity:
         context: the longest sequence it takes, in tokens.
         architecture: the class that its config names, such as 'LlamaForCausalLM'.
         dtype: what it is computed in.
+        stops: tokens at which its config and generation config end an answer.
+        chat: how it is spoken to.
     """
 
     name: str
@@ -98,6 +123,8 @@ class BaseIdentity:
     context: int
     architecture: str
     dtype: Dtype
+    stops: tuple[int, ...] = ()
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
     @property
     def public_name(self) -> str:
@@ -156,6 +183,10 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
     }
     if spec.new_tokens:
         identity["new_tokens"] = list(spec.new_tokens)
+    chat = chat_settings(spec, folder.path, root, where)
+    told = {key: value for key, value in asdict(chat).items() if value != _UNTOLD[key]}
+    if told:
+        identity["chat"] = told
     return BaseIdentity(
         name=name,
         source=NANO if spec.model == NANO else folder.hub or str(folder.path.name),
@@ -164,7 +195,41 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
         context=_context(config, folder.path),
         architecture=str((config.get("architectures") or [config.get("model_type", "?")])[0]),
         dtype=dtype,
+        stops=_stops(config, folder.path),
+        chat=chat,
     )
+
+
+def chat_settings(spec: BaseSpec, folder: Path, root: Path, where: str) -> ChatSettings:
+    """What the base's chat template is told; the date only where it would ask the clock for it.
+
+    Raises:
+        UserError: the workspace's date can't be kept.
+    """
+    date = None
+    if any(CLOCK in path.read_text("utf-8", "replace") for path in _template_files(folder)):
+        date = spec.date or workspace_date(root / STATE, where)
+    return ChatSettings(spec.thinking, spec.system, date)
+
+
+def _template_files(folder: Path) -> list[Path]:
+    names = (folder / "chat_template.jinja", folder / TOKENIZER_CONFIG)
+    named = folder.glob("additional_chat_templates/*.jinja")
+    return [path for path in (*names, *named) if path.is_file()]
+
+
+def _stops(config: dict[str, Any], folder: Path) -> tuple[int, ...]:
+    """The end tokens of config.json and generation_config.json."""
+    path = folder / GENERATION_CONFIG
+    try:
+        generation = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError:
+        generation = {}  # what loads the model says so
+    found: set[int] = set()
+    for one in (config, config.get("text_config") or {}, generation):
+        ends = one.get("eos_token_id")
+        found |= {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int}
+    return tuple(sorted(found))
 
 
 def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> BaseFolder:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from registry.chat.chat import Chat
 from registry.errors import ModelError
 from registry.models.base import (
     BaseIdentity,
@@ -31,7 +32,7 @@ from registry.models.files import (
 )
 from registry.models.new_tokens import ids_of, initial_rows
 from registry.models.quiet import quiet_libraries
-from registry.models.tokenizer import Chat, load_tokenizer
+from registry.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,7 +1,11 @@
 """Tokenization of rows: tokens and labels, with every check that must hold before the first step.
 
-A label is the token itself where it is trained (assistant turns with their end-of-turn token) and
--100 elsewhere. Nothing is ever cut: a row that doesn't fit the base is a reject, with its reason.
+A label is the token itself where it is trained and -100 elsewhere. Each trained turn of the
+assistant is what the base writes from the context that asks for it, up to and with the token that
+ends its turn (`registry/chat/chat.py` has the rule). Turns whose contexts go on from each other are
+one example; where a template writes what was said otherwise once the conversation goes on, each is
+an example of its own. Nothing is ever cut: a row that doesn't fit the base is a reject, with its
+reason.
 """
 
 from __future__ import annotations
@@ -10,25 +14,24 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.training.examples.spans import (
-    EndTokens,
-    RenderedRow,
-    RowRejectedError,
-    Span,
-    end_tokens,
-    render_row,
-)
-from registry.errors import DataError, ModelError
+from registry.chat.chat import Turn, TurnRefusedError
+from registry.chat.tokens import TextTokens
+from registry.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
+    from registry.chat.chat import Chat
     from registry.models.load import LoadedModel
 
 IGNORED = -100
 _CHUNK = 512
+
+
+class RowRejectedError(DataError):
+    """This row can't be trained on with this base; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +44,22 @@ class TrainingRow:
             `train: false` is context only. One message of role `text` is trained as it is.
         tools: JSON schemas of the tools in reach, or None.
         capability: what it is trained for, or the name of what it keeps.
+        where: its file and line.
     """
 
     uid: int
     messages: tuple[dict[str, Any], ...]
     tools: list[dict[str, Any]] | None
     capability: str
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedRow:
-    """Tokens of a row: `input_ids` and `labels` are int32 arrays of one length T."""
+    """Tokens of an example: `input_ids` and `labels` are int32 arrays of one length T.
+
+    A row is one example, or several of one `uid`.
+    """
 
     uid: int
     input_ids: np.ndarray
@@ -75,23 +83,28 @@ class RejectedRow:
     uid: int
     base: str
     reason: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        """Where it is, and why."""
+        return f"{self.where or f'row {self.uid}'}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Rows to train on, in the order given, and those that were refused."""
+    """Examples to train on, in the order of their rows, and the rows that were refused."""
 
     rows: tuple[EncodedRow, ...]
     rejects: tuple[RejectedRow, ...] = field(default=())
 
 
-def label_mask(loaded: LoadedModel, row: TrainingRow) -> EncodedRow:
-    """Encode one row for a base.
+def encode_row(loaded: LoadedModel, row: TrainingRow) -> tuple[EncodedRow, ...]:
+    """Encode one row for a base: as one example, or as several where its template needs that.
 
     Raises:
         RowRejectedError: the row can't be trained on with this base.
     """
-    outcome = next(_encode(loaded, [row]))
+    outcome = next(encode_each(loaded, [row]))
     if isinstance(outcome, RowRejectedError):
         raise outcome
     return outcome
@@ -106,152 +119,159 @@ def encode_rows(
         UserError: no rows, none that can be trained on, or more than `allow_rejects` (a share) of
             them can't be; the first reasons are named.
     """
-    if not rows:
-        raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")
     encoded: list[EncodedRow] = []
     rejects: list[RejectedRow] = []
-    for row, outcome in zip(rows, _encode(loaded, rows), strict=True):
+    for row, outcome in zip(rows, encode_each(loaded, rows), strict=True):
         if isinstance(outcome, RowRejectedError):
-            rejects.append(RejectedRow(uid=row.uid, base=loaded.identity.name, reason=str(outcome)))
+            rejects.append(rejected(loaded, row, str(outcome)))
         else:
-            encoded.append(outcome)
-    if not encoded or len(rejects) > allow_rejects * len(rows):
-        first = "; ".join(f"row {reject.uid}: {reject.reason}" for reject in rejects[:3])
-        raise DataError(
-            f"{len(rejects)} of {len(rows)} rows can't be trained on with base "
-            f"'{loaded.identity.name}' ({first})",
-            expected=f"at most {allow_rejects:.1%}",
-            fix="shorten or drop them, or raise train.allow_rejects",
-        )
+            encoded += outcome
+    check_rejects(loaded, len(rows), rejects, allow_rejects)
     return EncodedRows(rows=tuple(encoded), rejects=tuple(rejects))
 
 
-def _encode(
-    loaded: LoadedModel, rows: Sequence[TrainingRow]
-) -> Iterator[EncodedRow | RowRejectedError]:
-    """Encode in chunks: one call of the tokenizer is far cheaper than one a row."""
-    if not loaded.tokenizer.is_fast:
-        raise ModelError(
-            f"base '{loaded.identity.name}' has a tokenizer without character offsets",
-            expected="a fast tokenizer (tokenizer.json)",
+def rejected(loaded: LoadedModel, row: Any, reason: str) -> RejectedRow:
+    """Return the reject of a row of any objective."""
+    return RejectedRow(row.uid, loaded.identity.name, reason, row.where)
+
+
+def check_rejects(
+    loaded: LoadedModel, rows: int, rejects: Sequence[RejectedRow], allowed: float
+) -> None:
+    """Stop where too many rows of those given can't be trained on; see `encode_rows`."""
+    if not rows:
+        raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")
+    if len(rejects) == rows or len(rejects) > allowed * rows:
+        raise DataError(
+            f"{len(rejects)} of {rows} rows can't be trained on with base "
+            f"'{loaded.identity.name}' ({'; '.join(map(str, rejects[:3]))})",
+            expected=f"at most {allowed:.1%}",
+            fix="change or drop them, or raise train.allow_rejects",
         )
-    ends = end_tokens(loaded)
+
+
+def encode_each(
+    loaded: LoadedModel, rows: Sequence[TrainingRow]
+) -> Iterator[tuple[EncodedRow, ...] | RowRejectedError]:
+    """Yield the examples of each row, or why there are none."""
+    chat, tokens = loaded.chat, TextTokens(loaded.tokenizer)
     for begin in range(0, len(rows), _CHUNK):
         chunk = rows[begin : begin + _CHUNK]
-        rendered = [_render(loaded, row, ends) for row in chunk]
-        encodings = _tokenize(loaded, [r.text for r in rendered if isinstance(r, RenderedRow)])
-        for row, text in zip(chunk, rendered, strict=True):
-            if isinstance(text, RowRejectedError):
-                yield text
-            else:
-                yield _label(loaded, row, text, next(encodings), ends)
+        shown = [_shown(chat, row) for row in chunk]
+        # One call of the tokenizer is far cheaper than one a row.
+        turns = [turn for one in shown if not isinstance(one, RowRejectedError) for turn in one]
+        pairs = iter(tokens.pairs([t.context for t in turns], [t.target for t in turns]))
+        for row, one in zip(chunk, shown, strict=True):
+            if isinstance(one, RowRejectedError):
+                yield one
+                continue
+            written = [(turn, *next(pairs)) for turn in one]
+            try:
+                yield _examples(loaded, chat, row, written)
+            except RowRejectedError as error:
+                yield error
 
 
-def _render(
-    loaded: LoadedModel, row: TrainingRow, ends: EndTokens
-) -> RenderedRow | RowRejectedError:
-    if [message["role"] for message in row.messages] == ["text"]:
-        text = str(row.messages[0]["content"]) + str(loaded.tokenizer.eos_token or "")
-        return RenderedRow(text=text, spans=(Span(0, len(text)),))
-    try:
-        return render_row(loaded, row.messages, row.tools, ends)
-    except RowRejectedError as error:
-        return error
+def turns_of(chat: Chat, row: TrainingRow) -> tuple[Turn, ...]:
+    """Return the trained turns of a row as text.
 
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-
-
-def _tokenize(loaded: LoadedModel, texts: list[str]) -> Iterator[_Encoding]:
-    """Encode as the evals do: a text that begins with the first token's text gets no other one."""
-    tokenizer = loaded.tokenizer
-    lead = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    lead_text = "" if lead is None else str(tokenizer.decode(lead))
-    led = [bool(lead_text) and text.startswith(lead_text) for text in texts]
-    encoded = {
-        has_lead: _encodings(
-            tokenizer, [t for t, here in zip(texts, led, strict=True) if here == has_lead], has_lead
-        )
-        for has_lead in set(led)
-    }
-    for has_lead in led:
-        yield next(encoded[has_lead])
-
-
-def _encodings(tokenizer: Any, texts: list[str], has_lead: bool) -> Iterator[_Encoding]:  # noqa: FBT001
-    batch: Mapping[str, Any] = tokenizer(
-        texts,
-        add_special_tokens=not has_lead,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        truncation=False,
-        verbose=False,
-    )
-    for ids, offsets in zip(batch["input_ids"], batch["offset_mapping"], strict=True):
-        yield _Encoding(ids, offsets)
-
-
-def _label(
-    loaded: LoadedModel, row: TrainingRow, text: RenderedRow, encoding: _Encoding, ends: EndTokens
-) -> EncodedRow | RowRejectedError:
-    import numpy as np
-
-    ids = np.array(encoding.ids, dtype=np.int32)
-    if len(ids) > loaded.context:
-        return RowRejectedError(f"{len(ids)} tokens, over the context of {loaded.context}")
-    labels = np.full_like(ids, IGNORED)
-    starts, stops = np.array(encoding.offsets).T
-    ended = False
-    for span in text.spans:
-        first, last = _token_range(starts, stops, span)
-        answer = encoding.ids[first:last]
-        labels[first:last] = answer
-        has_end = bool(answer) and answer[-1] in ends.ids
-        ended = ended or has_end
-        if len(answer) <= has_end or not _answer_text(text.text[span.start : span.end], ends):
-            return RowRejectedError("an answer is empty")
-        if not same_text(_decode(loaded, answer), text.text[span.start : span.end]):
-            return RowRejectedError("the tokenizer does not give an answer back as it was")
-    # Nothing comes before the first token that could predict it.
-    labels[:1] = IGNORED
-    if not (labels != IGNORED).any():
-        return RowRejectedError("no token would be trained")
-    if not ended:
-        return RowRejectedError("no answer ends with an end-of-turn token")
-    return EncodedRow(uid=row.uid, input_ids=ids, labels=labels)
-
-
-def _token_range(starts: np.ndarray, stops: np.ndarray, span: Span) -> tuple[int, int]:
-    """Tokens [first, last) that hold the span's characters.
-
-    Whitespace tokens may have empty offsets, so the range is everything between its two ends.
+    Raises:
+        TurnRefusedError: one of them doesn't fit the base's chat template.
     """
+    if is_text(row):
+        # Text that is in some chat format already has its end.
+        text = str(row.messages[0]["content"])
+        ends = text.rstrip().endswith(chat.texts_of(chat.specials))
+        return (Turn("", text if ends else text + str(chat.tokenizer.eos_token or "")),)
+    heard = [{k: v for k, v in m.items() if k != "train"} for m in row.messages]
+    trained = [
+        number
+        for number, message in enumerate(row.messages)
+        if message["role"] == "assistant" and message.get("train") is not False
+    ]
+    if not trained:
+        raise TurnRefusedError("no assistant turn to train on")
+    return tuple(chat.turn(heard, number, row.tools) for number in trained)
+
+
+def is_text(row: TrainingRow) -> bool:
+    """Whether a row is a text, not a conversation."""
+    return [message["role"] for message in row.messages] == ["text"]
+
+
+def _shown(chat: Chat, row: TrainingRow) -> tuple[Turn, ...] | RowRejectedError:
+    try:
+        return turns_of(chat, row)
+    except TurnRefusedError as error:
+        return RowRejectedError(error.what, fix=error.fix)
+
+
+def _examples(
+    loaded: LoadedModel,
+    chat: Chat,
+    row: TrainingRow,
+    written: Sequence[tuple[Turn, list[int], list[int]]],
+) -> tuple[EncodedRow, ...]:
+    """Label each turn, and let one that goes on from the one before be one example with it."""
     import numpy as np
 
-    first = int(np.searchsorted(stops, span.start, side="right"))
-    last = int(np.searchsorted(starts, span.end, side="left"))
-    return first, max(first, last)
-
-
-def _decode(loaded: LoadedModel, ids: list[int]) -> str:
-    return str(
-        loaded.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    made: list[tuple[list[int], list[int]]] = []
+    for turn, context, target in written:
+        answer = target if is_text(row) else _ended(chat, turn, target)
+        ids, labels = context + answer, [IGNORED] * len(context) + answer
+        if len(ids) > loaded.context:
+            raise RowRejectedError(f"{len(ids)} tokens, over the context of {loaded.context}")
+        if made and context[: len(made[-1][0])] == made[-1][0]:
+            _, before = made.pop()
+            labels[: len(before)] = before
+        labels[:1] = [IGNORED]  # nothing comes before the first token that could predict it
+        if all(label == IGNORED for label in labels):
+            raise RowRejectedError("no token would be trained")
+        made.append((ids, labels))
+    return tuple(
+        EncodedRow(row.uid, np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32))
+        for ids, labels in made
     )
 
 
-def _answer_text(text: str, ends: EndTokens) -> str:
-    for end in ends.texts:
-        text = text.removesuffix(end)
-    return text.strip()
+def _ended(chat: Chat, turn: Turn, target: list[int]) -> list[int]:
+    """The tokens of an answer, up to and with the one that ends its turn.
+
+    That is the first at which generation stops; of a base that says of no token in it that it
+    stops there, the last special one.
+
+    Raises:
+        RowRejectedError: no such token, an answer that the tokenizer doesn't give back, or one that
+            goes on behind its end.
+    """
+    if not same_text(decoded(chat, target), turn.target):
+        raise RowRejectedError("the tokenizer does not give an answer back as it was")
+    stops = [place for place, token in enumerate(target) if token in chat.stops]
+    ends = stops[:1] or [p for p, token in enumerate(target) if token in chat.specials][-1:]
+    if not ends:
+        raise RowRejectedError("an answer does not end with an end-of-turn token")
+    end = ends[0] + 1
+    rest = chat.tokenizer.decode(target[end:], skip_special_tokens=True)
+    if str(rest).strip():
+        shown = decoded(chat, target[end - 1 : end])
+        raise RowRejectedError(f"an answer goes on behind {shown}, where generation stops")
+    return target[:end]
 
 
-def same_text(decoded: str, text: str) -> bool:
+def decoded(chat: Chat, ids: Sequence[int]) -> str:
+    """Return the text of tokens, special ones too."""
+    return str(
+        chat.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+    )
+
+
+def same_text(read: str, text: str) -> bool:
     """Whether they are equal up to Unicode composition and spaces, which some tokenizers change."""
+    return plain_text(read) == plain_text(text)
 
-    def plain(value: str) -> str:
-        return "".join(unicodedata.normalize("NFKC", value).split())
 
-    return plain(decoded) == plain(text)
+def plain_text(text: str) -> str:
+    """Return a text in one Unicode composition and without spaces."""
+    return "".join(unicodedata.normalize("NFKC", text).split())

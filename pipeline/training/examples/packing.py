@@ -43,15 +43,50 @@ class Family:
 def families(rows: Sequence[EncodedRow]) -> tuple[Family, ...]:
     """Find rows with one prompt (the tokens before the first trained one), in the rows' order.
 
-    What they share may be longer than the prompt, but leaves each row a token of its own.
+    What they share may be longer than the prompt, but leaves each row a token of its own. Examples
+    of one conversation have prompts that go on from each other: neighbours among them share that
+    of the first.
     """
     by_prompt: dict[bytes, list[int]] = {}
+    by_row: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
-        prompt = row.input_ids[: int((row.labels != IGNORED).argmax())]
+        prompt = row.input_ids[: _question(row)]
         by_prompt.setdefault(prompt.tobytes(), []).append(position)
+    for members in by_prompt.values():
+        if len(members) == 1:
+            by_row.setdefault(rows[members[0]].uid, []).extend(members)
     alike = [members for members in by_prompt.values() if len(members) > 1]
-    found = (Family(tuple(m), _shared_tokens([rows[row].input_ids for row in m])) for m in alike)
+    found = [Family(tuple(m), _shared_tokens([rows[row].input_ids for row in m])) for m in alike]
+    for members in by_row.values():
+        found += _chained(rows, members)
     return tuple(family for family in found if family.prefix >= _WORTH_SHARING)
+
+
+def _question(row: EncodedRow) -> int:
+    return int((row.labels != IGNORED).argmax())
+
+
+def _chained(rows: Sequence[EncodedRow], members: Sequence[int]) -> list[Family]:
+    """Cut the examples of one conversation, by length of prompt, into runs that share most.
+
+    `saved[n]` is the most tokens that the first n examples can save; the last run of them begins
+    at one of the examples before, and shares what all of it have in common.
+    """
+    ordered = sorted(members, key=lambda member: _question(rows[member]))
+    saved, runs = [0], [tuple[Family, ...]()]
+    for end in range(1, len(ordered) + 1):
+        best, chosen = saved[end - 1], runs[end - 1]
+        for begin in range(end - 1):
+            run = ordered[begin:end]
+            prompt = min(
+                _question(rows[run[0]]), _shared_tokens([rows[row].input_ids for row in run])
+            )
+            if saved[begin] + prompt * (len(run) - 1) > best:
+                best = saved[begin] + prompt * (len(run) - 1)
+                chosen = (*runs[begin], Family(tuple(run), prompt))
+        saved.append(best)
+        runs.append(chosen)
+    return list(runs[-1])
 
 
 def _shared_tokens(rows: Sequence[np.ndarray]) -> int:

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.training.examples.encode import IGNORED, EncodedRow, RejectedRow, TrainingRow, _encode
+from pipeline.training.examples.encode import (
+    IGNORED,
+    EncodedRow,
+    RejectedRow,
+    RowRejectedError,
+    TrainingRow,
+    check_rejects,
+    encode_each,
+    rejected,
+)
 from pipeline.training.examples.packing import Family, families
-from pipeline.training.examples.spans import RowRejectedError
-from registry.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from registry.models.load import LoadedModel
 
@@ -31,6 +38,7 @@ class PreferenceRow:
     rejected: tuple[dict[str, Any], ...]
     tools: list[dict[str, Any]] | None
     capability: str
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class FeedbackRow:
     good: bool
     tools: list[dict[str, Any]] | None
     capability: str
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,16 +92,16 @@ def encode_pairs(
     pairs: list[EncodedPair] = []
     rejects: list[RejectedRow] = []
     outcomes = _encode(loaded, [side for row in rows for side in _sides(row)])
-    for row, chosen, rejected in zip(rows, outcomes, outcomes, strict=True):
-        if isinstance(chosen, RowRejectedError):
-            rejects.append(_reject(loaded, row.uid, f"chosen: {chosen}"))
-        elif isinstance(rejected, RowRejectedError):
-            rejects.append(_reject(loaded, row.uid, f"rejected: {rejected}"))
-        elif np.array_equal(chosen.input_ids, rejected.input_ids):
-            rejects.append(_reject(loaded, row.uid, "both answers are the same tokens"))
+    for row, better, worse in zip(rows, outcomes, outcomes, strict=True):
+        if isinstance(better, RowRejectedError):
+            rejects.append(rejected(loaded, row, f"chosen: {better}"))
+        elif isinstance(worse, RowRejectedError):
+            rejects.append(rejected(loaded, row, f"rejected: {worse}"))
+        elif np.array_equal(better.input_ids, worse.input_ids):
+            rejects.append(rejected(loaded, row, "both answers are the same tokens"))
         else:
-            pairs.append(EncodedPair(row.uid, chosen, rejected))
-    _check_rejects(loaded, len(rows), rejects, allow_rejects)
+            pairs.append(EncodedPair(row.uid, better, worse))
+    check_rejects(loaded, len(rows), rejects, allow_rejects)
     return tuple(pairs), tuple(rejects)
 
 
@@ -105,11 +114,25 @@ def encode_feedback(
     judged = [_answered(row, row.messages[:-1], row.messages[-1:]) for row in rows]
     for row, outcome in zip(rows, _encode(loaded, judged), strict=True):
         if isinstance(outcome, RowRejectedError):
-            rejects.append(_reject(loaded, row.uid, str(outcome)))
+            rejects.append(rejected(loaded, row, str(outcome)))
         else:
             encoded.append(EncodedFeedback(row.uid, outcome, row.good))
-    _check_rejects(loaded, len(rows), rejects, allow_rejects)
+    check_rejects(loaded, len(rows), rejects, allow_rejects)
     return tuple(encoded), tuple(rejects)
+
+
+def _encode(
+    loaded: LoadedModel, rows: Sequence[TrainingRow]
+) -> Iterator[EncodedRow | RowRejectedError]:
+    """Encode rows of which each has to be one example."""
+    for outcome in encode_each(loaded, rows):
+        if isinstance(outcome, RowRejectedError) or len(outcome) == 1:
+            yield outcome if isinstance(outcome, RowRejectedError) else outcome[0]
+        else:
+            yield RowRejectedError(
+                "an answer of several turns, which the chat template writes otherwise once the "
+                "conversation goes on, can't be compared as one"
+            )
 
 
 def mismatched(rows: Sequence[EncodedFeedback], *, context: int) -> list[EncodedRow]:
@@ -154,8 +177,8 @@ def answered(
 
 def _sides(row: PreferenceRow) -> tuple[TrainingRow, TrainingRow]:
     answers = row.chosen, row.rejected
-    chosen, rejected = (_answered(row, row.messages, answer) for answer in answers)
-    return chosen, rejected
+    better, worse = (_answered(row, row.messages, answer) for answer in answers)
+    return better, worse
 
 
 def _answered(
@@ -167,23 +190,4 @@ def _answered(
     context = (
         {**turn, "train": False} if turn["role"] == "assistant" else turn for turn in question
     )
-    return TrainingRow(row.uid, (*context, *answer), row.tools, row.capability)
-
-
-def _reject(loaded: LoadedModel, uid: int, reason: str) -> RejectedRow:
-    return RejectedRow(uid=uid, base=loaded.identity.name, reason=reason)
-
-
-def _check_rejects(
-    loaded: LoadedModel, rows: int, rejects: Sequence[RejectedRow], allowed: float
-) -> None:
-    if not rows:
-        raise DataError("there are no rows to train on", fix="raise budget_rows or widen the pool")
-    if len(rejects) == rows or len(rejects) > allowed * rows:
-        first = "; ".join(f"row {reject.uid}: {reject.reason}" for reject in rejects[:3])
-        raise DataError(
-            f"{len(rejects)} of {rows} rows can't be trained on with base "
-            f"'{loaded.identity.name}' ({first})",
-            expected=f"at most {allowed:.1%}",
-            fix="shorten or drop them, or raise train.allow_rejects",
-        )
+    return TrainingRow(row.uid, (*context, *answer), row.tools, row.capability, row.where)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.spec.train import TrainSpec
-from pipeline.training.examples.encode import IGNORED, same_text
-from pipeline.training.examples.spans import end_tokens, render_row
+from pipeline.training.examples.encode import IGNORED, decoded, plain_text, turns_of
 from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.training.examples.encode import EncodedRow, TrainingRow
     from pipeline.training.examples.packing import Family, PackedBatch
+    from registry.chat.chat import Chat
     from registry.models.load import LoadedModel
 
 _SAMPLE = 16  # rows that make the round trip
@@ -99,18 +99,15 @@ def round_trip_warnings(
     Raises:
         UserError: no row of the sample gives its text back.
     """
+    chat = loaded.chat
     given = {row.uid: row for row in rows}
     sample = encoded[:: max(1, -(-len(encoded) // _SAMPLE))]
     lost: list[int] = []
     other: list[int] = []
     for row in sample:
         ids = row.input_ids.tolist()
-        text = str(
-            loaded.tokenizer.decode(
-                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
-        if row.uid in given and not _gives(loaded, text, given[row.uid]):
+        text = decoded(chat, ids)
+        if row.uid in given and not _gives(chat, text, given[row.uid]):
             lost.append(row.uid)
         elif loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] != ids:
             other.append(row.uid)
@@ -132,14 +129,12 @@ def round_trip_warnings(
         )
 
 
-def _gives(loaded: LoadedModel, decoded: str, row: TrainingRow) -> bool:
+def _gives(chat: Chat, text: str, row: TrainingRow) -> bool:
     """Whether tokens were the row's text, but for a first token that the tokenizer put there."""
-    if [message["role"] for message in row.messages] == ["text"]:
-        text = str(row.messages[0]["content"]) + str(loaded.tokenizer.eos_token or "")
-    else:
-        text = render_row(loaded, row.messages, row.tools, end_tokens(loaded)).text
-    first = str(loaded.tokenizer.bos_token or "")
-    return same_text(decoded.removeprefix(first), text.removeprefix(first))
+    first = str(chat.tokenizer.bos_token or "")
+    read = plain_text(text.removeprefix(first))
+    shown = (turn.context + turn.target for turn in turns_of(chat, row))
+    return any(plain_text(one.removeprefix(first)).startswith(read) for one in shown)
 
 
 def stop_warnings(loaded: LoadedModel, encoded: Sequence[EncodedRow]) -> Iterator[str]:

@@ -10,11 +10,11 @@ import pytest
 from pipeline.training.examples.encode import (
     IGNORED,
     EncodedRow,
+    RowRejectedError,
     TrainingRow,
+    encode_row,
     encode_rows,
-    label_mask,
 )
-from pipeline.training.examples.spans import RowRejectedError
 from registry.errors import UserError
 from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests.support import tiny_models
@@ -47,7 +47,7 @@ INSTRUCT = (
 ENDLESS = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 TOOLS = (
     "{% for m in messages %}<|{{ m.role }}|>{% if m.tool_calls %}"
-    "{% for c in m.tool_calls %}call {{ c.function.name }}{% endfor %}"
+    "{% for c in m.tool_calls %}call {{ c.function.name }} {{ c.function.arguments }}{% endfor %}"
     "{% else %}{{ m.content }}{% endif %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -62,6 +62,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 def row(messages: Any = ONE, uid: int = 7) -> TrainingRow:
     return TrainingRow(uid=uid, messages=tuple(messages), tools=None, capability="sums")
+
+
+def label_mask(loaded: LoadedModel, given: TrainingRow) -> EncodedRow:
+    """The one example that a row is."""
+    (only,) = encode_row(loaded, given)
+    return only
 
 
 def trained(loaded: LoadedModel, encoded: EncodedRow) -> str:
@@ -80,29 +86,35 @@ def trained(loaded: LoadedModel, encoded: EncodedRow) -> str:
 @pytest.mark.parametrize(
     ("template", "one", "two"),
     [
-        (tiny_models.CHAT_TEMPLATE, "is four<|end|>", "is four<|end|>|is six<|end|>"),
-        (CHATML, "is four<|end|>", "is four<|end|>|is six<|end|>"),
-        (MARKED, "is four<|end|>", "is four<|end|>|is six<|end|>"),
+        (tiny_models.CHAT_TEMPLATE, "is four<|end|>", ["is four<|end|>|is six<|end|>"]),
+        (CHATML, "is four<|end|>", ["is four<|end|>|is six<|end|>"]),
+        (MARKED, "is four<|end|>", ["is four<|end|>|is six<|end|>"]),
         (
             THINKING,
             "<think>\n\n</think>\n\nis four<|end|>",
-            "is four<|end|>|<think>\n\n</think>\n\nis six<|end|>",
+            [
+                "<think>\n\n</think>\n\nis four<|end|>",
+                "<think>\n\n</think>\n\nis six<|end|>",
+            ],
         ),
-        (INSTRUCT, " is four</s>", " is four</s>| is six</s>"),
-        (None, "is four</s>", "is four|is six</s>"),
+        (INSTRUCT, " is four</s>", [" is four</s>| is six</s>"]),
+        (None, "is four</s>", ["is four</s>", "is six</s>"]),
     ],
     ids=["plain", "chatml", "generation", "thinking", "instruct", "none"],
 )
 def test_only_answers_and_their_ends_are_trained(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, template: str | None, one: str, two: str
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str | None,
+    one: str,
+    two: list[str],
 ) -> None:
     monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
     assert trained(loaded, label_mask(loaded, row(ONE))) == one
-    assert trained(loaded, label_mask(loaded, row(TWO))) == two
-    whole = label_mask(loaded, row(TWO))
-    assert loaded.tokenizer.decode(whole.input_ids) == loaded.chat.render(
-        TWO, add_generation_prompt=False
-    )
+    examples = encode_row(loaded, row(TWO))
+    assert [trained(loaded, example) for example in examples] == two
+    whole = loaded.tokenizer.decode(examples[-1].input_ids)
+    assert loaded.chat.render(TWO, add_generation_prompt=False).rstrip() == whole
 
 
 @pytest.mark.parametrize("template", [tiny_models.CHAT_TEMPLATE, MARKED, CHATML])
@@ -125,21 +137,27 @@ def test_what_is_trained_follows_what_is_asked_for(loaded: LoadedModel) -> None:
     assert (encoded.labels[: len(prompt)] == IGNORED).all()
 
 
-def test_the_first_token_is_put_there_once(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_the_first_token_is_put_where_the_template_puts_it(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """The ids are those of `apply_chat_template`, whatever the tokenizer puts before a text."""
     tiny_models.save(tmp_path, "llama", bos=True)
     with_bos = load_model("bos", BaseSpec(model=str(tmp_path), dtype="fp32"), tmp_path)
-    ids = label_mask(with_bos, row()).input_ids
-    assert list(ids).count(with_bos.tokenizer.bos_token_id) == 1
-    with_bos.tokenizer.chat_template = "{{ bos_token }}" + tiny_models.CHAT_TEMPLATE
-    assert list(label_mask(with_bos, row()).input_ids) == list(ids)
-    assert len(label_mask(loaded, row()).input_ids) == len(ids) - 1
+    for template in (tiny_models.CHAT_TEMPLATE, "{{ bos_token }}" + tiny_models.CHAT_TEMPLATE):
+        with_bos.tokenizer.chat_template = template
+        ids = list(label_mask(with_bos, row()).input_ids)
+        theirs = with_bos.tokenizer.apply_chat_template(list(ONE), tokenize=True)["input_ids"]
+        assert ids == theirs
+    with_bos.tokenizer.chat_template = None
+    assert list(label_mask(with_bos, row()).input_ids)[:2] != [0, 0]
+    assert label_mask(with_bos, row()).input_ids[0] == with_bos.tokenizer.bos_token_id
 
 
 def test_a_tool_call_is_an_answer(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded.tokenizer, "chat_template", TOOLS)
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
     messages = (ONE[0], {"role": "assistant", "content": None, "tool_calls": [call]})
-    assert trained(loaded, label_mask(loaded, row(messages))) == "call add<|end|>"
+    assert trained(loaded, label_mask(loaded, row(messages))) == 'call add {"a": 2}<|end|>'
 
 
 def test_plain_text_is_trained_from_its_second_token(loaded: LoadedModel) -> None:
