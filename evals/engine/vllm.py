@@ -24,7 +24,7 @@ from registry.chat.template import Rendered
 from registry.chat.tokens import TextTokens
 from registry.errors import ModelError, UserError
 from registry.models.adapters import write_scaled
-from registry.models.base import check_weights, locate
+from registry.models.base import check_weights, identify, locate
 from registry.models.files import adapter_key
 from registry.models.load import TORCH_DTYPES
 from registry.models.tokenizer import load_chat
@@ -91,7 +91,7 @@ class VllmLM(AnsweringMixin, VLLM):
         self._scaled: TemporaryDirectory[str] | None = None
         folder = locate(name, spec, root, weights=True).path
         check_weights(folder, f"bases.{name}")
-        identity = self.chat.identity
+        identity = identify(name, spec, root)
         try:
             super().__init__(
                 pretrained=str(folder),

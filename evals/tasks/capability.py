@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evals.tasks.task_files import is_file
+from registry.chat.thoughts import thought_of
 from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class Item:
     `fields` are what a prompt may name: input, output and the row's other columns. `history` are
     the turns before the last question; `text` is set for plain text rows (perplexity). Of a
     preference pair the chosen answer is expected. `labels` are the item's own choices, where each
-    item brings its own.
+    item brings its own; `reasoning` is the thought before its answer, which isn't part of it.
     """
 
     uid: int
@@ -215,6 +216,7 @@ class Item:
     source_file: str = ""
     source_line: int = 0
     labels: tuple[str, ...] = ()
+    reasoning: str = ""
 
     @property
     def where(self) -> str | None:
@@ -317,8 +319,16 @@ def _item(row: Row) -> Item:
             where=f"{row.source_file}:{row.source_line}",
             expected="a user turn followed by an assistant turn",
         )
-    fields = {"input": turns[asked].content, "output": turns[asked + 1].content}
-    return _make(row, fields, history=tuple(turns[:asked]))
+    reasoning, answer = thought_of(turns[asked + 1].content)
+    if turns[asked + 1].tool_calls is not None:
+        raise DataError(
+            "the answer is a tool call, which no scorer reads",
+            where=f"{row.source_file}:{row.source_line}",
+            expected="an answer in words",
+            fix="train on such rows from a dataset of the pool that no capability measures",
+        )
+    fields = {"input": turns[asked].content, "output": answer}
+    return _make(row, fields, history=tuple(turns[:asked]), reasoning=reasoning)
 
 
 def _make(
@@ -327,6 +337,7 @@ def _make(
     *,
     history: tuple[Message, ...] = (),
     text: str | None = None,
+    reasoning: str = "",
 ) -> Item:
     columns = {name: _as_text(value) for name, value in json.loads(row.meta or "{}").items()}
     return Item(
@@ -340,6 +351,7 @@ def _make(
         text=text,
         source_file=row.source_file,
         source_line=row.source_line,
+        reasoning=reasoning,
     )
 
 

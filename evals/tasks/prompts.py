@@ -8,18 +8,17 @@ shown the same whatever subset of items is run, and never itself or its near-dup
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from registry.chat.messages import as_turn
 from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from evals.tasks.capability import Item, PromptsSpec
-    from registry.datasets.formats.content import Message
 
     Shots = Sequence[Item] | Mapping[int, Sequence[Item]]  # for all items, or by an item's uid
 
@@ -164,7 +163,7 @@ def render_messages(
     Raises:
         UserError: a template names a column that the item hasn't.
     """
-    turns = [_as_dict(turn) for turn in item.history]
+    turns = [as_turn(turn) for turn in item.history]
     system = [turn for turn in turns if turn["role"] == "system"]
     if arm.system is not None:
         system = [{"role": "system", "content": fill(arm.system, _fields(item, labels))}]
@@ -185,15 +184,6 @@ def _question(arm: Arm, item: Item, labels: Sequence[str]) -> dict[str, Any]:
 def _fields(item: Item, labels: Sequence[str]) -> Mapping[str, str]:
     shown = item.labels or labels
     return {LABELS: ", ".join(shown), **item.fields} if shown else item.fields
-
-
-def _as_dict(message: Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls is not None:
-        turn["tool_calls"] = json.loads(message.tool_calls)
-    if message.name is not None:
-        turn["name"] = message.name
-    return turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from registry.chat.messages import as_turn
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.workspace import OpenWorkspace
     from registry.chat.chat import Chat
-    from registry.datasets.formats.content import Message
     from registry.datasets.versions.row import Row
 
 
@@ -102,7 +102,7 @@ class Reader:
             UserError: the prompt names a column that the row lacks.
         """
         tools = json.loads(row.tools) if row.tools else None
-        worse = _turns((*row.messages, *row.rejected)) if row.rejected else None
+        worse = [as_turn(t) for t in (*row.messages, *row.rejected)] if row.rejected else None
         return SeenRow(
             which=which,
             file=row.source_file,
@@ -118,7 +118,7 @@ class Reader:
         from pipeline.selection.selection import render
 
         if self.subject is None or row.kind != "sft":
-            return _turns((*row.messages, *(row.chosen or ())))
+            return [as_turn(turn) for turn in (*row.messages, *(row.chosen or ()))]
         example = render(self.ws, row, self.subject.name, labels=self.labels)
         turns = getattr(example, "messages", ())
         return [{key: said for key, said in turn.items() if key != "train"} for turn in turns]
@@ -144,18 +144,6 @@ def _labels(ws: OpenWorkspace, subject: Subject | None, rows: Sequence[Row]) -> 
         return labels_of(subject.spec, [row for row in rows if row.kind == "sft"], ws.root)
     except UserError:  # fewer than two answers among these
         return ("…",)
-
-
-def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        turn: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.tool_calls is not None:
-            turn["tool_calls"] = json.loads(message.tool_calls)
-        if message.name is not None:
-            turn["name"] = message.name
-        turns.append(turn)
-    return turns
 
 
 def _plain(turn: Mapping[str, Any]) -> str:

@@ -181,6 +181,8 @@ def render(
     item = items_from_rows([row], spec, whole=True)[0]
     asked = render_messages(arms_of(spec.prompts)[0], item, (), labels)
     said = {"role": "assistant", "content": item.expected if answer is None else answer}
+    if answer is None and item.reasoning:
+        said["reasoning"] = item.reasoning
     context = tuple(
         {**turn, "train": False} if turn["role"] == "assistant" else {**turn} for turn in asked
     )
@@ -190,11 +192,9 @@ def render(
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls is not None:
-        turn["tool_calls"] = json.loads(message.tool_calls)
-    if message.name is not None:
-        turn["name"] = message.name
+    from registry.chat.messages import as_turn
+
+    turn = as_turn(message)
     if message.train is not None:
         turn["train"] = message.train
     return turn

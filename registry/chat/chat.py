@@ -8,10 +8,10 @@ compared; no text is searched for in another. What doesn't fit the rule is refus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from registry.chat.messages import (
     PLAIN,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from registry.chat.messages import Mark, Message, Tools
-    from registry.chat.settings import ChatSettings
-    from registry.models.base import BaseIdentity
+    from registry.chat.settings import ChatSettings, Thinking
 
 _PROBE = "Qzanswer"
+_THINKING: tuple[Thinking, ...] = ("off", "on", "auto")
 
 
 class TurnRefusedError(DataError):
@@ -55,6 +55,26 @@ class Turn:
     target: str
 
 
+class SpokenBase(Protocol):
+    """What has to be known of a base to speak to it; `BaseIdentity` has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the spec."""
+
+    @property
+    def digest(self) -> str:
+        """What it is."""
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Tokens at which its configs end an answer."""
+
+    @property
+    def chat(self) -> ChatSettings:
+        """What the spec says about speaking to it."""
+
+
 @dataclass(frozen=True)
 class Chat:
     """How one base is spoken to.
@@ -62,10 +82,12 @@ class Chat:
     Attributes:
         tokenizer: the base's tokenizer, with its chat template if it has one.
         identity: which base this is, and how the spec wants it spoken to.
+        told: to speak to it otherwise than the spec wants.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    identity: BaseIdentity
+    identity: SpokenBase
+    told: ChatSettings | None = None
 
     @property
     def end_of_text(self) -> int:
@@ -87,8 +109,8 @@ class Chat:
 
     @property
     def settings(self) -> ChatSettings:
-        """What the spec says about speaking to it."""
-        return self.identity.chat
+        """How it is spoken to."""
+        return self.told or self.identity.chat
 
     @cached_property
     def stops(self) -> frozenset[int]:
@@ -117,7 +139,7 @@ class Chat:
             UserError: the template can't render these messages.
         """
         if add_generation_prompt:
-            return self._context(self._heard(messages), tools)
+            return self._asked(self._heard(messages), tools)
         return self._written(self._heard(messages), tools, generate=False)
 
     def context(self, messages: Sequence[Message], tools: Tools = None) -> str:
@@ -257,7 +279,9 @@ class Chat:
         if whole.startswith(context):
             target = whole[len(context) :]
         else:
-            target = self._without_system(messages, tools) or self._not_asked(context, whole)
+            target = self._without_system(messages, tools)
+        if target is None:
+            raise self._not_asked(messages, tools, context, whole)
         return Turn(context, target + self._closing(messages, tools, target))
 
     def _without_system(self, messages: Sequence[Message], tools: Tools) -> str | None:
@@ -272,14 +296,28 @@ class Chat:
             return None
         return whole[len(context) :] if whole.startswith(context) else None
 
-    def _not_asked(self, context: str, whole: str) -> str:
+    def _not_asked(
+        self, messages: Sequence[Message], tools: Tools, context: str, whole: str
+    ) -> TurnRefusedError:
         at = self._agreed(context, whole)
-        way = "on or off" if self.settings.thinking == "auto" else "auto"
-        raise TurnRefusedError(
-            f"the chat template asks with {context[at:][-40:]!r}, and shows this answer behind "
+        return TurnRefusedError(
+            f"the chat template asks with {context[at:][-40:]!r}, and shows this answer as "
             f"{whole[at : at + 40]!r}",
-            fix=self._fix(f"thinking: {way}"),
+            fix=self._other_thinking(messages, tools),
         )
+
+    def _other_thinking(self, messages: Sequence[Message], tools: Tools) -> str | None:
+        """The setting by which this answer is asked for as it is shown."""
+        if self.told is not None:
+            return None  # this is such a try
+        for thinking in _THINKING:
+            told = replace(self.settings, thinking=thinking)
+            try:
+                Chat(self.tokenizer, self.identity, told).turn(messages, len(messages) - 1, tools)
+            except TurnRefusedError:
+                continue
+            return self._fix(f"thinking: {thinking}")
+        return None
 
     def _closing(self, messages: Sequence[Message], tools: Tools, target: str) -> str:
         """The stop that a template writes only once somebody else speaks (GLM's, for instance)."""
@@ -346,7 +384,7 @@ class Chat:
         )
 
     def _fix(self, setting: str) -> str:
-        return f"set {setting} on bases.{self.identity.name}"
+        return f"set {setting} in bases.{self.identity.name}"
 
 
 def _missing(marks: Sequence[Mark], text: str) -> str | None:

@@ -96,8 +96,7 @@ def answer_form(chat: Chat) -> AnswerForm:
 
 
 def _told(chat: Chat, thinking: Thinking) -> Chat:
-    settings = replace(chat.settings, thinking=thinking)
-    return Chat(chat.tokenizer, replace(chat.identity, chat=settings))
+    return Chat(chat.tokenizer, chat.identity, replace(chat.settings, thinking=thinking))
 
 
 def _around_a_thought(chat: Chat) -> tuple[str, str]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import count, product
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from registry.chat.thoughts import thought_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -21,6 +23,40 @@ Tools: TypeAlias = "Sequence[Mapping[str, Any]] | None"
 
 THOUGHT_ENDS = "</think>"
 """Where a thought that stands in the text of an answer ends: many templates cut up to it."""
+
+
+class StoredMessage(Protocol):
+    """A turn as rows keep it."""
+
+    @property
+    def role(self) -> str:
+        """Who speaks."""
+
+    @property
+    def content(self) -> str:
+        """What is said."""
+
+    @property
+    def tool_calls(self) -> str | None:
+        """A JSON list."""
+
+    @property
+    def name(self) -> str | None:
+        """Of a tool."""
+
+
+def as_turn(message: StoredMessage) -> dict[str, Any]:
+    """Return a row's message as `Chat` takes it."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.role == "assistant":
+        reasoning, turn["content"] = thought_of(message.content)
+        if reasoning:
+            turn["reasoning"] = reasoning
+    if message.tool_calls is not None:
+        turn["tool_calls"] = json.loads(message.tool_calls)
+    if message.name is not None:
+        turn["name"] = message.name
+    return turn
 
 
 @dataclass(frozen=True, slots=True)

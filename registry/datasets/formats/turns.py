@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from registry.chat.thoughts import with_thought
 from registry.datasets.formats.content import Message
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Dialect:
 
 _WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _PLAIN = 2  # keys of a turn that has a role and a text and nothing else
-_READ = ("tool_calls", "function_call", "tool_call_id", "name", "weight")  # beside its own keys
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+# Beside its own keys.
+_READ = ("tool_calls", "function_call", "tool_call_id", "name", "weight", *_REASONING)
 
 SHAREGPT = Dialect(
     "from",
@@ -146,13 +149,22 @@ def turn_of(turn: object, dialect: Dialect) -> Message:
         return Message("assistant", "", tool_calls=calls_from_text(_text(content)))
     calls = _openai_calls(turn) if role == "assistant" else None
     name = turn.get("name")
+    text = "" if content is None and calls is not None else _text(content)
+    if role == "assistant":
+        text = with_thought(_reasoning(turn), text)
     return Message(
         role,
-        "" if content is None and calls is not None else _text(content),
+        text,
         tool_calls=calls,
         name=name if isinstance(name, str) and name else None,
         train=_trained(turn, dialect.train_key) if role == "assistant" else None,
     )
+
+
+def _reasoning(turn: Mapping[str, Any]) -> str:
+    """Read the thought before an answer, under whichever of its usual keys it stands."""
+    said = next((turn[key] for key in _REASONING if turn.get(key)), "")
+    return _text(said)
 
 
 def keys_left_out(turn: object, dialect: Dialect) -> frozenset[str]:

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from evals.engine.limits import OverlongError
+from registry.chat.chat import Chat
+from registry.chat.settings import ChatSettings
 from registry.errors import UserError
 from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests.support import tiny_models
@@ -549,14 +551,17 @@ def test_render_without_a_template(tmp_path: Path) -> None:
     assert answered == asked + "Yo</s>"
 
 
-def test_a_template_without_system_gets_it_in_the_first_turn(pair_of) -> None:
+def test_a_template_without_system_is_offered_it_in_the_first_turn(pair_of) -> None:
     loaded = pair_of("llama").loaded
     template = loaded.tokenizer.chat_template
     refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
     loaded.tokenizer.chat_template = refuse + template
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    joining = Chat(loaded.tokenizer, loaded.identity, ChatSettings(system="join"))
     try:
-        text = loaded.chat.render(chat, add_generation_prompt=True)
+        with pytest.raises(UserError, match=r"refuses these messages: no\. Set system: join in"):
+            loaded.chat.context(chat)
+        text = joining.context(chat)
     finally:
         loaded.tokenizer.chat_template = template
     assert text == "<|user|>Be brief.\n\nHi<|end|><|assistant|>"

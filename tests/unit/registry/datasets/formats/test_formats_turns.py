@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from registry.chat.messages import as_turn
+from registry.chat.thoughts import thought_of
 from registry.datasets.formats.content import Content, Message
 from registry.datasets.formats.format import SHAPES, Format, left_out
-from registry.datasets.formats.turns import UnusableError
+from registry.datasets.formats.turns import OPENAI, UnusableError, turn_of
 from registry.datasets.sources.resolve import sources
 from registry.datasets.spec import DatasetSpec
 
@@ -134,12 +136,24 @@ def test_a_turn_of_no_use_says_why() -> None:
 
 def test_keys_that_a_row_has_no_place_for_are_named() -> None:
     form = Format(SHAPES["messages"])
-    thought = END | {"reasoning_content": "hm", "audio": None, "name": "x", "weight": 1}
-    record = {"messages": [USER, thought], "tools": [WEATHER | {"strict": True}], "id": 7}
-    assert left_out(form, record) == {"reasoning_content"}
+    heard = END | {"logprobs": [0.1], "audio": None, "name": "x", "weight": 1}
+    record = {"messages": [USER, heard], "tools": [WEATHER | {"strict": True}], "id": 7}
+    assert left_out(form, record) == {"logprobs"}
     pair = {"prompt": [USER], "chosen": [END], "rejected": END | {"score": 2}}
     assert left_out(Format(SHAPES["preference"]), pair) == {"score"}
     assert left_out(Format(SHAPES["columns"]), {"input": [{"a": 1}], "output": "x"}) == set()
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_is_kept_with_its_answer(key: str) -> None:
+    said = {"role": "assistant", "content": "4", key: "two and two"}
+    message = turn_of(said, OPENAI)
+    assert message.content == "<think>\ntwo and two\n</think>\n\n4"
+    assert thought_of(message.content) == ("two and two", "4")
+    assert as_turn(message) == {"role": "assistant", "content": "4", "reasoning": "two and two"}
+    assert not left_out(Format(SHAPES["messages"]), {"messages": [USER, said]})
+    asked = turn_of({"role": "user", "content": "<think>no</think>?"}, OPENAI)
+    assert as_turn(asked) == {"role": "user", "content": "<think>no</think>?"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
