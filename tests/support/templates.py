@@ -143,5 +143,5 @@ def public_chat(template: PublicTemplate, settings: ChatSettings | None = None) 
 def as_loaded(chat: Chat) -> Any:
     """As much of a loaded base as rows are encoded with."""
     return SimpleNamespace(
-        chat=chat, tokenizer=chat.tokenizer, identity=chat.identity, context=4096
+        chat=chat, tokenizer=chat.tokenizer, identity=chat.identity, context=32_768
     )

@@ -142,12 +142,13 @@ def table(made: dict[str, dict[str, list[str] | str]]) -> str:
             "# Chat templates",
             "",
             (
-                "What is trained of five conversations with public templates: one question, three, a "
-                "system text, a tool call with its result, thoughts before answers. *right*: each "
-                "answer from the generation prompt up to and with its end of turn, the thought and the "
-                "call with it (without the thought where thinking is off), and nothing else; "
-                "[the trained texts](../../tests/templates/trained.json). Otherwise the row is "
-                "refused, by its file and line, for the reason below. Made by "
+                "What is trained of five conversations with public templates: one question, "
+                "three, a system text, a tool call with its result, thoughts before answers. "
+                "*right*: each answer from the generation prompt up to and with its end of "
+                "turn, the thought and the call with it (without the thought where thinking "
+                "is off), and nothing else; [the trained "
+                "texts](../../tests/templates/trained.json). Otherwise the row is refused, by "
+                "its file and line, for the reason below. Made by "
                 "`tests/integration/registry/chat/test_templates.py`."
             ),
             "",
