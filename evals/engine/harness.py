@@ -43,6 +43,7 @@ class HarnessLM(PackedLM):
         peft: the folder of a LoRA adapter.
         quantize: nf4, fp4 or int8.
         trust_remote_code: run the repository's own code.
+        enable_thinking: told to the chat template, as `thinking: on` and `off` of a base are.
         batch_size: not used, like the next two: the engine fills batches by tokens, on the GPU
             where there is one.
         max_batch_size: see batch_size.
@@ -58,6 +59,7 @@ class HarnessLM(PackedLM):
         peft: str | None = None,
         quantize: str | None = None,
         trust_remote_code: bool = False,
+        enable_thinking: bool | None = None,
         batch_size: int | str | None = None,  # noqa: ARG002
         max_batch_size: int | None = None,  # noqa: ARG002
         device: str | None = None,  # noqa: ARG002
@@ -71,6 +73,7 @@ class HarnessLM(PackedLM):
             dtype=_DTYPES.get(dtype),
             quantize=cast("Quantization | None", quantize),
             trust_remote_code=trust_remote_code,
+            thinking="auto" if enable_thinking is None else "on" if enable_thinking else "off",
         )
         loaded = load_model(MODEL, spec, Path.cwd())
         if peft is not None:

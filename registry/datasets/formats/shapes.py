@@ -180,6 +180,8 @@ def _read_preference(parts: Mapping[str, Any], *, dialect: Dialect) -> Content:
         question, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     else:
         question = _question_of(prompt, dialect)
+        if not question or question[0].role != "system":
+            question = (*(turn for turn in chosen[:1] if turn.role == "system"), *question)
         chosen, rejected = (_without(question, answer) for answer in (chosen, rejected))
     if not question or question[0].role != "system":
         question = _with_system(parts.get("system"), question)
@@ -187,10 +189,23 @@ def _read_preference(parts: Mapping[str, Any], *, dialect: Dialect) -> Content:
 
 
 def _without(question: tuple[Message, ...], answer: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return an answer without the question, which some files repeat at its head."""
-    if len(answer) > len(question) and answer[: len(question)] == question:
-        return answer[len(question) :]
-    return answer
+    """Return an answer without the question, which some files repeat at its head.
+
+    Raises:
+        UnusableError: the question stands in it again all the same.
+    """
+    asked, said = (
+        [turn for turn in turns if turn.role != "system"] for turns in (question, answer)
+    )
+    repeats = len(said) > len(asked) and all(map(_same_turn, asked, said))
+    rest = said[len(asked) :] if repeats else said
+    if asked and any(_same_turn(asked[-1], turn) for turn in rest):
+        raise UnusableError("the question stands in the answer again")
+    return tuple(rest)
+
+
+def _same_turn(one: Message, other: Message) -> bool:
+    return one.role == other.role and one.content.strip() == other.content.strip()
 
 
 def _question_of(value: object, dialect: Dialect) -> tuple[Message, ...]:
