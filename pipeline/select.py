@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["MendChange", "SelectReport", "select"]
 
 STAGE = "select"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

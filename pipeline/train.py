@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from registry.store.objects import ObjectRef
 
 STAGE = "train"
-VERSION = 2
+VERSION = 3
 
 _CURVE_POINTS = 100
 

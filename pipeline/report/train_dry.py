@@ -29,7 +29,7 @@ def dry_run_tables(report: DryRun) -> list[RenderableType]:
         shown += [_heading(row), MarkedRow(row.pieces), Text()]
     shown.append(table("dry run: nothing was trained", ("what", "how much"), _facts(report)))
     for reject in report.rejects[:_NAMED_REJECTS]:
-        shown.append(Text(f"row {reject.uid} is left out: {reject.reason}"))
+        shown.append(Text(f"{reject.where or f'row {reject.uid}'} is left out: {reject.reason}"))
     more = len(report.rejects) - _NAMED_REJECTS
     if more > 0:
         shown.append(Text(f"and {more} more rows are left out"))

@@ -17,6 +17,7 @@ from pipeline.measure.measure import labels_of_subject
 from pipeline.selection.held_out import held_items
 from pipeline.selection.selection import SelectReject, render
 from pipeline.spec.subjects import measured_datasets, subjects
+from pipeline.training.examples.fitting import TemplateFit
 from registry.datasets.duplicates.overlap import HeldOut, RowWords
 from registry.datasets.versions.rejects import commonest
 from registry.errors import DataError
@@ -83,6 +84,7 @@ class Candidates:
         self.leaks: Counter[str] = Counter()
         self.rejects: dict[int, SelectReject] = {}
         self._checked: set[int] = set()
+        self._template = TemplateFit(ws.models.chat(ws.spec.train.base))
         held = HeldOut(held_items(ws))
         kept = {name: self._read(name, held, cut) for name, cut in most.items()}
         near = held.near([question_of(row) for rows in kept.values() for row in rows])
@@ -145,6 +147,9 @@ class Candidates:
             sum(len(str(turn.get("content") or "").encode()) for turn in one.messages)
             for one in examples
         )
+        if why := next(filter(None, map(self._template.refuses, examples)), None):
+            self.rejects[row.uid] = _reject(row, base, f"{why}")
+            return False
         short = size + _TEMPLATE_TOKENS <= self._ws.models.identity(base).context
         if short and row.tools is None:
             return True  # a token is at least a byte

@@ -10,20 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os.path import commonprefix
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from registry.chat.messages import (
-    PLAIN,
-    Dialect,
-    dialects,
-    joined,
-    marked,
-    shape,
-    spoken,
-    without_thoughts,
-)
-from registry.chat.template import Rendered, Template, TemplateRefusedError, plain_text
+from registry.chat.messages import joined, marked, shape, without_thoughts
+from registry.chat.rendering import PROBE, Renderer
+from registry.chat.template import Rendered, TemplateRefusedError
 from registry.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -34,7 +25,6 @@ if TYPE_CHECKING:
     from registry.chat.messages import Mark, Message, Tools
     from registry.chat.settings import ChatSettings, Thinking
 
-_PROBE = "Qzanswer"
 _THINKING: tuple[Thinking, ...] = ("off", "on", "auto")
 
 
@@ -140,7 +130,7 @@ class Chat:
         """
         if add_generation_prompt:
             return self._asked(self._heard(messages), tools)
-        return self._written(self._heard(messages), tools, generate=False)
+        return self._renderer.written(self._heard(messages), tools, generate=False)
 
     def context(self, messages: Sequence[Message], tools: Tools = None) -> str:
         """What the model reads when it is asked.
@@ -186,74 +176,13 @@ class Chat:
             messages = joined(messages)
         return without_thoughts(messages) if self.settings.thinking == "off" else messages
 
-    def _written(self, messages: Sequence[Message], tools: Tools, *, generate: bool) -> str:
-        if not self.tokenizer.chat_template:
-            return plain_text(messages, tools, str(self.tokenizer.eos_token or ""))
-        dialect = self._dialect(messages, tools)
-        return self._template.render(spoken(messages, dialect), tools, generate=generate)
-
     @cached_property
-    def _template(self) -> Template:
-        return Template(self.tokenizer, self.settings)
-
-    @cached_property
-    def _dialects(self) -> dict[Hashable, Dialect]:
-        return {}
-
-    def _dialect(self, messages: Sequence[Message], tools: Tools) -> Dialect:
-        """The first dialect by which the template renders everything; else by which it renders."""
-        key = shape(messages, tools)
-        if key in self._dialects:
-            return self._dialects[key]
-        everything = marked(messages, tools)
-        best: tuple[int, Dialect] | None = None
-        for dialect in dialects(messages):
-            try:
-                said = spoken(everything.messages, dialect)
-                asks = not messages or messages[-1]["role"] != "assistant"
-                text = self._template.render(said, everything.tools, generate=asks)
-            except TemplateRefusedError:
-                continue
-            missing = sum(mark.word not in text for mark in everything.marks)
-            if best is None or missing < best[0]:
-                best = (missing, dialect)
-            if not missing:
-                break
-        self._dialects[key] = best[1] if best else PLAIN
-        return self._dialects[key]
-
-    def _context(self, messages: Sequence[Message], tools: Tools) -> str:
-        """The rendering with the generation prompt; without a thought that it would open."""
-        text = self._written(messages, tools, generate=True)
-        if self.settings.thinking != "off" or not self.tokenizer.chat_template:
-            return text
-        answered = [*messages, {"role": "assistant", "content": _PROBE}]
-        same = self._agreed(text, self._written(answered, tools, generate=False))
-        before = self._written(messages, tools, generate=False)
-        # Only of the generation prompt: an answer may change what is before it too.
-        opens = text.startswith(before) and len(before) <= same
-        return Rendered(text[:same]) if opens else text
-
-    def _agreed(self, text: str, other: str) -> int:
-        """How many characters two texts begin with that are the same tokens in both."""
-        if other.startswith(text):
-            return len(text)
-        if not self.tokenizer.is_fast:
-            return len(commonprefix([text, other]))  # noqa: RUF071 - texts, not paths
-        backend = cast("Any", self.tokenizer).backend_tokenizer
-        backend.no_padding()
-        backend.no_truncation()
-        ours, theirs = backend.encode_batch([text, other], add_special_tokens=False)
-        same = 0
-        for one, two in zip(ours.ids, theirs.ids, strict=False):
-            if one != two:
-                break
-            same += 1
-        return int(ours.offsets[same - 1][1]) if same else 0
+    def _renderer(self) -> Renderer:
+        return Renderer(self.tokenizer, self.settings)
 
     def _asked(self, messages: Sequence[Message], tools: Tools) -> str:
         try:
-            return self._context(messages, tools)
+            return self._renderer.context(messages, tools)
         except TemplateRefusedError as error:
             raise self._refused(error, messages, tools) from error
 
@@ -263,7 +192,7 @@ class Chat:
         bare = [message for message in messages if message["role"] != "system"]
         if len(bare) < len(messages):
             try:
-                self._context(bare, tools)
+                self._renderer.context(bare, tools)
             except TemplateRefusedError:
                 return TurnRefusedError(error.what)
             return TurnRefusedError(error.what, fix=self._fix("system: join"))
@@ -273,11 +202,11 @@ class Chat:
         """Part a conversation that ends with an answer into what asks for it and what it is."""
         context = self._asked(messages[:-1], tools)
         try:
-            whole = self._written(messages, tools, generate=False)
+            whole = self._renderer.written(messages, tools, generate=False)
         except TemplateRefusedError as error:
             raise self._refused(error, messages, tools) from error
         if whole.startswith(context):
-            target = whole[len(context) :]
+            target: str | None = whole[len(context) :]
         else:
             target = self._without_system(messages, tools)
         if target is None:
@@ -290,8 +219,8 @@ class Chat:
         if len(bare) == len(messages):
             return None
         try:
-            context = self._context(bare[:-1], tools)
-            whole = self._written(bare, tools, generate=False)
+            context = self._renderer.context(bare[:-1], tools)
+            whole = self._renderer.written(bare, tools, generate=False)
         except TemplateRefusedError:
             return None
         return whole[len(context) :] if whole.startswith(context) else None
@@ -299,7 +228,7 @@ class Chat:
     def _not_asked(
         self, messages: Sequence[Message], tools: Tools, context: str, whole: str
     ) -> TurnRefusedError:
-        at = self._agreed(context, whole)
+        at = self._renderer.agreed(context, whole)
         return TurnRefusedError(
             f"the chat template asks with {context[at:][-40:]!r}, and shows this answer as "
             f"{whole[at : at + 40]!r}",
@@ -324,12 +253,12 @@ class Chat:
         if target.rstrip().endswith(self.texts_of(self.specials)):
             return ""
         calls = messages[-1].get("tool_calls")
-        answer = {"role": "assistant", "content": _PROBE, "tool_calls": calls}
+        answer = {"role": "assistant", "content": PROBE, "tool_calls": calls}
         ended = [*without_thoughts(messages[:-1]), answer]
-        following = [*ended, {"role": "tool" if calls else "user", "content": _PROBE}]
+        following = [*ended, {"role": "tool" if calls else "user", "content": PROBE}]
         try:
-            whole = self._written(ended, tools, generate=False)
-            text = self._written(following, tools, generate=False)
+            whole = self._renderer.written(ended, tools, generate=False)
+            text = self._renderer.written(following, tools, generate=False)
         except TemplateRefusedError:
             return ""
         if not text.startswith(whole):

@@ -85,7 +85,7 @@ def dry_run(
     return DryRun(
         base=loaded.identity.name,
         method=spec.method,
-        rows=len(encoded),
+        rows=len({row.uid for row in encoded}),
         rejects=tuple(rejects),
         batches=len(plan),
         shown=tuple(_shown(loaded, which, row) for which, row in _three(encoded)),

@@ -17,6 +17,8 @@ from pipeline.training.examples.encode import IGNORED, decoded, plain_text, turn
 from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.methods.lora import target_layers
 from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
+from registry.chat.chat import TurnRefusedError
+from registry.chat.form import answer_form
 from registry.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.training.examples.encode import EncodedRow, TrainingRow
     from pipeline.training.examples.packing import Family, PackedBatch
     from registry.chat.chat import Chat
+    from registry.chat.form import AnswerForm
+    from registry.chat.settings import ChatSettings
     from registry.models.load import LoadedModel
 
 _SAMPLE = 16  # rows that make the round trip
@@ -82,6 +86,7 @@ def preflight(
     free = free_memory(loaded.device)
     warnings = [
         *round_trip_warnings(loaded, rows, encoded),
+        *_thought_warnings(loaded.chat, rows),
         *stop_warnings(loaded, encoded),
         *budget_warnings(encoded, spec),
         *rate_warnings(spec, int(loaded.model.config.get_text_config().hidden_size)),
@@ -135,6 +140,42 @@ def _gives(chat: Chat, text: str, row: TrainingRow) -> bool:
     read = plain_text(text.removeprefix(first))
     shown = (turn.context + turn.target for turn in turns_of(chat, row))
     return any(plain_text(one.removeprefix(first)).startswith(read) for one in shown)
+
+
+def _thought_warnings(chat: Chat, rows: Sequence[TrainingRow]) -> Iterator[str]:
+    try:
+        form = answer_form(chat)
+    except TurnRefusedError:
+        return  # a template for tools alone, say, has no answer to a bare question
+    yield from thought_warnings(form, chat.settings, rows)
+
+
+def thought_warnings(
+    form: AnswerForm, settings: ChatSettings, rows: Sequence[TrainingRow]
+) -> Iterator[str]:
+    """Thoughts before answers are trained and asked for as they are meant."""
+    trained = [
+        [turn for turn in row.messages if turn["role"] == "assistant" and turn.get("train", True)]
+        for row in rows
+    ]
+    given = [[bool(turn.get("reasoning")) for turn in turns] for turns in trained]
+    thinking = sum(map(any, given))
+    if settings.thinking == "off":
+        if thinking:
+            yield f"{thinking} rows have thoughts that are not trained: thinking is off"
+        return
+    silent = sum(bool(turns) and not all(turns) for turns in given)
+    if silent and form.separator and form.separator in form.before:
+        yield (
+            f"{silent} of {len(rows)} rows have no thought, and are trained with an empty one, so "
+            "not to think: set thinking: off on the base if that is meant"
+        )
+    cut = sum(
+        any(turn.get("reasoning") for turn in row.messages[:-1] if turn["role"] == "assistant")
+        for row in rows
+    )
+    if cut and form.separator:
+        yield f"{cut} rows have earlier thoughts: later turns see them as the template shows them"
 
 
 def stop_warnings(loaded: LoadedModel, encoded: Sequence[EncodedRow]) -> Iterator[str]:

@@ -199,7 +199,7 @@ def test_what_it_is_started_with(theirs: VllmLM, root: Path) -> None:
         "revision": None,
         "seed": 0,
         "gpu_memory_utilization": 0.5,
-        "max_model_len": theirs.chat.identity.context,
+        "max_model_len": theirs.max_length,
         "max_num_seqs": None,
         "enable_prefix_caching": False,
         "enable_lora": True,

@@ -137,9 +137,7 @@ def test_what_is_trained_follows_what_is_asked_for(loaded: LoadedModel) -> None:
     assert (encoded.labels[: len(prompt)] == IGNORED).all()
 
 
-def test_the_first_token_is_put_where_the_template_puts_it(
-    loaded: LoadedModel, tmp_path: Path
-) -> None:
+def test_the_first_token_is_put_where_the_template_puts_it(tmp_path: Path) -> None:
     """The ids are those of `apply_chat_template`, whatever the tokenizer puts before a text."""
     tiny_models.save(tmp_path, "llama", bos=True)
     with_bos = load_model("bos", BaseSpec(model=str(tmp_path), dtype="fp32"), tmp_path)

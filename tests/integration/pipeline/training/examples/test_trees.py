@@ -121,6 +121,27 @@ def test_loss_and_gradients_are_those_of_rows_by_themselves(kind: str) -> None:
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
+def test_turns_of_one_conversation_cost_their_common_part_once(
+    tiny: Callable[[str], Any],
+) -> None:
+    rng = np.random.default_rng(3)
+    asked, said, more = (rng.integers(7, 512, n) for n in (60, 9, 50))
+    turns = []
+    for prompt in (asked, np.concatenate([asked, said[4:], more])):
+        ids = np.concatenate([prompt, said]).astype(np.int32)
+        labels = np.where(np.arange(len(ids)) < len(prompt), IGNORED, ids).astype(np.int32)
+        turns.append(EncodedRow(1, ids, labels))
+    turns.reverse()  # the longest first
+    model = tiny("qwen3")
+    with torch.no_grad():
+        alone = row_by_row_loss(model, pack_rows(turns))
+        with compute.packed(model):
+            packed = pack_rows(turns, share=True)
+            assert packed.input_ids.shape[1] == sum(packed.lengths) - 60
+            shared = packed_loss(model, packed)
+    assert shared.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_gradient_crosses_from_branch_to_branch(tiny: Callable[[str], Any], kind: str) -> None:
     model = tiny(kind)

@@ -149,3 +149,19 @@ def test_what_does_not_touch_the_weights_is_not_part_of_what_decides_them() -> N
     same = TrainSpec(base="other", pool=("a",), budget_rows=5, checkpoint_steps=1, alpha=32)
     assert plain.deciding() == same.deciding()
     assert TrainSpec(base="nano", seed=1).deciding() != plain.deciding()
+
+
+def test_turns_of_one_conversation_share_what_they_have_in_common() -> None:
+    """Each run of neighbours shares its first one's prompt, and the runs save most together."""
+    first, second = list(range(100, 130)), list(range(200, 300))
+    turns = [
+        row(first, [7, 8]),
+        row([*first, 8, *second], [9, 8]),  # the thought (7) is gone
+        row([*first, 8, *second, 9, *range(300, 310)], [7, 8]),
+    ]
+    # All three would save 2 * 30 tokens, the last two alone 131.
+    assert families(turns) == (Family((1, 2), 131),)
+    assert families(turns[:2]) == (Family((0, 1), 30),)
+    assert families([turns[1], turns[0]]) == (Family((1, 0), 30),)
+    other = [EncodedRow(uid, one.input_ids, one.labels) for uid, one in enumerate(turns)]
+    assert families(other) == ()

@@ -14,7 +14,7 @@ from rich.console import Console
 from pipeline.cli.verb import json_line
 from pipeline.report.train_dry import MarkedRow, dry_run_tables
 from pipeline.spec.train import TrainSpec
-from pipeline.training.examples.encode import EncodedRow, RejectedRow
+from pipeline.training.examples.encode import EncodedRow, RejectedRow, TrainingRow
 from pipeline.training.examples.packing import Family, PackedBatch
 from pipeline.training.machine.free_memory import FreeMemory
 from pipeline.training.preview.dry_run import DryRun, Piece, ShownRow
@@ -23,8 +23,11 @@ from pipeline.training.preview.preflight import (
     budget_warnings,
     memory_warnings,
     rate_warnings,
+    thought_warnings,
     usual_rate,
 )
+from registry.chat.form import AnswerForm
+from registry.chat.settings import ChatSettings
 from registry.errors import UserError
 
 MB = 10**6
@@ -47,6 +50,42 @@ ESTIMATE = Estimate(
     steps=9,
     seconds=123.4,
 )
+
+
+# ------------------------------------------------------------------------------- thoughts
+
+
+def talk(*reasonings: str | None) -> TrainingRow:
+    turns: list[dict[str, Any]] = []
+    for reasoning in reasonings:
+        said = {"role": "assistant", "content": "a"}
+        turns += [
+            {"role": "user", "content": "q"},
+            said | ({"reasoning": reasoning} if reasoning else {}),
+        ]
+    return TrainingRow(1, tuple(turns), None, "c")
+
+
+QWEN3 = AnswerForm("<think>\n\n</think>\n\n", "<|im_end|>", "</think>", "<think>")
+
+
+@pytest.mark.parametrize(
+    ("form", "thinking", "rows", "said"),
+    [
+        (QWEN3, "auto", [talk("r")], []),
+        (QWEN3, "auto", [talk("r"), talk(None)], ["1 of 2 rows have no thought"]),
+        (QWEN3, "on", [talk("r", "s")], ["1 rows have earlier thoughts"]),
+        (QWEN3, "off", [talk("r"), talk(None)], ["1 rows have thoughts that are not trained"]),
+        (QWEN3, "off", [talk(None)], []),
+        (AnswerForm("", "</s>"), "auto", [talk(None)], []),
+    ],
+)
+def test_what_is_said_of_thoughts(
+    form: AnswerForm, thinking: Any, rows: list[TrainingRow], said: list[str]
+) -> None:
+    found = list(thought_warnings(form, ChatSettings(thinking=thinking), rows))
+    assert len(found) == len(said)
+    assert all(one.startswith(start) for one, start in zip(found, said, strict=True))
 
 
 # ------------------------------------------------------------------------------- rates and ranks
