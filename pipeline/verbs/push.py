@@ -228,6 +228,7 @@ def _publication(ws: OpenWorkspace, facts: AdapterFacts, repo: str, tag: str) ->
         dtype=TORCH_DTYPES[ws.models.identity(base).dtype] if base else "auto",
         asked=_asked(ws, facts),
         datasets=_pushed_datasets(ws, facts),
+        **({"chat": ws.models.identity(base).chat} if base else {}),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from registry.chat.settings import ChatSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +50,7 @@ class Publication:
         dtype: what the base is computed in, by torch's name; the figures hold for it.
         asked: capability or guard -> how it was measured.
         datasets: dataset name -> Hub id, for those that were pushed.
+        chat: how the base is spoken to; the figures hold for it.
     """
 
     repo_id: str
@@ -56,6 +59,7 @@ class Publication:
     dtype: str
     asked: Mapping[str, MeasuredBy]
     datasets: Mapping[str, str]
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
 
 def adapter_card(facts: AdapterFacts, to: Publication) -> str:
@@ -301,10 +305,16 @@ def _load_model(to: Publication) -> str:
 
 def _answering(to: Publication) -> str:
     prompt = next((one.prompt for one in to.asked.values()), "{input}")
+    told = to.chat.thinking != "auto"
+    thinking = f"    enable_thinking={to.chat.thinking == 'on'},\n" if told else ""
+    dated = f"# measured with {to.chat.date} as the template's date\n" if to.chat.date else ""
+    joined = "# a system text was put in front of the question\n" * (to.chat.system == "join")
     return (
         f'messages = [{{"role": "user", "content": {prompt!r}}}]\n'
+        f"{dated}{joined}"
         "inputs = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True'
+        f"{',' if thinking else ''}\n{thinking}"
         ")\n"
         "written = model.generate(**inputs, max_new_tokens=32, do_sample=False)\n"
         'print(tokenizer.decode(written[0][inputs["input_ids"].shape[1] :]))\n'

@@ -21,6 +21,7 @@ from tokenizers import AddedToken
 from pipeline.verbs.export import export
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
+from registry.chat.settings import ChatSettings
 from registry.errors import UserError
 from registry.gguf.convert import ModelFolder, read_source
 from registry.gguf.ollama import modelfile
@@ -267,6 +268,16 @@ def cards(name: str) -> list[str]:
         model_card(facts(name), to, merge),
         dataset_card(manifest, "me/rows", name, ["data/train.parquet"]),
     ]
+
+
+def test_a_card_asks_as_it_was_measured() -> None:
+    to = Publication("me/it", "1" * 64, "mit", "bfloat16", {}, {})
+    assert "thinking" not in adapter_card(facts("a"), to)
+    told = replace(to, chat=ChatSettings("off", "join", "2026-01-31"))
+    card = adapter_card(facts("a"), told)
+    assert "return_dict=True,\n    enable_thinking=False,\n)" in card
+    assert "measured with 2026-01-31 as the template's date" in card
+    assert "a system text was put in front of the question" in card
 
 
 def parts(card: str) -> tuple[dict[str, Any], list[str], str]:
