@@ -45,6 +45,7 @@ class DatasetLook:
         name: the dataset's.
         format: how a record becomes a row.
         why: how that is known.
+        taken: what of a file isn't read as its ending says.
         files: name and split of each.
         sampled: records that were read.
         rejected: how many of them would be.
@@ -57,6 +58,7 @@ class DatasetLook:
     name: str
     format: str
     why: str
+    taken: tuple[str, ...]
     files: tuple[tuple[str, str], ...]
     sampled: int
     rejected: int
@@ -102,6 +104,7 @@ def _look(
         name=name,
         format=found.name,
         why=found.why,
+        taken=found.taken,
         files=tuple((file.label, file.split) for file in found.files),
         sampled=len(seen.rejects) + len(seen.rows),
         rejected=len(seen.rejects),
@@ -147,7 +150,9 @@ def _first_records(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, An
 
     share = max(1, SAMPLE // max(1, len(files)))
     records = (
-        (file, record) for file in files for record in islice(read_records(file.path), share)
+        (file, record)
+        for file in files
+        for record in islice(read_records(file.path, file.reading), share)
     )
     return islice(records, SAMPLE)
 

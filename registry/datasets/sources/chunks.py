@@ -20,6 +20,7 @@ from registry.datasets.formats.content import (
 )
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.readers.read import read_records
+from registry.datasets.readers.reading import looks_like
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from registry.datasets.formats.format import Format
     from registry.datasets.readers.record import Record
     from registry.datasets.sources.resolve import SourceFile, Sources
+
+NO_UNICODE = "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
+"""The reason of a record with bytes that are no text."""
 
 _AT_ONCE = 5_000  # records, or
 _BYTES = 1 << 23  # of what they say: what is made of them stays small
@@ -117,7 +121,7 @@ def read_chunks(
         UserError: it can't be read as a whole.
     """
     gathered = _ChunkBuilder()
-    for record in read_records(file.path):
+    for record in read_records(file.path, file.reading):
         gathered.take(record, file.label, form, labels)
         if gathered.records == _AT_ONCE or gathered.size >= _BYTES:
             yield gathered.chunk()
@@ -141,9 +145,7 @@ def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usab
         size = len(meta.encode())
         said = encoded(content)
     except UnicodeEncodeError as error:
-        raise UnusableError(
-            "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
-        ) from error
+        raise UnusableError(NO_UNICODE, looks_like(error.object)) from error
     except RecursionError as error:  # decoding goes a little deeper than what is made of it
         raise UnusableError("malformed JSON", "nested too deeply") from error
     if labels is not None and content.kind == "sft" and answer(content) not in labels:
@@ -158,7 +160,7 @@ def first_usable(sources: Sources) -> tuple[SourceFile, int, UsableRecord] | Non
         UserError: a file can't be read as a whole.
     """
     for file in sources.files:
-        for record in read_records(file.path):
+        for record in read_records(file.path, file.reading):
             try:
                 return file, record.line, usable(record, sources.format, None)
             except UnusableError:
