@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evals.tasks.task_files import is_file
+from registry.datasets.readers.reading import encoding_of
 from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -374,7 +375,7 @@ def _as_text(value: object) -> str:
 
 def _labels_from_file(path: Path) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding_of(path)).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"can't read the labels: {error}", where=str(path)) from error
     if path.suffix == ".json":

@@ -119,8 +119,8 @@ class DatasetSpec(BaseModel):
     def _known(cls, name: str | None) -> str | None:
         try:
             codecs.getincrementaldecoder(name or "utf-8")
-            b"".decode(name or "utf-8")  # what isn't of texts, such as base64, is refused here
-        except LookupError:
+            "a".encode(name or "utf-8").decode(name or "utf-8")  # not so with base64 or rot13
+        except (LookupError, UnicodeError):
             message = f"no encoding {name!r} is known; expected one such as windows-1252 or gb18030"
             raise ValueError(message) from None
         return name

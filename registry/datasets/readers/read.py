@@ -101,7 +101,7 @@ def taken_as(path: Path, reading: Reading = AS_FOUND) -> tuple[str, ...]:
                 tuple(f"{name}: {what}" for name, what in decoder.said.items()) if decoder else ()
             )
         encoding = encoding_of(path, reading)
-        said = [] if encoding == "utf-8" else [encoding.upper()]
+        said = [] if encoding == "utf-8" else [reading.encoding or encoding.upper()]
         if kind in (".csv", ".tsv"):
             said += _table_as(path, reading)
         elif kind != ".txt":
@@ -128,7 +128,7 @@ def _json_as(path: Path, kind: str, reading: Reading) -> list[str]:
 _SHOWN = {"\t": "tab"}
 _FORMS = {
     "array": "a JSON array",
-    "objects": "JSON objects over several lines",
+    "objects": "JSON objects, not one a line",
     "python": "dicts as Python prints them",
 }
 

@@ -21,8 +21,10 @@ HEAD = 1 << 20
 
 INVALID_UTF8 = "invalid UTF-8"
 """Why a record can't be read that has bytes that are no text."""
-HOLDS_BYTES = re.compile("column '([^']*)' holds (?:bytes|raw bytes)")
-"""Why a record can't be read whose column has bytes that are no text."""
+NO_UNICODE = "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
+"""Why it becomes no row, if it can be read."""
+_HOLDS_BYTES = re.compile("column '([^']*)' holds (?:bytes|raw bytes)")
+_FIELDS = re.compile(r"\d+ fields where the header has")
 
 _MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -92,15 +94,11 @@ def encoding_of(path: Path, reading: Reading = AS_FOUND) -> str:
 
 
 def _without_mark(head: bytes) -> str:
-    """Return UTF-16 where every other byte is NUL more often than not, as in any ASCII text."""
-    if len(head) < 4 or b"\0" not in head:  # noqa: PLR2004 - two characters
-        return "utf-8"
-    even, odd = head[0::2], head[1::2]
-    if odd.count(0) > len(odd) // 2 and not even.count(0):
+    """Return UTF-16 where a file begins with two ASCII characters of it, as any table or JSON."""
+    at_nul = [byte == 0 for byte in head[:4]]
+    if at_nul == [False, True, False, True]:
         return "utf-16-le"
-    if even.count(0) > len(even) // 2 and not odd.count(0):
-        return "utf-16-be"
-    return "utf-8"
+    return "utf-16-be" if at_nul == [True, False, True, False] else "utf-8"
 
 
 def open_utf8(path: Path, reading: Reading = AS_FOUND) -> io.BufferedReader:
@@ -125,6 +123,23 @@ def open_text(path: Path, reading: Reading = AS_FOUND) -> io.TextIOWrapper:
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
+def remedy(reason: str) -> str | None:
+    """Return which key of the spec may help against a reason for which a record can't be used."""
+    if reason.startswith((INVALID_UTF8, NO_UNICODE)):
+        return (
+            "if that reads right, set the dataset's encoding: windows-1252, else the encoding that "
+            "the file was saved in"
+        )
+    if column := _HOLDS_BYTES.match(reason):
+        return (
+            "name the bytes' encoding under encoding:, or leave the column out with sql: and "
+            f"* EXCLUDE ({column[1]}) in the query"
+        )
+    if _FIELDS.match(reason):
+        return "quote a field that has the separator in it, or name another one under separator:"
+    return None
+
+
 def looks_like(text: str) -> str:
     """Say which bytes of a text are no UTF-8 and what they may be; empty where all are."""
     raw = text.encode("utf-8", "surrogateescape" if _has_bytes(text) else "replace")
@@ -138,6 +153,8 @@ def looks_like(text: str) -> str:
 def in_other_encodings(raw: bytes, at: int) -> str:
     """Say what the bytes around a place would be in other encodings."""
     runs = [len(run) for run in _HIGH_RUN.findall(raw)]
+    if b"\0" in raw:
+        return f"byte {raw[at]:#04x}; perhaps utf-16"
     if sum(runs) > 2 * len(runs):  # in Western texts they stand alone
         told = "perhaps windows-1251, gb18030, shift_jis or another encoding that isn't Western"
     else:

@@ -20,7 +20,7 @@ from registry.datasets.formats.content import (
 )
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.readers.read import read_records
-from registry.datasets.readers.reading import looks_like
+from registry.datasets.readers.reading import NO_UNICODE, looks_like
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from registry.datasets.formats.format import Format
     from registry.datasets.readers.record import Record
     from registry.datasets.sources.resolve import SourceFile, Sources
-
-NO_UNICODE = "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
-"""The reason of a record with bytes that are no text."""
 
 _AT_ONCE = 5_000  # records, or
 _BYTES = 1 << 23  # of what they say: what is made of them stays small

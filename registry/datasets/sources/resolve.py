@@ -13,7 +13,7 @@ from registry.datasets.formats.format import Format
 from registry.datasets.formats.shapes import SHAPES, Shape, conversational
 from registry.datasets.formats.turns import OPENAI, Dialect
 from registry.datasets.readers.read import columns_of, read_records, taken_as
-from registry.datasets.readers.reading import AS_FOUND, Reading
+from registry.datasets.readers.reading import AS_FOUND, Reading, remedy
 from registry.datasets.sources.files import data_files, label
 from registry.datasets.sources.llamafactory import Entry, read_entry
 from registry.datasets.sources.sql import query_file, query_name
@@ -199,7 +199,11 @@ def _detected(files: tuple[SourceFile, ...], columns: Mapping[str, str]) -> Dete
             break
     if first is None and wrong is not None:
         place, error = wrong
-        raise DataError(f"no record can be read, the first one is: {error}", where=place)
+        raise DataError(
+            f"no record can be read, the first one is: {error}",
+            where=place,
+            fix=remedy(error or ""),
+        )
     found = detect(first or {}, columns)
     if found is None:
         named = ", ".join(map(str, first)) if first else "none"

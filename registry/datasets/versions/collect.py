@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.datasets.duplicates.hash_index import HashIndex, as_texts, hashes_of
-from registry.datasets.readers.reading import HOLDS_BYTES, INVALID_UTF8
+from registry.datasets.readers.reading import remedy
 from registry.datasets.sources.chunks import (
-    NO_UNICODE,
     RejectedRecord,
     UsableRecord,
     first_usable,
@@ -214,23 +213,9 @@ def check_rejects(found: CollectedRows, allowed: float, name: str) -> None:
     raise DataError(
         f"{count} of {found.records} rows of dataset '{name}' can't be used: {told}",
         expected=f"at most {allowed:.1%} of them",
-        fix=_fix(name, reasons[0][0], share),
+        fix=remedy(reasons[0][0])
+        or f"mend the rows, or set datasets.{name}.allow_rejects: {_rounded_up(share)}",
     )
-
-
-def _fix(name: str, reason: str, share: float) -> str:
-    """Return what would help most against the commonest reason."""
-    if reason in (NO_UNICODE, INVALID_UTF8):
-        return (
-            f"if that reads right, set datasets.{name}.encoding: windows-1252, else the encoding "
-            "that the file was saved in"
-        )
-    if column := HOLDS_BYTES.match(reason):
-        return (
-            f"name the bytes' encoding under datasets.{name}.encoding, or read the file by sql: "
-            f"with * EXCLUDE ({column[1]}) in its SELECT"
-        )
-    return f"mend the rows, or set datasets.{name}.allow_rejects: {_rounded_up(share)}"
 
 
 def _first(found: CollectedRows, reason: str) -> str:

@@ -24,8 +24,8 @@ from registry.datasets.duplicates.tokens import one_form, runs_of_words, tokens_
 LANGUAGES = {
     "en": (
         (
-            "I lost my bank card on the train to Bangkok yesterday evening and I would like to know how"
-            " I can block it and order a new one before I fly home next Sunday"
+            "I lost my bank card on the train to Bangkok yesterday evening and I would like to"
+            " know how I can block it and order a new one before I fly home next Sunday"
         ),
         "Bangkok",
         "London",
