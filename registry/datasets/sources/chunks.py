@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,21 @@ def first_usable(sources: Sources) -> tuple[SourceFile, int, UsableRecord] | Non
             except UnusableError:
                 continue
     return None
+
+
+def first_records(files: Sequence[SourceFile], most: int) -> Iterator[tuple[SourceFile, Record]]:
+    """Yield the first records of each file, together at most so many.
+
+    Raises:
+        UserError: a file can't be read as a whole.
+    """
+    share = max(1, most // max(1, len(files)))
+    records = (
+        (file, record)
+        for file in files
+        for record in islice(read_records(file.path, file.reading), share)
+    )
+    return islice(records, most)
 
 
 def table_of(rows: Sequence[UsableRecord]) -> pa.Table:
