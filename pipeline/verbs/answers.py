@@ -1,4 +1,7 @@
-"""What `check` says of a dataset's answers, by its first records: nothing is refused for it."""
+"""What `check` says of a dataset's first records: its answers, and what a key would read.
+
+Nothing is refused for it.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ _OF_A_LABEL = 5  # rows of a label, on average, from which answers are taken for
 
 
 @dataclass(frozen=True)
-class SeenAnswer:
-    """How many rows have an answer, and where the first one stands."""
+class SeenTimes:
+    """How many records say the same, and where the first one stands."""
 
     count: int
     where: str
 
 
 def notes_on(name: str, files: Sources, labels: Collection[str] | None) -> list[str]:
-    """Return what may not be meant in a dataset's answers.
+    """Return what may not be meant in a dataset's answers, and records that a key would read.
 
     Args:
         name: the dataset's.
@@ -35,8 +38,9 @@ def notes_on(name: str, files: Sources, labels: Collection[str] | None) -> list[
             made from its answers.
     """
     from evals.tasks.answers import is_missing
+    from registry.datasets.readers.reading import remedy
 
-    answers = _answers(files)
+    answers, unread = _looked_at(files)
     missing = [said for said in answers if is_missing(said)]
     notes = [
         f"{answers[said].where}: the answer is {said!r}, as a table's missing cell"
@@ -46,10 +50,14 @@ def notes_on(name: str, files: Sources, labels: Collection[str] | None) -> list[
     rows = sum(one.count for one in answers.values())
     if labels is not None or _OF_A_LABEL * len(answers) <= rows:
         notes += _on_labels(answers, labels or ())
+    notes += [
+        f"{seen.where}: no row{_so_often(seen.count)}: {why}; {remedy(why)}"
+        for why, seen in unread.items()
+    ]
     return [f"datasets.{name}: {note}" for note in notes]
 
 
-def _on_labels(answers: Mapping[str, SeenAnswer], labels: Collection[str]) -> list[str]:
+def _on_labels(answers: Mapping[str, SeenTimes], labels: Collection[str]) -> list[str]:
     from evals.tasks.answers import alike
 
     notes = []
@@ -59,7 +67,7 @@ def _on_labels(answers: Mapping[str, SeenAnswer], labels: Collection[str]) -> li
     return notes
 
 
-def _said(label: str, seen: SeenAnswer | None) -> str:
+def _said(label: str, seen: SeenTimes | None) -> str:
     if seen is None:
         return f"{label!r} (of labels)"
     return f"{label!r} ({seen.where}{_so_often(seen.count)})"
@@ -69,21 +77,28 @@ def _so_often(count: int) -> str:
     return "" if count == 1 else f", in {count:,} rows"
 
 
-def _answers(files: Sources) -> dict[str, SeenAnswer]:
-    """Return the answers of the first records that become a row with a question and an answer."""
+def _looked_at(files: Sources) -> tuple[dict[str, SeenTimes], dict[str, SeenTimes]]:
+    """Return the answers of the first records, and why others are none where a key may help."""
     from registry.datasets.formats.content import answer
     from registry.datasets.formats.turns import UnusableError
+    from registry.datasets.readers.reading import remedy
     from registry.datasets.sources.chunks import first_records, usable
 
-    seen: dict[str, SeenAnswer] = {}
+    answers: dict[str, SeenTimes] = {}
+    unread: dict[str, SeenTimes] = {}
     for file, record in first_records(files.files, LOOKED_AT):
+        where = f"{file.label}:{record.line}"
         try:
             content = usable(record, files.format, None).content
-        except UnusableError:
-            continue  # ingest counts these, and says so
-        if content.kind == "sft":
-            said = answer(content)
-            before = seen.get(said)
-            where = before.where if before else f"{file.label}:{record.line}"
-            seen[said] = SeenAnswer(1 + (before.count if before else 0), where)
-    return seen
+        except UnusableError as error:
+            if remedy(error.reason):
+                _count(unread, error.reason, f"{where}, {error.detail}" if error.detail else where)
+        else:
+            if content.kind == "sft":
+                _count(answers, answer(content), where)
+    return answers, unread
+
+
+def _count(seen: dict[str, SeenTimes], said: str, where: str) -> None:
+    before = seen.get(said)
+    seen[said] = SeenTimes(before.count + 1, before.where) if before else SeenTimes(1, where)

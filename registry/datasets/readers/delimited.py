@@ -50,7 +50,7 @@ def read_csv(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
         UserError: no header, or a quote that is never closed.
     """
     header = csv_header(path, reading)
-    width = len(header.columns)
+    columns, width = header.columns, len(header.columns)
     with open_text(path, reading) as file:
         reader = csv.reader(file, delimiter=header.separator, strict=True)
         while reader.line_num < header.lines:
@@ -70,10 +70,10 @@ def read_csv(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
                 continue
             if len(fields) != width:
                 fields = _without_blank_end(fields, width)
-            if len(fields) != width:
-                yield Record(line, None, f"{len(fields)} fields where the header has {width}")
-                continue
-            yield Record(line, dict(zip(header.columns, fields, strict=True)))
+                if len(fields) != width:
+                    yield Record(line, None, f"{len(fields)} fields where the header has {width}")
+                    continue
+            yield Record(line, dict(zip(columns, fields, strict=True)))
 
 
 def csv_columns(path: Path, reading: Reading = AS_FOUND) -> tuple[str, ...]:

@@ -49,16 +49,8 @@ def read_json(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
         UserError: it is no JSON lines and does not parse, or is one object alone.
     """
     form = json_form(path, reading)
-    if form == "array":
-        yield from _array(path, reading)
-    elif form == "objects":
-        yield from _objects(path, reading)
-    else:
-        of_line = _python_line if form == "python" else _line
-        with open_utf8(path, reading) as file:
-            for line, raw in enumerate(file, 1):
-                if (record := of_line(line, raw)) is not None:
-                    yield record
+    read = {"array": _array, "objects": _objects, "python": _python_lines, "lines": _lines}
+    yield from read[form](path, reading)
 
 
 def json_form(path: Path, reading: Reading = AS_FOUND) -> JsonForm:
@@ -90,13 +82,16 @@ def _form(head: str, *, array: bool) -> JsonForm:
 # ------------------------------------------------------------------------------ a record a line
 
 
-def _line(line: int, raw: bytes) -> Record | None:
-    """Return the record of a line of JSON; None where it is blank."""
-    try:
-        value = _decode(raw)
-    except _DOUBTFUL:
-        return _exactly(line, raw)
-    return _object(line, value)
+def _lines(path: Path, reading: Reading) -> Iterator[Record]:
+    with open_utf8(path, reading) as file:
+        for line, raw in enumerate(file, 1):
+            try:
+                value = _decode(raw)
+            except _DOUBTFUL:
+                if (record := _exactly(line, raw)) is not None:
+                    yield record
+            else:
+                yield _object(line, value)
 
 
 def _exactly(line: int, raw: bytes) -> Record | None:
@@ -113,13 +108,15 @@ def _exactly(line: int, raw: bytes) -> Record | None:
     return _object(line, value)
 
 
-def _python_line(line: int, raw: bytes) -> Record | None:
-    """Return the record of a line that Python printed; None where it is blank."""
-    data = raw.removeprefix(_BOM) if line == 1 else raw
-    if not data.strip():
-        return None
-    value = _python_value(data.decode(errors="surrogateescape"))
-    return Record(line, value) if value is not None else _line(line, raw)
+def _python_lines(path: Path, reading: Reading) -> Iterator[Record]:
+    """Yield the records of lines that Python printed; one of them may be JSON after all."""
+    with open_utf8(path, reading) as file:
+        for line, raw in enumerate(file, 1):
+            data = raw.removeprefix(_BOM) if line == 1 else raw
+            value = _python_value(data.decode(errors="surrogateescape")) if data.strip() else None
+            record = Record(line, value) if value is not None else _exactly(line, raw)
+            if record is not None:
+                yield record
 
 
 def _python_value(text: str) -> dict[str, Any] | None:

@@ -96,10 +96,7 @@ def taken_as(path: Path, reading: Reading = AS_FOUND) -> tuple[str, ...]:
     with _told(path):
         refuse_other_kind(path)
         if kind in _TABLES:
-            decoder = decoder_of(_TABLES[kind](path), reading.encoding)
-            return (
-                tuple(f"{name}: {what}" for name, what in decoder.said.items()) if decoder else ()
-            )
+            return _columns_as(path, kind, reading)
         encoding = encoding_of(path, reading)
         said = [] if encoding == "utf-8" else [reading.encoding or encoding.upper()]
         if kind in (".csv", ".tsv"):
@@ -107,6 +104,14 @@ def taken_as(path: Path, reading: Reading = AS_FOUND) -> tuple[str, ...]:
         elif kind != ".txt":
             said += _json_as(path, kind, reading)
         return tuple(said)
+
+
+def _columns_as(path: Path, kind: str, reading: Reading) -> tuple[str, ...]:
+    try:
+        decoder = decoder_of(_TABLES[kind](path), reading.encoding)
+    except UnicodeDecodeError as error:  # names inside columns are texts too
+        raise DataError("a column's name is no UTF-8", where=str(path)) from error
+    return tuple(f"{name}: {what}" for name, what in decoder.said.items()) if decoder else ()
 
 
 def _table_as(path: Path, reading: Reading) -> list[str]:

@@ -71,7 +71,7 @@ def test_a_base_without_a_tokenizer_is_found(tmp_path: Path) -> None:
 def notes(folder: Path, rows: str, *changes: tuple[str, str]) -> tuple[str, ...]:
     """Return what `check` says of the starter with these rows as its tickets."""
     shutil.copytree(STARTER, folder, dirs_exist_ok=True)
-    (folder / "data" / "tickets.csv").write_text(rows, "utf-8")
+    (folder / "data" / "tickets.csv").write_bytes(rows.encode("utf-8", "surrogateescape"))
     spec = folder / "gapmend.yaml"
     text = spec.read_text("utf-8")
     for old, new in changes:
@@ -109,3 +109,11 @@ def test_how_files_are_read_is_said_where_it_is_not_as_usual(tmp_path: Path) -> 
     assert notes(tmp_path, "text;team\n1;a\n2;b\n") == (
         "datasets.tickets: data/tickets.csv: separator ;",
     )
+
+
+def test_records_that_a_key_would_read_are_said(tmp_path: Path) -> None:
+    rows = "text,team\n" + "".join(f"{n},a\n{n},b\n" for n in range(9)) + "caf\udce9,a\n"
+    (said,) = notes(tmp_path, rows)
+    assert "data/tickets.csv:20, byte 0xe9; in windows-1252 it reads 'café': no row" in said
+    assert said.endswith("set the dataset's encoding: windows-1252, else the encoding that the file"
+                         " was saved in")  # fmt: skip
