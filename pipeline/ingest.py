@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from registry.store.manifest import Manifest
 
 STAGE = "ingest"
-VERSION = 1
+VERSION = 2
 _SHOWN_LEAKS = 5
 
 
@@ -215,6 +215,8 @@ def _make_version(
 
     spec = ws.spec.datasets[name]
     files = sources(spec, ws.root)
+    for taken in files.taken:
+        context.ui.log(f"{name}: {taken}")
     key = stage_key(STAGE, inputs, version=VERSION)
     there = ws.catalog.committed_of(RunMeta, RowsMeta, ErasureMeta)
     runs = _runs(there["run"], name)

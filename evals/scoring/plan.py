@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SCORING_VERSION = 1
 """Raised whenever prompts or tasks could give another score (the engine has its own)."""
-_SCORER_VERSIONS = {"number": 2}
+_SCORER_VERSIONS = {"number": 2, "exact": 2, "choice": 2, "contains": 2, "f1": 2, "rouge": 2}
 """Of the scorers that changed since, raised whenever one could give another score."""
 
 _REASONING_TOKENS = 256  # chain of thought needs more than the answer that the spec allows
@@ -111,7 +111,8 @@ def identity_of(plan: ScoringPlan) -> dict[str, Any]:
     spec, answerer = plan.spec, plan.answerer
     # Only where it isn't ours, or has changed, so that scores from before are found again.
     other: dict[str, Any] = {"backend": answerer.backend} if answerer.backend else {}
-    if version := _SCORER_VERSIONS.get(spec.answer or ""):
+    version = _SCORER_VERSIONS.get(spec.answer or "") if plan.generates else None
+    if version is not None:
         other["scorer"] = version
     return other | {
         "format": 1,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from evals.tasks.task_files import is_file
 from registry.chat.thoughts import thought_of
+from registry.datasets.readers.reading import encoding_of
 from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -386,7 +387,7 @@ def _as_text(value: object) -> str:
 
 def _labels_from_file(path: Path) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding_of(path)).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"can't read the labels: {error}", where=str(path)) from error
     if path.suffix == ".json":

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from evals.tasks.numbers import MARKED, expected_number, last_number
 from evals.tasks.prompts import fill
+from registry.datasets.duplicates.tokens import HAN_AND_KANA, one_form
 from registry.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ if TYPE_CHECKING:
     Scorer = Callable[[str, Item], float]
 
 _SAID = re.compile(r"\banswer\s+is:?\s+(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
-# Han and kana: no space divides words there.
-_UNSPACED = re.compile(
-    "[\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
-)
+_UNSPACED = re.compile(f"[{HAN_AND_KANA}]")  # no space divides words there
 _DECORATION = " \t*_`\"'“”.。"
 
 
@@ -43,8 +40,12 @@ _OVERLAPS = {"f1": "rouge1", "rouge": "rougeL"}
 
 
 def normal(text: str) -> str:
-    """Return the text with case folded and every run of white space one space."""
-    return " ".join(text.split()).casefold()
+    """Return the text as `exact` and its like compare it.
+
+    NFKC without zero-width characters, case folded, every run of white space one space, none at
+    the ends.
+    """
+    return " ".join(unicodedata.normalize("NFKC", one_form(text).casefold()).split())
 
 
 def words(text: str) -> list[str]:
@@ -52,7 +53,7 @@ def words(text: str) -> list[str]:
 
     A word is letters, digits, underscores and the marks over and under them.
     """
-    apart = _UNSPACED.sub(r" \g<0> ", text.casefold())
+    apart = _UNSPACED.sub(r" \g<0> ", normal(text))
     return "".join(one if _in_word(one) else " " for one in apart).split()
 
 

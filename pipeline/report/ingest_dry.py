@@ -40,6 +40,7 @@ def _facts(one: DatasetLook) -> list[Text]:
     facts = (
         ("format", f"{one.format}: {one.why}"),
         ("files", ", ".join(files[:_FILES]) + more),
+        *(("read as", taken) for taken in one.taken),
         ("looked at", f"the first {one.sampled:,} records, {one.rejected:,} would be rejected"),
         ("rows", f"shown {one.template}"),
     )

@@ -101,6 +101,7 @@ def check_tables(report: CheckReport) -> list[RenderableType]:
         Text(has),
         Text("bf16 has fp16's size and a wider range, not more precision."),
         table("datasets", ("dataset", "files", "where"), datasets),
+        *(Text(note, "yellow") for note in report.notes),
         Text(
             f"The spec is valid: {len(report.capabilities)} capabilities, "
             f"{len(report.guards)} guards."

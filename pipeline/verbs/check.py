@@ -47,6 +47,7 @@ class CheckReport:
     capabilities: tuple[str, ...]
     guards: tuple[str, ...]
     machine: Machine
+    notes: tuple[str, ...] = ()  # what may not be meant; nothing is refused for it
 
 
 def check(ws: OpenWorkspace) -> CheckReport:
@@ -71,6 +72,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
             code_digest(what.spec, ws.root)
             if what.spec.data is not None:
                 _ask_first(what.spec, found[what.spec.data])
+    notes = [note for name, one in found.items() for note in _notes(ws, name, one)]
     bases = tuple(
         BaseCheck(ws.models.identity(name), weight_sizes(_config(ws, name)))
         for name in ws.spec.bases
@@ -79,8 +81,27 @@ def check(ws: OpenWorkspace) -> CheckReport:
         _ = ws.models.chat(name).end_of_text
     ws.models.backend(ws.spec.train.base)
     return CheckReport(
-        bases, files, tuple(ws.spec.capabilities), tuple(ws.spec.guards), machine(ws)
+        bases,
+        files,
+        tuple(ws.spec.capabilities),
+        tuple(ws.spec.guards),
+        machine(ws),
+        tuple(notes),
     )
+
+
+def _notes(ws: OpenWorkspace, name: str, files: Sources) -> list[str]:
+    """Return how a dataset's files are read where that isn't as usual, and what of its answers."""
+    from evals.tasks.capability import labels_of
+    from pipeline.spec.subjects import subjects
+    from pipeline.verbs.answers import notes_on
+
+    choices = [one.spec for one in subjects(ws.spec) if one.spec.data == name]
+    choices = [one for one in choices if one.answer == "choice" and one.labels_column is None]
+    listed = [one for one in choices if one.labels is not None]
+    labels = dict.fromkeys(label for one in listed for label in labels_of(one, (), ws.root))
+    taken = [f"datasets.{name}: {said}" for said in files.taken]
+    return taken + notes_on(name, files, tuple(labels) if choices else None)
 
 
 def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:

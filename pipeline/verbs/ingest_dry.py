@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.selection.preview import Reader, base_at_hand
 from registry.errors import UserError
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.selection.preview import BaseAtHand, SeenRow
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
-    from registry.datasets.sources.resolve import SourceFile, Sources
+    from registry.datasets.sources.resolve import Sources
     from registry.datasets.versions.row import Row
 
 SAMPLE = 1000
@@ -45,6 +44,7 @@ class DatasetLook:
         name: the dataset's.
         format: how a record becomes a row.
         why: how that is known.
+        taken: what of a file isn't read as its ending says.
         files: name and split of each.
         sampled: records that were read.
         rejected: how many of them would be.
@@ -57,6 +57,7 @@ class DatasetLook:
     name: str
     format: str
     why: str
+    taken: tuple[str, ...]
     files: tuple[tuple[str, str], ...]
     sampled: int
     rejected: int
@@ -102,6 +103,7 @@ def _look(
         name=name,
         format=found.name,
         why=found.why,
+        taken=found.taken,
         files=tuple((file.label, file.split) for file in found.files),
         sampled=len(seen.rejects) + len(seen.rows),
         rejected=len(seen.rejects),
@@ -124,11 +126,11 @@ class _Sample:
 def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample:
     from registry.datasets.formats.format import left_out
     from registry.datasets.formats.turns import UnusableError
-    from registry.datasets.sources.chunks import usable
+    from registry.datasets.sources.chunks import first_records, usable
     from registry.datasets.versions.collect import row_of
 
     seen = _Sample()
-    for file, record in _first_records(found.files):
+    for file, record in first_records(found.files, SAMPLE):
         try:
             made = usable(record, found.format, labels)
         except UnusableError as error:
@@ -139,17 +141,6 @@ def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample
             seen.rows.append(row_of(made, name, file, record.line))
             seen.left_out.update(left_out(found.format, record.value or {}))
     return seen
-
-
-def _first_records(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, Any]]:
-    """Yield the first records of each file, together at most the sample."""
-    from registry.datasets.readers.read import read_records
-
-    share = max(1, SAMPLE // max(1, len(files)))
-    records = (
-        (file, record) for file in files for record in islice(read_records(file.path), share)
-    )
-    return islice(records, SAMPLE)
 
 
 def _first_of(rejects: Sequence[RefusalCount], reason: str, count: int) -> RefusalCount:

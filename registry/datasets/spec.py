@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from registry.datasets.formats.format import FormatName
 from registry.datasets.formats.shapes import CONVERSATIONAL, SHAPES
@@ -85,6 +86,15 @@ class DatasetSpec(BaseModel):
         None, description="How a record becomes a row; found out from the first record if left out."
     )
     name: str | None = Field(None, description="For llamafactory: the entry in dataset_info.json.")
+    encoding: str | None = Field(
+        None,
+        description="What its texts are written in, such as windows-1252; by default UTF-8 or -16.",
+    )
+    separator: str | None = Field(
+        None,
+        pattern=r"^[^\r\n\"]$",
+        description="What stands between the fields of its tables; found out if left out.",
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="Which column holds which part, as in {input: text, output: category}.",
@@ -103,6 +113,17 @@ class DatasetSpec(BaseModel):
     allow_rejects: float = Field(
         0.01, ge=0, le=1, description="The share of rows that may be unusable before ingest stops."
     )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        try:
+            codecs.getincrementaldecoder(name or "utf-8")
+            "a".encode(name or "utf-8").decode(name or "utf-8")  # not so with base64 or rot13
+        except (LookupError, UnicodeError):
+            message = f"no encoding {name!r} is known; expected one such as windows-1252 or gb18030"
+            raise ValueError(message) from None
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

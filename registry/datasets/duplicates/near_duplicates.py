@@ -1,8 +1,9 @@
 """Near-duplicates: which texts say almost the same thing.
 
-A text becomes the set of its shingles: three consecutive tokens (words, digits runs or
-punctuation marks, lower-cased); a shorter text is one shingle. MinHash bands (sketches by rensa)
-propose pairs and the exact Jaccard similarity decides, so no verdict rests on a hash estimate.
+A text becomes the set of its shingles: runs of three consecutive tokens (words, runs of digits or
+punctuation marks, lower-cased, in one Unicode form), and of as many characters as are three words
+where words aren't spaced (tokens.py); a shorter text is one shingle. MinHash bands (sketches by
+rensa) propose pairs and the exact Jaccard similarity decides, so no verdict rests on an estimate.
 
 Bands are looked through by sorting, one at a time, and lie on the disk (bands.py).
 rensa's own index takes 2,700 bytes a text.
@@ -10,7 +11,6 @@ rensa's own index takes 2,700 bytes a text.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from array import array
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from registry.datasets.duplicates.bands import Bands, band_keys
+from registry.datasets.duplicates.tokens import runs_of_words, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +34,6 @@ THRESHOLD = 0.8
 _SHINGLE = 3
 _AT_ONCE = 10_000  # texts whose shingles are in memory while they are sketched
 _KEPT = 1 << 14  # texts whose shingles are kept while pairs are compared
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,9 @@ class NearPair:
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Return the set of three-token shingles of `text` (one shingle when it is shorter)."""
-    tokens = _TOKEN.findall(text.lower())
-    if len(tokens) <= _SHINGLE:
-        return frozenset((" ".join(tokens),))
-    return frozenset(map(" ".join, zip(tokens, tokens[1:], tokens[2:], strict=False)))
+    """Return the set of three-word shingles of `text` (one shingle when it is shorter)."""
+    tokens = tokens_of(text)
+    return frozenset(runs_of_words(tokens, _SHINGLE)) or frozenset((" ".join(tokens),))
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:

@@ -2,7 +2,8 @@
 
 Three kinds, the strongest first. *Exact*: the same row, or the same words in all that is said.
 *Near-duplicate*: questions as near as ingest's clusters are. *13-gram*: 13 words in a row, lower-
-cased; runs that more than 10 items share are a task's wording and count for nothing.
+cased, in one Unicode form, and of as many characters as are 13 words where words aren't spaced;
+runs that more than 10 items share are a task's wording and count for nothing.
 
 The items are kept in memory; rows are looked at some at a time, so that there may be any number.
 """
@@ -10,11 +11,12 @@ The items are kept in memory; rows are looked at some at a time, so that there m
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
+
+from registry.datasets.duplicates.tokens import runs_of_words, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +28,6 @@ WORDING = 10
 """How many items may share a run of 13 words before it is wording."""
 
 _GRAM = 13
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class HeldOut:
         self._texts: dict[bytes, list[int]] = {}
         self._questions: dict[str, list[int]] = {}
         for position, item in enumerate(self.items):
-            words = _words(item.text)
+            words = words_of(item.text)
             if item.row_hash:
                 self._hashes.setdefault(item.row_hash, []).append(position)
             if words:
@@ -122,7 +123,7 @@ class HeldOut:
 
     def exact(self, row: RowWords) -> list[int]:
         """Return the items that are this row, or say the same words."""
-        words = _words(row.text)
+        words = words_of(row.text)
         same = self._texts.get(_digest(words), []) if words else []
         return [*dict.fromkeys([*self._hashes.get(row.row_hash, []), *same])]
 
@@ -154,12 +155,7 @@ class HeldOut:
 
 def grams(text: str) -> Iterator[str]:
     """Yield each run of 13 words of `text`, lower-cased; none if it has fewer."""
-    words = _words(text)
-    yield from map(" ".join, zip(*(words[start:] for start in range(_GRAM)), strict=False))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    yield from runs_of_words(words_of(text), _GRAM)
 
 
 def _digest(words: Sequence[str]) -> bytes:

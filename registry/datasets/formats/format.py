@@ -84,7 +84,7 @@ class Format:
         """
         if record.keys() <= self._read:
             return "{}"
-        rest = {key: plain(value) for key, value in record.items() if key not in self._read}
+        rest = {key: _column(key, record[key]) for key in record if key not in self._read}
         return json_text(dict(sorted(rest.items())))
 
 
@@ -99,6 +99,18 @@ def left_out(form: Format, record: Record) -> frozenset[str]:
     return frozenset[str]().union(*(keys_left_out(turn, dialect) for turn in turns))
 
 
+def _column(name: str, value: object) -> Any:
+    """Return a column's value as JSON has it.
+
+    Raises:
+        UnusableError: it has bytes in it.
+    """
+    try:
+        return plain(value)
+    except UnusableError as error:
+        raise UnusableError(f"column '{name}' holds {error.reason}") from error
+
+
 def plain(value: object) -> Any:
     """Return a value of JSON: missing numbers as null, dates and the like as text."""
     if value is None or isinstance(value, str | bool | int):
@@ -110,5 +122,5 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, bytes):
-        raise UnusableError("a column of raw bytes")
+        raise UnusableError("raw bytes")
     return str(value)

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from registry.datasets.readers.arrow_sizes import unpacked_size
+from registry.datasets.readers.features import decoder_of
 from registry.datasets.readers.parquet import BATCH, batch_rows, refuse_bomb
+from registry.datasets.readers.reading import AS_FOUND, INVALID_UTF8, Reading
 from registry.datasets.readers.record import Record
 from registry.errors import DataError
 
@@ -14,12 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import pyarrow as pa
+
+    from registry.datasets.readers.features import Decoder
+
 _MAGIC = b"ARROW1"
 _STREAM_AT = 8  # where the stream begins inside a file of the file format
 _FEATHER_1 = b"FEA1"
 
 
-def read_arrow(path: Path) -> Iterator[Record]:
+def read_arrow(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
     """Yield the rows of an Arrow file or stream.
 
     Raises:
@@ -27,28 +33,30 @@ def read_arrow(path: Path) -> Iterator[Record]:
     """
     import pyarrow as pa
 
-    with _opened(path) as reader:
+    with _opened(path) as opened:
         done = 0
         try:
-            for batch in _batches(reader):
-                yield from _rows(done + 1, batch)
+            decoder = decoder_of(opened.schema, reading.encoding)
+            for batch in _batches(opened):
+                yield from _rows(done + 1, batch, decoder)
                 done += batch.num_rows
         except (pa.ArrowException, UnicodeDecodeError) as error:  # names are texts too
             where = f"{path}: row {done + 1} or later"
             raise DataError(f"a damaged Arrow file: {error}", where=where) from error
 
 
-def arrow_columns(path: Path) -> tuple[str, ...]:
-    """Return the columns of an Arrow file or stream.
+def arrow_schema(path: Path) -> pa.Schema:
+    """Return the schema of an Arrow file or stream.
 
     Raises:
         UserError: as `read_arrow`.
     """
     with _opened(path) as reader:
         try:
-            return tuple(reader.schema.names)
+            _ = reader.schema.names
         except UnicodeDecodeError as error:
             raise DataError("a column's name is no UTF-8", where=str(path)) from error
+        return reader.schema
 
 
 @contextmanager
@@ -91,7 +99,7 @@ def _batches(reader: Any) -> Iterator[Any]:
         yield from reader
 
 
-def _rows(first: int, batch: Any) -> Iterator[Record]:
+def _rows(first: int, batch: Any, decoder: Decoder | None) -> Iterator[Record]:
     """Yield a batch's rows; Arrow reads what offsets say unless they are checked first."""
     import pyarrow as pa
 
@@ -102,17 +110,17 @@ def _rows(first: int, batch: Any) -> Iterator[Record]:
             piece.validate(full=True)
         except pa.ArrowInvalid:
             for number in range(piece.num_rows):
-                yield _checked_row(first + start + number, piece.slice(number, 1))
+                yield _checked_row(first + start + number, piece.slice(number, 1), decoder)
         else:
-            yield from batch_rows(first + start, piece)
+            yield from batch_rows(first + start, piece, decoder)
 
 
-def _checked_row(number: int, row: Any) -> Record:
+def _checked_row(number: int, row: Any, decoder: Decoder | None) -> Record:
     import pyarrow as pa
 
     try:
         row.validate(full=True)
     except pa.ArrowInvalid as error:
         text = str(error)
-        return Record(number, None, "invalid UTF-8" if "UTF8" in text else f"damaged: {text}")
-    return next(batch_rows(number, row))
+        return Record(number, None, INVALID_UTF8 if "UTF8" in text else f"damaged: {text}")
+    return next(batch_rows(number, row, decoder))

@@ -20,6 +20,12 @@ _BOMB_FROM = 1 << 26  # bytes unpacked, below which a file is let be
 _BOMB_RATIO = 250  # of bytes unpacked; JSON lines take a tenth of their size, rarely a hundredth
 
 
+def ending(path: Path) -> str:
+    """Return the suffix of a file without its packing, in lower case."""
+    kinds = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
+    return kinds[-1] if kinds else ""
+
+
 class _Source(Protocol):
     """What unpacks: Python's gzip, or pyarrow's stream."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from registry.datasets.readers.features import UndecodedError, decoder_of
+from registry.datasets.readers.reading import AS_FOUND, INVALID_UTF8, Reading
 from registry.datasets.readers.record import Record
 from registry.errors import DataError
 
@@ -11,13 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import pyarrow as pa
+
+    from registry.datasets.readers.features import Decoder
+
 BATCH = 512  # rows; a value that is repeated is unpacked as often
 _BOMB_FROM = 1 << 26  # bytes unpacked, or rows, below which a file is let be
 _BOMB_RATIO = 1_000  # of bytes unpacked
 _BOMB_ROWS = 100  # a byte
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
     """Yield the rows of a Parquet file.
 
     Raises:
@@ -28,25 +34,27 @@ def read_parquet(path: Path) -> Iterator[Record]:
     with _parquet(path) as file:
         done = 0
         try:
+            decoder = decoder_of(file.schema_arrow, reading.encoding)
             for batch in file.iter_batches(batch_size=BATCH):
-                yield from batch_rows(done + 1, batch)
+                yield from batch_rows(done + 1, batch, decoder)
                 done += batch.num_rows
         except (pa.ArrowException, UnicodeDecodeError) as error:  # names are texts too
             where = f"{path}: row {done + 1} or later"
             raise DataError(f"a damaged Parquet file: {error}", where=where) from error
 
 
-def parquet_columns(path: Path) -> tuple[str, ...]:
-    """Return the columns of a Parquet file.
+def parquet_schema(path: Path) -> pa.Schema:
+    """Return the schema of a Parquet file.
 
     Raises:
         UserError: as `read_parquet`.
     """
     with _parquet(path) as file:
         try:
-            return tuple(file.schema_arrow.names)
+            _ = file.schema_arrow.names
         except UnicodeDecodeError as error:
             raise DataError("a column's name is no UTF-8", where=str(path)) from error
+        return file.schema_arrow
 
 
 def refuse_bomb(path: Path, unpacked: int, rows: int) -> None:
@@ -69,21 +77,31 @@ def refuse_bomb(path: Path, unpacked: int, rows: int) -> None:
         )
 
 
-def batch_rows(first: int, batch: Any) -> Iterator[Record]:
+def batch_rows(first: int, batch: Any, decoder: Decoder | None) -> Iterator[Record]:
     """Yield the rows of an Arrow batch, the first one numbered `first`."""
     try:
         values = batch.to_pylist()
     except UnicodeDecodeError:
-        yield from (_batch_row(first + i, batch.slice(i, 1)) for i in range(batch.num_rows))
+        rows = ((first + i, batch.slice(i, 1)) for i in range(batch.num_rows))
+        yield from (_batch_row(number, row, decoder) for number, row in rows)
         return
-    yield from (Record(first + i, value) for i, value in enumerate(values))
+    yield from (_decoded(first + i, value, decoder) for i, value in enumerate(values))
 
 
-def _batch_row(number: int, batch: Any) -> Record:
+def _batch_row(number: int, batch: Any, decoder: Decoder | None) -> Record:
     try:
-        return Record(number, batch.to_pylist()[0])
+        return _decoded(number, batch.to_pylist()[0], decoder)
     except UnicodeDecodeError:
-        return Record(number, None, "invalid UTF-8")
+        return Record(number, None, INVALID_UTF8)
+
+
+def _decoded(number: int, value: dict[str, Any], decoder: Decoder | None) -> Record:
+    if decoder is None:
+        return Record(number, value)
+    try:
+        return Record(number, decoder.decode(value))
+    except UndecodedError as error:
+        return Record(number, None, str(error))
 
 
 def _parquet(path: Path) -> Any:

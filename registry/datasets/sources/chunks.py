@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from registry.datasets.formats.content import (
 )
 from registry.datasets.formats.turns import UnusableError
 from registry.datasets.readers.read import read_records
+from registry.datasets.readers.reading import NO_UNICODE, looks_like
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -117,7 +119,7 @@ def read_chunks(
         UserError: it can't be read as a whole.
     """
     gathered = _ChunkBuilder()
-    for record in read_records(file.path):
+    for record in read_records(file.path, file.reading):
         gathered.take(record, file.label, form, labels)
         if gathered.records == _AT_ONCE or gathered.size >= _BYTES:
             yield gathered.chunk()
@@ -141,9 +143,7 @@ def usable(record: Record, form: Format, labels: Collection[str] | None) -> Usab
         size = len(meta.encode())
         said = encoded(content)
     except UnicodeEncodeError as error:
-        raise UnusableError(
-            "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"
-        ) from error
+        raise UnusableError(NO_UNICODE, looks_like(error.object)) from error
     except RecursionError as error:  # decoding goes a little deeper than what is made of it
         raise UnusableError("malformed JSON", "nested too deeply") from error
     if labels is not None and content.kind == "sft" and answer(content) not in labels:
@@ -158,12 +158,27 @@ def first_usable(sources: Sources) -> tuple[SourceFile, int, UsableRecord] | Non
         UserError: a file can't be read as a whole.
     """
     for file in sources.files:
-        for record in read_records(file.path):
+        for record in read_records(file.path, file.reading):
             try:
                 return file, record.line, usable(record, sources.format, None)
             except UnusableError:
                 continue
     return None
+
+
+def first_records(files: Sequence[SourceFile], most: int) -> Iterator[tuple[SourceFile, Record]]:
+    """Yield the first records of each file, together at most so many.
+
+    Raises:
+        UserError: a file can't be read as a whole.
+    """
+    share = max(1, most // max(1, len(files)))
+    records = (
+        (file, record)
+        for file in files
+        for record in islice(read_records(file.path, file.reading), share)
+    )
+    return islice(records, most)
 
 
 def table_of(rows: Sequence[UsableRecord]) -> pa.Table:

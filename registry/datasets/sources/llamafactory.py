@@ -105,7 +105,7 @@ def read_entry(folder: Path, name: str) -> Entry:
 def _info(folder: Path) -> Mapping[str, Any]:
     path = folder / INFO
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(
             f"can't be read: {error.strerror}",

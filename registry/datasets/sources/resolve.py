@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from registry.datasets.formats.detect import DetectedFormat, detect, why_not
 from registry.datasets.formats.format import Format
 from registry.datasets.formats.shapes import SHAPES, Shape, conversational
 from registry.datasets.formats.turns import OPENAI, Dialect
-from registry.datasets.readers.read import columns_of, read_records
+from registry.datasets.readers.read import columns_of, read_records, taken_as
+from registry.datasets.readers.reading import AS_FOUND, Reading, remedy
 from registry.datasets.sources.files import data_files, label
 from registry.datasets.sources.llamafactory import Entry, read_entry
 from registry.datasets.sources.sql import query_file, query_name
@@ -35,13 +37,15 @@ class SourceFile:
     path: Path
     label: str
     split: str
+    reading: Reading = AS_FOUND
 
 
 @dataclass(frozen=True)
 class Sources:
     """The files of a dataset and how to read them; at most `num_samples` rows of them.
 
-    `name` and `why` say for people which format it is and how that is known.
+    `name` and `why` say for people which format it is and how that is known, `taken` what of a file
+    isn't read as its ending says, such as another separator.
     """
 
     files: tuple[SourceFile, ...]
@@ -49,6 +53,7 @@ class Sources:
     num_samples: int | None = None
     name: str = ""
     why: str = ""
+    taken: tuple[str, ...] = ()
 
 
 def source_files(spec: DatasetSpec, root: Path) -> tuple[SourceFile, ...]:
@@ -84,7 +89,8 @@ def sources(spec: DatasetSpec, root: Path) -> Sources:
         UserError: as `source_files`; a file that is missing, that no format fits, or that lacks
             a column.
     """
-    files = source_files(spec, root)
+    reading = Reading(spec.encoding, spec.separator)
+    files = tuple(replace(file, reading=reading) for file in source_files(spec, root))
     if spec.format == "llamafactory":
         entry = _entry(spec, root)
         found = Sources(files, entry.format, entry.num_samples, "llamafactory", entry.why)
@@ -92,7 +98,19 @@ def sources(spec: DatasetSpec, root: Path) -> Sources:
         found = _described(spec, files)
     for file in files:
         _check_columns(file, found.format)
-    return found
+    return replace(found, taken=_taken(files))
+
+
+def _taken(files: tuple[SourceFile, ...]) -> tuple[str, ...]:
+    """Say what was taken for what, each thing once, with the first file that it is so in."""
+    where: dict[str, list[str]] = {}
+    for file in files:
+        for said in taken_as(file.path, file.reading):
+            where.setdefault(said, []).append(file.label)
+    return tuple(
+        f"{first}{f' and {len(more)} more' if more else ''}: {said}"
+        for said, (first, *more) in where.items()
+    )
 
 
 # --------------------------------------------------------------------------- LLaMA-Factory
@@ -170,14 +188,22 @@ def _roles(said: Mapping[Any, list[str]]) -> Mapping[str, str]:
 
 def _detected(files: tuple[SourceFile, ...], columns: Mapping[str, str]) -> DetectedFormat:
     """Return the format that the first readable record looks like."""
-    first, where = None, files[0].label
+    first, where, wrong = None, files[0].label, None
     for file in files:
-        for count, record in enumerate(read_records(file.path)):
+        for count, record in enumerate(read_records(file.path, file.reading)):
+            wrong = wrong or (f"{file.label}:{record.line}", record.error)
             if record.value is not None or count >= _SAMPLE:
                 first, where = record.value, file.label
                 break
         if first is not None:
             break
+    if first is None and wrong is not None:
+        place, error = wrong
+        raise DataError(
+            f"no record can be read, the first one is: {error}",
+            where=place,
+            fix=remedy(error or ""),
+        )
     found = detect(first or {}, columns)
     if found is None:
         named = ", ".join(map(str, first)) if first else "none"
@@ -191,16 +217,24 @@ def _detected(files: tuple[SourceFile, ...], columns: Mapping[str, str]) -> Dete
 
 def _check_columns(file: SourceFile, form: Format) -> None:
     """Refuse a file whose header lacks a column that is needed or that the spec maps."""
-    declared = columns_of(file.path)
+    declared = columns_of(file.path, file.reading)
     if declared is None:
         return
     mapped = () if form.strict else form.columns.values()
     for column in dict.fromkeys((*form.required_columns, *mapped)):
         if column not in declared:
-            near = get_close_matches(column, declared, n=1)
             raise DataError(
                 f"no column '{column}'",
                 where=f"{file.label}:1",
                 expected=f"one of its columns {', '.join(declared)}",
-                fix=f"did you mean '{near[0]}'?" if near else "map it under columns:",
+                fix=_fix(column, declared),
             )
+
+
+def _fix(column: str, declared: tuple[str, ...]) -> str:
+    """Return what may help where a table has no such column."""
+    apart = next((one for one in ";\t|" if len(declared) == 1 and one in declared[0]), None)
+    if apart is not None:
+        return f"if {json.dumps(apart)} stands between its fields, name it under separator:"
+    near = get_close_matches(column, declared, n=1)
+    return f"did you mean '{near[0]}'?" if near else "map it under columns:"

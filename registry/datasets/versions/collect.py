@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.datasets.duplicates.hash_index import HashIndex, as_texts, hashes_of
-from registry.datasets.sources.chunks import RejectedRecord, UsableRecord, first_usable, read_chunks
+from registry.datasets.readers.reading import remedy
+from registry.datasets.sources.chunks import (
+    RejectedRecord,
+    UsableRecord,
+    first_usable,
+    read_chunks,
+)
 from registry.datasets.versions.row import Row
 from registry.datasets.versions.splits import CODED
 from registry.errors import DataError
@@ -207,7 +213,8 @@ def check_rejects(found: CollectedRows, allowed: float, name: str) -> None:
     raise DataError(
         f"{count} of {found.records} rows of dataset '{name}' can't be used: {told}",
         expected=f"at most {allowed:.1%} of them",
-        fix=f"mend the rows, or set datasets.{name}.allow_rejects: {_rounded_up(share)}",
+        fix=remedy(reasons[0][0])
+        or f"mend the rows, or set datasets.{name}.allow_rejects: {_rounded_up(share)}",
     )
 
 

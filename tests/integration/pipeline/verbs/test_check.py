@@ -66,3 +66,54 @@ def test_a_base_without_a_tokenizer_is_found(tmp_path: Path) -> None:
         checked(tmp_path, ("{model: nano}", "{model: base}"))
     assert str(raised.value).startswith("bases.nano: no tokenizer can be loaded")
     assert "\n" not in str(raised.value)
+
+
+def notes(folder: Path, rows: str, *changes: tuple[str, str]) -> tuple[str, ...]:
+    """Return what `check` says of the starter with these rows as its tickets."""
+    shutil.copytree(STARTER, folder, dirs_exist_ok=True)
+    (folder / "data" / "tickets.csv").write_bytes(rows.encode("utf-8", "surrogateescape"))
+    spec = folder / "gapmend.yaml"
+    text = spec.read_text("utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    spec.write_text(text, "utf-8")
+    return check(OpenWorkspace.open(folder)).notes
+
+
+def test_labels_that_differ_in_writing_alone_are_said(tmp_path: Path) -> None:
+    rows = "text,team\n1,Billing\n2,billing \n3,ＢＩＬＬＩＮＧ\n4,sales\n5,sales\n"  # noqa: RUF001
+    (said,) = notes(tmp_path, rows)
+    assert said.startswith("datasets.tickets: 'Billing' (data/tickets.csv:2) and 'billing ' (data/")
+    assert said.endswith("differ by case, space, width or Unicode form alone: two labels")
+    assert notes(tmp_path / "other", "text,team\n1,billing\n2,bill\n3,sales\n") == ()
+
+
+def test_labels_that_the_spec_lists_in_another_writing_are_said(tmp_path: Path) -> None:
+    rows = "text,team\n1,Billing\n2,sales\n3,sales\n"
+    change = ("answer: choice  ", "answer: choice\n    labels: [billing, sales]  ")
+    assert (
+        "'billing' (of labels) and 'Billing' (data/tickets.csv:2) differ"
+        in notes(tmp_path, rows, change)[0]
+    )
+
+
+def test_missing_cells_as_answers_are_said(tmp_path: Path) -> None:
+    rows = "text,team\n1,nan\n2,#REF!\n3,sales\n4,#REF!\n5,none\n"
+    of_nan, of_error = notes(tmp_path, rows)
+    assert of_nan.endswith("tickets.csv:2: the answer is 'nan', as a table's missing cell")
+    assert of_error.endswith(":3: the answer is '#REF!', as a table's missing cell, in 2 rows")
+
+
+def test_how_files_are_read_is_said_where_it_is_not_as_usual(tmp_path: Path) -> None:
+    assert notes(tmp_path, "text;team\n1;a\n2;b\n") == (
+        "datasets.tickets: data/tickets.csv: separator ;",
+    )
+
+
+def test_records_that_a_key_would_read_are_said(tmp_path: Path) -> None:
+    rows = "text,team\n" + "".join(f"{n},a\n{n},b\n" for n in range(9)) + "caf\udce9,a\n"
+    (said,) = notes(tmp_path, rows)
+    assert "data/tickets.csv:20, byte 0xe9; in windows-1252 it reads 'café': no row" in said
+    assert said.endswith("set the dataset's encoding: windows-1252, else the encoding that the file"
+                         " was saved in")  # fmt: skip

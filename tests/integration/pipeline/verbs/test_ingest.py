@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.workspace.stage import WouldRunError
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.duplicates.near_duplicates import near_pairs
+from registry.datasets.readers.reading import NO_UNICODE
 from registry.errors import UserError
 from tests.support.plain_rows import load_rows
 
@@ -171,6 +173,42 @@ def test_a_train_row_near_a_test_row_is_held_out_and_said(tmp_path: Path, capsys
     assert "rows: 1 rows are near-duplicates of rows in another split" in " ".join(told.split())
 
 
+@pytest.mark.parametrize("form", ["NFD", "full width", "zero-width", "one character changed"])
+def test_a_copy_of_a_test_row_in_another_form_is_not_trained(tmp_path: Path, ui, form) -> None:
+    text = "こんにちは、café のカードをなくしました。再発行の手続きと手数料を教えていただけますか？"  # noqa: RUF001
+    copy = {
+        "NFD": unicodedata.normalize("NFD", text),
+        "full width": text.replace("café", "ｃａｆé"),
+        "zero-width": "\u200b".join(text),
+        "one character changed": text.replace("手数料", "手数量"),
+    }[form]
+    assert copy != text
+    write(tmp_path, "train.csv", f"{copy},a\n" + lines(*range(30)))
+    write(tmp_path, "test.csv", f"{text},a\n" + lines(50, 51))
+    ws = workspace(tmp_path, path="{train: train.csv, test: test.csv}")
+    assert splits_of(ws, version_of(ws, ui))[copy] == "held"
+
+
+def test_what_a_file_was_taken_as_is_said(tmp_path: Path, capsys) -> None:
+    body = "text;label;\n" + lines(*range(9)).replace(",", ";").replace("\n", ";\n")
+    (tmp_path / "rows.csv").write_bytes(body.encode("utf-16"))
+    (report,) = ingest(workspace(tmp_path), Ui()).datasets
+    assert report.facts["rows"] == 9
+    told = " ".join(capsys.readouterr().err.split())
+    for said in ("UTF-16", "separator ;", "1 columns without a name left out"):
+        assert f"rows: rows.csv: {said}" in told
+
+
+def test_a_file_in_latin_1_says_which_key_reads_it(tmp_path: Path, ui) -> None:
+    body = "".join(f"{sentence(n)} é,a\n" for n in range(9)).encode("latin-1")
+    write(tmp_path, "rows.csv", body)
+    with pytest.raises(UserError, match="set the dataset's encoding: windows-1252, else") as raised:
+        ingest(workspace(tmp_path), ui)
+    assert "allow_rejects" not in str(raised.value)
+    ws = workspace(tmp_path, extra="    encoding: windows-1252")
+    assert sorted(splits_of(ws, version_of(ws, ui))) == sorted(f"{sentence(n)} é" for n in range(9))
+
+
 def test_no_near_duplicates_straddle_the_carved_splits(tmp_path: Path, ui) -> None:
     variants = [f"{sentence(n)} {end}" for n in range(40) for end in ("", "now")]
     write(tmp_path, "rows.csv", "".join(f"{text},a\n" for text in variants))
@@ -194,7 +232,7 @@ def test_unusable_rows_are_rejects_with_file_line_and_reason(tmp_path: Path, ui)
     )
     assert told.rows == [
         ("ingest", "rows.csv", 98, "empty answer"),
-        ("ingest", "rows.csv", 99, "not valid Unicode (invalid UTF-8 or half of a surrogate pair)"),
+        ("ingest", "rows.csv", 99, f"{NO_UNICODE}: byte 0xff; in windows-1252 it reads 'bÿd'"),
         ("ingest", "rows.csv", 100, "label not in the label set: 'z'"),
         ("ingest", "rows.csv", 101, "3 fields where the header has 2"),
     ]

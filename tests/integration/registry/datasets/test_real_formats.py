@@ -119,3 +119,59 @@ def test_banking_by_a_folder_and_by_sql(real_data: Path, tmp_path: Path) -> None
     maths = DatasetSpec(path=str(real_data / "gsm8k"), columns={"input": "question"})
     with pytest.raises(UserError, match="no format fits this file"):
         read(maths, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["parquet", "saved"])
+def test_what_datasets_writes_says_what_it_was_given(tmp_path: Path, how: str) -> None:
+    """Json columns, which it makes of mixed types, and ClassLabel; `default` stays a number."""
+    import datasets
+
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "add 2 and 2"},
+                {"role": "assistant", "content": None, "tool_calls": [call(number)]},
+            ],
+            "tools": [tool("add", default=5), tool("say", default="five")],
+            "team": 1,
+        }
+        for number in (2, "two")
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    datasets.disable_progress_bars()
+    made = datasets.load_dataset(
+        "json",
+        data_files=str(tmp_path / "rows.jsonl"),
+        cache_dir=str(tmp_path / "cache"),
+        split="train",
+    ).cast_column("team", datasets.ClassLabel(names=["billing", "returns"]))
+    if how == "parquet":
+        made.to_parquet(str(tmp_path / "made.parquet"))
+    else:
+        made.save_to_disk(str(tmp_path / "made"))
+    found = sources(DatasetSpec(path="made.parquet" if how == "parquet" else "made"), tmp_path)
+    said = sources(DatasetSpec(path="rows.jsonl"), tmp_path)
+    theirs, ours = (
+        [record for file in one.files for record in read_records(file.path, file.reading)]
+        for one in (said, found)
+    )
+    assert [one.error for one in ours] == [None, None]
+    for row, read in zip(rows, ours, strict=True):
+        wanted, got = (
+            usable(theirs[read.line - 1], said.format, None),
+            usable(read, found.format, None),
+        )
+        assert got.content == wanted.content
+        assert json.loads(got.content.tools or "")[0]["function"]["parameters"]["default"] == 5
+        assert read.value is not None
+        assert read.value["team"] == "returns"
+        assert row["tools"] == read.value["tools"]
+
+
+def call(number: object) -> dict[str, object]:
+    return {"type": "function", "function": {"name": "add", "arguments": {"a": number, "b": 2}}}
+
+
+def tool(name: str, default: object) -> dict[str, object]:
+    function = {"name": name, "parameters": {"type": "object", "default": default}}
+    return {"type": "function", "function": function}

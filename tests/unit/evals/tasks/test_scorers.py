@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from evals.scoring.plan import Answerer, ScoringPlan, identity_of
 from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
+from evals.tasks.prompts import Arm
 from evals.tasks.scorers import check_expected, code_path, final_answer, scorer_of, words
 from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from registry.models.base import BaseIdentity
 
 CODE = "def half(answer, expected, fields):\n    return 0.5 if answer == expected else {wrong}\n"
 
@@ -34,6 +41,46 @@ def test_exact_forgives_case_and_white_space_alone() -> None:
 def test_contains_finds_the_expected_text() -> None:
     assert score("contains", "It is PARIS, of course", "Paris") == 1
     assert score("contains", "It is Rome", "Paris") == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Cafe\u0301", "Café"),  # decomposed
+        ("\uff30aris\u3000\uff12\uff10", "paris 20"),  # full width, with its own space
+        ("カード", "ｶｰﾄﾞ"),
+        ("\ufeffre\u00adfund\u200b", "refund"),  # zero-width characters
+        ("New\u00a0York", "new york"),
+        ("STRASSE", "straße"),
+        ("\u1fb3\u0301", "\u1fb4"),  # folding takes this one apart
+    ],
+)
+def test_words_are_compared_in_one_unicode_form(answer: str, expected: str) -> None:
+    for kind in ("exact", "choice", "contains", "f1", "rouge"):
+        assert score(kind, answer, expected) == score(kind, expected, answer) == 1, kind
+
+
+def test_what_differs_by_more_than_its_form_is_not_equal() -> None:
+    for answer, expected in (
+        ("resume", "résumé"),
+        ("カート", "カード"),
+        ("3.5", "35"),
+        ("a b", "ab"),
+    ):
+        assert score("exact", answer, expected) == 0
+
+
+def test_only_what_was_scored_otherwise_has_another_key() -> None:
+    def key(answer: str, arm: Arm) -> object:
+        spec = CapabilitySpec(data="d", answer=answer, goal=0.5)
+        answerer = Answerer(cast("BaseIdentity", SimpleNamespace(digest="d")))
+        plan = ScoringPlan("s", "dev", spec, arm, ("a", "b"), (), answerer, Path())
+        return identity_of(plan).get("scorer")
+
+    plain = Arm("plain", "{input}", 0, None, "zero_shot")
+    reasoned = Arm("cot", "{input}", 0, None, "cot")
+    assert key("exact", plain) == key("contains", plain) == key("choice", reasoned) == 2
+    assert key("choice", plain) is key("perplexity", plain) is None
 
 
 def test_a_number_is_compared_by_value() -> None:

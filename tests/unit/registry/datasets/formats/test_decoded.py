@@ -14,7 +14,7 @@ from registry.datasets.formats import turns
 from registry.datasets.formats.content import Content, Message, content_hash, encoded
 from registry.datasets.formats.format import SHAPES, Format
 from registry.datasets.formats.turns import SHAREGPT, Dialect, UnusableError, turn_of, turns_of
-from registry.datasets.readers import text as readers_text
+from registry.datasets.readers import json_files
 from registry.datasets.readers.read import file_type, read_records
 from registry.datasets.sources import chunks
 from registry.datasets.sources.resolve import SourceFile
@@ -143,8 +143,8 @@ def told(path: Path, form: Format, labels: Collection[str] | None) -> tuple[Any,
 def told_by_python(path: Path, form: Format, labels: Collection[str] | None) -> Any:
     """The same, with nothing decoded at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers_text, "_decode", refuse)
-        patch.setattr(readers_text, "_cut", refuse)
+        patch.setattr(json_files, "_decode", refuse)
+        patch.setattr(json_files, "_cut", refuse)
         patch.setattr(turns, "_plain", lambda *_: None)
         patch.setattr(chunks, "encoded", by_python)
         return told(path, form, labels)
@@ -209,8 +209,8 @@ def test_plain_records_are_never_left_to_python(
     lines = [json.dumps({"text": text, "id": 10**30, "score": 0.5}) for text in texts]
     (tmp_path / "d.jsonl").write_text("\n".join(lines))
     (tmp_path / "d.json").write_text(f"[{','.join(lines)}]")
-    monkeypatch.setattr(readers_text, "_exactly", None)
-    monkeypatch.setattr(readers_text, "_elements", None)
+    monkeypatch.setattr(json_files, "_exactly", None)
+    monkeypatch.setattr(json_files, "_elements", None)
     for name in ("d.jsonl", "d.json"):
         found = list(read_records(tmp_path / name))
         assert [one.value and one.value["text"] for one in found] == texts

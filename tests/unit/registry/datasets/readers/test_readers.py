@@ -41,10 +41,9 @@ def test_csv_with_a_byte_order_mark_crlf_and_tabs(tmp_path: Path) -> None:
     assert records(tmp_path, "d.tsv", b"a\tb\n1,5\t2\n")[0].value == {"a": "1,5", "b": "2"}
 
 
-@pytest.mark.parametrize("data", ["text,team\n".encode("utf-16"), b"t\xe9xt,team\na,b\n"])
-def test_csv_header_in_another_encoding_is_said_to_be_one(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "a.csv").write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.csv:1: the header is no UTF-8 text"):
+def test_csv_header_in_another_encoding_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"t\xe9xt,team\na,b\n")
+    with pytest.raises(UserError, match=r"a\.csv:1: the header is no UTF-8 text.*reads 'téxt'"):
         columns_of(tmp_path / "a.csv")
 
 

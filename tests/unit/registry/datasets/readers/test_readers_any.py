@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.datasets.readers.read import Record, columns_of, read_records
+from registry.datasets.readers.read import Record, columns_of, read_records, taken_as
 from registry.errors import UserError
 
 TEXTS = {
@@ -39,9 +40,38 @@ def tables() -> dict[str, bytes]:
     }
 
 
+# The same endings in other writing.
+WRITTEN = {
+    "-16.csv": TEXTS[".csv"].decode().encode("utf-16"),
+    "-16.jsonl": TEXTS[".jsonl"].decode().encode("utf-16-le"),
+    "-sep.csv": b"sep=;\r\ntext;n;;\r\na;1;;\r\nb;2;;\r\n",
+    "-indented.jsonl": b'{\n "a": 1\n}\n{\n "a": [2,\n 3]\n}\n',
+    "-python.jsonl": b"{'a': 1, 'b': None}\n{'a': 'x', 'b': (True, 1.5)}\n",
+    "-array.jsonl": TEXTS[".json"],
+}
+FEATURES = {
+    "j": {"_type": "Json"},
+    "c": {"names": ["a", "b"], "_type": "ClassLabel"},
+    "l": {"feature": {"_type": "Json"}, "_type": "List"},
+}
+DESCRIBED = pa.table(
+    {"j": ['{"a": 1}', None], "c": [0, 1], "l": [["1"], []], "b": [b"x", b"y"]}
+).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": FEATURES}})})
+
+
+def described() -> dict[str, bytes]:
+    parquet, stream = io.BytesIO(), io.BytesIO()
+    pq.write_table(DESCRIBED, parquet)
+    with pa.ipc.new_stream(stream, DESCRIBED.schema) as out:
+        out.write_table(DESCRIBED)
+    return {"-said.parquet": parquet.getvalue(), "-said.arrow": stream.getvalue()}
+
+
 WHOLE = (
     TEXTS
     | tables()
+    | WRITTEN
+    | described()
     | {f"{suffix}.gz": gzip.compress(data, mtime=0) for suffix, data in TEXTS.items()}
 )
 
@@ -52,6 +82,7 @@ def read(path: Path) -> list[Record] | None:
     found: list[Record] | None
     try:
         columns_of(path)
+        assert "\n" not in "".join(taken_as(path))
         found = list(read_records(path))
     except UserError as error:
         said = str(error)
