@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.measure.measure import labels_of_subject
 from pipeline.selection.held_out import held_items
-from pipeline.selection.selection import SelectReject, render
+from pipeline.selection.selection import SelectReject, is_trainable, render
 from pipeline.spec.subjects import measured_datasets, subjects
 from pipeline.training.examples.fitting import TemplateFit
 from registry.datasets.duplicates.overlap import HeldOut, RowWords
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 _TEMPLATE_TOKENS = 256
 """What a chat template may add to a row; a row that only fits without it is encoded to find out."""
 
-_TRAINABLE = {
-    "sft": frozenset(("sft", "preference", "text")),
-    "dpo": frozenset(("preference",)),
-    "orpo": frozenset(("preference",)),
-    "kto": frozenset(("feedback",)),
-}
 _EXCERPT = 200
 _SPARE = 100  # rows read beyond those that are taken, for those that are refused
 
@@ -131,7 +125,7 @@ class Candidates:
             why = held.refuses(RowWords(row.row_hash, text_of(row), question_of(row)))
             if why is not None:
                 self.leaks[why] += 1
-            elif row.kind in _TRAINABLE[self._ws.spec.train.objective]:
+            elif is_trainable(row, self._ws.spec.train.objective):
                 usable.append(row)
         return usable
 

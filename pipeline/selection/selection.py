@@ -30,6 +30,19 @@ KIND = "selection"
 Reason = Literal["gap", "replay", "mend"]
 
 
+_TRAINABLE = {
+    "sft": frozenset(("sft", "preference", "text")),
+    "dpo": frozenset(("preference",)),
+    "orpo": frozenset(("preference",)),
+    "kto": frozenset(("feedback",)),
+}
+
+
+def is_trainable(row: Row, objective: str) -> bool:
+    """Return whether an objective learns from rows of this kind."""
+    return row.kind in _TRAINABLE[objective]
+
+
 @dataclass(frozen=True, slots=True)
 class SelectedRow:
     """One row of a selection.

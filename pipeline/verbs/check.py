@@ -58,7 +58,9 @@ def check(ws: OpenWorkspace) -> CheckReport:
     """
     from evals.scoring.plan import code_digest
     from evals.tasks.task_files import task_file
+    from pipeline.selection.trainable import notes_on_rows
     from pipeline.spec.subjects import errors_at, subjects
+    from registry.chat.tokens import check_tokens
     from registry.datasets.sources.resolve import sources
     from registry.models.sizes import weight_sizes
 
@@ -78,7 +80,10 @@ def check(ws: OpenWorkspace) -> CheckReport:
         for name in ws.spec.bases
     )
     for name in ws.spec.bases:
-        _ = ws.models.chat(name).end_of_text
+        chat = ws.models.chat(name)
+        _ = chat.end_of_text
+        check_tokens(chat)
+    notes += notes_on_rows(ws, found)
     ws.models.backend(ws.spec.train.base)
     return CheckReport(
         bases,

@@ -8,14 +8,40 @@ end-of-text token behind a question would end it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.chat.template import Rendered
+from registry.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
+
+    from registry.chat.chat import Chat
+
+_QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
+
+
+def check_tokens(chat: Chat) -> None:
+    """Prove on a question that its ids are those of `apply_chat_template(tokenize=True)`.
+
+    Raises:
+        UserError: they are not, so that the base would be trained on what nobody asks it with.
+    """
+    if not chat.tokenizer.chat_template:
+        return
+    asked = chat.render(_QUESTION, add_generation_prompt=True)
+    options: dict[str, Any] = {"add_generation_prompt": True}
+    if asked != chat.tokenizer.apply_chat_template(_QUESTION, tokenize=False, **options):
+        return  # told otherwise, by thinking or a date
+    theirs = chat.tokenizer.apply_chat_template(_QUESTION, tokenize=True, **options)
+    if TextTokens(chat.tokenizer).whole(asked) != list(theirs["input_ids"]):
+        raise ModelError(
+            "the tokenizer reads a question otherwise than its chat template says",
+            f"bases.{chat.identity.name}",
+            expected="the ids of apply_chat_template",
+        )
 
 
 class TextTokens:

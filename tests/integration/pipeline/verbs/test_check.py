@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from pipeline.verbs.check import check
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 from registry.models.load import nano_folder
+from tests.support import tiny_models
 
 STARTER = Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter"
 
@@ -117,3 +120,64 @@ def test_records_that_a_key_would_read_are_said(tmp_path: Path) -> None:
     assert "data/tickets.csv:20, byte 0xe9; in windows-1252 it reads 'café': no row" in said
     assert said.endswith("set the dataset's encoding: windows-1252, else the encoding that the file"
                          " was saved in")  # fmt: skip
+
+
+ROWS_SPEC = """
+bases:
+  base: {model: base}
+datasets:
+  facts: {path: facts.csv}
+  chats: {path: chats.jsonl}
+capabilities:
+  facts: {data: facts, answer: exact, goal: 0.9}
+train: {base: base, pool: [facts, chats]}
+"""
+
+
+def rows_checked(folder: Path, *rows: dict[str, Any]) -> tuple[str, ...]:
+    """The notes of a pool with these rows, one a line."""
+    tiny_models.save(folder / "base", "llama")
+    (folder / "gapmend.yaml").write_text(ROWS_SPEC)
+    facts = "".join(f"what is {n},it is {n}\n" for n in range(12))
+    (folder / "facts.csv").write_text(f"input,output\n{facts}")
+    (folder / "chats.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return check(OpenWorkspace.open(folder)).notes
+
+
+def chat(*said: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "hi"}, *said], **more}
+
+
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+HELLO = {"role": "assistant", "content": "hello"}
+
+
+def test_rows_that_the_template_cannot_show_are_named(tmp_path: Path) -> None:
+    assert rows_checked(tmp_path, chat(HELLO), chat(HELLO)) == ()
+    for row, reason in (
+        (chat({**HELLO, "reasoning_content": "hm"}), "leaves out the reasoning of turn 2"),
+        (chat(HELLO, tools=[{"name": "f", "parameters": {}}]), "leaves out tool 1"),
+        (
+            chat(CALL, {"role": "tool", "content": "5"}, HELLO),
+            "leaves out a call of turn 2",
+        ),
+    ):
+        with pytest.raises(UserError) as raised:
+            rows_checked(tmp_path, chat(HELLO), row)
+        assert f"chats.jsonl:2: the chat template {reason}" in str(raised.value)
+
+
+def test_text_that_is_a_chat_already_is_said(tmp_path: Path) -> None:
+    plain = {"text": "Once upon a time."}
+    (note,) = rows_checked(tmp_path, plain, {"text": "<|user|>hi<|end|><|assistant|>hello<|end|>"})
+    assert note.startswith("datasets.chats: 1 texts end as turns of the base's chat format do")
+    assert "chats.jsonl:2" in note
+
+
+def test_a_capability_of_calls_is_refused(tmp_path: Path) -> None:
+    spec = ROWS_SPEC.replace("data: facts", "data: chats")
+    rows_checked(tmp_path, chat(HELLO))
+    (tmp_path / "gapmend.yaml").write_text(spec)
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(chat(CALL))}\n")
+    with pytest.raises(UserError, match="the answer is a tool call, which no scorer reads"):
+        check(OpenWorkspace.open(tmp_path))
