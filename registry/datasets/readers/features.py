@@ -117,7 +117,9 @@ def _struct(kind: Any, feature: Any, encoding: str) -> tuple[str, Turn] | None:
     if not turns:
         return None
     said = " and ".join(dict.fromkeys(kinds))
-    return said, _maybe(lambda value: value | {name: turns[name](value[name]) for name in turns})
+    return said, _maybe(
+        lambda value: value | {name: turns[name](value[name]) for name in turns if name in value}
+    )
 
 
 def _maybe(turn: Turn) -> Turn:

@@ -80,7 +80,7 @@ def refuse_bomb(path: Path, unpacked: int, rows: int) -> None:
 def batch_rows(first: int, batch: Any, decoder: Decoder | None) -> Iterator[Record]:
     """Yield the rows of an Arrow batch, the first one numbered `first`."""
     try:
-        values = batch.to_pylist()
+        values = _rows(batch)
     except UnicodeDecodeError:
         rows = ((first + i, batch.slice(i, 1)) for i in range(batch.num_rows))
         yield from (_batch_row(number, row, decoder) for number, row in rows)
@@ -88,9 +88,39 @@ def batch_rows(first: int, batch: Any, decoder: Decoder | None) -> Iterator[Reco
     yield from (_decoded(first + i, value, decoder) for i, value in enumerate(values))
 
 
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """Return rows without the nulls that Arrow fills in.
+
+    All objects of a column have the same keys there: one that a row never had is a null.
+    """
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    nested = [field.name for field in batch.schema if _holds_objects(field.type)]
+    for row in rows if nested else ():
+        row.update({name: _as_given(row[name]) for name in nested})
+    return rows
+
+
+def _holds_objects(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return True
+    return types.is_nested(kind) and any(
+        _holds_objects(kind.field(place).type) for place in range(kind.num_fields)
+    )
+
+
+def _as_given(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_given(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_as_given(inner) for inner in value]
+    return value
+
+
 def _batch_row(number: int, batch: Any, decoder: Decoder | None) -> Record:
     try:
-        return _decoded(number, batch.to_pylist()[0], decoder)
+        return _decoded(number, _rows(batch)[0], decoder)
     except UnicodeDecodeError:
         return Record(number, None, INVALID_UTF8)
 

@@ -141,3 +141,22 @@ def test_any_unicode_comes_back_from_parquet(tmp_path_factory, texts: list[str |
     path = tmp_path_factory.getbasetemp() / "any.parquet"
     pq.write_table(pa.table({"t": pa.array(texts, pa.string())}), path)
     assert [r.value and r.value["t"] for r in read_records(path)] == texts
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_nulls_that_arrow_fills_in_are_left_out(tmp_path: Path, suffix: str) -> None:
+    """All calls of a column have all the arguments of any of them there."""
+    sums = {"name": "sum", "arguments": {"expr": "2+2"}}
+    weather = {"name": "weather", "arguments": {"city": "Bern"}}
+    rows = [
+        {"turns": [{"role": "user", "content": "?"}, {"role": "assistant", "calls": [one]}]}
+        for one in (sums, weather)
+    ]
+    table = pa.Table.from_pylist([{**row, "note": None} for row in rows])
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    assert [one.value for one in read_records(path)] == [{**row, "note": None} for row in rows]
