@@ -120,7 +120,7 @@ def _table_as(path: Path, reading: Reading) -> list[str]:
     if header.separator != usual_separator(path):
         said.append(f"separator {_SHOWN.get(header.separator, header.separator)}")
     if header.unnamed:
-        said.append(f"{header.unnamed} columns without a name left out")
+        said.append(f"columns without a name left out: {header.unnamed}")
     return said
 
 

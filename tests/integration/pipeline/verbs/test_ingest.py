@@ -195,7 +195,7 @@ def test_what_a_file_was_taken_as_is_said(tmp_path: Path, capsys) -> None:
     (report,) = ingest(workspace(tmp_path), Ui()).datasets
     assert report.facts["rows"] == 9
     told = " ".join(capsys.readouterr().err.split())
-    for said in ("UTF-16", "separator ;", "1 columns without a name left out"):
+    for said in ("UTF-16", "separator ;", "columns without a name left out: 1"):
         assert f"rows: rows.csv: {said}" in told
 
 

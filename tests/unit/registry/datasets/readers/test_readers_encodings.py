@@ -134,7 +134,7 @@ def test_lines_are_counted_behind_excel_s_own_line(tmp_path: Path) -> None:
 def test_a_value_in_a_column_without_a_name_is_a_reject(tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", "text,label,,\na,b,,\nc,d,x,\ne,f\n")
     assert [r.error for r in read_records(path)] == [None, "3 fields where the header has 2", None]
-    assert taken_as(path) == ("2 columns without a name left out",)
+    assert taken_as(path) == ("columns without a name left out: 2",)
     index = put(tmp_path, "b.csv", ",text\n0,a\n")  # as pandas writes its index
     assert values(index) == [{"": "0", "text": "a"}]
 
