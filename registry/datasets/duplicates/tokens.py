@@ -39,8 +39,8 @@ _NO_WIDTH = re.compile(
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e0fff]"
 )
-_FULL = 12  # parts of a word
-_OF_HAN, _OF_THAI = 9, 6
+_FULL = 4  # parts of a word
+_OF_HAN, _OF_THAI = 3, 2
 
 
 def one_form(text: str) -> str:

@@ -32,15 +32,13 @@ class Header:
         columns: its names.
         unnamed: columns behind them that have no name.
         separator: what stands between fields.
-        lines: before the records.
-        said: whether the file itself names the separator, as in Excel's `sep=;`.
+        lines: before the records, with Excel's `sep=;`.
     """
 
     columns: tuple[str, ...]
     unnamed: int
     separator: str
     lines: int
-    said: bool
 
 
 def read_csv(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
@@ -108,8 +106,7 @@ def csv_header(path: Path, reading: Reading = AS_FOUND) -> Header:
     if not columns:
         raise DataError("the first line names no column", f"{path}:1", expected="a header line")
     _check_names(path, columns, reading)
-    before = 1 if said else 0
-    return Header(columns, unnamed, separator, before + reader.line_num, said is not None)
+    return Header(columns, unnamed, separator, reader.line_num + (1 if said else 0))
 
 
 def usual_separator(path: Path) -> str:
