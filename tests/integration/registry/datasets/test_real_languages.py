@@ -6,7 +6,7 @@ import csv
 import json
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ def english(real_data: Path) -> list[str]:
     return said + [json.loads(line)["question"] for line in lines]
 
 
-def near_after(texts: Sequence[str], change: Callable[[str], str]) -> tuple[float, float]:
+def near_after(texts: list[str], change: Callable[[str], str]) -> tuple[float, float]:
     """Return the share of texts that stay near after a change, and the mean similarity."""
     tries = (texts * (1 + TRIES // len(texts)))[:TRIES]
     found = [jaccard(shingles(text), shingles(change(text))) for text in tries]
