@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evals.engine.generate import StopRule
+from evals.engine.harness import HarnessLM
 from evals.tasks.capability import CapabilitySpec, Item
 from evals.tasks.prompts import Question
 from evals.tasks.scorers import scorer_of
@@ -14,6 +16,7 @@ from evals.tasks.task import AskedForm, CapabilityTask
 from registry.chat.chat import TurnRefusedError
 from registry.chat.form import answer_form
 from registry.chat.settings import ChatSettings, Thinking
+from tests.support import tiny_models
 from tests.support.templates import TEMPLATES, public_chat
 
 ASKED = {"role": "user", "content": "two plus two"}
@@ -89,3 +92,13 @@ def test_a_choice_that_cannot_be_asked_for_says_how() -> None:
     with pytest.raises(TurnRefusedError, match="thinking: off in bases"):
         answer_form(chat_of("deepseek-r1-distill")).written("four")
     assert answer_form(chat_of("deepseek-r1-distill", "off")).written("4").startswith("4")
+
+
+@pytest.mark.parametrize(("said", "told"), [(None, "auto"), (True, "on"), (False, "off")])
+def test_lm_evals_program_may_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool | None, told: str
+) -> None:
+    tiny_models.save(tmp_path, "llama")
+    monkeypatch.chdir(tmp_path)
+    model = HarnessLM(str(tmp_path), enable_thinking=said)
+    assert model.chat.settings.thinking == told

@@ -78,10 +78,10 @@ def row(kind: str) -> TrainingRow:
     return TrainingRow(1, KINDS[kind], TOOLS if kind == "tools" else None, "c", f"{kind}.jsonl:1")
 
 
-def trained(chat: Chat, kind: str) -> list[str] | str:
-    """The trained turns of a conversation, with | between examples; or why there are none."""
+def trained(chat: Chat, given: TrainingRow) -> list[str] | str:
+    """The trained turns of a conversation, or why there are none."""
     try:
-        examples = encode_row(as_loaded(chat), row(kind))
+        examples = encode_row(as_loaded(chat), given)
     except RowRejectedError as error:
         return f"refused: {error}"
     texts: list[str] = []
@@ -98,7 +98,7 @@ def trained(chat: Chat, kind: str) -> list[str] | str:
 
 def outcomes(template: PublicTemplate, thinking: Thinking) -> dict[str, list[str] | str]:
     chat = public_chat(template, ChatSettings(thinking=thinking, date="2026-01-31"))
-    return {kind: trained(chat, kind) for kind in KINDS}
+    return {kind: trained(chat, row(kind)) for kind in KINDS}
 
 
 def all_outcomes() -> dict[str, dict[str, list[str] | str]]:
@@ -241,3 +241,29 @@ def test_turns_that_a_template_rewrites_are_examples_of_their_own() -> None:
     last = chat.tokenizer.decode(examples[1].input_ids)
     assert "thought one" not in last
     assert last.startswith(chat.context(KINDS["thinking"][:3]))
+
+
+def calling(name: str, tools: Any) -> list[str] | str:
+    """What is trained of the conversation with a call when nothing in it has an id."""
+    template = next(one for one in TEMPLATES if one.name == name)
+    chat = public_chat(template, ChatSettings(thinking="off", date="2026-01-31"))
+    bare = tuple(
+        {key: value for key, value in turn.items() if key not in ("tool_call_id", "tool_calls")}
+        for turn in KINDS["tools"]
+    )
+    call = said("", tool_calls=[{"type": "function", "function": CALL["function"]}])
+    return trained(chat, TrainingRow(1, (bare[0], call, *bare[2:]), tools, "c", "f:1"))
+
+
+def test_calls_without_ids_are_trained_where_a_template_wants_ids() -> None:
+    first, last = calling("mistral-nemo", TOOLS)
+    assert first == (
+        '[TOOL_CALLS][{"name": "add_up", "arguments": {"first": 2, "second": "three"}, '
+        '"id": "call00001"}]</s>'
+    )
+    assert last == "said one</s>"
+
+
+def test_arguments_are_text_where_a_template_wants_text() -> None:
+    first, _ = calling("deepseek-v3", None)
+    assert '```json\n{"first": 2, "second": "three"}\n```' in first
