@@ -162,7 +162,7 @@ def _read_feedback(parts: Mapping[str, Any], *, dialect: Dialect) -> Content:
 
 def _asked_and_answered(parts: Mapping[str, Any], dialect: Dialect) -> tuple[Message, ...]:
     question = _question_of(parts.get("prompt"), dialect)
-    answered = _answer_of(parts.get("completion"), dialect, "completion")
+    answered = _without(question, _answer_of(parts.get("completion"), dialect, "completion"))
     if question and question[0].role == "system":
         return (*question, *answered)
     return (*_with_system(parts.get("system"), question), *answered)

@@ -94,6 +94,19 @@ def test_longer_conversations_keep_what_comes_before_the_answers() -> None:
     assert explicit.chosen == (Message("assistant", "Black."),)
 
 
+def test_the_question_is_asked_once() -> None:
+    """Files repeat it at the head of each answer, with a system text or blanks of its own."""
+    system = {"role": "system", "content": "Be brief."}
+    for head in ([system, SKY], [system, SKY | {"content": f" {SKY['content']}\n"}]):
+        pair = read({"prompt": SKY["content"], "chosen": [*head, BLUE], "rejected": [*head, GREEN]})
+        assert pair.messages == (Message("system", "Be brief."), ASKED)
+        assert (pair.chosen, pair.rejected) == ((GOOD,), (BAD,))
+    assert read({"prompt": [SKY], "completion": [SKY, BLUE]}).messages == (ASKED, GOOD)
+    twice = {"prompt": [SKY], "chosen": [BLUE, SKY, BLUE], "rejected": [GREEN]}
+    with pytest.raises(UnusableError, match="the question stands in the answer again"):
+        read(twice)
+
+
 def test_a_system_turn_of_the_prompt_goes_before_the_column() -> None:
     record = {"prompt": [{"role": "system", "content": "S"}, SKY], "completion": [BLUE]}
     assert read(record | {"system": "column"}).messages[0] == Message("system", "S")
