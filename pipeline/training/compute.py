@@ -1,6 +1,6 @@
 """The set-up of a loaded model for training, undone after it.
 
-Seeds, the dtype of the frozen weights, and the attention function; and the proof, on the model at
+Seeds, the dtype of the frozen weights, dropout, and the attention function; and the proof, on the model at
 hand, that packed rows don't see one another.
 """
 
@@ -75,6 +75,32 @@ def computed_in(loaded: LoadedModel, dtype: ComputeDtype | None) -> Iterator[Non
     finally:
         for parameter, data in originals.items():
             parameter.data = data
+
+
+@contextmanager
+def without_dropout(model: torch.nn.Module, *, wanted: bool) -> Iterator[None]:
+    """Switch off all dropout of a model for a while, where that is `wanted`.
+
+    It stays in training mode: activations are recomputed in that mode alone.
+    """
+    before: list[tuple[torch.nn.Module, str, float]] = []
+    for module in model.modules() if wanted else ():
+        # As layers have it that call a function, beside those that are dropout modules.
+        shares = [name for name in vars(module) if "drop" in name]
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):  # noqa: SLF001  all of them
+            shares.append("p")
+        before += [
+            (module, name, share)
+            for name in shares
+            if isinstance(share := getattr(module, name), float)
+        ]
+    try:
+        for module, name, _ in before:
+            setattr(module, name, 0.0)
+        yield
+    finally:
+        for module, name, share in before:
+            setattr(module, name, share)
 
 
 @contextmanager

@@ -257,6 +257,8 @@ def _train(
             memory.keep_freed_pages(),
             compute.seeded(spec.seed),
             compute.packing(loaded.model, wanted=note is None),
+            # Two likelihoods are compared: each by other dropped units would be noise.
+            compute.without_dropout(loaded.model, wanted=spec.objective != "sft"),
             methods.trained_weights(loaded, spec) as trained,
         ):
             trainable = sum(p.numel() for p in lora.trainable(trained.model).values())

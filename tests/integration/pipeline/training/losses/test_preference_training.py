@@ -101,6 +101,23 @@ def test_dpo_begins_at_log_two(base: LoadedModel, tmp_path: Path) -> None:
     assert result.losses[-1].loss < 0.6
 
 
+@pytest.mark.parametrize(
+    ("architecture", "changes"), [("gpt2", {}), ("llama", {"attention_dropout": 0.1})]
+)
+def test_no_unit_is_dropped_while_two_likelihoods_are_compared(
+    tmp_path: Path, architecture: str, changes: dict[str, Any]
+) -> None:
+    """As LlamaFactory's pull request 10779: the reference was noise, and so was its difference."""
+    folder = tiny_models.save(tmp_path / "base", architecture, **changes)
+    base = load_model("tiny", BaseSpec(model=str(folder), dtype="fp32"), tmp_path)
+    for kind, begin in (("dpo", 0.693147), ("kto", 0.5)):
+        result = fit(base, rows(kind, 6), by(kind, epochs=1), tmp_path / kind)
+        assert result.losses[0].loss == pytest.approx(begin, abs=1e-5)
+    ids = torch.arange(7, 40)[None]
+    base.model.train()  # afterwards the base has its dropout again
+    assert not torch.equal(base.model(input_ids=ids).logits, base.model(input_ids=ids).logits)
+
+
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_stopped_it_ends_with_the_same_bytes(
     base: LoadedModel, tmp_path: Path, kind: Objective
