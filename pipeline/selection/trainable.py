@@ -44,6 +44,7 @@ def _notes(ws: OpenWorkspace, name: str, files: Sources, fit: TemplateFit) -> li
     subject = next((one.name for one in subjects(ws.spec) if one.spec.data == name), name)
     looked, refused = 0, list[DataError]()
     written: list[str] = []
+    special: list[str] = []
     for row in _first_rows(files, name):
         if not is_trainable(row, ws.spec.train.objective):
             continue
@@ -56,7 +57,10 @@ def _notes(ws: OpenWorkspace, name: str, files: Sources, fit: TemplateFit) -> li
             continue
         if why := next(filter(None, map(fit.refuses, examples)), None):
             refused.append(DataError(why.what, where, fix=why.fix))
-        written += [where for one in examples if fit.is_chat_text(one)]
+        if any(map(fit.is_chat_text, examples)):
+            written.append(where)
+        elif token := next(filter(None, map(fit.special_in, examples)), None):
+            special.append(f"{where}: {token}")
     allowed = ws.spec.train.allow_rejects
     if len(refused) > allowed * looked:
         first = refused[0]
@@ -74,6 +78,12 @@ def _notes(ws: OpenWorkspace, name: str, files: Sources, fit: TemplateFit) -> li
         notes.append(
             f"{len(written):,} texts end as turns of the base's chat format do, the first "
             f"{written[0]}: they get no second end; as conversations, only answers are trained"
+        )
+    if special:
+        notes.append(
+            f"{len(special):,} rows have special tokens of the base in their text, the first "
+            f"{special[0]}: it reads them as what they are in its chat format, trained and asked; "
+            "take them out of texts that are in a chat format already"
         )
     return [f"datasets.{name}: {note}" for note in notes]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pipeline.training.examples.encode import is_text, turns_of
@@ -25,6 +26,7 @@ class TemplateFit:
         """Take the base's template."""
         self._chat = chat
         self._found: dict[Hashable, TurnRefusedError | None] = {}
+        self._special = re.compile("|".join(map(re.escape, chat.texts_of(chat.specials))) or "$^")
 
     def refuses(self, row: TrainingRow) -> TurnRefusedError | None:
         """Return why rows like this one can't be trained on, or None."""
@@ -40,6 +42,12 @@ class TemplateFit:
             return False
         text = str(row.messages[0]["content"])
         return text.rstrip().endswith(self._chat.texts_of(self._chat.specials))
+
+    def special_in(self, row: TrainingRow) -> str | None:
+        """Return the first special token of the base that is written out in a row's text."""
+        said = (str(message.get("content") or "") for message in row.messages)
+        found = next(filter(None, map(self._special.search, said)), None)
+        return found[0] if found else None
 
     def _try(self, row: TrainingRow) -> TurnRefusedError | None:
         try:

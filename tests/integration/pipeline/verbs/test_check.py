@@ -174,6 +174,15 @@ def test_text_that_is_a_chat_already_is_said(tmp_path: Path) -> None:
     assert "chats.jsonl:2" in note
 
 
+def test_special_tokens_in_texts_are_said(tmp_path: Path) -> None:
+    """As transformers' pull request 47853: a user's text forges turns, or is templated twice."""
+    twice = {"role": "assistant", "content": "<|assistant|>hello<|end|>"}
+    page = {"messages": [{"role": "user", "content": "<s>old</s> price"}, HELLO]}
+    (note,) = rows_checked(tmp_path, chat(HELLO), chat(twice), page)
+    assert note.startswith("datasets.chats: 2 rows have special tokens of the base in their text")
+    assert "chats.jsonl:2: <|assistant|>" in note
+
+
 def test_a_capability_of_calls_is_refused(tmp_path: Path) -> None:
     spec = ROWS_SPEC.replace("data: facts", "data: chats")
     rows_checked(tmp_path, chat(HELLO))

@@ -233,6 +233,52 @@ def test_a_date_is_the_workspaces() -> None:
     assert "Today Date: 01 Dec 2031" in other.context(SEVERAL[:1])
 
 
+def only(kept: int) -> TrainingRow:
+    """Three answers, of which one is trained."""
+    turns = KINDS["several"]
+    shown = [
+        {**turn, "train": False} if turn["role"] == "assistant" and at != kept else turn
+        for at, turn in enumerate(turns)
+    ]
+    return TrainingRow(1, tuple(shown), None, "c", "f:1")
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_an_answer_that_is_context_is_so_with_its_end(template: PublicTemplate, found: Any) -> None:
+    """As LlamaFactory's pull request 10827: history that is kept out still trained its end.
+
+    Nor is an end lost that is the pad token too (unsloth's issue 416): nothing is told by its id.
+    """
+    for name, kinds in found.items():
+        if name.partition(",")[0] != template.name or isinstance(kinds["several"], str):
+            continue
+        thinking = name.partition("thinking: ")[2] or "auto"
+        chat = public_chat(template, ChatSettings(thinking=thinking, date="2026-01-31"))
+        for number, text in enumerate(kinds["several"]):
+            chat.tokenizer.pad_token = template.stops[number % len(template.stops)]
+            assert trained(chat, only(2 * number + 1)) == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("gemma", "<end_of_turn>"),
+        ("gemma3", "<end_of_turn>"),
+        ("gemma4", "<turn|>"),
+        ("llama3.1", "<|eot_id|>"),
+        ("qwen2.5", "<|im_end|>"),
+    ],
+)
+def test_a_turns_end_is_trained_where_configs_know_only_another(name: str, end: str) -> None:
+    """As axolotl's issue 3754: Gemma's tokenizer and config know <eos>, which no turn ends with."""
+    template = next(one for one in TEMPLATES if one.name == name)
+    chat = public_chat(replace(template, stops=("<eos>",)))
+    chat.tokenizer.add_special_tokens(
+        {"additional_special_tokens": [end]}, replace_extra_special_tokens=False
+    )
+    assert trained(chat, row("several")) == [f"said {n}{end}" for n in ("one", "two", "three")]
+
+
 def test_turns_that_a_template_rewrites_are_examples_of_their_own() -> None:
     qwen3 = next(one for one in TEMPLATES if one.name == "qwen3")
     chat = public_chat(qwen3)

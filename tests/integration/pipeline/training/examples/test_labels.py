@@ -178,9 +178,12 @@ def test_any_utf8_comes_back(loaded: LoadedModel) -> None:
         ((ONE[0], {"role": "assistant", "content": " "}), tiny_models.CHAT_TEMPLATE, "is empty"),
         (ONE, ENDLESS, "end-of-turn"),
         ((ONE[0], {"role": "assistant", "content": "no " * 600}), None, "over the context of 512"),
+        # Where others cut to a length, nothing is left to train: TRL's issues 3927 and 6668.
+        (({"role": "user", "content": "so " * 600}, ONE[1]), CHATML, "over the context of 512"),
+        (({"role": "text", "content": ""},), None, "no token would be trained"),
         (ONE, "{{ raise_exception('only in pairs') }}", "only in pairs"),
     ],
-    ids=["no answer", "empty", "no end", "too long", "refused"],
+    ids=["no answer", "empty", "no end", "too long", "long question", "one token", "refused"],
 )
 def test_rows_that_cannot_be_trained_on(
     loaded: LoadedModel,
