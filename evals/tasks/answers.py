@@ -5,6 +5,7 @@ Pure: answers with their counts in, findings out.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from evals.tasks.scorers import normal
@@ -21,11 +22,17 @@ _MISSING = frozenset(
 )
 
 
+# pandas makes all integers of a column floats where one cell is empty.
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+
+
 def alike(answers: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of answers that differ by case, space, width or Unicode form alone."""
+    """Return groups of answers that differ by case, space, width, Unicode form or a .0 alone."""
     groups: dict[str, list[str]] = {}
     for answer in dict.fromkeys(answers):
-        groups.setdefault("".join(normal(answer).split()), []).append(answer)
+        plain = "".join(normal(answer).split())
+        whole = _WHOLE.fullmatch(plain)
+        groups.setdefault(whole[1] if whole else plain, []).append(answer)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 

@@ -1,7 +1,7 @@
 """The set-up of a loaded model for training, undone after it.
 
-Seeds, the dtype of the frozen weights, dropout, and the attention function; and the proof, on the model at
-hand, that packed rows don't see one another.
+Seeds, the dtype of the frozen weights, dropout, and the attention function; and the proof, on the
+model at hand, that packed rows don't see one another.
 """
 
 from __future__ import annotations

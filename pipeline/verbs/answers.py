@@ -17,6 +17,7 @@ LOOKED_AT = 20_000
 """Records of a dataset that are read."""
 
 _SHOWN = 5  # groups of labels, or answers, that are named
+_WRITING = "case, space, width, Unicode form or a .0"
 _OF_A_LABEL = 5  # rows of a label, on average, from which answers are taken for labels
 
 
@@ -63,7 +64,7 @@ def _on_labels(answers: Mapping[str, SeenTimes], labels: Collection[str]) -> lis
     notes = []
     for group in alike((*labels, *answers))[:_SHOWN]:
         said = " and ".join(_said(one, answers.get(one)) for one in group)
-        notes.append(f"{said} differ by case, space, width or Unicode form alone: two labels")
+        notes.append(f"{said} differ by {_WRITING} alone: two labels")
     return notes
 
 

@@ -88,8 +88,10 @@ def test_labels_that_differ_in_writing_alone_are_said(tmp_path: Path) -> None:
     rows = "text,team\n1,Billing\n2,billing \n3,ＢＩＬＬＩＮＧ\n4,sales\n5,sales\n"  # noqa: RUF001
     (said,) = notes(tmp_path, rows)
     assert said.startswith("datasets.tickets: 'Billing' (data/tickets.csv:2) and 'billing ' (data/")
-    assert said.endswith("differ by case, space, width or Unicode form alone: two labels")
+    assert said.endswith("differ by case, space, width, Unicode form or a .0 alone: two labels")
     assert notes(tmp_path / "other", "text,team\n1,billing\n2,bill\n3,sales\n") == ()
+    (said,) = notes(tmp_path / "floats", "text,team\n1,1\n2,0\n3,1.0\n4,0\n5,1\n6,0\n")
+    assert said.startswith("datasets.tickets: '1' (data/tickets.csv:2, in 2 rows) and '1.0' (data/")
 
 
 def test_labels_that_the_spec_lists_in_another_writing_are_said(tmp_path: Path) -> None:

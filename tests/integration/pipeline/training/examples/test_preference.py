@@ -25,6 +25,7 @@ from pipeline.training.examples.pairs import (
     encode_pairs,
     mismatched,
     pair_families,
+    question_tokens,
 )
 from pipeline.training.losses import preference
 from pipeline.training.losses.loss import PackedRows, pack_rows
@@ -295,6 +296,28 @@ def test_a_preference_row_trains_its_answers_alone(loaded: LoadedModel) -> None:
     batch = preference.pack_pairs([pair], share=True)
     assert batch.rows.input_ids.shape[1] == pair.tokens
     assert pair.tokens < pair.chosen.tokens + pair.rejected.tokens
+
+
+@pytest.mark.parametrize("template", [None, "{{ bos_token }}" + tiny_models.CHAT_TEMPLATE])
+def test_both_answers_have_one_first_token_and_the_same_question(
+    tmp_path: Path, template: str | None
+) -> None:
+    """Axolotl's issue 1616: a first token before each answer, too.
+
+    TRL's pull request 1153: a question that ends with a space was read otherwise before a $.
+    """
+    tiny_models.save(tmp_path, "llama", bos=True)
+    loaded = load_model("tiny", BaseSpec(model=str(tmp_path), dtype="fp32"), tmp_path)
+    loaded.tokenizer.chat_template = template
+    asked = ({"role": "user", "content": "How much is it? "},)
+    row = PreferenceRow(5, asked, said("46 euro"), said("$46 euro"), None, "x")
+    (pair,), _ = encode_pairs(loaded, [row], allow_rejects=0)
+    first = loaded.tokenizer.bos_token_id
+    context = [list(one.input_ids[: question_tokens(one)]) for one in (pair.chosen, pair.rejected)]
+    assert context[0] == context[1]
+    for one in (pair.chosen, pair.rejected):
+        assert list(one.input_ids).count(first) == 1
+        assert one.input_ids[0] == first
 
 
 def test_pairs_of_one_question_are_planned_together() -> None:
