@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from registry.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.training.examples.fitting import TemplateFit
     from pipeline.workspace.workspace import OpenWorkspace
@@ -74,18 +74,23 @@ def _notes(ws: OpenWorkspace, name: str, files: Sources, fit: TemplateFit) -> li
     notes = []
     if refused:
         notes.append(f"{len(refused)} rows can't be trained on, the first: {refused[0]}")
+    notes += _on_texts(written, special)
+    return [f"datasets.{name}: {note}" for note in notes]
+
+
+def _on_texts(written: Sequence[str], special: Sequence[str]) -> Iterator[str]:
+    """What is said of texts that are turns of a chat already, and of those with special tokens."""
     if written:
-        notes.append(
+        yield (
             f"{len(written):,} texts end as turns of the base's chat format do, the first "
             f"{written[0]}: they get no second end; as conversations, only answers are trained"
         )
     if special:
-        notes.append(
+        yield (
             f"{len(special):,} rows have special tokens of the base in their text, the first "
             f"{special[0]}: it reads them as what they are in its chat format, trained and asked; "
             "take them out of texts that are in a chat format already"
         )
-    return [f"datasets.{name}: {note}" for note in notes]
 
 
 def _first_rows(files: Sources, name: str) -> Iterator[Row]:

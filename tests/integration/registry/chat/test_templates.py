@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -252,7 +252,7 @@ def test_an_answer_that_is_context_is_so_with_its_end(template: PublicTemplate, 
     for name, kinds in found.items():
         if name.partition(",")[0] != template.name or isinstance(kinds["several"], str):
             continue
-        thinking = name.partition("thinking: ")[2] or "auto"
+        thinking = cast("Thinking", name.partition("thinking: ")[2] or "auto")
         chat = public_chat(template, ChatSettings(thinking=thinking, date="2026-01-31"))
         for number, text in enumerate(kinds["several"]):
             chat.tokenizer.pad_token = template.stops[number % len(template.stops)]

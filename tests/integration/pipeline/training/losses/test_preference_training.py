@@ -110,7 +110,8 @@ def test_no_unit_is_dropped_while_two_likelihoods_are_compared(
     """As LlamaFactory's pull request 10779: the reference was noise, and so was its difference."""
     folder = tiny_models.save(tmp_path / "base", architecture, **changes)
     base = load_model("tiny", BaseSpec(model=str(folder), dtype="fp32"), tmp_path)
-    for kind, begin in (("dpo", 0.693147), ("kto", 0.5)):
+    begins: dict[Objective, float] = {"dpo": 0.693147, "kto": 0.5}
+    for kind, begin in begins.items():
         result = fit(base, rows(kind, 6), by(kind, epochs=1), tmp_path / kind)
         assert result.losses[0].loss == pytest.approx(begin, abs=1e-5)
     ids = torch.arange(7, 40)[None]
