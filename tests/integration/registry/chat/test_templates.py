@@ -302,14 +302,14 @@ def calling(name: str, tools: Any) -> list[str] | str:
 
 
 def test_calls_without_ids_are_trained_where_a_template_wants_ids() -> None:
-    first, last = calling("mistral-nemo", TOOLS)
-    assert first == (
+    texts = calling("mistral-nemo", TOOLS)
+    assert texts[0] == (
         '[TOOL_CALLS][{"name": "add_up", "arguments": {"first": 2, "second": "three"}, '
         '"id": "call00001"}]</s>'
     )
-    assert last == "said one</s>"
+    assert texts[1:] == ["said one</s>"]
 
 
 def test_arguments_are_text_where_a_template_wants_text() -> None:
-    first, _ = calling("deepseek-v3", None)
-    assert '```json\n{"first": 2, "second": "three"}\n```' in first
+    texts = calling("deepseek-v3", None)
+    assert '```json\n{"first": 2, "second": "three"}\n```' in texts[0]
