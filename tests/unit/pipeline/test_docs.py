@@ -31,7 +31,11 @@ README_YAML_LINES = 12
 README_WORDS = 1200
 WORDS = 20_000
 # Tables that a test writes are looked up, not read: they are outside of the count.
-WRITTEN_BY_TESTS = {ROOT / "docs/reference/architectures.md"}
+WRITTEN_BY_TESTS = {
+    ROOT / "docs/reference/architectures.md",
+    ROOT / "docs/reference/templates.md",
+    ROOT / "docs/reference/formats/as-people-have-them.md",
+}
 
 
 def named(paths: list[Path]) -> list[object]:
