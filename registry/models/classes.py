@@ -6,13 +6,20 @@ class than its own: it is read whole, and used for text alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import ModelError
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def causal_class(config: Any) -> Any:
+
+def causal_class(config: Any, where: str | None = None) -> Any:
     """Return the auto class of transformers that makes a language model of this config.
+
+    Args:
+        config: of transformers.
+        where: the base, as messages name it.
 
     Raises:
         UserError: none does.
@@ -31,12 +38,13 @@ def causal_class(config: Any) -> Any:
         return AutoModelForImageTextToText
     raise ModelError(
         f"transformers has no language model of model_type '{config.model_type}'",
+        where,
         expected="a causal language model, or a wrapper of one for pictures and text",
     )
 
 
-def causal_class_of(folder: Any, *, trust_remote_code: bool = False) -> Any:
+def causal_class_of(folder: Path) -> Any:
     """As `causal_class`, of a model's folder."""
     from transformers import AutoConfig
 
-    return causal_class(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code))
+    return causal_class(AutoConfig.from_pretrained(folder))

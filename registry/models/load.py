@@ -315,7 +315,7 @@ def _weights(
     placed = {"device_map": {"": device}} if spec.quantize or device.type != "cpu" else {}
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-        model, read = causal_class(config).from_pretrained(
+        model, read = causal_class(config, where).from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
