@@ -136,11 +136,23 @@ def test_in_bf16_the_experts_that_rounding_would_choose_do_not_refuse_a_merge(
     adapter = tuned("mixtral")
     parity = merge_adapter(loaded, adapter, tmp_path / "merged").parity
     assert 0 < parity.merged <= parity.bound
+    assert parity.reloaded == 0  # it is the same weights, which choose for themselves
     assert parity.reference.endswith("with its choice of experts")
     spec = read_spec({"method": "linear", "weights": [0.5, 0.5]})
     pair = [adapter, tuned("mixtral", seed=1)]
     found = merge_adapters(loaded, pair, spec, tmp_path / "two", tmp_path / "adapter")
     assert found.parity.merged <= found.parity.bound
+
+
+def test_in_bf16_on_a_quantised_base_too(
+    base: Base, tuned: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = Path(base("mixtral").model.config._name_or_path)
+    given = BaseSpec(model=str(folder), dtype="bf16", quantize="nf4")
+    found = merge_adapter(load_model("tiny", given, folder), tuned("mixtral"), tmp_path / "merged")
+    assert found.quantised is not None
+    assert found.quantised.dequantised <= found.parity.bound
+    assert found.parity.reference.endswith("by PEFT, with its choice of experts")
 
 
 def test_the_files_are_the_same_every_time(base: Base, tmp_path: Path) -> None:
