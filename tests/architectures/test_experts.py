@@ -46,7 +46,14 @@ def tuned(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     return make
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "deepseek_v3", "gpt_oss", "llama4_text"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "mixtral",
+        "gpt_oss",
+        *(pytest.param(one, marks=pytest.mark.soak) for one in ("deepseek_v3", "llama4_text")),
+    ],
+)
 def test_each_expert_gets_its_own_delta(
     base: Base, tuned: Callable[..., Path], tmp_path: Path, kind: str
 ) -> None:
