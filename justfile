@@ -38,9 +38,9 @@ unit *args:
         tests/unit "$@"; code=$?; \
         echo "unit tests: $(( $(date +%s) - start )) s, limit 30 s"; exit $code
 
-# Tests with the built-in base or tiny models, on real files.
+# Tests with the built-in base or tiny models, on real files, and one architecture of each kind.
 integration *args:
-    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/integration "$@"
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/integration tests/architectures "$@"
 
 # Tests as a user: the command line in its own process.
 e2e *args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import DataError
+from registry.models.parts import last_hidden_states, refuse_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,13 @@ def embed(
         loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     )
     _check(tokens, texts, loaded.context)
-    width = int(loaded.model.config.get_text_config().hidden_size)
+    refuse_beyond(
+        loaded.model,
+        loaded.tokenizer,
+        [max(row) for row in tokens],
+        f"bases.{loaded.identity.name}",
+    )
+    width = int(loaded.model.get_input_embeddings().weight.shape[1])
     out = np.zeros((len(texts), width), np.float32)
     done = 0
     with torch.inference_mode():
@@ -99,10 +106,8 @@ def _embed_batch(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> Matrix:
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row)
         mask[number, : len(row)] = 1
-    body = loaded.model.base_model  # without the LM head: no logits are made
-    hidden = body(
-        input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device), use_cache=False
-    ).last_hidden_state.float()  # [rows, longest, hidden]
+    given = ids.to(loaded.device), mask.to(loaded.device)
+    hidden = last_hidden_states(loaded.model, *given).float()  # [rows, longest, hidden]
     position = torch.arange(1, longest + 1, dtype=torch.float32)
     weight = (position * mask).to(hidden.device)
     weight = weight / weight.sum(dim=1, keepdim=True)

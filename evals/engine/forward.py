@@ -32,6 +32,7 @@ from evals.engine.kv import (
     use_plan,
 )
 from evals.engine.tree import PaddedBatch
+from registry.models.parts import length_limits, refuse_beyond, text_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Sliding windows up to this length are tried with rows longer than the window.
-_WINDOW_TO_TRY = 64
+# Sliding windows up to this length are tried with rows longer than the window; other limits of
+# attention, of which our masks know nothing, up to the other.
+_WINDOW_TO_TRY, _LIMIT_TO_TRY = 64, 1024
 _SOFTMAX_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -73,7 +75,7 @@ class Forward:
         """Look at the config, then try what it promises on a few tokens."""
         self._loaded = loaded
         self._model = loaded.model
-        self._config: Any = loaded.model.config.get_text_config(decoder=True)
+        self._config: Any = text_config(loaded.model)
         self._window = _window(self._config)
         self._selects = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         sdpa = self._config._attn_implementation == "sdpa"  # noqa: SLF001 - it has no public name
@@ -83,7 +85,7 @@ class Forward:
         self.kv_bytes = 1
         self.tokens = 0
         self.packs = self.shares = False
-        reason = _unlike_softmax(self._model, self._config) or self._try_out()
+        reason = _unlike_softmax(self._model, self._config, loaded.context) or self._try_out()
         self.tokens = 0
         if reason:
             log.warning("%s: %s; one sequence a row", type(self._model).__name__, reason)
@@ -94,9 +96,13 @@ class Forward:
         keep = np.zeros(ids.shape, dtype=np.bool_)
         keep[0, -1] = True
         read = self.read(PaddedBatch(ids, np.arange(len(tokens))[None], keep))
-        layers = tuple((layer.keys, layer.values) for layer in read.cache.layers)
-        self.kv_bytes = sum(k.nbytes + v.nbytes for k, v in layers) // len(tokens)
-        return Prefix(len(tokens), layers)
+        layers = (
+            (layer.keys, layer.values) if layer.is_initialized else None
+            for layer in read.cache.layers
+        )
+        prefix = Prefix(len(tokens), tuple(layers))
+        self.kv_bytes = prefix.nbytes // len(tokens)
+        return prefix
 
     def read(self, batch: PaddedBatch, prefix: Prefix | None = None) -> ReadLogits:
         """Run rows of our layout, behind a prefix where there is one."""
@@ -149,6 +155,16 @@ class Forward:
         """Logits at the kept tokens of ordinary sequences, as any causal model takes them."""
         return self._run(ids, keep, None, None, None, None)
 
+    def refuse_unknown(self, highest: int) -> None:
+        """Refuse a token that the base has no embedding for: torch would end with its index.
+
+        Raises:
+            UserError: `highest`, the largest id that is to be read, is one.
+        """
+        loaded = self._loaded
+        where = f"bases.{loaded.identity.name}"
+        refuse_beyond(self._model, loaded.tokenizer, [int(highest)], where)
+
     def broken_layer(self, tokens: Sequence[int]) -> str:
         """The first module, by its end, that gives something not finite for a plain sequence."""
         found: list[str] = []
@@ -180,6 +196,7 @@ class Forward:
         plan: PrefixPlan | None,
     ) -> torch.Tensor:  # fmt: skip
         self.tokens += int(ids.size)
+        self.refuse_unknown(ids.max(initial=0))
         device = self._loaded.device
         wanted = torch.from_numpy(keep).to(device)
         inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(device)}
@@ -241,6 +258,7 @@ class Forward:
         lengths = [12]
         if self._window is not None and self._window <= _WINDOW_TO_TRY:
             lengths.append(12 + self._window)
+        lengths += [12 + one for one in _other_limits(self._config, self._loaded.context)]
         forks = [_Fork.draw(length, self.vocabulary) for length in lengths]
         wanted = [fork.plain(self) for fork in forks]
         reason: str | None = None
@@ -315,11 +333,22 @@ def _window(config: Any) -> int | None:
     return int(size) if size else None
 
 
-def _unlike_softmax(model: Any, config: Any) -> str | None:
+def _other_limits(config: Any, context: int) -> list[int]:
+    """Where attention ends or is cut within the context, the sliding window left out."""
+    return [
+        limit
+        for name, limit in length_limits(config)
+        if ("window" in name or "chunk" in name) and name != "sliding_window" and limit < context
+    ]
+
+
+def _unlike_softmax(model: Any, config: Any, context: int) -> str | None:
     """Why this model's layers can't take tries, as far as its config tells."""
     kinds = set(getattr(config, "layer_types", None) or ()) - _SOFTMAX_LAYERS
     if kinds:
         return f"it has {', '.join(sorted(kinds))} layers"
     if getattr(model, "_is_stateful", False):
         return "it keeps a running state"
+    if far := [one for one in _other_limits(config, context) if one > _LIMIT_TO_TRY]:
+        return f"its attention changes at {far[0]} tokens"
     return None

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,20 +34,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ATTENTION = "gapmend_prefix"
+KeysValues: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """The KV cache of a shared prefix: (1, heads, tokens, width) each, one pair a layer."""
+    """The KV cache of a shared prefix: (1, heads, tokens, width) each, one pair a layer.
+
+    A layer that attends to the keys and values of another one has none.
+    """
 
     tokens: int
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    layers: tuple[KeysValues | None, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return sum(part.nbytes for layer in self.layers if layer for part in layer)
 
 
 class ForwardLayer(DynamicLayer):
     """One layer's KV cache of one forward pass, behind an expanded prefix if one is given."""
 
-    def __init__(self, ahead: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+    def __init__(self, ahead: KeysValues | None) -> None:
         """See the class."""
         super().__init__()
         self.ahead = ahead
@@ -89,8 +98,9 @@ class SlotCache(Cache):
         They are taken out of `read`, layer by layer, so that memory holds few of them twice.
         """
         for layer, source in zip(self.layers, read.layers, strict=True):
-            layer.fill(first, source.keys, source.values)
-            source.keys = source.values = None
+            if source.is_initialized:  # not of a layer that shares those of another one
+                layer.fill(first, source.keys, source.values)
+                source.keys = source.values = None
         self.used[first : first + len(lengths)] = lengths
 
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:
@@ -98,6 +108,8 @@ class SlotCache(Cache):
         for old, new in zip(source, target, strict=True):
             tokens = int(self.used[old])
             for layer in self.layers:
+                if not layer.is_initialized:
+                    continue
                 layer.keys[new, :, :tokens] = layer.keys[old, :, :tokens]
                 layer.values[new, :, :tokens] = layer.values[old, :, :tokens]
             self.used[new] = tokens
@@ -168,12 +180,11 @@ class SlotsBehindPrefix(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Write the rows' tokens to their slots; return the prefix and all places in reach."""
         own = self.layers[layer_idx].update(key_states, value_states)
-        return _behind(self.prefix.layers[layer_idx], *own)
+        ahead = self.prefix.layers[layer_idx]
+        return own if ahead is None else _behind(ahead, *own)
 
 
-def _behind(
-    ahead: tuple[torch.Tensor, torch.Tensor], keys: torch.Tensor, values: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _behind(ahead: KeysValues, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:
     front = [part.expand(len(keys), -1, -1, -1) for part in ahead]
     return torch.cat([front[0], keys], 2), torch.cat([front[1], values], 2)
 
@@ -234,7 +245,11 @@ def prefix_attention(
         own_key, own_value = (part.repeat_interleave(groups, 1) for part in (key, value))
     own, logs = _own(query, own_key, own_value, attention_mask, scaling, plan.trunk)
     if plan.prefix is not None:
-        front, front_logs = _front(query, *plan.prefix.layers[module.layer_idx], scaling)  # type: ignore[index]
+        ahead = plan.prefix.layers[module.layer_idx]  # type: ignore[index]
+        if ahead is None:
+            message = "a layer attends to another one's keys and values"
+            raise NotImplementedError(message)
+        front, front_logs = _front(query, *ahead, scaling)
         share = torch.sigmoid(front_logs.float() - logs.float()).unsqueeze(-1).to(own.dtype)
         own = torch.lerp(own, front, share.expand_as(own))
     return own.transpose(1, 2).contiguous(), None

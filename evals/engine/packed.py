@@ -239,6 +239,7 @@ class PackedLM(AnsweringMixin, TemplateLM):
                 settings[key] = self._settings(wanted)
             jobs.append(Job(context.ids or [self.prefix_token_id], *settings[key]))
         self._refuse_overlong([len(job.prompt) + job.limit for job in jobs])
+        self._forward.refuse_unknown(max((max(job.prompt) for job in jobs), default=0))
         return jobs
 
     def _settings(self, kwargs: dict[str, Any]) -> tuple[int, StopRule]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from pipeline.report.tables import in_bytes, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
@@ -27,7 +27,7 @@ def dry_run_tables(report: DryRun) -> list[RenderableType]:
     shown: list[RenderableType] = []
     for row in report.shown:
         shown += [_heading(row), MarkedRow(row.pieces), Text()]
-    shown.append(table("dry run: nothing was trained", ("what", "how much"), _facts(report)))
+    shown.append(table("dry run: nothing was trained", ("what", "how much"), [*_facts(report)]))
     for reject in report.rejects[:_NAMED_REJECTS]:
         shown.append(Text(f"{reject.where or f'row {reject.uid}'} is left out: {reject.reason}"))
     more = len(report.rejects) - _NAMED_REJECTS
@@ -41,18 +41,18 @@ def _heading(row: ShownRow) -> Text:
     return Text(said, style="bold")
 
 
-def _facts(report: DryRun) -> list[tuple[str, str]]:
-    expected, free = report.estimate, report.free
-    return [
-        ("base, method", f"{report.base}, {report.method}"),
-        ("rows", f"{report.rows:,} ({len(report.rejects):,} rejected)"),
-        ("tokens", f"{expected.tokens:,} ({expected.trained_tokens:,} trained)"),
-        ("batches, steps", f"{report.batches:,}, {expected.steps:,}"),
-        ("trained numbers", f"{expected.trainable:,}"),
-        ("memory", f"{in_bytes(expected.weights)} base + about {in_bytes(expected.growth)}"),
-        ("free", "not known" if free is None else f"{in_bytes(free.bytes)} of {free.where}"),
-        ("time", f"about {_duration(expected.seconds)}"),
-    ]
+def _facts(report: DryRun) -> Iterator[tuple[str, str]]:
+    found, free = report.estimate, report.free
+    yield "base, method", f"{report.base}, {report.method}"
+    yield "rows", f"{report.rows:,} ({len(report.rejects):,} rejected)"
+    if found is not None:
+        yield "tokens", f"{found.tokens:,} ({found.trained_tokens:,} trained)"
+        yield "batches, steps", f"{report.batches:,}, {found.steps:,}"
+        yield "trained numbers", f"{found.trainable:,}"
+        yield "memory", f"{in_bytes(found.weights)} base + about {in_bytes(found.growth)}"
+    yield "free", "not known" if free is None else f"{in_bytes(free.bytes)} of {free.where}"
+    if found is not None:
+        yield "time", f"about {_duration(found.seconds)}"
 
 
 @dataclass(frozen=True)

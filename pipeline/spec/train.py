@@ -79,7 +79,7 @@ class TrainSpec(BaseModel):
     )
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         default="all-linear",
-        description="module names that get LoRA; all-linear is every linear layer but the LM head",
+        description="modules that get LoRA; all-linear: linear layers and experts, not the head",
     )
     learning_rate: float | None = Field(
         default=None,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 from contextlib import ExitStack, contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pipeline.training.losses.attention import NAME, NotPackableError, make_layout, packed_attention
-from pipeline.training.losses.loss import why_not_shared
+from pipeline.training.losses.loss import takes_places, why_not_shared
 from registry.errors import ModelError
+from registry.models.parts import length_limits, text_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,9 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Shapes of the two packed calls are equal, so a row that sees nothing else is equal to the bit.
 # The little that is allowed is for experts, whose groups change with their neighbours.
 _LEAK = 1e-5
+_BEHIND = 7  # tokens of a row that another one is put behind
+_BEYOND = 8  # tokens above a limit
+_TAIL = 16  # tokens of a row that are compared, the last
 _SAME = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
@@ -127,34 +132,58 @@ def packed(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def why_not_packed(loaded: LoadedModel) -> str | None:
+def why_not_packed(loaded: LoadedModel, longest: int | None = None) -> str | None:
     """Try packing on this model; None when no row sees another, else what went wrong.
 
     Compared are a row's logits by the model's own attention, packed alone, behind a row, and
     behind another row. State-space and hybrid layers, which carry a state from row to row, are
-    found this way, whatever they are called.
+    found this way, whatever they are called; and with rows longer than every window and chunk of
+    the config, attention that is limited by the mask alone.
+
+    Args:
+        loaded: the base.
+        longest: tokens of the longest row to come: limits that it doesn't reach are not tried.
     """
-    model = loaded.model
-    vocabulary = model.get_input_embeddings().num_embeddings
-    first, other, row = (
-        torch.arange(start, start + length, device=loaded.device).remainder(vocabulary)[None]
-        for start, length in ((3, 7), (31, 7), (11, 5))
-    )
     try:
-        own = _logits(model, [row], pack=False)
-        with packed(model):
-            alone = _logits(model, [row], pack=True)
-            behind = _logits(model, [first, row], pack=True)[-row.shape[1] :]
-            behind_other = _logits(model, [other, row], pack=True)[-row.shape[1] :]
+        with torch.no_grad():
+            return _differs(loaded, _BEHIND) or (
+                _differs(loaded, long) if (long := _beyond_limits(loaded, longest)) else None
+            )
     except (NotPackableError, TypeError, ValueError) as error:
         return str(error)
+
+
+def _beyond_limits(loaded: LoadedModel, longest: int | None) -> int | None:
+    """Return a length above every limit within a row's reach, None where there is none."""
+    reach = min(longest or loaded.context, loaded.context)
+    limits = [one for _, one in length_limits(text_config(loaded.model)) if one < reach]
+    return min(max(limits) + _BEYOND, reach) if limits else None
+
+
+def _differs(loaded: LoadedModel, length: int) -> str | None:
+    """How packing with a row of so many tokens fails; None where it doesn't."""
+    model, device = loaded.model, loaded.device
+    vocabulary = model.get_input_embeddings().num_embeddings
+    first, other, row = (
+        torch.arange(start, start + count, device=device).remainder(vocabulary)[None]
+        for start, count in ((3, length), (31, length), (11, 5))
+    )
+    own = _logits(model, [row], pack=False)
+    ends = _logits(model, [first], pack=False)
+    with packed(model):
+        alone = _logits(model, [row], pack=True)
+        ends_packed = _logits(model, [first, row], pack=True)
+        behind = ends_packed[-row.shape[1] :]
+        behind_other = _logits(model, [other, row], pack=True)[-row.shape[1] :]
     scale = float(own.abs().max()) or 1.0
     if float((behind - behind_other).abs().max()) > _LEAK * scale:
         return "a packed row changes with the row before it"
     same = _SAME[next(p.dtype for p in model.parameters() if p.dtype in _SAME)]
-    for packed_logits in (alone, behind):
-        if not float((own - packed_logits).abs().max()) <= same * scale:
-            return "packed rows give other logits than the model's own attention"
+    pairs = ((own, alone), (own, behind), (ends, ends_packed[: len(ends)]))
+    for one, packed_logits in pairs:
+        if not float((one - packed_logits).abs().max()) <= same * scale:
+            longer = "" if length == _BEHIND else f" for rows of {length} tokens"
+            return f"packed rows give other logits than the model's own attention{longer}"
     return None
 
 
@@ -166,18 +195,26 @@ def shares_prompts(loaded: LoadedModel) -> bool:
 
 
 def _logits(model: PreTrainedModel, rows: list[torch.Tensor], *, pack: bool) -> torch.Tensor:
+    """Logits of each row's last tokens, row after row."""
     lengths = [row.shape[1] for row in rows]
-    positions = torch.cat([torch.arange(n, device=rows[0].device) for n in lengths])
-    layout: dict[str, Any] = {"packed_layout": make_layout(lengths, rows[0].device)} if pack else {}
-    with torch.no_grad():
-        output = model(
-            input_ids=torch.cat(rows, dim=1),
-            position_ids=positions[None],
-            attention_mask=None,
-            use_cache=False,
-            **layout,
-        )
-    return output.logits[0].float()
+    device = rows[0].device
+    ends = list(accumulate(lengths))
+    places = torch.cat(
+        [torch.arange(end - min(n, _TAIL), end) for end, n in zip(ends, lengths, strict=True)]
+    ).to(device)
+    given: dict[str, Any] = {"packed_layout": make_layout(lengths, device)} if pack else {}
+    selects = takes_places(model)
+    if selects:  # else they would be those of all tokens: gigabytes, of a long row
+        given["logits_to_keep"] = places
+    output = model(
+        input_ids=torch.cat(rows, dim=1),
+        position_ids=torch.cat([torch.arange(n, device=device) for n in lengths])[None],
+        attention_mask=None,
+        use_cache=False,
+        **given,
+    )
+    logits = output.logits[0]
+    return (logits if selects else logits[places]).float()
 
 
 def packing(model: PreTrainedModel, *, wanted: bool) -> ExitStack:

@@ -220,7 +220,7 @@ def _train(
     start = checkpoint.last_checkpoint(root, call.fingerprint)
     loaded.use(None)
     with one_line_when_full(workdir), compute.computed_in(loaded, spec.dtype):
-        note = compute.why_not_packed(loaded)
+        note = compute.why_not_packed(loaded, _longest(call))
         share = note is None and compute.shares_prompts(loaded)
         laid = plan(call.objective, spec, epochs=spec.epochs, share=share)
         if start is None and processes.count() == 1:
@@ -284,6 +284,12 @@ def _train(
         (workdir / f"{_DONE}.tmp").rename(workdir / _DONE)
     shutil.rmtree(root, ignore_errors=True)
     return done
+
+
+def _longest(call: _FitCall) -> int:
+    """Return the tokens of the longest row that goes through the model."""
+    parts = [*call.objective.parts, *(call.held.parts if call.held else ())]
+    return max(row.tokens for part in parts for row in part)
 
 
 def _validation(call: _FitCall, *, share: bool) -> Validation | None:

@@ -22,11 +22,11 @@ from pipeline.training.losses.batches import PlannedBatches, is_out_of_memory
 from pipeline.training.machine import processes
 from pipeline.training.methods.lora import trainable
 from pipeline.training.methods.methods import rate_groups
-from pipeline.training.methods.whole import decoder_layers
 from pipeline.training.record import checkpoint as checkpoints
 from pipeline.training.record.tally import StepTally
 from pipeline.training.record.watch import BEST, Validation, WatchVerdict, judge, validation_loss
 from registry.errors import MachineError, ModelError, StoreError
+from registry.models.parts import decoder_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -229,7 +229,18 @@ def _publication(ws: OpenWorkspace, facts: AdapterFacts, repo: str, tag: str) ->
         asked=_asked(ws, facts),
         datasets=_pushed_datasets(ws, facts),
         **({"chat": ws.models.identity(base).chat} if base else {}),
+        loader=_loader(ws, base),
     )
+
+
+def _loader(ws: OpenWorkspace, base: str | None) -> str:
+    """The class of transformers that loads a base; that of most, of one that isn't in the spec."""
+    from registry.models.classes import causal_class
+    from registry.models.load import load_config
+
+    if base is None:
+        return "AutoModelForCausalLM"
+    return str(causal_class(load_config(base, ws.spec.bases[base], ws.root)).__name__)
 
 
 def _license(ws: OpenWorkspace, facts: AdapterFacts, base: str | None) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import GateRefusedError, StoreError
 from registry.gguf.convert import original_tensors, read_source, stored_type, write_gguf
 from registry.gguf.readback import GgufFile
+from registry.models.classes import causal_class_of
 from registry.models.parity import PROMPTS, distance, logits_of
 from registry.models.quiet import quiet_libraries
 
@@ -166,14 +167,13 @@ def _texts(source: ModelFolder) -> list[str]:
 
 def _logits_of_folder(folder: Path, tokens: Sequence[Sequence[int]]) -> Logits:
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         with quiet_libraries():
-            model = AutoModelForCausalLM.from_pretrained(
+            model = causal_class_of(folder).from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True
             )
     finally:

@@ -110,13 +110,15 @@ def _shapes(folder: str, model: str, *, trust_remote_code: bool) -> dict[str, li
     """As `_places`, in this process."""
     import torch
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from registry.models.classes import causal_class
 
     config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
     settings = PeftConfig.from_pretrained(folder)
     try:
         with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            empty = causal_class(config).from_config(config, trust_remote_code=trust_remote_code)
             put = get_peft_model(empty, settings)
         state = get_peft_model_state_dict(put, save_embedding_layers=False)
     # What PEFT raises for a configuration that doesn't suit the base; anything else is a fault.

@@ -104,17 +104,24 @@ def _finite_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
 def _check_fits(folder: Path, found: dict[str, tuple[int, ...]], where: str) -> None:
     """Check that the weights are those that the config makes; ties may leave names out."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+    from transformers.core_model_loading import revert_weight_conversion
+
+    from registry.models.classes import causal_class
 
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+            config = AutoConfig.from_pretrained(folder)
+            model = causal_class(config).from_config(config)
     except (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"no model can be made of config.json: {said}", where) from None
-    wanted = {name: tuple(one.shape) for name, one in model.state_dict().items()}
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    missing = sorted(wanted.keys() - found.keys() - set(tied))
+    made = model.state_dict()
+    ties = getattr(model, "all_tied_weights_keys", None) or {}
+    # In a file the parts of a wrapper, and experts, may have other names than in the model.
+    wanted = {n: tuple(t.shape) for n, t in revert_weight_conversion(model, dict(made)).items()}
+    tied = revert_weight_conversion(model, {name: made[name] for name in ties if name in made})
+    missing = sorted(wanted.keys() - found.keys() - tied.keys())
     wrong = sorted(n for n in found.keys() & wanted if found[n] != wanted[n])
     extra = sorted(found.keys() - wanted.keys())
     for what, names in (("missing", missing), ("of another shape", wrong), ("left over", extra)):

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _REFUSED = {
     "use_qalora": "QA-LoRA pools its input",
     "use_bdlora": "BD-LoRA splits its matrices in blocks",
-    "target_parameters": "target_parameters changes parameters outside linear layers",
     "layer_replication": "layer_replication changes the number of layers",
     "alora_invocation_tokens": "aLoRA is active for a part of the tokens alone",
     "arrow_config": "Arrow routes between adapters",
@@ -79,6 +78,25 @@ class LowRank:
             length = changed.norm(dim=1, keepdim=True)
             changed = self.magnitude.to(weight.device).double()[:, None] * changed / length
         return changed.T if self.flip else changed
+
+
+@dataclass(frozen=True)
+class ExpertsLowRank:
+    """W_e + scaling B_e A_e for each of a layer's experts e; W is [experts, out, in].
+
+    `a` is [experts, rank, in], `b` [experts, out, rank]. `flip`: W is stored [experts, in, out].
+    """
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+    flip: bool
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """Return the changed parameter."""
+        a, b = (side.to(weight.device).double() for side in (self.a, self.b))
+        delta = b @ a
+        return weight.double() + self.scaling * (delta.mT if self.flip else delta)
 
 
 @dataclass(frozen=True)
@@ -229,11 +247,31 @@ def _lora(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Changes:
     a, b = file.pop(f"{name}.lora_A.weight"), file.pop(f"{name}.lora_B.weight")
     if a.dim() != _MATRIX:
         raise ModelError(f"can't be merged: {name} is a convolution", expected="linear layers")
+    if hasattr(module, "parameter_name"):
+        return {parameter_of(name, module): _of_parameter(module, a, b, scaling)}
     flip = bool(module.fan_in_fan_out)
     found: Changes = {f"{name}.weight": LowRank(a, b, scaling, flip=flip, magnitude=magnitude)}
     if (bias := file.pop(f"{name}.lora_B.bias", None)) is not None:
         found[f"{name}.bias"] = BiasShift(bias, scaling)
     return found
+
+
+def parameter_of(name: str, module: Any) -> str:
+    """Return the base's name of the parameter that PEFT wraps by itself.
+
+    Wrappers of two parameters of one module lie in each other.
+    """
+    return f"{name.replace('.base_layer', '')}.{module.parameter_name}"
+
+
+def _of_parameter(module: Any, a: Tensor, b: Tensor, scaling: float) -> ParameterChange:
+    """Return the change of a parameter by itself; PEFT lays the experts' factors side by side."""
+    if module.num_experts == 1:
+        return LowRank(a, b, scaling, flip=False)
+    experts = module.num_experts
+    apart = b.reshape(len(b), -1, experts).permute(2, 0, 1)
+    flip = bool(getattr(module.get_base_layer(), "is_transposed", False))
+    return ExpertsLowRank(a.reshape(experts, -1, a.shape[1]), apart, scaling, flip)
 
 
 def _tokens(name: str, module: Any, key: str, file: dict[str, Tensor]) -> Changes:

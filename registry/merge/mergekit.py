@@ -21,6 +21,7 @@ from registry.merge.changes import refuse_unmergeable
 from registry.merge.one import MergeResult, merge_quantised, targets_of, write_merged
 from registry.merge.proof import check_merged, on_target
 from registry.merge.quantised import is_quantised
+from registry.merge.routes import routed_logits
 from registry.merge.several import SeveralMerged
 from registry.merge.spec import MERGEKIT, checked, weights_of
 from registry.merge.weights import Targets, kept_as_loaded, merged_weights
@@ -124,7 +125,7 @@ def _write(
         targets = mergekit_targets(spec, parts, kept)
         _refuse_infinite(spec, targets)
         with on_target(loaded, targets):
-            reference = logits_of(loaded.model, tokens)
+            reference, targets.routes = routed_logits(loaded)
         return write_merged(loaded, targets, out, plain, reference, REFERENCE, adapter=None)
 
 

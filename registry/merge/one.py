@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from registry.merge.changes import read_changes, refuse_unmergeable
 from registry.merge.proof import check_merged, check_saved, refuse_unlike_peft
 from registry.merge.quantised import bound_of, dequantised, is_quantised, measured
+from registry.merge.routes import routed_logits, same_routes
 from registry.merge.weights import Targets, kept_as_loaded, merged_weights, save_merged
 from registry.models.parity import (
     BOUNDS,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from registry.models.load import LoadedModel
     from registry.models.parity import Logits
 
+CHOSEN = "with its choice of experts"
 ON_QUANTISED = "the quantised base with the adapter on, by PEFT"
 """The reference of a merge into a quantised base."""
 
@@ -102,19 +104,22 @@ def merge_quantised(loaded: LoadedModel, write: Callable[[], MergedModel]) -> Me
     with kept_as_loaded(loaded, [done.adapter]):
         plain = logits_of(loaded.model, tokens)
         loaded.use(done.adapter)
-        trained = logits_of(loaded.model, tokens)
+        trained, routes = routed_logits(loaded)
     with dequantised(loaded) as quantised:
-        ways = measured(
-            loaded, quantised, done.merged, done.targets, trained, done.after, tokens, bound
-        )
+        after = done.after
+        if routes:
+            with same_routes(loaded, routes):
+                after = logits_of(loaded.model, tokens, done.merged)
+        ways = measured(loaded, quantised, done.merged, done.targets, trained, after, tokens, bound)
     refuse_beyond(bound, ways.dequantised, "against the quantised base with the adapter on", [])
     parity = replace(
         done.parity,
         bound=bound,
         merged=ways.dequantised,
-        reloaded=distance(trained, done.reloaded),
+        # Read again it chooses experts for itself: held against the merged weights, not the base.
+        reloaded=done.parity.reloaded if routes else distance(trained, done.reloaded),
         moved=distance(trained, plain),
-        reference=ON_QUANTISED,
+        reference=f"{ON_QUANTISED}, {CHOSEN}" if routes else ON_QUANTISED,
     )
     return MergeResult(parity, ways)
 
@@ -138,15 +143,17 @@ def write_merged(
     merged = merged_weights(targets)
     after = check_merged(loaded, merged, targets, reference, tokens)
     save_merged(loaded, merged, out)
-    reloaded = check_saved(loaded, merged, out, reference, tokens)
+    # Read again it chooses experts for itself, and so does what it is held against.
+    freely = logits_of(loaded.model, tokens, merged) if targets.routes else reference
+    reloaded = check_saved(loaded, merged, out, freely, tokens)
     parity = Parity(
         dtype=loaded.identity.dtype,
         bound=BOUNDS[loaded.identity.dtype],
         merged=distance(reference, after),
-        reloaded=distance(reference, reloaded),
+        reloaded=distance(freely, reloaded),
         moved=distance(reference, plain),
         positions=len(reference),
-        reference=said,
+        reference=f"{said}, {CHOSEN}" if targets.routes else said,
         untied=bool(targets.parted()),
     )
     return MergedModel(targets, merged, after, reloaded, parity, adapter)
@@ -160,11 +167,12 @@ def targets_of(loaded: LoadedModel, adapter: Path, kept: LoadedBase) -> tuple[Ta
         GateRefusedError: a module by PEFT does not what these targets do; names the modules.
     """
     loaded.use(adapter)
-    reference = logits_of(loaded.model, prompt_tokens(loaded))
+    reference, routes = routed_logits(loaded)
     changes = read_changes(loaded, adapter, kept.base)
     refuse_unlike_peft(loaded, adapter, changes, kept.base)
     kept.alone()
-    return Targets(kept, {name: change.apply for name, change in changes.items()}), reference
+    rules = {name: change.apply for name, change in changes.items()}
+    return Targets(kept, rules, routes=routes), reference
 
 
 def _write(loaded: LoadedModel, adapter: Path, out: Path) -> MergedModel:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError
-from registry.merge.changes import adapted_modules
+from registry.merge.changes import adapted_modules, parameter_of
+from registry.merge.routes import same_routes
 from registry.merge.weights import unlike_saved
 from registry.models.parity import (
     BOUNDS,
@@ -81,7 +82,8 @@ def check_merged(
         GateRefusedError: they are beyond the dtype's bound from `reference`, or a weight is not
             what it should be; names the modules.
     """
-    found = logits_of(loaded.model, tokens, merged)
+    with same_routes(loaded, targets.routes):
+        found = logits_of(loaded.model, tokens, merged)
     off = distance(reference, found)
     refuse_beyond(
         BOUNDS[loaded.identity.dtype], off, "after the merge", unlike_targets(merged, targets)
@@ -161,11 +163,16 @@ def _exact(name: str, module: Any, values: Targets | Mapping[str, Tensor]) -> An
         key: None if own is None else torch.nn.Parameter(values[f"{name}.{key}"], False)  # noqa: FBT003
         for key, own in module._parameters.items()  # noqa: SLF001
     }
+    if hasattr(getattr(module, "config", None), "_experts_implementation"):
+        twin.config = copy.copy(module.config)  # its kernels for experts take no float64
+        twin.config._experts_implementation = "eager"  # noqa: SLF001
     return twin
 
 
 def _off(name: str, module: Any, changes: Changes, base: Mapping[str, Tensor]) -> float:
     """Return how far a module by PEFT is from ours, in parts of what the adapter adds."""
+    if hasattr(module, "parameter_name"):
+        return _parameter_off(name, module, changes, base)
     original = _original(module)
     if getattr(original, "weight", None) is None:
         return 0.0  # a whole block that was trained: its parameters are in the file as they are
@@ -179,6 +186,35 @@ def _off(name: str, module: Any, changes: Changes, base: Mapping[str, Tensor]) -
     by_us = _exact(name, original, changed)(given)
     added = float((by_peft - _exact(name, original, plain)(given)).abs().max())
     return float((by_peft - by_us).abs().max()) / (added or float(by_peft.abs().max()) or 1.0)
+
+
+def _parameter_off(name: str, module: Any, changes: Changes, base: Mapping[str, Tensor]) -> float:
+    """Return the same of a parameter that PEFT wraps by itself: of what it adds to it."""
+    import torch
+
+    parameter = parameter_of(name, module)
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)  # noqa: SLF001 - a module's own state
+    for side in ("lora_A", "lora_B"):
+        twin._modules[side] = copy.deepcopy(module._modules[side]).double()  # noqa: SLF001
+    stand_in = torch.nn.Module()  # PEFT asks the parameter for its dtype
+    stand_in.register_parameter(
+        module.parameter_name, torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+    )
+    twin._modules["base_layer"] = stand_in  # noqa: SLF001
+    (key,) = (key for key in module.active_adapters if key in module.lora_A)
+    with torch.no_grad():
+        if module.num_experts == 1:
+            by_peft = twin.get_delta_weight(key)
+        else:
+            left, right, scaling = twin.get_delta_factors(key)
+            by_peft = scaling * (left @ right)
+    by_us = changes[parameter].apply(base[parameter]) - base[parameter].double()
+    if by_peft.shape != by_us.shape:
+        return float("inf")
+    size = float(by_peft.abs().max())
+    # What is left of a difference of two weights, in float64: far below what is allowed.
+    return float((by_peft.to(by_us.device) - by_us).abs().max()) / (size or 1.0)
 
 
 def _original(module: Any) -> Any:

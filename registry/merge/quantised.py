@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from registry.merge.changes import parameters_of
 from registry.merge.weights import no_bars
 from registry.models.base import weight_files
+from registry.models.classes import causal_class
 from registry.models.new_tokens import initial_rows
 from registry.models.parity import BOUNDS, distance, logits_of
 
@@ -108,13 +109,11 @@ def into_original(
     loaded: LoadedModel, targets: Targets, tokens: Sequence[Sequence[int]]
 ) -> Logits | None:
     """Return the logits of the adapter merged into the weights that the base was quantised from."""
-    from transformers import AutoModelForCausalLM
-
     folder = Path(str(loaded.model.config._name_or_path))  # noqa: SLF001 - where it was read from
     if not folder.is_dir() or not weight_files(folder):
         return None
     with no_bars():
-        original = AutoModelForCausalLM.from_pretrained(
+        original = causal_class(loaded.model.config).from_pretrained(
             folder, dtype=loaded.dtype, use_safetensors=True
         )
     original = original.to(loaded.device).eval()

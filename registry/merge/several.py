@@ -33,6 +33,7 @@ from registry.merge.changes import read_changes, refuse_unmergeable
 from registry.merge.one import MergeResult, merge_quantised, write_merged
 from registry.merge.proof import on_target, refuse_unlike_peft
 from registry.merge.quantised import dequantised, is_quantised
+from registry.merge.routes import routed_logits, same_routes
 from registry.merge.rules import dropped, elect, slerp, ties, weighted_sum
 from registry.merge.spec import checked, weights_of
 from registry.merge.weights import Targets, kept_as_loaded, merged_weights, save_merged
@@ -188,7 +189,7 @@ class _SeveralMerge:
             changes = [_changes(loaded, adapter, kept) for adapter in self.adapters]
             plan = _plan(self.spec, self.weights, changes, kept)
             with on_target(loaded, plan.targets):
-                reference = logits_of(loaded.model, tokens)
+                reference, plan.targets.routes = routed_logits(loaded)
             if self.spec.method == "svd":
                 with on_target(loaded, plan.sums):
                     self.cut = distance(logits_of(loaded.model, tokens), reference)
@@ -230,7 +231,8 @@ class _SeveralMerge:
         """
         loaded = self.loaded
         loaded.use(self.adapter_out)
-        found = distance(reference, logits_of(loaded.model, prompt_tokens(loaded)))
+        with same_routes(loaded, targets.routes):
+            found = distance(reference, logits_of(loaded.model, prompt_tokens(loaded)))
         changes = read_changes(loaded, self.adapter_out, kept.base)
         kept.alone()
         if odd := sorted(set(changes) ^ set(targets.names)):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from registry.merge.routes import Routes
     from registry.models.load import LoadedModel
 
 Weights = dict[str, "torch.Tensor"]
@@ -53,15 +54,20 @@ class LoadedBase:
 
 
 class Targets:
-    """Changed parameter -> what it should become, in float64; made when it is asked for."""
+    """Changed parameter -> what it should become, in float64; made when it is asked for.
+
+    `routes` are those of the reference, where both have to choose the same experts.
+    """
 
     def __init__(
         self,
         kept: LoadedBase,
         rules: Mapping[str, Callable[[Tensor], Tensor]],
         limit: int = KEPT_BYTES,
+        routes: Routes | None = None,
     ) -> None:
         """Remember the rules; `limit` is how many bytes of targets stay in memory."""
+        self.routes = routes
         self.base = kept.base
         self.ties = kept.ties
         self.unties = kept.unties
@@ -198,17 +204,17 @@ def unlike_saved(loaded: LoadedModel, merged: Mapping[str, Tensor], folder: Path
     saved: Weights = {}
     for path in sorted(folder.glob("*.safetensors")):
         saved |= load_file(path)
-    if not is_parted(loaded, merged):
-        for group in ties_of(loaded.model):  # one of the names is enough
-            there = next((name for name in group if name in saved), None)
-            saved |= dict.fromkeys(group, saved[there]) if there else {}
-    # In a file experts have names of their own, which transformers joins when it reads them.
+    # In a file experts have names of their own, which transformers joins when it reads them, and
+    # the parts of a wrapper may have others than in the model.
     wanted = revert_weight_conversion(loaded.model, {**parameters_of(loaded.model), **merged})
-    return [
-        name.removesuffix(".weight")
-        for name, weight in wanted.items()
-        if name not in saved or not torch.equal(saved[name], weight.cpu())
-    ]
+    there = {id(wanted[name]): name for name in wanted if name in saved}
+    wrong = []
+    for name, weight in wanted.items():
+        # Of several names of one tensor, one is enough.
+        kept = saved.get(name if name in saved else there.get(id(weight), name))
+        if kept is None or not torch.equal(kept, weight.cpu()):
+            wrong.append(name.removesuffix(".weight"))
+    return wrong
 
 
 def ties_of(model: Any) -> list[list[str]]:

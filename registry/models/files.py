@@ -63,6 +63,14 @@ def written_parameters(adapter: Path, model: PreTrainedModel) -> list[str]:
     return sorted(key for key in bare if key in own and key.endswith(".bias"))
 
 
+def wrapped_parameters(adapter: Path) -> frozenset[str]:
+    """Return the parameters that an adapter changes by themselves, such as those of experts.
+
+    PEFT has no two adapters on a model that change different ones so.
+    """
+    return frozenset(_config_of(adapter).get("target_parameters") or ())
+
+
 def check_adapter(adapter: Path) -> None:
     """Refuse a folder that holds no adapter, or one that is no replacement of modules.
 

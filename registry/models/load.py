@@ -23,11 +23,13 @@ from registry.models.base import (
     nano_folder,
 )
 from registry.models.changed import put_back, put_on
+from registry.models.classes import causal_class
 from registry.models.files import (
     adapter_key,
     check_adapter,
     holds_changed,
     saves_modules,
+    wrapped_parameters,
     written_parameters,
 )
 from registry.models.new_tokens import ids_of, initial_rows
@@ -123,6 +125,7 @@ class LoadedModel:
     _scalings: dict[str, list[tuple[dict[str, float], float]]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _wrapped: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     _own: _BaseState | None = field(default=None, init=False, repr=False)
     _changed: _PutOnTensors | None = field(default=None, init=False, repr=False)
 
@@ -201,8 +204,10 @@ class LoadedModel:
 
         check_adapter(adapter)
         written = written_parameters(adapter, self.model)
-        if written:
-            self._strip()  # it will be alone
+        wrapped = wrapped_parameters(adapter)
+        if written or wrapped != self._wrapped:
+            self._strip()  # it will be alone, or beside those with the same ones
+        self._wrapped = wrapped
         if self._own is None:
             self._own = _BaseState.of(self.model, written)
         while len(self._scalings) >= ADAPTERS_IN_MEMORY:
@@ -304,12 +309,13 @@ def _weights(
     folder: Path, spec: BaseSpec, where: str, device: torch.device, dtype: torch.dtype
 ) -> PreTrainedModel:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     quantized = {"quantization_config": _quantization(spec, dtype)} if spec.quantize else {}
     placed = {"device_map": {"": device}} if spec.quantize or device.type != "cpu" else {}
     try:
-        model, read = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+        model, read = causal_class(config, where).from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,

@@ -180,9 +180,11 @@ def logits_in_new_process(folder: Path, tokens: Sequence[Sequence[int]]) -> Logi
 
 def _answer(folder: Path, asked: Path, answered: Path) -> None:
     import numpy as np
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    from registry.models.classes import causal_class_of
+
+    model = causal_class_of(folder).from_pretrained(folder, dtype="auto").eval()
     AutoTokenizer.from_pretrained(folder)  # a merged model without its tokenizer is of no use
     np.savez(answered, logits=logits_of(model, json.loads(asked.read_text(encoding="utf-8"))))
 

@@ -25,6 +25,8 @@ def quiet_libraries() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             # PEFT puts the setting right itself for GPT-2's layers, and says so.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+            # A tied head or embedding is merged into weights of its own, and the report says so.
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
             # The adapter names its base, and there is no such folder to read a config from.
             warnings.filterwarnings("ignore", message=".*[Cc]ould not find a config file.*")
             yield

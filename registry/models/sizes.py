@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.models.classes import causal_class
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
@@ -33,10 +35,9 @@ class WeightSizes:
 def weight_sizes(config: PreTrainedConfig) -> WeightSizes:
     """Return the sizes of a causal model of this config; no weights are read or allocated."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = causal_class(config).from_config(config)
     head = model.get_output_embeddings()
     linear = [
         module.weight.shape

@@ -51,6 +51,7 @@ class Publication:
         asked: capability or guard -> how it was measured.
         datasets: dataset name -> Hub id, for those that were pushed.
         chat: how the base is spoken to; the figures hold for it.
+        loader: the class of transformers that loads the base.
     """
 
     repo_id: str
@@ -60,6 +61,7 @@ class Publication:
     asked: Mapping[str, MeasuredBy]
     datasets: Mapping[str, str]
     chat: ChatSettings = field(default_factory=ChatSettings)
+    loader: str = "AutoModelForCausalLM"
 
 
 def adapter_card(facts: AdapterFacts, to: Publication) -> str:
@@ -260,8 +262,8 @@ def _load_adapter(facts: AdapterFacts, to: Publication) -> str:
     note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
     return (
         "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"base = AutoModelForCausalLM.from_pretrained({_literal(facts.base)}{more}){note}\n"
+        f"from transformers import {to.loader}, AutoTokenizer\n\n"
+        f"base = {to.loader}.from_pretrained({_literal(facts.base)}{more}){note}\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
         f"{_grown('base') if facts.config.get('trainable_token_indices') else ''}"
         f'model = PeftModel.from_pretrained(base, "{to.repo_id}", revision="{to.tag}")\n'
@@ -275,8 +277,8 @@ def _load_changed(facts: AdapterFacts, to: Publication) -> str:
     return (
         "from huggingface_hub import hf_hub_download\n"
         "from safetensors.torch import load_file\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"model = AutoModelForCausalLM.from_pretrained("
+        f"from transformers import {to.loader}, AutoTokenizer\n\n"
+        f"model = {to.loader}.from_pretrained("
         f'{_literal(facts.base)}{more}, dtype="{to.dtype}"){note}\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
         f"{_grown('model') if facts.config.get('new_tokens') else ''}"
@@ -296,9 +298,9 @@ def _grown(model: str) -> str:
 
 def _load_model(to: Publication) -> str:
     return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"from transformers import {to.loader}, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
-        f'model = AutoModelForCausalLM.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
+        f'model = {to.loader}.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
         + _answering(to)
     )
 

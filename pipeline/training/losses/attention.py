@@ -2,7 +2,7 @@
 
 transformers' own masks for packed rows depend on how the model is called and contaminate silently
 when called otherwise. Here the layout of the batch is handed down explicitly, the attention
-function refuses to run without it, and `packs_cleanly` proves on the model at hand that no row
+function refuses to run without it, and `why_not_packed` proves on the model at hand that no row
 sees another before a batch is packed at all.
 """
 

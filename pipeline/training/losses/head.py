@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TARGETS = "gapmend_targets"
+_FUSED = "gapmend_fused"  # on the head itself: LoRA on it is another module around it
 _ON_CPU = 256  # tokens at a time: their logits stay near the caches
 _ON_GPU = 1 << 27  # logits at a time
 _PROBED = 9
@@ -87,12 +88,18 @@ def fused_head(model: Any) -> Iterator[None]:
         return losses.view(hidden.shape[:-1])
 
     head.forward = forward
+    setattr(head, _FUSED, True)
     try:
         if not _hands_logits_on(model):
-            vars(head).pop("forward", None)
+            _undo(head)
         yield
     finally:
-        vars(head).pop("forward", None)
+        _undo(head)
+
+
+def _undo(head: Any) -> None:
+    vars(head).pop("forward", None)
+    vars(head).pop(_FUSED, None)
 
 
 def _is_plain(head: Any) -> bool:
@@ -125,7 +132,7 @@ def head_losses(model: Any, targets: torch.Tensor) -> Iterator[bool]:
         targets: int64 [N].
     """
     head = _own(model).get_output_embeddings()
-    if "forward" not in vars(head) or head.weight.requires_grad:
+    if _FUSED not in vars(head) or head.weight.requires_grad:
         yield False
         return
     setattr(head, _TARGETS, targets)

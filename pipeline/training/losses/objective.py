@@ -25,6 +25,7 @@ from pipeline.training.losses import preference
 from pipeline.training.losses.batches import cuts, moved, on_device
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
 from registry.errors import DataError
+from registry.models.parts import refuse_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -244,8 +245,18 @@ def encode(
     """Encode rows by the spec's objective.
 
     Raises:
-        UserError: no rows, rows of another kind, or too many that can't be trained on.
+        UserError: no rows, rows of another kind, too many that can't be trained on, or a token
+            that the base has no embedding for.
     """
+    found = _encode(loaded, rows, spec, allow_rejects=allow_rejects)
+    highest = [int(row.input_ids.max()) for part in found.objective.parts for row in part]
+    refuse_beyond(loaded.model, loaded.tokenizer, highest, f"bases.{loaded.identity.name}")
+    return found
+
+
+def _encode(
+    loaded: LoadedModel, rows: Sequence[Any], spec: TrainSpec, *, allow_rejects: float
+) -> EncodedObjective:
     wanted: type[Any] = {"sft": TrainingRow, "kto": encoding.FeedbackRow}.get(
         spec.objective, encoding.PreferenceRow
     )

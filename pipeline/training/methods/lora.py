@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from torch.nn.functional import linear
 
 from pipeline.training.machine import processes
 from pipeline.training.methods.new_rows import keep_masters, new_rows
+from pipeline.training.methods.targets import LoraTargets, lora_targets
 from registry.errors import ModelError
 from registry.models.quiet import quiet_libraries
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -87,22 +87,24 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
 
     loaded.use(None)
     model = loaded.model
-    layers = target_layers(model, spec)
-    _refuse_quantised(model, spec)
+    targets = lora_targets(model, spec)
+    rows = new_rows(loaded)
+    _refuse_quantised(model, targets, spec)
+    _refuse_twice(rows, targets)
     before: dict[str, torch.Tensor] = {}
     if spec.method == "pissa":
         # PEFT takes the main part out of these weights; they are put back at the end.
-        before = {name: layer.weight.data.clone() for name, layer in layers.items()}
+        before = {name: layer.weight.data.clone() for name, layer in targets.layers.items()}
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.lora_alpha,
-        target_modules=spec.targets if isinstance(spec.targets, str) else list(spec.targets),
+        **targets.for_peft(),
         bias="none",
         task_type="CAUSAL_LM",
         use_dora=spec.method == "dora",
         use_rslora=spec.method == "rslora",
         init_lora_weights="pissa" if spec.method == "pissa" else True,
-        trainable_token_indices=new_rows(loaded) or None,
+        trainable_token_indices=rows or None,
     )
     use_cache = getattr(model.config, "use_cache", None)
     try:
@@ -133,9 +135,27 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
         model.eval()
 
 
-def _refuse_quantised(model: Any, spec: TrainSpec) -> None:
+def _refuse_twice(rows: dict[str, list[int]], targets: LoraTargets) -> None:
+    both = sorted(rows.keys() & targets.layers.keys())
+    if both:
+        raise ModelError(
+            f"{both[0]} has rows of new tokens, which are trained whole, and can't have LoRA too",
+            "train.targets",
+            "other layers",
+            "leave it out, or leave out new_tokens",
+        )
+
+
+def _refuse_quantised(model: Any, targets: LoraTargets, spec: TrainSpec) -> None:
     if getattr(model, "quantization_method", None) is None:
         return
+    if targets.renamed:
+        name = min(targets.renamed)
+        raise ModelError(
+            f"{name} is quantised, and on this architecture PEFT takes it by its weight alone",
+            where="train.targets",
+            expected="names of other layers, or a base without `quantize`",
+        )
     if spec.method == "dora" and getattr(model, "is_loaded_in_8bit", False):
         # PEFT measures DoRA's magnitudes on the dequantised weights, and bitsandbytes' layer has
         # lost its scales after that (peft 0.20, bitsandbytes 0.50).
@@ -150,55 +170,6 @@ def _refuse_quantised(model: Any, spec: TrainSpec) -> None:
             where="train.method",
             expected="lora, dora, rslora or lora+; or a base without `quantize`",
         )
-
-
-def target_layers(model: Any, spec: TrainSpec) -> dict[str, Any]:
-    """Return the layers that get LoRA, by name, once the spec is seen to fit them.
-
-    Raises:
-        UserError: a target that the base doesn't have, or a rank above every layer's size.
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    layers: dict[str, Any] = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
-    }
-    if not isinstance(spec.targets, str):
-        known = sorted({name.rsplit(".", 1)[-1] for name in layers})
-        layers = {
-            name: module
-            for target in spec.targets
-            for name, module in _layers_named(layers, target, known).items()
-        }
-    largest = max((_smaller_side(module) for module in layers.values()), default=spec.rank)
-    if spec.rank > largest:
-        raise ModelError(
-            f"rank {spec.rank} is above the size of every layer it would be in",
-            where="train.rank",
-            expected=f"at most {largest}",
-        )
-    return layers
-
-
-def _layers_named(layers: dict[str, Any], target: str, known: list[str]) -> dict[str, Any]:
-    found = {n: m for n, m in layers.items() if n == target or n.endswith(f".{target}")}
-    if not found:
-        near = difflib.get_close_matches(target, known, n=3, cutoff=0.4)
-        raise ModelError(
-            f"the base has no linear layer '{target}'",
-            where="train.targets",
-            expected=f"all-linear, or among {', '.join(near or known)}",
-        )
-    return found
-
-
-def _smaller_side(module: Any) -> int:
-    # A quantised weight is stored in another shape than the layer has.
-    sides = (module.in_features, module.out_features) if hasattr(module, "in_features") else ()
-    return min(sides or module.weight.shape)
 
 
 def fuse_lora(model: nn.Module) -> int:
@@ -282,6 +253,8 @@ def save_adapter(
     config = json.loads(path.read_text("utf-8"))
     # PEFT keeps them in a set, whose order changes from process to process.
     config["target_modules"] = sorted(config["target_modules"])
+    if config.get("target_parameters"):
+        config["target_parameters"] = sorted(config["target_parameters"])
     if start is not None:
         _write_difference(folder / ADAPTER_WEIGHTS, start)
         config |= {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"]}

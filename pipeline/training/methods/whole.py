@@ -17,6 +17,7 @@ from pipeline.training.machine import processes
 from pipeline.training.methods.new_rows import refuse_untrained
 from registry.errors import ModelError
 from registry.models.changed import write_changed
+from registry.models.parts import decoder_layers, text_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -73,7 +74,10 @@ def chosen_weights(model: nn.Module, spec: TrainSpec) -> dict[str, nn.Parameter]
     Raises:
         UserError: more layers to be trained than there are.
     """
-    every = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    trained = text_names(model)
+    every = {
+        name: p for name, p in model.named_parameters() if p.is_floating_point() and trained(name)
+    }
     if spec.method == "full":
         return every
     name, layers = decoder_layers(model)
@@ -85,16 +89,6 @@ def chosen_weights(model: nn.Module, spec: TrainSpec) -> dict[str, nn.Parameter]
         )
     last = tuple(f"{name}.{index}." for index in range(len(layers) - spec.layers, len(layers)))
     return {one: p for one, p in every.items() if one.startswith(last)}
-
-
-def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the name and the list of a model's layers: its longest list of modules."""
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    if not lists:
-        raise ModelError(
-            "the base has no list of layers", "train.method", "lora, or full, which needs none"
-        )
-    return max(lists, key=lambda one: len(one[1]))
 
 
 def _cast_each_pass(model: PreTrainedModel, device: str, dtype: torch.dtype) -> None:

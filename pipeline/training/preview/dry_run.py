@@ -57,7 +57,7 @@ class DryRun:
         rejects: that this base can't be trained on.
         batches: passes through the model, over all epochs.
         shown: the shortest, the median and the longest row; fewer where there are fewer rows.
-        estimate: tokens, steps, memory and time.
+        estimate: tokens, steps, memory and time; None where a warning says why.
         free: memory, or None where the system doesn't say.
         warnings: one line each.
     """
@@ -68,7 +68,7 @@ class DryRun:
     rejects: tuple[RejectedRow, ...]
     batches: int
     shown: tuple[ShownRow, ...]
-    estimate: Estimate
+    estimate: Estimate | None
     free: FreeMemory | None
     warnings: tuple[str, ...]
 

@@ -17,9 +17,10 @@ import torch
 from pipeline.training.compute import DTYPES
 from pipeline.training.examples.packing import PackedBatch
 from pipeline.training.machine.rates import Rates, measured_rates
-from pipeline.training.methods.lora import target_layers
 from pipeline.training.methods.new_rows import new_rows
-from pipeline.training.methods.whole import chosen_weights, decoder_layers
+from pipeline.training.methods.targets import lora_targets
+from pipeline.training.methods.whole import chosen_weights
+from registry.models.parts import decoder_layers, figure, text_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,26 +233,22 @@ class _Shape:
 
     @classmethod
     def of(cls, loaded: LoadedModel, spec: TrainSpec) -> _Shape:
-        model, config = loaded.model, loaded.model.config.get_text_config()
-        hidden = int(config.hidden_size)
-        heads = int(getattr(config, "num_attention_heads", None) or 1)
-        size = int(getattr(config, "head_dim", None) or hidden // heads)
-        experts = int(getattr(config, "num_experts_per_tok", None) or 1)
-        between = (
-            getattr(config, "moe_intermediate_size", None)
-            or getattr(config, "intermediate_size", None)
-            or 4 * hidden
-        )
+        model, config = loaded.model, text_config(loaded.model)
+        hidden = figure(config, "hidden_size") or 1
+        heads = figure(config, "num_attention_heads") or 1
+        size = figure(config, "head_dim") or hidden // heads
+        experts = figure(config, "num_experts_per_tok") or 1
+        between = figure(config, "moe_intermediate_size", "intermediate_size") or 4 * hidden
         dtype = DTYPES[spec.dtype] if spec.dtype else loaded.dtype
-        layers = int(config.num_hidden_layers)
+        layers = figure(config, "num_hidden_layers") or len(decoder_layers(model)[1])
         trainable, by_lora = _trained(loaded, spec)
         return cls(
             dtype=dtype,
             hidden=hidden,
-            between=int(between) * experts,
+            between=between * experts,
             queries=heads * size,
-            keys=int(getattr(config, "num_key_value_heads", None) or heads) * size,
-            vocabulary=int(config.vocab_size),
+            keys=(figure(config, "num_key_value_heads") or heads) * size,
+            vocabulary=int(model.get_input_embeddings().weight.shape[0]),
             layers=layers,
             kept=spec.layers if spec.method == "freeze" else layers,
             numbers=_numbers(model, config),
@@ -316,24 +313,16 @@ def _trained(loaded: LoadedModel, spec: TrainSpec) -> tuple[int, int]:
     """Return how many numbers are trained, and what LoRA keeps of a token."""
     if not spec.is_lora:
         return sum(p.numel() for p in chosen_weights(loaded.model, spec).values()), 0
-    sides = [layer_sides(layer) for layer in target_layers(loaded.model, spec).values()]
-    trained = sum(spec.rank * (i + o) for i, o in sides)
+    sides = list(lora_targets(loaded.model, spec).sides())
+    trained = sum(spec.rank * (i + o) * copies for _, i, o, copies in sides)
     kept = spec.rank * len(sides)
     if spec.method == "dora":
         # A magnitude for each output; PEFT's forward keeps both products and their sum.
-        trained += sum(o for _, o in sides)
-        kept += 3 * sum(o for _, o in sides)
+        trained += sum(o for _, _, o, _ in sides)
+        kept += 3 * sum(o for _, _, o, _ in sides)
     rows = sum(len(ids) for ids in new_rows(loaded).values())
     width = loaded.model.get_input_embeddings().weight.shape[1]
     return trained + rows * width, kept
-
-
-def layer_sides(layer: Any) -> tuple[int, int]:
-    """Return a linear layer's two sizes; a quantised one's weight has another shape than it."""
-    if hasattr(layer, "in_features"):
-        return layer.in_features, layer.out_features
-    rows, columns = layer.weight.shape
-    return rows, columns
 
 
 def _copies(loaded: LoadedModel, spec: TrainSpec, dtype: torch.dtype, trainable: int) -> int:
@@ -344,15 +333,15 @@ def _copies(loaded: LoadedModel, spec: TrainSpec, dtype: torch.dtype, trainable:
     if not spec.is_lora and dtype != torch.float32:
         copies += trainable * dtype.itemsize  # autocast's, for one pass
     if spec.method == "pissa":
-        layers = target_layers(loaded.model, spec).values()
+        layers = lora_targets(loaded.model, spec).layers.values()
         copies += sum(layer.weight.numel() for layer in layers) * dtype.itemsize
     return copies
 
 
 def _numbers(model: Any, config: Any) -> int:
     """Weights that a token meets in the layers; of experts, those that it is sent to."""
-    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
-    share = (getattr(config, "num_experts_per_tok", None) or 1) / experts if experts else 1.0
+    experts = figure(config, "num_experts", "num_local_experts", "n_routed_experts")
+    share = (figure(config, "num_experts_per_tok") or 1) / experts if experts else 1.0
     name, _layers = decoder_layers(model)
     found = 0.0
     for one, weight in model.named_parameters():

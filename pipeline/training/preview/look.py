@@ -34,7 +34,9 @@ def look(loaded: LoadedModel, rows: Sequence[Any], spec: TrainSpec) -> DryRun:
     encoded = encode(loaded, rows, spec, allow_rejects=spec.allow_rejects)
     loaded.use(None)
     with compute.computed_in(loaded, spec.dtype):
-        share = compute.why_not_packed(loaded) is None and compute.shares_prompts(loaded)
+        longest = max(row.tokens for part in encoded.objective.parts for row in part)
+        packs = compute.why_not_packed(loaded, longest) is None
+        share = packs and compute.shares_prompts(loaded)
     laid = plan(encoded.objective, spec, epochs=spec.epochs, share=share)
     flat, batches = flattened(encoded.objective.parts, laid)
     found = checked(loaded, rows, encoded.objective, laid, spec, share=share)

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from pipeline.spec.train import TrainSpec
 from pipeline.training.examples.encode import IGNORED, decoded, plain_text, turns_of
 from pipeline.training.machine.free_memory import FreeMemory, free_memory
-from pipeline.training.methods.lora import target_layers
-from pipeline.training.preview.estimate import Estimate, estimate, layer_sides
+from pipeline.training.methods.targets import layer_sides, lora_targets
+from pipeline.training.preview.estimate import Estimate, estimate
 from registry.chat.chat import TurnRefusedError
 from registry.chat.form import answer_form
-from registry.errors import DataError, ModelError
+from registry.errors import DataError, ModelError, UserError
+from registry.models.parts import figure, text_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.training.examples.encode import EncodedRow, TrainingRow
     from pipeline.training.examples.packing import Family, PackedBatch
@@ -49,12 +50,12 @@ class Preflight:
     """What was found before the first step.
 
     Attributes:
-        estimate: memory and time.
+        estimate: memory and time; None where a warning says why.
         free: memory, or None where the system doesn't say.
         warnings: one line each.
     """
 
-    estimate: Estimate
+    estimate: Estimate | None
     free: FreeMemory | None
     warnings: tuple[str, ...]
 
@@ -82,16 +83,17 @@ def preflight(
         UserError: a base whose tokenizer gives no row's text back, a target, rank or number of
             layers that the base can't have, or memory that can't be enough.
     """
-    expected = estimate(loaded, encoded, plan, spec, shared=shared)
+    expected, said = _estimated(loaded, encoded, plan, spec, shared)
     free = free_memory(loaded.device)
     warnings = [
         *round_trip_warnings(loaded, rows, encoded),
         *_thought_warnings(loaded.chat, rows),
         *stop_warnings(loaded, encoded),
         *budget_warnings(encoded, spec),
-        *rate_warnings(spec, int(loaded.model.config.get_text_config().hidden_size)),
-        *(rank_warnings(spec, target_layers(loaded.model, spec)) if spec.is_lora else ()),
-        *(memory_warnings(expected, free, spec) if free is not None else ()),
+        *rate_warnings(spec, figure(text_config(loaded.model), "hidden_size")),
+        *(target_warnings(loaded.model, spec) if spec.is_lora else ()),
+        *(memory_warnings(expected, free, spec) if expected and free else ()),
+        *said,
     ]
     return Preflight(expected, free, tuple(warnings))
 
@@ -205,8 +207,10 @@ def budget_warnings(encoded: Sequence[EncodedRow], spec: TrainSpec) -> Iterator[
         )
 
 
-def rate_warnings(spec: TrainSpec, hidden: int) -> Iterator[str]:
+def rate_warnings(spec: TrainSpec, hidden: int | None) -> Iterator[str]:
     """The learning rate is within a factor of ten of what a base of this width takes."""
+    if hidden is None:
+        return
     usual = usual_rate(spec, hidden)
     factor = spec.rate / usual
     if not 1 / _FAR <= factor <= _FAR:
@@ -225,7 +229,31 @@ def usual_rate(spec: TrainSpec, hidden: int) -> float:
     return default * max(1.0, (_WIDTH / hidden) ** _WIDTH_POWER)
 
 
-def rank_warnings(spec: TrainSpec, layers: dict[str, Any]) -> Iterator[str]:
+def _estimated(
+    loaded: LoadedModel,
+    encoded: Sequence[EncodedRow],
+    plan: Sequence[PackedBatch],
+    spec: TrainSpec,
+    shared: Sequence[Family],
+) -> tuple[Estimate | None, list[str]]:
+    """Return the estimate, or why there is none: that alone stops no run."""
+    try:
+        return estimate(loaded, encoded, plan, spec, shared=shared), []
+    except UserError:
+        raise  # what the base can't be trained by
+    except Exception as error:  # noqa: BLE001 - an architecture may lack a figure in its own way
+        said = next(iter(str(error).splitlines()), "")
+        return None, [f"memory and time are not estimated ({type(error).__name__}: {said})"]
+
+
+def target_warnings(model: Any, spec: TrainSpec) -> Iterator[str]:
+    """What gets no LoRA though it has weights, and ranks and scales that are not usual."""
+    targets = lora_targets(model, spec)
+    yield from targets.left
+    yield from rank_warnings(spec, targets.layers)
+
+
+def rank_warnings(spec: TrainSpec, layers: Mapping[str, Any]) -> Iterator[str]:
     """The rank is one that every layer can have, and its scale a usual one."""
     small = [name for name, layer in layers.items() if min(layer_sides(layer)) < spec.rank]
     if small:

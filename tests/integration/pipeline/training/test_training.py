@@ -500,7 +500,7 @@ def test_a_disk_that_fills_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"targets": ("q_prj",)}, "no linear layer 'q_prj'.*q_proj"),
-        ({"targets": ("lm_head",)}, "no linear layer 'lm_head'"),
+        ({"targets": ("norm",)}, "no linear layer 'norm'"),
         ({"rank": 512}, "rank 512 is above"),
     ],
 )

@@ -97,6 +97,9 @@ KINDS = {
     "lora_bias, rslora": Kind(
         "gpt2", True, settings={**GPT2, "lora_bias": True, "use_rslora": True}
     ),
+    "a parameter by itself": Kind(
+        settings={"target_modules": ["v_proj"], "target_parameters": ["q_proj.weight"]}
+    ),
     "all biases": Kind("gpt2", True, settings={**GPT2, "bias": "all"}),
     "biases of LoRA's layers": Kind(
         config={"attention_bias": True}, settings={"bias": "lora_only"}
@@ -341,7 +344,6 @@ def _changed(case: Case, folder: Path, **changes: Any) -> Path:
         {"monteclora_config": {"num_samples": 2}},
         {"use_qalora": True},
         {"use_bdlora": {"nblocks": 2}},
-        {"target_parameters": ["mlp.experts.gate_up_proj"]},
         {"init_lora_weights": "pissa"},
         {"peft_type": "IA3"},
     ],

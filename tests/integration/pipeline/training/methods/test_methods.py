@@ -220,12 +220,3 @@ def test_what_a_quantised_base_is_not_for(
     with pytest.raises(UserError, match=r"quantised|int8 base") as raised:
         fit(loaded, conversations(), by(method), tmp_path / "run")
     assert "train.method" in str(raised.value)
-
-
-def test_layers_that_peft_does_not_take_are_one_line(tmp_path: Path) -> None:
-    tiny_models.save(tmp_path / "mamba", "mamba")
-    given = BaseSpec(model=str(tmp_path / "mamba"), dtype="fp32")
-    loaded = load_model("tiny", given, tmp_path)
-    with pytest.raises(UserError, match="PEFT can't put LoRA on this base") as raised:
-        fit(loaded, conversations(), SPEC, tmp_path / "run")
-    assert "\n" not in str(raised.value)

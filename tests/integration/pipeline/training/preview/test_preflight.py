@@ -173,6 +173,7 @@ def test_every_architecture_can_be_looked_at(tmp_path: Path, kind: str, method: 
     base = load_model("tiny", BaseSpec(model=str(tmp_path), dtype="fp32"), tmp_path)
     spec = SPEC.model_copy(update={"method": method, "layers": 1})
     found = checked(base, conversations(6), spec).estimate
+    assert found is not None
     with trained_weights(base, spec) as trained:
         assert found.trainable == sum(p.numel() for p in trainable(trained.model).values())
     assert found.activations > 0
@@ -186,6 +187,7 @@ def test_the_built_in_base_passes_without_a_word(nano: LoadedModel) -> None:
     spec = TrainSpec(base="nano", learning_rate=2e-3)
     found = checked(nano, conversations(40), spec)
     assert found.warnings == ()
+    assert found.estimate is not None
     assert found.estimate.growth > 0
     assert found.free is not None
 
@@ -281,6 +283,7 @@ def test_a_dry_run_shows_three_rows(loaded: LoadedModel) -> None:
     assert [row.which for row in report.shown] == ["shortest", "median", "longest"]
     assert [row.tokens for row in report.shown] == [lengths[0], lengths[4], lengths[8]]
     assert report.rows == 9
+    assert report.estimate is not None
     assert report.estimate.tokens == 2 * sum(lengths)
     by_uid = {row.uid: row for row in rows}
     for shown in report.shown:
