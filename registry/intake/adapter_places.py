@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
+from registry.intake.adapter_along import check_along
+from registry.models.base import locate, weight_files
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -19,33 +23,44 @@ if TYPE_CHECKING:
 
 _SECONDS = 60  # of CPU, for PEFT to put an adapter on a base; a big one takes some
 _WALL = 30  # times as long by the clock: on a busy machine a process gets little of it
-_MEMORY = 16 << 30  # bytes of addresses; torch maps several GiB
 _NAMED = 3  # tensors that a message names
 
 
 def check_fits(folder: Path, base: str, spec: BaseSpec, root: Path) -> None:
     """Check that every tensor of an adapter has its place, and shape, in the base.
 
-    The base is made without weights, so that this costs no memory.
+    The base is made without weights, so that this costs no memory. Names that PEFT knows under
+    others today (of an older transformers, of each expert alone) are written anew into `folder`, as
+    PEFT saves them; layers of the base that were saved along are left out where they are its own.
+
+    Args:
+        folder: of the adapter; a copy of our own.
+        base: its base's name in the spec.
+        spec: what the spec says about it.
+        root: the workspace.
 
     Raises:
-        UserError: tensors are missing, left over, of another shape, or not finite.
+        UserError: tensors are missing, left over, of another shape, or not finite; or a layer that
+            was saved along isn't the base's.
     """
-    wanted = _places(folder, base, spec, root)
-    found = _finite_shapes(folder / ADAPTER_WEIGHTS)
-    wrong = {
-        "no place in the base": sorted(found.keys() - wanted.keys()),
-        "missing": sorted(wanted.keys() - found.keys()),
-        "of another shape": sorted(n for n in found.keys() & wanted if found[n] != wanted[n]),
-    }
-    for what, names in wrong.items():
-        if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            raise ModelError(
-                f"{what}: {', '.join(names[:_NAMED])}{more}",
-                str(folder / ADAPTER_WEIGHTS),
-                expected=f"the tensors that {ADAPTER_CONFIG} makes of base {base}",
-            )
+    where = str(folder / ADAPTER_WEIGHTS)
+    shapes = _finite_shapes(folder / ADAPTER_WEIGHTS)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        fit = _fit(folder, place, base, spec, root)
+        for what, names in fit.wrong.items():
+            if names:
+                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                raise ModelError(
+                    f"{what}: {', '.join(names[:_NAMED])}{more}",
+                    where,
+                    expected=f"the tensors that {ADAPTER_CONFIG} makes of base {base}",
+                )
+        if fit.along:
+            model = locate(base, spec, root, weights=True).path
+            check_along(folder, fit.along, weight_files(model), base)
+        if fit.along or set(fit.places) != set(shapes):
+            for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+                (Path(place) / name).replace(folder / name)
 
 
 def _finite_shapes(path: Path) -> Shapes:
@@ -65,20 +80,33 @@ def _finite_shapes(path: Path) -> Shapes:
     return found
 
 
-def _places(folder: Path, base: str, spec: BaseSpec, root: Path) -> Shapes:
-    """The name and shape of every tensor that PEFT makes of a configuration on a base.
+@dataclass(frozen=True)
+class Fit:
+    """How an adapter fits a base.
+
+    Attributes:
+        places: the name and shape of every tensor that PEFT makes of the configuration.
+        wrong: what is wrong -> the names of the tensors of which it is.
+        along: tensor that is the base's own, saved along -> the names that the base may have it by.
+    """
+
+    places: Shapes
+    wrong: dict[str, list[str]]
+    along: dict[str, list[str]]
+
+
+def _fit(folder: Path, place: str, base: str, spec: BaseSpec, root: Path) -> Fit:
+    """Let PEFT put an adapter on an empty base; what it makes of other names goes to `place`.
 
     PEFT matches the configuration's regular expressions, and some never end: this happens in a
     process of its own, with little time and memory.
     """
-    from registry.models.base import locate
-
     where = str(folder / ADAPTER_CONFIG)
     model = locate(base, spec, root).path.resolve()
-    given = [str(folder.resolve()), str(model), spec.trust_remote_code, _SECONDS]
+    given = [str(folder.resolve()), str(model), spec.trust_remote_code, place, _SECONDS]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "registry.intake.adapter_places"],
+            [sys.executable, "-m", "registry.intake.adapter_program"],
             input=json.dumps(given),
             check=False,
             capture_output=True,
@@ -95,44 +123,10 @@ def _places(folder: Path, base: str, spec: BaseSpec, root: Path) -> Shapes:
     if done.returncode:  # the last line of what PEFT raised, or of what we say
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(f"PEFT can't put it on base {base}: {said}", where)
-    places = json.loads(done.stdout.splitlines()[-1])
-    return {name: tuple(shape) for name, shape in places.items()}
-
-
-def _limit(seconds: int) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-
-
-def _shapes(folder: str, model: str, *, trust_remote_code: bool) -> dict[str, list[int]]:
-    """As `_places`, in this process."""
-    import torch
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
-    from transformers import AutoConfig
-
-    from registry.models.classes import causal_class
-
-    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-    settings = PeftConfig.from_pretrained(folder)
-    try:
-        with torch.device("meta"):
-            empty = causal_class(config).from_config(config, trust_remote_code=trust_remote_code)
-            put = get_peft_model(empty, settings)
-        state = get_peft_model_state_dict(put, save_embedding_layers=False)
-    # What PEFT raises for a configuration that doesn't suit the base; anything else is a fault.
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        sys.exit(_first_line(error))
-    return {name: list(tensor.shape) for name, tensor in state.items()}
+    found = json.loads(done.stdout.splitlines()[-1])
+    places = {name: tuple(shape) for name, shape in found["places"].items()}
+    return Fit(places, found["wrong"], found["along"])
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-if __name__ == "__main__":
-    _folder, _model, _trusted, _seconds = json.loads(sys.stdin.read())
-    _limit(_seconds)
-    _found = _shapes(_folder, _model, trust_remote_code=_trusted)
-    sys.stdout.write("\n" + json.dumps(_found) + "\n")

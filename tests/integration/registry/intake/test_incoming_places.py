@@ -32,8 +32,9 @@ def adapter(folder: Path, **config: Any) -> Path:
 @pytest.mark.usefixtures("python_of_its_own")
 def test_what_peft_makes_of_it_is_found_in_a_process_of_its_own(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    places = incoming_places._places(folder, "nano", NANO, tmp_path)
-    assert {shape[0] for name, shape in places.items() if "lora_A" in name} == {4}
+    fit = incoming_places._fit(folder, str(tmp_path), "nano", NANO, tmp_path)
+    assert {shape[0] for name, shape in fit.places.items() if "lora_A" in name} == {4}
+    assert fit.wrong["no place in the base"] == ["a"]
 
 
 def test_what_peft_refuses_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
