@@ -306,7 +306,7 @@ class Workspace(Records):
         Args:
             source: owner/name, datasets/owner/name, or a folder.
             revision: of a Hub id: a branch, a tag or a commit.
-            base: the base it belongs to, where it doesn't say so.
+            base: the base an adapter is for, whatever it says itself.
             key: a public key that its signature must fit.
         """
         from pipeline.verbs.pull import take

@@ -157,6 +157,7 @@ def take_lines(report: TakeReport) -> list[RenderableType]:
         lines.append(same)
     if report.signed_by:
         lines.append(f"its signature fits {report.signed_by}")
+    lines += [f"asked with the base's: {remark}" for remark in report.remarks]
     return [Text(line) for line in lines]
 
 

@@ -56,7 +56,8 @@ class PullSource:
 class TakeReport:
     """What was taken in: its kind and id, and whether it is what the sender's record says.
 
-    `same` is None where it came without a record.
+    `same` is None where it came without a record. `remarks` say what beside an adapter isn't as its
+    base's, and wasn't taken.
     """
 
     object_id: str
@@ -67,6 +68,7 @@ class TakeReport:
     signed_by: str | None
     run_id: str
     cached: bool
+    remarks: tuple[str, ...] = ()
 
 
 def take(
@@ -85,7 +87,7 @@ def take(
         ui: where progress is shown.
         given: a folder, `owner/name`, or `datasets/owner/name`.
         revision: of a Hub id: branch, tag or commit.
-        base: the base in the spec that an adapter belongs to, where it doesn't say so itself.
+        base: the base in the spec that an adapter is for, whatever it says itself.
         key: a public key that its signature (model.sig) must fit.
 
     Raises:
@@ -110,8 +112,9 @@ def _taken(
     paths = sorted(path for path in source.folder.rglob("*") if path.is_file())
     files = {path.relative_to(source.folder).as_posix(): file_digest(path) for path in paths}
     inputs: dict[str, Any] = {"kind": kind, "files": files, "origin": source.origin}
+    remarks: tuple[str, ...] = ()
     if kind == "adapter":
-        base = _base_of(ws, source, base)
+        base, remarks = _base_of(ws, source, base)
         inputs["base"] = ws.models.identity(base).digest
     outcome = run_stage(
         ws, ui, STAGE, inputs, lambda ctx: work(ws, ctx, source, base), version=VERSION
@@ -127,6 +130,7 @@ def _taken(
         signed_by=signer,
         run_id=outcome.run_id,
         cached=outcome.cached,
+        remarks=remarks,
     )
 
 
@@ -196,8 +200,17 @@ def _verified(ws: OpenWorkspace, source: PullSource, copy: Path, key: Path | Non
     return key.name
 
 
-def _base_of(ws: OpenWorkspace, source: PullSource, chosen: str | None) -> str:
+def _base_of(
+    ws: OpenWorkspace, source: PullSource, chosen: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """Return the base that an adapter goes on, and what beside it is unlike that base's.
+
+    Raises:
+        UserError: none of the spec's, it doesn't fit it, or it was trained with another template or
+            other tokens, and the user hasn't said that this base is meant.
+    """
     from registry.intake.adapter import base_for, check_folder
+    from registry.intake.adapter_chat import check_vocabulary, unlike_base
     from registry.intake.adapter_places import check_fits
     from registry.intake.adapter_tokens import check_tokens
     from registry.models.files import read_adapter_config
@@ -210,10 +223,21 @@ def _base_of(ws: OpenWorkspace, source: PullSource, chosen: str | None) -> str:
     where = f"{source.origin}: {ADAPTER_CONFIG}"
     base = base_for(declared, identities, chosen, where)
     config = read_adapter_config(source.folder)
-    check_tokens(source.folder, config, ws.models.chat(base).tokenizer, base, where)
-    check_fits(source.folder, base, ws.spec.bases[base], ws.root)
+    tokenizer = ws.models.chat(base).tokenizer
+    check_vocabulary(source.folder, tokenizer, base, source.origin)
+    check_tokens(source.folder, config, tokenizer, base, where)
     check_templates(source.folder, source.origin)
-    return base
+    remarks = unlike_base(source.folder, tokenizer)
+    if remarks and chosen is None:
+        raise ModelError(
+            f"it was trained to be asked in another way than base {base}: {'; '.join(remarks)}",
+            source.origin,
+            expected="an adapter that is asked with its base's template and tokens",
+            fix="give the base those, as a copy of its folder with the adapter's files; or take "
+            f"the adapter as it is, to be asked with the base's: call again with --base {base}",
+        )
+    check_fits(source.folder, base, ws.spec.bases[base], ws.root)
+    return base, remarks
 
 
 def _adapter(

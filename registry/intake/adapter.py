@@ -72,18 +72,18 @@ def base_for(
     Args:
         declared: what its configuration says.
         identities: the spec's bases by name.
-        chosen: the base that the user named, if any. It settles what the configuration leaves open
-            (no base, a path of some machine) and overrules nothing that it says.
+        chosen: the base that the user named, if any. It overrules the name in the configuration:
+            the same weights are known under many. Shapes and tokenizer are compared afterwards.
         where: for the message.
 
     Raises:
         UserError: none fits, or it names another one.
     """
-    fitting = [name for name, base in identities.items() if _is_for(declared, base)]
-    if chosen is None and len(fitting) == 1:
-        return fitting[0]
-    if chosen is not None and (chosen in fitting or _is_open(declared)):
+    if chosen is not None:
         return chosen
+    fitting = [name for name, base in identities.items() if _is_for(declared, base)]
+    if len(fitting) == 1:
+        return fitting[0]
     known = ", ".join(f"{name} ({base.source})" for name, base in identities.items())
     if not declared.base or len(fitting) > 1 or _is_open(declared):
         said = "several bases fit" if fitting else f"it names no base but '{declared.base}'"
@@ -93,8 +93,8 @@ def base_for(
         f"it was trained on {declared.base}{at}, which is no base of the spec",
         where,
         expected=f"one of {known}",
-        fix="add that base to gapmend.yaml; if it has the very same weights under another name, "
-        "write that name into base_model_name_or_path",
+        fix="add that base to gapmend.yaml; if one of the spec's is the same under another name, "
+        "call again with --base and that one",
     )
 
 

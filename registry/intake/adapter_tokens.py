@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import ModelError
+from registry.intake.adapter_chat import added_tokens
 from registry.store.filenames import TOKENIZER
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _KEY = "trainable_token_indices"
-_MOST_BYTES = 64 << 20  # of a tokenizer; those of 260,000 tokens take about 35 MiB
 _NAMED = 5  # tokens that a message names
 
 
@@ -44,7 +44,7 @@ def check_tokens(
     trained = _trained(config, f"{where}: {_KEY}")
     if not trained:
         return
-    theirs = _added(folder / TOKENIZER)
+    theirs = added_tokens(folder / TOKENIZER)
     own = {number: token for token, number in tokenizer.get_vocab().items()}
     unlike = [one for one in trained if one in theirs and own.get(one) != theirs[one]]
     if unlike:
@@ -72,16 +72,3 @@ def _trained(config: Mapping[str, Any], where: str) -> list[int]:
     if not all(isinstance(one, list) and all(type(n) is int for n in one) for one in lists):
         raise ModelError("it names no tokens", where, "lists of their numbers")
     return sorted({number for one in lists for number in one})
-
-
-def _added(path: Path) -> dict[int, str]:
-    """Return number -> text of the tokens that were added to the vocabulary of a tokenizer."""
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > _MOST_BYTES:
-        raise ModelError(f"{path.stat().st_size} bytes", str(path), f"{_MOST_BYTES} at most")
-    try:
-        added = json.loads(path.read_text("utf-8")).get("added_tokens") or []
-        return {int(one["id"]): str(one["content"]) for one in added}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"no tokenizer ({type(error).__name__})", str(path)) from None

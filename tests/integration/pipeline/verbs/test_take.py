@@ -225,6 +225,23 @@ def spoil_template(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(text)
 
 
+def spoil_way_of_asking(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages[-1]['content'] }} =>")
+
+
+def spoil_tokens(folder: Path) -> None:
+    shutil.copy(nano_folder() / "tokenizer.json", folder)
+    path = folder / "tokenizer.json"
+    given = json.loads(path.read_text("utf-8"))
+    *_, first, second = vocab = given["model"]["vocab"]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    path.write_text(json.dumps(given), "utf-8")
+
+
+def spoil_end(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<end>"}}))
+
+
 def spoil_record(folder: Path) -> None:
     record = {"format": 1, "kind": "adapter", "id": "0" * 64, "identity": {}}
     record["files"] = {"../../secret": "0" * 64}
@@ -241,6 +258,9 @@ def spoil_record(folder: Path) -> None:
         (spoil_base, "it was trained on someone/else, which is no base of the spec"),
         (spoil_code, "auto_mapping makes the loader run the code it names"),
         (spoil_template, "the chat template is refused: it reaches for __"),
+        (spoil_way_of_asking, "to be asked in another way than base nano: its chat template is not"),
+        (spoil_tokens, "it was trained with another tokenizer than base nano's: 2 tokens differ"),
+        (spoil_end, 'its text ends with "<end>", the base\'s with'),
         (spoil_record, "it names an id that is not that of what it describes"),
     ],
 )
@@ -253,6 +273,18 @@ def test_what_does_not_fit_is_refused(
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not ws.catalog.committed("adapter")
+
+
+def test_a_base_that_is_named_is_meant(ws: OpenWorkspace, ui: Ui, adapter: Path) -> None:
+    spoil_base(adapter)  # a mirror of the same weights
+    spoil_way_of_asking(adapter)
+    made = take(ws, ui, str(adapter), base="nano")
+    assert made.base == "nano"
+    assert made.remarks == ("its chat template is not the base's",)
+    assert verbs.show(ws, made.object_id).config["base_model_name_or_path"] == "nano"
+    spoil_tokens(adapter)
+    with pytest.raises(UserError, match="another tokenizer than base nano's"):
+        take(ws, ui, str(adapter), base="nano")
 
 
 def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
