@@ -154,7 +154,7 @@ def _settled(spec: Spec, root: Folder, problems: list[Problem]) -> Spec:
     """Return the spec with variables and label files replaced; add what can't be to `problems`."""
     bases = {
         name: base.model_copy(
-            update={"model": _expanded(base.model, ("bases", name, "model"), problems)}
+            update={"model": _expanded(base.model, ("bases", name, "model"), problems, hub=True)}
         )
         for name, base in spec.bases.items()
     }
@@ -176,9 +176,9 @@ def _settled(spec: Spec, root: Folder, problems: list[Problem]) -> Spec:
     return spec.model_copy(update={"bases": bases, "capabilities": capabilities, "guards": guards})
 
 
-def _expanded(text: str, at: Path, problems: list[Problem]) -> str:
+def _expanded(text: str, at: Path, problems: list[Problem], *, hub: bool = False) -> str:
     try:
-        return expand(text)
+        return expand(text, hub=hub)
     except UserError as error:
         problems.append(Problem(at, error.what, error.expected, error.fix))
         return text

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.training.record.tracker_kinds import AccelerateTracker, Shown, Tracker
 from registry.errors import MachineError
+from registry.store.paths import SECRET_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # a folder, an id, a value in a filter
 _PATH = re.compile(r"(?:^|[\s='\"(\[,;])(?:[/~]|[A-Za-z]:[\\/]|\\\\|file:)")
-_SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _SHORTEST_SECRET = 8
 
 
@@ -151,7 +151,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Shown]:
 
 
 def _is_private(key: str, value: str) -> bool:
-    return bool(_SECRET.search(key) or _PATH.search(value))
+    return bool(SECRET_NAME.search(key) or _PATH.search(value))
 
 
 def _flat(config: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Shown]]:
@@ -171,7 +171,7 @@ def _secrets() -> list[str]:
     return [
         value
         for key, value in os.environ.items()
-        if _SECRET.search(key) and len(value) >= _SHORTEST_SECRET
+        if SECRET_NAME.search(key) and len(value) >= _SHORTEST_SECRET
     ]
 
 

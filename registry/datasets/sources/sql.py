@@ -22,7 +22,7 @@ from registry.store.hashing import file_digest
 from registry.store.paths import CACHE, expand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _OUTSIDE = (
@@ -43,8 +43,8 @@ def query_file(sql: str, root: Path) -> Path:
         UserError: it is no single SELECT, or DuckDB can't run it.
     """
     root = root.resolve()
-    text, others = _expanded(sql)
-    facts = tuple(fact for folder in (str(root), *others) for fact in _facts(folder))
+    named = _named_folders(sql)
+    facts = tuple(f for folder in (str(root), *named.values()) for f in _facts(folder))
     before, path = _DONE.get((root, sql), (None, None))
     if before == facts and path is not None and path.is_file():
         return path
@@ -52,7 +52,7 @@ def query_file(sql: str, root: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         made = Path(place) / "result.parquet"
-        _run(text, [str(root), *others], made)
+        _run(sql, root, named, made)
         path = folder / f"{query_name(sql)}-{file_digest(made)[:16]}.parquet"
         made.replace(path)
     _DONE[root, sql] = (facts, path)
@@ -66,31 +66,46 @@ def query_name(sql: str) -> str:
     return hashlib.sha256(sql.encode()).hexdigest()[:16]
 
 
-def _expanded(sql: str) -> tuple[str, list[str]]:
-    """Return a query with its `${NAME}`s replaced, and the folders that they are."""
-    folders = {name: expand(name) for name in _VARIABLE.findall(sql)}
-    for name, folder in folders.items():
-        sql = sql.replace(name, folder.replace("'", "''"))
-    return sql, list(folders.values())
+def _named_folders(sql: str) -> dict[str, str]:
+    """Return the folder that each `${NAME}` in a query is.
+
+    Raises:
+        UserError: one is no folder. What a variable says otherwise may be anything, and a query
+            could make rows of it.
+    """
+    folders = {}
+    for name in _VARIABLE.findall(sql):
+        folders[name] = expand(name)
+        if not Path(folders[name]).is_dir():
+            raise DataError(f"{name} is no folder", f'"{_shown(sql)}"', _OUTSIDE[1])
+    return folders
 
 
-def _run(sql: str, folders: Sequence[str], made: Path) -> None:
+def _run(sql: str, root: Path, named: Mapping[str, str], made: Path) -> None:
     project = str(Path(__file__).resolve().parents[3])
-    given = {"sql": sql, "folders": folders, "file": str(made)}
+    text = sql
+    for name, folder in named.items():
+        text = text.replace(name, folder.replace("'", "''"))
+    given = {"sql": text, "folders": [str(root), *named.values()], "file": str(made)}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "registry.datasets.sources.sql_program"],
         input=json.dumps(given),
         check=False,
         capture_output=True,
         text=True,
-        cwd=folders[0],
+        cwd=root,
         env={**os.environ, "PYTHONPATH": project},
     )
     if done.returncode:
         said = " ".join(done.stdout.split()) or f"it ended with {done.returncode}"
-        shown = " ".join(sql.split())
-        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-        raise DataError(f"sql: {said.replace(*_OUTSIDE)}", where=f'"{shown}"')
+        for name, folder in named.items():
+            said = said.replace(folder, name)
+        raise DataError(f"sql: {said.replace(*_OUTSIDE)}", where=f'"{_shown(sql)}"')
+
+
+def _shown(sql: str) -> str:
+    text = " ".join(sql.split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _facts(root: str) -> _Facts:

@@ -134,6 +134,15 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
         ),
         (
             "path: rows.csv",
+            "path: ${HF_TOKEN}/rows.csv",
+            (
+                "gapmend.yaml:4: datasets.rows.path: '${HF_TOKEN}/rows.csv' names HF_TOKEN, which "
+                "is a secret by its name; a variable holds a path that starts with / or a dot, as "
+                "in: export DATA=/path/to/folder"
+            ),
+        ),
+        (
+            "path: rows.csv",
             "path: ${GAPMEND_NO}/rows.csv",
             (
                 "gapmend.yaml:4: datasets.rows.path: '${GAPMEND_NO}/rows.csv' needs the "
@@ -251,6 +260,26 @@ def test_a_variable_is_replaced_in_a_base_and_kept_in_a_path(tmp_path: Path, mon
     spec = loaded(tmp_path, text)
     assert spec.bases["nano"].model == f"{tmp_path}/m"
     assert spec.datasets["rows"].path == "${GAPMEND_HERE}/rows.csv"
+
+
+def test_what_is_no_path_gets_into_no_message(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GAPMEND_HERE", "made-up-key-of-a-service")
+    text = GOOD.replace("model: nano", "model: '${GAPMEND_HERE}'").replace(
+        "path: rows.csv", "path: ${GAPMEND_HERE}"
+    )
+    with pytest.raises(UserError) as raised:
+        loaded(tmp_path, text)
+    assert "bases.nano.model: '${GAPMEND_HERE}': the value of GAPMEND_HERE is neither" in str(
+        raised.value
+    )
+    assert "datasets.rows.path: '${GAPMEND_HERE}': the value of GAPMEND_HERE is no" in str(
+        raised.value
+    )
+    assert "made-up" not in str(raised.value)
+    monkeypatch.setenv("GAPMEND_HERE", "owner/name")
+    (tmp_path / "rows.csv").touch()
+    hub = GOOD.replace("model: nano", "model: '${GAPMEND_HERE}'")
+    assert loaded(tmp_path, hub).bases["nano"].model == "owner/name"
 
 
 def test_the_json_schema_names_every_part() -> None:

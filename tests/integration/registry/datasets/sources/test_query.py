@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -65,9 +65,9 @@ def test_the_same_files_give_the_same_bytes_and_others_another_name(
     runs: list[str] = []
     run = query._run
 
-    def counted(sql: str, folders: Sequence[str], made: Path) -> None:
+    def counted(sql: str, *given: Any) -> None:
         runs.append(sql)
-        run(sql, folders, made)
+        run(sql, *given)
 
     monkeypatch.setattr(query, "_run", counted)
     assert query_file(JOINED, root) == first
@@ -157,3 +157,20 @@ def test_a_folder_elsewhere_is_named_by_a_variable(
     assert query_file(sql, root) != first
     with pytest.raises(UserError, match="Permission Error"):
         query_file("select * from '${GAPMEND_ELSE}/../secret.csv'", root)
+    with pytest.raises(UserError) as raised:
+        query_file("select * from '${GAPMEND_ELSE}/gone.csv'", root)
+    assert '"${GAPMEND_ELSE}/gone.csv"' in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "GAPMEND_OTHER"])
+def test_a_variable_that_is_no_folder_is_in_no_row_and_no_message(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "made-up-key-of-a-service")
+    with pytest.raises(UserError, match=name) as raised:
+        query_file("select '${" + name + "}' as text", root)
+    assert "made-up-key" not in str(raised.value)
+    monkeypatch.setenv(name, "/made-up/key-of-a-service")
+    with pytest.raises(UserError, match=name) as raised:
+        query_file("select '${" + name + "}' as text", root)
+    assert "made-up" not in str(raised.value)
