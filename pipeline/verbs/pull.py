@@ -16,7 +16,7 @@ from pipeline.workspace.stage import StageOutput, run_stage
 from pipeline.workspace.store import refuse_removed
 from registry.errors import DataError, HubError, ModelError, UserError
 from registry.intake.copy import ParcelRecord, copy_allowed, license_beside, read_record
-from registry.intake.model import check_templates
+from registry.intake.template import check_templates
 from registry.publish.parcel import ALLOWED, CARD, RECORD, SIGNATURE
 from registry.store.kinds import ModelMeta
 from registry.store.objects import Parent

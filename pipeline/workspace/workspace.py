@@ -36,11 +36,19 @@ class Models:
         self._engines: dict[str, Backend] = {}
 
     def identity(self, base: str) -> BaseIdentity:
-        """Return what identifies the base `base` of the spec, without loading it."""
+        """Return what identifies the base `base` of the spec, without loading it.
+
+        Raises:
+            UserError: it isn't there, or isn't one that can be used.
+        """
+        from registry.intake.base import check_base
         from registry.models.load import identify
 
         if base not in self._identities:
-            self._identities[base] = identify(base, self._spec.bases[base], self._root)
+            spec = self._spec.bases[base]
+            found = identify(base, spec, self._root)
+            check_base(base, spec, self._root, found)
+            self._identities[base] = found
         return self._identities[base]
 
     def get(self, base: str) -> LoadedModel:

@@ -61,7 +61,9 @@ def unlike_base(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, 
     if isinstance(end, str) and end != tokenizer.eos_token:
         found.append(f"its text ends with {_shown(end)}, the base's with {tokenizer.eos_token!r}")
     known = tokenizer.get_vocab()
-    more = [text for _, text in sorted(_vocabulary(folder / TOKENIZER).items()) if text not in known]
+    more = [
+        text for _, text in sorted(_vocabulary(folder / TOKENIZER).items()) if text not in known
+    ]
     if more:
         named = ", ".join(map(_shown, more[:_NAMED]))
         named += f" and {len(more) - _NAMED} more" if len(more) > _NAMED else ""

@@ -25,6 +25,7 @@ _NAME = "default"
 
 
 def main() -> None:
+    """Read what to fit on stdin, write how it fits, or leave with what is wrong."""
     folder, model, trusted, place, seconds = json.loads(sys.stdin.read())
     _limit(seconds)
     try:

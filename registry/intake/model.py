@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
-from registry.intake.template import check_text
+from registry.intake.template import check_templates, read_object
 from registry.models.safetensors_header import read_header
 from registry.publish.secrets import refuse_secrets, scan_files
-from registry.store.filenames import TOKENIZER, TOKENIZER_CONFIG
+from registry.store.filenames import TOKENIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 _CODE = ("auto_map", "custom_generate", "custom_pipelines", "auto_mapping")
@@ -41,48 +39,13 @@ def check_model(folder: Path, where: str) -> None:
     _check_fits(folder, shapes, where)
 
 
-def check_templates(folder: Path, where: str) -> None:
-    """Render every chat template in a folder once, each in a process of its own.
-
-    Raises:
-        UserError: one tries to leave the sandbox, isn't a template, or doesn't end.
-    """
-    for text, name in _templates(folder, where):
-        check_text(text, f"{where}: {name}")
-
-
-def _templates(folder: Path, where: str) -> Iterator[tuple[str, str]]:
-    files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*"))]
-    for path in files:
-        if path.is_file():
-            yield path.read_text("utf-8", errors="replace"), path.name
-    config = folder / TOKENIZER_CONFIG
-    given = _object(config, where).get("chat_template") if config.is_file() else None
-    entries = given if isinstance(given, list) else [given]
-    for entry in entries:
-        texts = entry.values() if isinstance(entry, dict) else [entry]
-        for text in texts:
-            if isinstance(text, str):
-                yield text, config.name
-
-
 def _refuse_code(path: Path, where: str) -> None:
-    given = _object(path, where)
+    given = read_object(path, where)
     for key in _CODE:
         if given.get(key):
             raise ModelError(
                 f"{key} makes the loader run the code it names", f"{where}: {path.name}", "no code"
             )
-
-
-def _object(path: Path, where: str) -> dict[str, Any]:
-    try:
-        given = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} can't be read ({type(error).__name__})", where) from None
-    if not isinstance(given, dict):
-        raise ModelError(f"{path.name} is no JSON object", where)
-    return given
 
 
 def _finite_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:

@@ -8,12 +8,17 @@ there. A loop without end is no crime in the sandbox, so the process gets little
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import ModelError
+from registry.store.filenames import TOKENIZER_CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SECONDS = 20  # of CPU, most of them for importing transformers
 _WALL = 30  # times as long by the clock: on a busy machine a process gets little of it
@@ -41,6 +46,52 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
     },
 }
+
+
+def check_templates(folder: Path, where: str) -> None:
+    """Render every chat template in a folder once, each in a process of its own.
+
+    Raises:
+        UserError: one tries to leave the sandbox, isn't a template, or doesn't end.
+    """
+    for text, name in templates_of(folder, where):
+        check_text(text, f"{where}: {name}")
+
+
+def templates_of(folder: Path, where: str) -> Iterator[tuple[str, str]]:
+    """Yield the text of every chat template in a folder, with the file that it is in.
+
+    Raises:
+        UserError: a file that should have them can't be read.
+    """
+    files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*"))]
+    for path in files:
+        if path.is_file():
+            yield path.read_text("utf-8", errors="replace"), path.name
+    for name in (TOKENIZER_CONFIG, "chat_template.json"):
+        config = folder / name
+        given = read_object(config, where).get("chat_template") if config.is_file() else None
+        entries = given if isinstance(given, list) else [given]
+        for entry in entries:
+            texts = entry.values() if isinstance(entry, dict) else [entry]
+            for text in texts:
+                if isinstance(text, str):
+                    yield text, config.name
+
+
+def read_object(path: Path, where: str) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        given = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path.name} can't be read ({type(error).__name__})", where) from None
+    if not isinstance(given, dict):
+        raise ModelError(f"{path.name} is no JSON object", where)
+    return given
 
 
 def check_text(template: str, where: str) -> None:
@@ -76,7 +127,7 @@ def _limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
-def _render(template: str) -> str | None:
+def wrong_with(template: str) -> str | None:
     """Return what is wrong with a template, or None."""
     from jinja2 import TemplateSyntaxError
     from jinja2.exceptions import SecurityError, TemplateError
@@ -130,7 +181,7 @@ def _reaches(template: str) -> str | None:
 
 if __name__ == "__main__":
     _limit(int(sys.argv[1]))
-    wrong = _render(sys.stdin.read())
+    wrong = wrong_with(sys.stdin.read())
     if wrong is not None:
         sys.stdout.write(" ".join(wrong.split()) + "\n")
         sys.exit(1)

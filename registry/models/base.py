@@ -26,6 +26,7 @@ from registry.chat.settings import (
     workspace_date,
 )
 from registry.errors import ModelError, UserError
+from registry.models.base_config import CONTEXT_KEYS, read_config, read_object
 from registry.models.files import TOKENIZER_FILES, holds_changed
 from registry.models.safetensors_header import read_header
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER_CONFIG
@@ -61,7 +62,6 @@ _DIGITS = re.compile(r"[0-9a-f]{4,64}")
 # spec lets them run.
 _IDENTITY_FILES = (MODEL_CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
 _SMALL_FILES = (*_IDENTITY_FILES, "*.safetensors.index.json", "additional_chat_templates/*")
-_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
@@ -192,7 +192,7 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
         source=NANO if spec.model == NANO else folder.hub or str(folder.path.name),
         digest=digest(identity),
         parameters=parameters,
-        context=_context(config, folder.path),
+        context=_context(config, folder.path, where),
         architecture=str((config.get("architectures") or [config.get("model_type", "?")])[0]),
         dtype=dtype,
         stops=_stops(config, folder.path),
@@ -286,24 +286,6 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
     return found[0]
 
 
-def read_config(folder: Path, where: str) -> dict[str, Any]:
-    """The model's config.json.
-
-    Raises:
-        UserError: it is missing or isn't a JSON object.
-    """
-    path = folder / MODEL_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"no config.json in {folder}", where, "a model folder") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", where, "a JSON object") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is no JSON object", where)
-    return config
-
-
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors of a model folder, by name; an adapter's weights are none of them."""
     return tuple(
@@ -363,13 +345,13 @@ def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:
     return _DTYPE_NAMES.get(str(stored), "fp32")
 
 
-def _context(config: dict[str, Any], folder: Path) -> int:
+def _context(config: dict[str, Any], folder: Path, where: str) -> int:
     """Context length by lm-eval's rules: the text config first, then the tokenizer's limit."""
     text = config.get("text_config") or config
-    for key in _CONTEXT_KEYS:
+    for key in CONTEXT_KEYS:
         if text.get(key) is not None:
             return int(text[key])
-    path = folder / TOKENIZER_CONFIG
-    limit = json.loads(path.read_text("utf-8")).get("model_max_length") if path.is_file() else None
-    # transformers writes 1e30 for "no limit".
-    return int(limit) if limit and limit < 10**9 else DEFAULT_CONTEXT
+    limit = read_object(folder / TOKENIZER_CONFIG, where).get("model_max_length")
+    if not isinstance(limit, int | float) or not 0 < limit < 10**9:  # 1e30 for "no limit"
+        return DEFAULT_CONTEXT
+    return int(limit)

@@ -258,7 +258,7 @@ def spoil_record(folder: Path) -> None:
         (spoil_base, "it was trained on someone/else, which is no base of the spec"),
         (spoil_code, "auto_mapping makes the loader run the code it names"),
         (spoil_template, "the chat template is refused: it reaches for __"),
-        (spoil_way_of_asking, "to be asked in another way than base nano: its chat template is not"),
+        (spoil_way_of_asking, "in another way than base nano: its chat template is not the base's"),
         (spoil_tokens, "it was trained with another tokenizer than base nano's: 2 tokens differ"),
         (spoil_end, 'its text ends with "<end>", the base\'s with'),
         (spoil_record, "it names an id that is not that of what it describes"),

@@ -85,7 +85,7 @@ def test_a_layer_that_is_not_the_base_s_own_is_refused(with_head: Path, tmp_path
     tensors = load_file(with_head / WEIGHTS)
     tensors[HEAD][3, 3] += 0.01
     save_file(tensors, with_head / WEIGHTS)
-    with pytest.raises(UserError, match="it holds .*lm_head.* is not what base nano has there"):
+    with pytest.raises(UserError, match=r"it holds .*lm_head.* is not what base nano has there"):
         check_fits(with_head, "nano", BaseSpec(model="nano"), tmp_path)
 
 
