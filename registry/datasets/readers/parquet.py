@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from registry.datasets.readers.features import Decoder
 
 BATCH = 512  # rows; a value that is repeated is unpacked as often
+_FEWEST = 4  # rows: with fewer a file of short ones takes long
+_AT_ONCE = 1 << 28  # bytes of one column
 _BOMB_FROM = 1 << 26  # bytes unpacked, or rows, below which a file is let be
 _BOMB_RATIO = 1_000  # of bytes unpacked
 _BOMB_ROWS = 100  # a byte
@@ -35,12 +37,33 @@ def read_parquet(path: Path, reading: Reading = AS_FOUND) -> Iterator[Record]:
         done = 0
         try:
             decoder = decoder_of(file.schema_arrow, reading.encoding)
-            for batch in file.iter_batches(batch_size=BATCH):
+            for batch in _batches(path, file):
                 yield from batch_rows(done + 1, batch, decoder)
                 done += batch.num_rows
         except (pa.ArrowException, UnicodeDecodeError) as error:  # names are texts too
             where = f"{path}: row {done + 1} or later"
             raise DataError(f"a damaged Parquet file: {error}", where=where) from error
+
+
+def _batches(path: Path, file: Any) -> Iterator[Any]:
+    """Yield the rows of a Parquet file, as many at a time as take little memory in the worst case.
+
+    A value that is repeated is stored once, and what a file says of its size counts it once.
+
+    Raises:
+        UserError: it unpacks to far more than its size.
+    """
+    unpacked = rows = 0
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        columns = (group.column(one).total_uncompressed_size for one in range(group.num_columns))
+        fitting = _AT_ONCE // max(*columns, 1, 1)  # each row may be the longest
+        size = min(BATCH, max(_FEWEST, fitting))
+        for batch in file.iter_batches(batch_size=size, row_groups=[number]):
+            unpacked += batch.nbytes
+            rows += batch.num_rows
+            refuse_bomb(path, unpacked, rows)
+            yield batch
 
 
 def parquet_schema(path: Path) -> pa.Schema:

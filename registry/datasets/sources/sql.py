@@ -29,6 +29,7 @@ _OUTSIDE = (
     "file system operations are disabled by configuration",
     "a query reads files that lie in the workspace, or in a folder that it names as ${NAME}",
 )
+_MEMORY = "4GiB"  # DuckDB keeps the rest on the disk; some thousand rows at a time have to fit
 _SHOWN = 60  # characters of a query in a message
 _Facts = tuple[tuple[str, int, int], ...]
 _DONE: dict[tuple[Path, str], tuple[_Facts, Path]] = {}  # of this process
@@ -86,7 +87,8 @@ def _run(sql: str, root: Path, named: Mapping[str, str], made: Path) -> None:
     text = sql
     for name, folder in named.items():
         text = text.replace(name, folder.replace("'", "''"))
-    given = {"sql": text, "folders": [str(root), *named.values()], "file": str(made)}
+    folders = [str(root), *named.values()]
+    given = {"sql": text, "folders": folders, "file": str(made), "memory": _MEMORY}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "registry.datasets.sources.sql_program"],
         input=json.dumps(given),

@@ -18,17 +18,21 @@ def main() -> int:
 
     given = json.load(sys.stdin)
     try:
-        _write(given["sql"], given["folders"], given["file"])
+        _write(given["sql"], given["folders"], given["file"], given["memory"])
+    except duckdb.OutOfMemoryException:
+        print(f"it takes more than {given['memory']} of memory; expected fewer or shorter rows")  # noqa: T201
+        return 1
     except (duckdb.Error, ValueError) as error:
         print(str(error).split("\n\n")[0])  # noqa: T201 - then comes the line with a caret
         return 1
     return 0
 
 
-def _write(sql: str, folders: list[str], file: str) -> None:
+def _write(sql: str, folders: list[str], file: str, memory: str) -> None:
     import duckdb
 
     config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory,
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "python_enable_replacements": "false",

@@ -79,7 +79,7 @@ def test_what_can_not_be_used_is_one_line(
     if isinstance(given, dict):
         text = json.dumps(json.loads(path.read_text("utf-8")) | given)
     path.write_text(text, "utf-8")
-    with pytest.raises(UserError, match="^bases.b: ") as raised:
+    with pytest.raises(UserError, match=r"^bases\.b: ") as raised:
         checked(base.parent)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)

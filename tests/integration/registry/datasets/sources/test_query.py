@@ -174,3 +174,22 @@ def test_a_variable_that_is_no_folder_is_in_no_row_and_no_message(
     with pytest.raises(UserError, match=name) as raised:
         query_file("select '${" + name + "}' as text", root)
     assert "made-up" not in str(raised.value)
+
+
+def test_a_query_that_takes_too_much_memory_is_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "_MEMORY", "64MiB")
+    sql = "select repeat(md5(i::varchar), 100000) as text from range(100) numbers(i)"
+    with pytest.raises(UserError, match="sql: it takes more than 64MiB of memory") as raised:
+        query_file(sql, root)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_result_that_unpacks_to_far_more_is_refused_before_it_takes_memory(root: Path) -> None:
+    long = query_file("select repeat('x', 2000000) as text from range(40) numbers(i)", root)
+    read = 0
+    with pytest.raises(UserError, match=r"bytes that unpack to \d+ in \d+ rows"):
+        for record in read_records(long):
+            read += len((record.value or {})["text"])
+    assert read == 0
