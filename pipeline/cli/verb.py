@@ -8,6 +8,7 @@ to a file that the line names.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli import signals
+from pipeline.workspace.inert import inert
 from registry.errors import ErrorRecord, GapmendError, MachineError, UserError
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ WorkspaceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on stdout.")]
 
 HERE = Path()
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -58,23 +60,15 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
         as_json: print `data` as one JSON value instead of what is for people.
         state: the folder where a fault's traceback may be kept.
     """
-    from pipeline.workspace.ui import Ui
-
-    ui = Ui(as_json=as_json)
     try:
+        from pipeline.workspace.ui import Ui
+
+        ui = Ui(as_json=as_json)
         # What a user's own scorer or task prints must not get into the answer.
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             given = work(ui)
-    except GapmendError as error:
-        _refuse(str(error), error.record(), as_json=as_json)
-    except KeyboardInterrupt:
-        line = "stopped; the next call goes on from here"
-        _refuse(line, ErrorRecord("stopped", line, exit_code=_INTERRUPTED), as_json=as_json)
-    except OSError as error:
-        _refuse_of_machine(error, as_json=as_json)
-    except Exception as error:  # noqa: BLE001 - a fault of ours: kept, named, exit code 3
-        line = _fault_line(error, state)
-        _refuse(line, GapmendError(line).record(), as_json=as_json)
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - what isn't known is a fault
+        _refuse(*_refusal(error, state), as_json=as_json)
     else:
         if as_json:
             sys.stdout.write(json_line(given.data) + "\n")
@@ -111,29 +105,61 @@ def in_store(root: Path, work: Callable[[Workspace], Answer], *, as_json: bool) 
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run the command line; with `--json` a mistake in how it was called is JSON too."""
-    if "--json" not in sys.argv[1:]:
-        app()
-        return
+    """Run the command line; a mistake in how it was called is one line of JSON with `--json`."""
+    as_json = "--json" in sys.argv[1:]
+    told = logging.StreamHandler()
+    told.setFormatter(_InertFormatter())
+    logging.getLogger("gapmend").addHandler(told)
+    try:
+        with signals.caught():
+            code = _called(app, as_json=as_json)
+    finally:
+        logging.getLogger("gapmend").removeHandler(told)
+    sys.exit(code)
+
+
+class _InertFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return inert(super().format(record))
+
+
+def _called(app: typer.Typer, *, as_json: bool) -> int:
+    """Call typer's program; return its exit code."""
     try:
         code = app(standalone_mode=False)
-    except Exception as error:  # typer's own classes for a wrong call are private
-        if not hasattr(error, "format_message"):
-            raise
-        line = " ".join(str(error.format_message()).split())
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - typer's classes are private
+        if not isinstance(error, KeyboardInterrupt) and not signals.has_come():
+            return _wrong_call(error, as_json=as_json)
+        code = None
+    if signals.has_come() and not signals.is_told():  # it came before or after a verb's work
+        record = signals.record()
+        _write(record.message, record, as_json=as_json)
+        return record.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_call(error: Exception, *, as_json: bool) -> int:
+    if not hasattr(error, "format_message"):
+        raise error
+    said = str(error.format_message())
+    if as_json:
+        line = " ".join(said.split())
         record = UserError(line).record()
-        sys.stdout.write(json_line(record) + "\n")
-        sys.stderr.write(f"gapmend: {line}\n")
-        sys.exit(record.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        _write(line, record, as_json=True)
+        return record.exit_code
+    from typer.rich_utils import rich_format_error
+
+    vars(error)["format_message"] = lambda: inert(said)
+    rich_format_error(error)  # type: ignore[arg-type]
+    return int(getattr(error, "exit_code", 2))
 
 
 def json_line(value: Any) -> str:
     """Return one line of JSON; NaN and the infinities, which JSON lacks, are null."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False)
+        return inert(json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False))
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, default=_plain)
+        return inert(json.dumps(_finite(value), ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -156,35 +182,51 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def _refusal(error: BaseException, state: Path | None) -> tuple[str, ErrorRecord]:
+    """Return what is said of an error, for people and for programs."""
+    if isinstance(error, KeyboardInterrupt) or signals.has_come():
+        record = signals.record()
+        return record.message, record
+    if isinstance(error, OSError):
+        error = _of_machine(error)
+    if isinstance(error, GapmendError):
+        return str(error), error.record()
+    line = _fault_line(error, state)
+    return line, GapmendError(line).record()
+
+
 def _refuse(line: str, record: ErrorRecord, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json_line(record) + "\n")
-    sys.stderr.write(f"gapmend: {line}\n")
+    _write(line, record, as_json=as_json)
     raise typer.Exit(record.exit_code)
 
 
-def _refuse_of_machine(error: OSError, *, as_json: bool) -> None:
+def _write(line: str, record: ErrorRecord, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json_line(record) + "\n")
+    sys.stderr.write(inert(f"gapmend: {line}\n"))
+
+
+def _of_machine(error: OSError) -> MachineError:
     """Say in one line what the machine refused: a full disk, a missing permission."""
     from registry.store.disk import FULL, is_disk_full
 
     again = "nothing acknowledged is lost; mend it and call again"
     what, fix = (FULL, None) if is_disk_full(error) else (error.strerror or str(error), again)
     where = None if error.filename is None else str(error.filename)
-    refused = MachineError(what, where, fix=fix)
-    _refuse(str(refused), refused.record(), as_json=as_json)
+    return MachineError(what, where, fix=fix)
 
 
-def _fault_line(error: Exception, state: Path | None) -> str:
+def _fault_line(error: BaseException, state: Path | None) -> str:
     text = "".join(traceback.format_exception(error))
     said = next(iter(str(error).splitlines()), "")
     line = f"a fault of ours: {type(error).__name__}: {said}"
     if state is None or not state.is_dir():
-        sys.stderr.write(text)
+        sys.stderr.write(inert(text))
         return line
     log = state / "fault.log"
     try:
         log.write_text(text, encoding="utf-8")
     except OSError:  # a full or read-only disk
-        sys.stderr.write(text)
+        sys.stderr.write(inert(text))
         return line
     return f"{line} (traceback in {log}; please report it)"

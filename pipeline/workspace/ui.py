@@ -11,6 +11,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipeline.workspace.inert import inert
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +44,7 @@ class Bar:
     def note(self, text: str) -> None:
         """Show `text` beside the bar: the loss, the tokens per second."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, note=text)
+            self._progress.update(self._task, note=inert(text))
 
 
 class Ui:
@@ -50,11 +52,11 @@ class Ui:
 
     def __init__(self, *, as_json: bool = False) -> None:
         """With `as_json`, tables are not shown: stdout belongs to one JSON value, or a notebook."""
-        from rich.console import Console
+        from pipeline.workspace.console import open_console
 
         self.as_json = as_json
-        self.out: Console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
-        self.err: Console = Console(stderr=True)
+        self.out: Console = open_console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
+        self.err: Console = open_console(stderr=True)
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
@@ -68,15 +70,15 @@ class Ui:
         from rich import progress as bars
 
         columns = (
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TimeElapsedColumn(),
             bars.TimeRemainingColumn(),
-            bars.TextColumn("{task.fields[note]}"),
+            bars.TextColumn("{task.fields[note]}", markup=False),
         )
         with bars.Progress(*columns, console=self.err, transient=True) as progress:
-            yield Bar(progress, progress.add_task(label, total=total, note=""))
+            yield Bar(progress, progress.add_task(inert(label), total=total, note=""))
 
     def log(self, text: str) -> None:
         """Write one line to stderr."""
@@ -84,6 +86,13 @@ class Ui:
 
     def show(self, renderable: RenderableType) -> None:
         """Show a result on stdout, unless the command answers in JSON."""
-        if not self.as_json:
-            # Text that asks for it (CSV) is never broken into the lines of a terminal.
-            self.out.print(renderable, soft_wrap=bool(getattr(renderable, "no_wrap", False)))
+        from rich.text import Text
+
+        if self.as_json:
+            return
+        # Text that asks for it (CSV) is never broken into the lines of a terminal.
+        whole = bool(getattr(renderable, "no_wrap", False))
+        if whole and isinstance(renderable, Text) and not self.out.is_terminal:
+            self.out.file.write(f"{renderable.plain}\n")  # data: a program gets it as it is
+            return
+        self.out.print(renderable, soft_wrap=whole, markup=False, emoji=False)

@@ -12,6 +12,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
     from duckdb import DuckDBPyConnection
 
+_FETCHED = 10_000  # rows at a time
 _FOLDER = Path(__file__).parent / "view_files"
 # View name -> object kinds and file, as a pattern. Their columns are the tables of
 # views/parquet.sql.
@@ -88,6 +90,8 @@ class SqlSession:
         trace: TracebackType | None,
     ) -> None:
         """Close the connection; what it held in memory is gone."""
+        if kind is not None:
+            self._connection.interrupt()  # closing waits for a query that goes on
         self._connection.close()
 
     def run(self, sql: str) -> QueryResult:
@@ -110,8 +114,9 @@ class SqlSession:
     def _fetch(self, sql: str, params: Sequence[Any], max_rows: int | None) -> QueryResult:
         cursor = self._connection.execute(sql, list(params))
         columns = tuple(column[0] for column in cursor.description or ())
-        if max_rows is None:
-            return QueryResult(columns, cursor.fetchall())
+        if max_rows is None:  # some at a time, so that a signal is looked at in between
+            some = iter(lambda: cursor.fetchmany(_FETCHED), [])
+            return QueryResult(columns, list(chain.from_iterable(some)))
         rows = cursor.fetchmany(max_rows + 1)
         return QueryResult(columns, rows[:max_rows], truncated=len(rows) > max_rows)
 

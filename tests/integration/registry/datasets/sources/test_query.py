@@ -188,8 +188,5 @@ def test_a_query_that_takes_too_much_memory_is_one_line(
 
 def test_a_result_that_unpacks_to_far_more_is_refused_before_it_takes_memory(root: Path) -> None:
     long = query_file("select repeat('x', 2000000) as text from range(40) numbers(i)", root)
-    read = 0
     with pytest.raises(UserError, match=r"bytes that unpack to \d+ in \d+ rows"):
-        for record in read_records(long):
-            read += len((record.value or {})["text"])
-    assert read == 0
+        next(read_records(long))
