@@ -12,16 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PREFIX = re.compile(r"[0-9a-f]{7,40}")
+_NAMED = 3  # commits that a message names
 
 
-def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], where: str) -> Path:
+def fetch_snapshot(
+    repo: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    where: str,
+    ignored: Sequence[str] = (),
+) -> Path:
     """Return the folder in the Hub's cache with a repository's files; its name is the commit.
+
+    Without a connection it is found in a cache without references too, as copies of one are: by the
+    first digits of its commit, or because it is the only one.
 
     Args:
         repo: its id.
         revision: a branch, a tag or a commit.
         patterns: the files that are wanted.
         where: the base in the spec, for the message.
+        ignored: of those, the files that aren't.
 
     Raises:
         UserError: there is none that may be read, no such revision, or the Hub isn't reached.
@@ -35,13 +47,12 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
     )
 
     try:
-        path = Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns]))
+        found = snapshot_download(
+            repo, revision=revision, allow_patterns=[*patterns], ignore_patterns=[*ignored]
+        )
+        path = Path(found)
     except LocalEntryNotFoundError:
-        raise HubError(
-            f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
-            f"{where}.model",
-            fix="give an existing folder, or fetch it once with a connection",
-        ) from None
+        path = _cached(repo, revision, where)
     except RevisionNotFoundError:
         raise HubError(
             f"{repo} has no revision {revision} on the Hub",
@@ -61,6 +72,35 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
     if not _COMMIT.fullmatch(path.name):
         raise HubError(f"{repo}: no commit is known for {path}", f"{where}.revision")
     return path
+
+
+def _cached(repo: str, revision: str | None, where: str) -> Path:
+    """Return a snapshot that the cache has, though no reference leads to it.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    kept = sorted(one for one in (folder / "snapshots").glob("*") if _COMMIT.fullmatch(one.name))
+    asked = revision or ""
+    found = [one for one in kept if one.name.startswith(asked)]
+    if len(found) == 1 and (revision is None or _PREFIX.fullmatch(revision)):
+        return found[0]
+    if kept:
+        raise HubError(
+            f"the Hub isn't reached, and its cache has {len(kept)} commits of {repo}, none of "
+            f"which is known as {revision or 'main'}",
+            f"{where}.revision",
+            expected=" or ".join(one.name for one in kept[:_NAMED]),
+        )
+    raise HubError(
+        f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
+        f"{where}.model",
+        fix="give an existing folder, or fetch it once with a connection",
+    )
 
 
 def stored_parameters(pinned: str, where: str) -> int:

@@ -26,10 +26,17 @@ from registry.chat.settings import (
     workspace_date,
 )
 from registry.errors import ModelError, UserError
-from registry.models.base_config import CONTEXT_KEYS, read_config, read_object
+from registry.models.base_config import CONTEXT_KEYS, indexed, read_config, read_object
 from registry.models.files import TOKENIZER_FILES, holds_changed
 from registry.models.safetensors_header import read_header
-from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER_CONFIG
+from registry.store.filenames import (
+    GENERATION_CONFIG,
+    MODEL_CONFIG,
+    MODEL_INDEX,
+    MODEL_WEIGHTS,
+    STATE,
+    TOKENIZER_CONFIG,
+)
 from registry.store.hashing import digest, file_digest, remembered_digest
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -61,7 +68,9 @@ _DIGITS = re.compile(r"[0-9a-f]{4,64}")
 # Everything but the weights that decides tokens and logits. Python files matter only where the
 # spec lets them run.
 _IDENTITY_FILES = (MODEL_CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
-_SMALL_FILES = (*_IDENTITY_FILES, "*.safetensors.index.json", "additional_chat_templates/*")
+_SMALL_FILES = (*_IDENTITY_FILES, MODEL_INDEX, "additional_chat_templates/*")
+# The same weights once more, in another form or another precision.
+_SECOND_COPIES = ("*/*", "consolidated*", "model.fp*", "model.bf*", "adapter*")
 _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
@@ -287,10 +296,13 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors of a model folder, by name; an adapter's weights are none of them."""
-    return tuple(
-        path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith("adapter")
-    )
+    """The safetensors that a model in a folder is loaded from, by name; no copies beside them."""
+    named = [folder / name for name in indexed(folder)] or [folder / MODEL_WEIGHTS]
+    if not any(path.is_file() for path in named):
+        named = list(folder.glob("*.safetensors"))
+        copies = [path for one in _SECOND_COPIES for path in folder.glob(one)]
+        named = [path for path in named if path not in copies]
+    return tuple(sorted(path for path in named if path.is_file()))
 
 
 def check_weights(folder: Path, where: str) -> None:
@@ -318,10 +330,14 @@ def _without_weights(folder: Path, where: str) -> UserError:
 def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
     from registry.hub.base import fetch_snapshot
 
-    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
-    patterns += ["*.py"] if spec.trust_remote_code else []
+    patterns = [*_SMALL_FILES, *(["*.py"] if spec.trust_remote_code else [])]
     path = fetch_snapshot(spec.model, spec.revision, patterns, where)
     if weights:
+        names = [*indexed(path)] or [MODEL_WEIGHTS]
+        if not all((path / name).is_file() for name in names):
+            fetch_snapshot(spec.model, path.name, names, where)
+        if not weight_files(path):  # under names of its own
+            fetch_snapshot(spec.model, path.name, ["*.safetensors"], where, _SECOND_COPIES)
         check_weights(path, where)
     return BaseFolder(path, f"{spec.model}@{path.name}")
 

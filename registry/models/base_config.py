@@ -12,14 +12,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import ModelError
-from registry.store.filenames import MODEL_CONFIG
+from registry.store.filenames import MODEL_CONFIG, MODEL_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
-_INDEX = "model.safetensors.index.json"
 _DEEPEST = 16  # level of a configuration
 _MOST_LAYERS = 10_000
 _LARGEST = 1 << 26  # side of a weight: the largest vocabularies have 2^18
@@ -44,7 +43,6 @@ def read_config(folder: Path, where: str) -> dict[str, Any]:
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list) and all(type(n) is str for n in names)):
         raise ModelError(f"{path}: architectures is no list of names", where)
-    _check_index(folder / _INDEX, where)
     return config
 
 
@@ -103,13 +101,19 @@ def _wrong(key: str, value: Any) -> str | None:
     return f"{most} at most"
 
 
-def _check_index(path: Path, where: str) -> None:
-    """Check that the list of a model's weights names files beside it."""
+def indexed(folder: Path) -> frozenset[str]:
+    """The files that a model's list of weights names; none where there is no list.
+
+    Raises:
+        UserError: it is no list, or names anything but files beside it.
+    """
+    path = folder / MODEL_INDEX
     if not path.is_file():
-        return
-    names = _object(path, where).get("weight_map")
+        return frozenset()
+    names = _object(path, str(folder)).get("weight_map")
     if not isinstance(names, dict) or not all(
         isinstance(one, str) and one.endswith(".safetensors") and "/" not in one and "\\" not in one
         for one in names.values()
     ):
-        raise ModelError(f"{path}: weight_map names no files", where, "*.safetensors beside it")
+        raise ModelError("weight_map names no files", str(path), "*.safetensors beside it")
+    return frozenset(names.values())

@@ -31,6 +31,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     repository.mkdir()
     for name in (*NANO_FILES, *TOKENIZER_FILES):
         shutil.copy(ROOT / "registry" / "nano" / name, repository / name)
+    (repository / "original").mkdir()
+    for copy in ("consolidated.safetensors", "original/model.safetensors"):
+        shutil.copy(repository / "model.safetensors", repository / copy)
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     shutil.copy(repository / "config.json", pickled / "config.json")
@@ -79,6 +82,8 @@ def test_a_base_of_the_hub_goes_through_the_same_code(hub: Hub, tmp_path: Path) 
     found = call(hub, tmp_path, "me/small", "gap")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["findings"]
+    second = [one for one in hub.requests if "consolidated" in one["path"] or "orig" in one["path"]]
+    assert not second
 
 
 def test_only_pickled_weights_are_one_line(hub: Hub, tmp_path: Path) -> None:

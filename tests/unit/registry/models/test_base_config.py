@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UserError
-from registry.models.base_config import read_config
+from registry.models.base_config import indexed, read_config
 
 REAL: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -71,19 +71,19 @@ def test_what_no_model_has_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["[", "[]", "[" * 100_000, '{"weight_map": ["a"]}'])
+@pytest.mark.parametrize("text", ["[", "[]", "[" * 100_000])
 def test_a_file_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, "utf-8")
-    if "weight_map" in text:
-        (folder(tmp_path) / "model.safetensors.index.json").write_text(text, "utf-8")
     with pytest.raises(UserError, match=r"^bases\.b: ") as raised:
         read_config(tmp_path, "bases.b")
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["../../secret.safetensors", "a\\b.safetensors", "x.bin", 3])
-def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path, name: object) -> None:
-    index = {"weight_map": {"w": name}}
-    (folder(tmp_path) / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+@pytest.mark.parametrize(
+    "names", [["../../secret.safetensors"], ["a\\b.safetensors"], ["x.bin"], [3], []], ids=str
+)
+def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path, names: list[object]) -> None:
+    index: dict[str, Any] = {"weight_map": dict(enumerate(names)) if names else ["a"]}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     with pytest.raises(UserError, match="weight_map names no files"):
-        read_config(tmp_path, "bases.b")
+        indexed(tmp_path)

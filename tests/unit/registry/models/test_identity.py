@@ -140,6 +140,32 @@ def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:
     assert "no weights" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "copy", ["consolidated.safetensors", "original/model.safetensors", "model.fp16.safetensors"]
+)
+@pytest.mark.parametrize("split", [False, True])
+def test_second_copies_of_the_weights_do_not_count(
+    base: Path, tmp_path: Path, copy: str, split: bool
+) -> None:
+    if split:
+        parts = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+        (base / "model.safetensors").unlink()
+        for part in parts:
+            write_weights(base / part, (3, 5), b"\1")
+        index = {"weight_map": dict(zip("ab", parts, strict=True))}
+        (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    before = identify("b", BaseSpec(model="base"), tmp_path)
+    assert before.parameters == (30 if split else 15)
+    (base / "original").mkdir()
+    write_weights(base / copy, (3, 5), b"\3")
+    assert identify("b", BaseSpec(model="base"), tmp_path) == before
+
+
+def test_weights_under_a_name_of_their_own_are_found(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").rename(base / "weights.safetensors")
+    assert identify("b", BaseSpec(model="base"), tmp_path).parameters == 15
+
+
 def test_no_folder(tmp_path: Path) -> None:
     assert "no folder" in refused(tmp_path, "./absent/folder/here")
 
