@@ -109,7 +109,7 @@ def problems_of(
             expected = " or ".join(dict.fromkeys((before.expected, problem.expected)))
             problem = replace(problem, expected=expected, hint=before.hint or problem.hint)
         found[problem.path] = problem
-    misspelt = {(*p.path[:-1], p.hint.split("'")[1]) for p in found.values() if p.hint}
+    misspelt = {(*p.path[:-1], p.hint.split("'")[1]) for p in found.values() if _is_guess(p.hint)}
     deeper = {path[:i] for path in found for i in range(len(path))}
     # A union's other branches complain about the whole value when one key inside is wrong.
     kept = [
@@ -128,6 +128,9 @@ def _problem(details: ErrorDetails, document: YamlDocument, model: type[BaseMode
         return _key_problem(details, path, model)
     if kind == "value_error":
         return Problem(path, details["msg"].removeprefix("Value error, "), given=_shown(value))
+    if kind == "string_type" and path in document.written:
+        written = document.written[path]
+        return Problem(path, f"given {written}", "a text", f'quote it: "{written}"', written)
     given = _shown(value)
     shown = f"given {given}"
     choices = _choices(details)
@@ -190,6 +193,10 @@ def _shown(value: Any) -> str:
 def _near(given: str, known: Iterable[str]) -> str | None:
     found = get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f"did you mean '{found[0]}'?" if found else None
+
+
+def _is_guess(hint: str | None) -> bool:
+    return hint is not None and hint.startswith("did you mean ")
 
 
 def _known_keys(model: type[BaseModel], path: Path) -> tuple[str, ...]:

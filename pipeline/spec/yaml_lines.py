@@ -6,7 +6,7 @@ would silently keep the last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -16,16 +16,24 @@ from registry.errors import SpecError
 _MOST_KEYS = 50_000  # aliases of aliases can make billions of a few lines
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
+_NOTHING = "tag:yaml.org,2002:null"
 
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A parsed file: its value, and the line (from 1) of each key and list element."""
+    """A parsed file.
+
+    Attributes:
+        value: what it says.
+        lines: the line (from 1) of each key and list element.
+        written: how the values stand in the file that YAML reads as no text: 0123456 is 42798.
+    """
 
     value: Any
     lines: dict[Path, int]
+    written: dict[Path, str] = field(default_factory=dict)
 
     def line(self, path: Path) -> int:
         """Return the line of `path`, or of the nearest key above it that the file has."""
@@ -59,7 +67,7 @@ def parse(text: str, where: str) -> tuple[YamlDocument, tuple[RepeatedKey, ...]]
     Raises:
         UserError: not YAML, or more than plain data.
     """
-    lines: dict[Path, int] = {}
+    document = YamlDocument(None, {})
     repeated: list[RepeatedKey] = []
     try:
         loader = _TextLoader(text)
@@ -68,7 +76,7 @@ def parse(text: str, where: str) -> tuple[YamlDocument, tuple[RepeatedKey, ...]]
     try:
         root = loader.get_single_node()
         if root is not None:
-            _walk(root, (), lines, repeated)
+            _walk(root, (), document, repeated)
         value = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -80,17 +88,20 @@ def parse(text: str, where: str) -> tuple[YamlDocument, tuple[RepeatedKey, ...]]
         raise SpecError(f"not YAML: {error}", where=where) from error
     finally:
         loader.dispose()
-    return YamlDocument(value, lines), tuple(repeated)
+    return replace(document, value=value), tuple(repeated)
 
 
-def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[RepeatedKey]) -> None:
+def _walk(node: yaml.Node, path: Path, document: YamlDocument, repeated: list[RepeatedKey]) -> None:
+    lines = document.lines
     lines.setdefault(path, node.start_mark.line + 1)
     if len(lines) > _MOST_KEYS:
         message = f"more than {_MOST_KEYS} keys"
         raise ValueError(message)
+    if isinstance(node, yaml.ScalarNode) and node.tag not in (_TEXT, _NOTHING):
+        document.written[path] = str(node.value)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            _walk(child, (*path, index), lines, repeated)
+            _walk(child, (*path, index), document, repeated)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, child in node.value:
@@ -102,4 +113,4 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], repeated: list[Re
                 repeated.append(RepeatedKey(here, line, seen[name]))
             seen.setdefault(name, line)
             lines[here] = line
-            _walk(child, here, lines, repeated)
+            _walk(child, here, document, repeated)

@@ -133,6 +133,14 @@ def test_a_good_spec_has_its_defaults_and_is_frozen(tmp_path: Path) -> None:
             ),
         ),
         (
+            "model: nano",
+            "model: owner/name, revision: 0123456",
+            (
+                "gapmend.yaml:1: bases.nano.revision: given 0123456; expected a text; "
+                'quote it: "0123456"'
+            ),
+        ),
+        (
             "path: rows.csv",
             "path: ${HF_TOKEN}/rows.csv",
             (
