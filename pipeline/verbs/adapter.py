@@ -158,7 +158,7 @@ def remove(ws: WorkspaceStore, name: str, *, reason: str = "") -> str:
     if facts.aliases:
         raise UserError(
             f"{facts.adapter_id[:12]} is {' and '.join(facts.aliases)}",
-            fix=f"point {facts.aliases[0]} at another adapter first: gapmend adapter tag",
+            fix=f"point it at another one first: gapmend adapter tag OTHER {facts.aliases[0]}",
         )
     ref = ws.store.put(
         "removal",

@@ -84,7 +84,10 @@ def export(
     """
     thing = weights_named(ws, model_id)
     if form == "gguf" and is_tuned(thing):
-        raise ModelError("an adapter alone is not written as GGUF", fix="merge it: gapmend merge")
+        raise ModelError(
+            "an adapter alone is not written as GGUF",
+            fix=f"merge it: gapmend merge --adapter {thing.id[:12]}",
+        )
     source = ws.store.get(thing.kind, thing.id).path
     proof = None
     with (

@@ -8,6 +8,7 @@ back with the id that it had.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class PullSource:
         record: its gapmend.json, if it has one.
         license: as it or its card says.
         is_cache: the folder is the Hub's cache, which is made of links.
+        call: the command that takes it in, for advice.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class PullSource:
     record: ParcelRecord | None
     license: str | None
     is_cache: bool
+    call: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ def take(
         source = _fetched(ws, given, revision, whole=key is not None)
         copy_allowed(source.folder, copy, source.record, links=source.is_cache, where=source.origin)
         signer = _verified(ws, source, copy, key)
-        source = replace(source, folder=copy)  # from here on nothing else of it is seen
+        call = f"gapmend adapter import {shlex.quote(given)}"
+        call += f" --revision {shlex.quote(revision)}" if revision else ""
+        source = replace(source, folder=copy, call=call)  # from here on nothing else is seen
         return _taken(ws, ui, source, base, signer)
 
 
@@ -221,7 +226,7 @@ def _base_of(
     declared = check_folder(source.folder)
     identities = {name: ws.models.identity(name) for name in ws.spec.bases}
     where = f"{source.origin}: {ADAPTER_CONFIG}"
-    base = base_for(declared, identities, chosen, where)
+    base = base_for(declared, identities, chosen, where, source.call)
     config = read_adapter_config(source.folder)
     tokenizer = ws.models.chat(base).tokenizer
     check_vocabulary(source.folder, tokenizer, base, source.origin)
@@ -234,7 +239,7 @@ def _base_of(
             source.origin,
             expected="an adapter that is asked with its base's template and tokens",
             fix="give the base those, as a copy of its folder with the adapter's files; or take "
-            f"the adapter as it is, to be asked with the base's: call again with --base {base}",
+            f"the adapter as it is, to be asked with the base's: {source.call} --base {base}",
         )
     check_fits(source.folder, base, ws.spec.bases[base], ws.root)
     return base, remarks

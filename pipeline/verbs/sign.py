@@ -142,4 +142,6 @@ def _not_signed(ws: WorkspaceStore, thing: Manifest[Meta]) -> UserError | GateRe
     what = f"{thing.kind} {thing.id[:12]}"
     if ws.catalog.find("signature", thing=thing.id):
         return GateRefusedError(f"{what} is signed with another key")
-    return StoreRequestError(f"{what} is not signed", fix="sign it: `gapmend sign`")
+    return StoreRequestError(
+        f"{what} is not signed", fix=f"sign it: gapmend sign {thing.id[:12]} --key FILE"
+    )

@@ -66,6 +66,7 @@ def base_for(
     identities: Mapping[str, BaseIdentity],
     chosen: str | None,
     where: str,
+    call: str,
 ) -> str:
     """Return the name in the spec of the base that an adapter belongs to. Pure.
 
@@ -75,6 +76,7 @@ def base_for(
         chosen: the base that the user named, if any. It overrules the name in the configuration:
             the same weights are known under many. Shapes and tokenizer are compared afterwards.
         where: for the message.
+        call: the command that takes it in, for the advice.
 
     Raises:
         UserError: none fits, or it names another one.
@@ -87,14 +89,14 @@ def base_for(
     known = ", ".join(f"{name} ({base.source})" for name, base in identities.items())
     if not declared.base or len(fitting) > 1 or _is_open(declared):
         said = "several bases fit" if fitting else f"it names no base but '{declared.base}'"
-        raise ModelError(said, where, f"one of {known}", "name the base with --base")
+        raise ModelError(said, where, f"one of {known}", f"name the base: {call} --base NAME")
     at = f" at {declared.revision}" if declared.revision else ""
     raise ModelError(
         f"it was trained on {declared.base}{at}, which is no base of the spec",
         where,
         expected=f"one of {known}",
-        fix="add that base to gapmend.yaml; if one of the spec's is the same under another name, "
-        "call again with --base and that one",
+        fix="add that base to gapmend.yaml; or, if one of the spec's is the same under another "
+        f"name, say which: {call} --base NAME",
     )
 
 

@@ -114,8 +114,7 @@ def _check_along(
                     str(folder / ADAPTER_WEIGHTS),
                     expected="LoRA on the base as it is: this layer was trained, resized, or is "
                     "another base's",
-                    fix="give it with `--base` to the base that it was trained on, or save it "
-                    "without that layer",
+                    fix="name with --base the base that it was trained on",
                 )
 
 

@@ -283,14 +283,14 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
             f"{what} the id '{prefix}'",
             f"{where}.model",
             expected="merged: and the first digits of a model's id",
-            fix='gapmend sql "select merge_id, path from merges" lists them',
+            fix='list them: gapmend sql "select merge_id, path from merges"',
         )
     if holds_changed(found[0]):
         raise ModelError(
             f"model {found[0].name[:12]} holds the tensors alone that training changed",
             f"{where}.model",
             expected="a whole model",
-            fix=f"gapmend merge {found[0].name[:12]}",
+            fix=f"make one of it: gapmend merge --adapter {found[0].name[:12]}",
         )
     return found[0]
 

@@ -290,7 +290,7 @@ def _read_key(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(
-            "no key here", str(path), fix="make one: `gapmend sign --new-key`"
+            "no key here", str(path), fix="make one: gapmend sign --new-key keys"
         ) from None
 
 

@@ -148,7 +148,7 @@ def test_what_stands_in_the_place_of_a_file_is_refused(
 def test_the_base_is_the_one_it_names(
     declared: DeclaredBase, chosen: str | None, found: str
 ) -> None:
-    assert base_for(declared, BASES, chosen, "here") == found
+    assert base_for(declared, BASES, chosen, "here", "gapmend adapter import x") == found
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def test_the_base_is_the_one_it_names(
         (DeclaredBase("meta/Llama", None), "it was trained on meta/Llama, which is no base"),
         (DeclaredBase("Qwen/Qwen3", "b" * 40), "it was trained on Qwen/Qwen3 at bbb"),
         (DeclaredBase("", None), "it names no base"),
-        (DeclaredBase("/data/models/other", None), "name the base with --base"),
+        (DeclaredBase("/data/models/other", None), "gapmend adapter import x --base NAME"),
     ],
 )
 def test_another_base_is_refused(declared: DeclaredBase, message: str) -> None:
     with pytest.raises(UserError) as raised:
-        base_for(declared, BASES, None, "here")
+        base_for(declared, BASES, None, "here", "gapmend adapter import x")
     assert message.lower() in str(raised.value).lower()
