@@ -51,15 +51,27 @@ def check_base(name: str, spec: BaseSpec, root: Path, identity: BaseIdentity) ->
     fine = root / CACHE / "bases" / identity.digest
     if fine.exists():
         return
-    _check(locate(name, spec, root).path.resolve(), spec, identity, f"bases.{name}")
+    folder, where = locate(name, spec, root).path.resolve(), f"bases.{name}"
+    check_made(folder, identity.parameters, where, trust_remote_code=spec.trust_remote_code)
     with suppress(OSError):  # a workspace that may only be read: it is checked again next time
         fine.parent.mkdir(parents=True, exist_ok=True)
         fine.touch()
 
 
-def _check(folder: Path, spec: BaseSpec, identity: BaseIdentity, where: str) -> None:
+def check_made(folder: Path, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
+    """Check that a model, a tokenizer and its chat templates can be made of a folder's files.
+
+    Args:
+        folder: with config.json and the rest; weights aren't read.
+        stored: how many weights there are.
+        where: for messages.
+        trust_remote_code: run the code that it brings.
+
+    Raises:
+        UserError: it is not so.
+    """
     templates = [text for text, _ in templates_of(folder, where)]
-    given = [str(folder), spec.trust_remote_code, templates, _SECONDS]
+    given = [str(folder), trust_remote_code, templates, _SECONDS]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "registry.intake.base_program"],
@@ -82,9 +94,9 @@ def _check(folder: Path, spec: BaseSpec, identity: BaseIdentity, where: str) -> 
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(f"{reading} fails: {reason}", where)
     parameters = int(said[-1])
-    if parameters > _MOST_TIMES * identity.parameters:
+    if parameters > _MOST_TIMES * stored:
         raise ModelError(
-            f"config.json describes {parameters} weights, and {identity.parameters} are stored",
+            f"config.json describes {parameters} weights, and {stored} are stored",
             where,
             expected="a config that fits the weights",
             fix="save or fetch the model again",

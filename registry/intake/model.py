@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
-from registry.intake.template import check_templates, read_object
+from registry.intake.base import check_made
+from registry.intake.template import read_object
+from registry.models.base_config import read_config
 from registry.models.safetensors_header import read_header
 from registry.publish.secrets import refuse_secrets, scan_files
 from registry.store.filenames import TOKENIZER
@@ -27,7 +30,7 @@ def check_model(folder: Path, where: str) -> None:
     for path in sorted(folder.glob("*.json")):
         if path.name != TOKENIZER:
             _refuse_code(path, where)
-    check_templates(folder, where)
+    read_config(folder, where)
     refuse_secrets(scan_files([(p.name, p) for p in sorted(folder.glob("*.json"))], ()))
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -36,6 +39,7 @@ def check_model(folder: Path, where: str) -> None:
     for path in weights:
         read_header(path)
         shapes |= _finite_shapes(path, where)
+    check_made(folder, sum(map(math.prod, shapes.values())), where)
     _check_fits(folder, shapes, where)
 
 

@@ -175,7 +175,11 @@ ESCAPE = "{{ ''.__class__.__mro__ }}"
         (nan, "has values that are not finite"),
         (no_weights, "a model without weights"),
         (link, "config.json is a link"),
-        (lambda f: changed(f, "config.json", num_hidden_layers=99), "weights missing"),
+        (lambda f: changed(f, "config.json", num_hidden_layers=9), "weights missing"),
+        (lambda f: changed(f, "config.json", vocab_size=1 << 24), "config.json describes"),
+        (lambda f: changed(f, "config.json", num_hidden_layers=10**9), "num_hidden_layers is 1000"),
+        (lambda f: changed(f, "config.json", _attn_implementation="a/b"), "_attn_implementation"),
+        (lambda f: changed(f, "config.json", num_attention_heads=0), "making a model of config.j"),
         (lambda f: changed(f, "config.json", auto_map={"x": "y"}), "auto_map makes the loader"),
         (lambda f: changed(f, "tokenizer_config.json", auto_map={"x": "y"}), "auto_map makes"),
         (lambda f: changed(f, "generation_config.json", custom_generate="x/y"), "custom_generate"),
@@ -184,7 +188,7 @@ ESCAPE = "{{ ''.__class__.__mro__ }}"
             lambda f: changed(
                 f, "tokenizer_config.json", chat_template=[{"name": "a", "template": ESCAPE}]
             ),
-            "the chat template is refused",
+            "rendering the chat template fails: it reaches for __",
         ),
         (lambda f: (f / "gapmend.json").write_bytes(b"\xff"), "not a record of gapmend"),
         (lambda f: (f / "gapmend.json").write_text("[" * 10**5), "not a record of gapmend ("),
