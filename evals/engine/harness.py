@@ -14,7 +14,8 @@ from lm_eval.api.registry import register_model
 
 from evals.engine.packed import PackedLM
 from registry.errors import UserError
-from registry.models.base import BaseSpec, Dtype, Quantization
+from registry.intake.base import check_base
+from registry.models.base import BaseSpec, Dtype, Quantization, identify
 from registry.models.load import load_model
 from registry.store.filenames import ADAPTER_WEIGHTS
 
@@ -75,6 +76,7 @@ class HarnessLM(PackedLM):
             trust_remote_code=trust_remote_code,
             thinking="auto" if enable_thinking is None else "on" if enable_thinking else "off",
         )
+        check_base(MODEL, spec, Path.cwd(), identify(MODEL, spec, Path.cwd()))
         loaded = load_model(MODEL, spec, Path.cwd())
         if peft is not None:
             loaded.use(_adapter(peft))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.spec.yaml_lines import Path, YamlDocument
 
 _MISSING = "this key is missing"
+_GUESS = "did you mean "
 _LONG = 60  # characters of a given value that are shown
 # pydantic's words -> a reader's.
 _WORDS = (
@@ -109,7 +110,8 @@ def problems_of(
             expected = " or ".join(dict.fromkeys((before.expected, problem.expected)))
             problem = replace(problem, expected=expected, hint=before.hint or problem.hint)
         found[problem.path] = problem
-    misspelt = {(*p.path[:-1], p.hint.split("'")[1]) for p in found.values() if _is_guess(p.hint)}
+    guesses = [(p.path, p.hint) for p in found.values() if p.hint and p.hint.startswith(_GUESS)]
+    misspelt = {(*path[:-1], hint.split("'")[1]) for path, hint in guesses}
     deeper = {path[:i] for path in found for i in range(len(path))}
     # A union's other branches complain about the whole value when one key inside is wrong.
     kept = [
@@ -192,11 +194,7 @@ def _shown(value: Any) -> str:
 
 def _near(given: str, known: Iterable[str]) -> str | None:
     found = get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"did you mean '{found[0]}'?" if found else None
-
-
-def _is_guess(hint: str | None) -> bool:
-    return hint is not None and hint.startswith("did you mean ")
+    return f"{_GUESS}'{found[0]}'?" if found else None
 
 
 def _known_keys(model: type[BaseModel], path: Path) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from registry.errors import ModelError
 from registry.intake.template import templates_of
 from registry.models.base import MERGED, NANO, locate
+from registry.store.filenames import STATE
 from registry.store.paths import CACHE
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_base(name: str, spec: BaseSpec, root: Path, identity: BaseIdentity) ->
     Args:
         name: its name in the spec.
         spec: what the spec says about it.
-        root: the workspace, whose cache remembers what was found to be fine.
+        root: the workspace, if it is one: its cache remembers what was found to be fine.
         identity: of the base.
 
     Raises:
@@ -53,9 +54,10 @@ def check_base(name: str, spec: BaseSpec, root: Path, identity: BaseIdentity) ->
         return
     folder, where = locate(name, spec, root).path.resolve(), f"bases.{name}"
     check_made(folder, identity.parameters, where, trust_remote_code=spec.trust_remote_code)
-    with suppress(OSError):  # a workspace that may only be read: it is checked again next time
-        fine.parent.mkdir(parents=True, exist_ok=True)
-        fine.touch()
+    if (root / STATE).is_dir():  # elsewhere, or where nothing may be written, it is tried again
+        with suppress(OSError):
+            fine.parent.mkdir(parents=True, exist_ok=True)
+            fine.touch()
 
 
 def check_made(folder: Path, stored: int, where: str, *, trust_remote_code: bool = False) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,11 @@ start.main()
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def stopped(argv: list[str | Path], begun: Path, number: int, **environment: str) -> Called:
+def stopped(argv: Sequence[str], begun: Path, number: int, **environment: str) -> Called:
     """Call a program in a fork and send it a signal once `begun` is there."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         told = {"HF_HUB_OFFLINE": "1", **environment}
-        started = light.start([*map(str, argv)], stdout=out, stderr=err, environment=told)
+        started = light.start(argv, stdout=out, stderr=err, environment=told)
         with started as fork:
             for _ in range(600):
                 if begun.exists() or fork.poll() is not None:
@@ -78,13 +79,13 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_long_query_is_ended(workspace: Path, number: signal.Signals) -> None:
-    argv = ["pipeline.cli.main:main", "sql", LONG, "-C", workspace]
+    argv = ["pipeline.cli.main:main", "sql", LONG, "-C", str(workspace)]
     done = stopped(argv, workspace / ".gapmend", number)
     assert (done.code, done.out, done.err.splitlines()) == (CODES[number], "", [STOPPED])
 
 
 def test_programs_are_told_too(workspace: Path) -> None:
-    argv = ["pipeline.cli.main:main", "sql", LONG, "-C", workspace, "--json"]
+    argv = ["pipeline.cli.main:main", "sql", LONG, "-C", str(workspace), "--json"]
     done = stopped(argv, workspace / ".gapmend", signal.SIGTERM)
     assert (done.code, done.err.splitlines()) == (143, [STOPPED])
     said = json.loads(done.out)

@@ -29,6 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base(whole: Path, tmp_path: Path) -> Path:
+    (tmp_path / ".gapmend").mkdir()
     return Path(shutil.copytree(whole, tmp_path / "base"))
 
 
