@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.verb import HERE, Answer, JsonOption, WorkspaceOption, answer, in_store
+from pipeline.workspace.inert import inert
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def lm_eval(context: typer.Context) -> None:
     try:
         harness.main(context.args)
     except GapmendError as error:  # what lm-eval itself has to say stays as it says it
-        typer.echo(f"gapmend: {error}", err=True)
+        typer.echo(inert(f"gapmend: {error}"), err=True)
         raise typer.Exit(error.exit_code) from None
 
 
