@@ -49,6 +49,7 @@ def _fit(folder: Path, model: str, place: Path, *, trust_remote_code: bool) -> d
     from peft import PeftConfig, get_peft_model
     from safetensors.torch import load_file
     from transformers import AutoConfig
+    from transformers.core_model_loading import revert_weight_conversion
 
     from registry.models.classes import causal_class
 
@@ -66,7 +67,9 @@ def _fit(folder: Path, model: str, place: Path, *, trust_remote_code: bool) -> d
     for name in sorted(tensors.keys() - wanted.keys()):
         bare = name.removeprefix(_PREFIX).replace(_LAYER, ".")
         if bare in own:
-            along[name] = list(dict.fromkeys([bare, *([tied[bare]] if bare in tied else [])]))
+            known = {one: own[one] for one in (bare, tied.get(bare, bare))}
+            # In a file the parts of a wrapper may have other names than in the model.
+            along[name] = list({**known, **revert_weight_conversion(empty, dict(known))})
             del tensors[name]
     wrong: dict[str, list[str]] = {}
     if tensors.keys() == wanted.keys():

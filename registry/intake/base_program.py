@@ -33,14 +33,15 @@ def _limit(seconds: int) -> None:
 
 def _try(folder: str, templates: list[str], *, trust_remote_code: bool) -> int:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from registry.intake.template import wrong_with
+    from registry.models.classes import causal_class
 
     _begin("config")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        empty = causal_class(config).from_config(config, trust_remote_code=trust_remote_code)
     parameters = sum(one.numel() for one in empty.parameters())
     _begin("tokenizer")
     AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
