@@ -50,6 +50,7 @@ def reproduce(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     from registry.models.files import holds_changed
 
     run = _run_of(ws, adapter_id)
+    there = adapter_path(ws.store, adapter_id)
     selection = str(run.meta.inputs["selection"])
     if why := why_not_reproducible(ws.catalog, selection):
         raise ModelError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
@@ -66,7 +67,7 @@ def reproduce(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> ReproduceReport:
             parents=(),
         )
         again = ref.id
-        apart = {} if again == adapter_id else _apart(adapter_path(ws.store, adapter_id), ref.path)
+        apart = {} if again == adapter_id else _apart(there, ref.path)
     changed = _changed(run.meta)
     record = ws.store.put(
         "reproduction",

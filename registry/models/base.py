@@ -30,6 +30,7 @@ from registry.models.files import TOKENIZER_FILES, holds_changed
 from registry.models.safetensors_header import read_header
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG, STATE, TOKENIZER_CONFIG
 from registry.store.hashing import digest, file_digest, remembered_digest
+from registry.store.objects import Store
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp4", "int8"]
@@ -283,7 +284,7 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
             expected="a whole model",
             fix=f"gapmend merge {found[0].name[:12]}",
         )
-    return found[0]
+    return Store(root / STATE).get("model", found[0].name).path
 
 
 def read_config(folder: Path, where: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from registry.errors import StoreError
 from registry.store.disk import one_line_when_full
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import digest, file_digest
+from registry.store.held import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,7 +145,7 @@ class Store:
         """Make the draft's files an object; durable on return, not yet acknowledged.
 
         The id is the digest of kind and identity alone. The same id again changes nothing: the
-        object that came first stays.
+        object that came first stays, and has to be whole.
 
         Args:
             kind: the folder under `objects/`, such as `adapter`.
@@ -158,6 +159,7 @@ class Store:
 
         Raises:
             UserError: when the disk is full.
+            StoreError: it is there, and damaged.
         """
         object_id = digest({"kind": kind, "identity": dict(identity)})
         target = self.objects / kind / object_id
@@ -165,7 +167,9 @@ class Store:
             with self.draft() as empty:
                 return self.put(kind, empty, identity=identity, parents=parents, meta=meta)
         with one_line_when_full(self.root):
-            if not target.exists():
+            if target.exists():
+                self.get(kind, object_id)  # what is put again is used: it has to be whole
+            else:
                 created = {"created_at": datetime.now(UTC).isoformat(timespec="microseconds")}
                 manifest: ManifestJson = {
                     "format": FORMAT,
@@ -184,16 +188,23 @@ class Store:
         return ObjectRef(kind, object_id, target, wanted=tuple(parents))
 
     def get(self, kind: str, object_id: str) -> ObjectRef:
-        """Find an object's folder.
+        """Find an object to use it: its files are, byte for byte, what its manifest says.
 
         Raises:
-            StoreError: when it is absent.
+            StoreError: when it is absent or damaged.
         """
-        path = self.objects / kind / object_id
-        if not (path / MANIFEST).is_file():
+        found = self.find(kind, object_id)
+        if found is None:
             message = f"{kind} {object_id[:12]} is not in the store {self.objects}"
             raise StoreError(message)
-        return ObjectRef(kind, object_id, path)
+        files = read_manifest(found.path)["files"]
+        hold(found.path, {name: said["sha256"] for name, said in files.items()})
+        return found
+
+    def find(self, kind: str, object_id: str) -> ObjectRef | None:
+        """Find an object's folder without a look at its files; None where there is none."""
+        path = self.objects / kind / object_id
+        return ObjectRef(kind, object_id, path) if (path / MANIFEST).is_file() else None
 
     def adopt(self, ref: ObjectRef) -> ManifestJson:
         """Give an object that was never committed the parents that the last `put` named.

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import UserError
+from registry.errors import StoreError, UserError
 from registry.models.base import BaseSpec, identify, locate, nano_folder
+from registry.store.objects import Store
 
 BASE = pytest.mark.usefixtures("base")
 
@@ -133,6 +134,20 @@ def test_weights_that_are_another_file(base: Path, tmp_path: Path) -> None:
     (base / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match="not a whole safetensors file"):
         named(tmp_path)
+
+
+def test_a_merged_model_with_a_flipped_bit_is_no_base(base: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / ".gapmend")
+    with store.draft() as draft:
+        shutil.copytree(base, draft, dirs_exist_ok=True)
+        model = store.put("model", draft, identity={"files": 1})
+    spec = BaseSpec(model=f"merged:{model.id[:8]}")
+    assert identify("merged", spec, tmp_path).parameters == 15
+    weights = model.path / "model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\3")
+    with pytest.raises(StoreError, match=r"model\.safetensors.*SHA-256"):
+        identify("merged", spec, tmp_path)
 
 
 def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:
