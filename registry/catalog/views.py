@@ -35,7 +35,8 @@ _FOLDER = Path(__file__).parent / "view_files"
 _PARQUET = {
     "stored_rows": (("rows",), r"rows\.parquet"),
     "stored_refs": (("dataset_version",), REFS_FILE.pattern),
-    "stored_rejects": (("dataset_version", "eval", "selection"), r"rejects\.parquet"),
+    "stored_places": (("places",), r"places\.parquet"),
+    "stored_rejects": (("dataset_version", "places", "eval", "selection"), r"rejects\.parquet"),
     "stored_samples": (("eval",), r"samples\.parquet"),
     "stored_picks": (("selection",), r"rows\.parquet"),
     "stored_bitmaps": (("selection",), r"bitmaps\.parquet"),

@@ -34,11 +34,12 @@ QUALIFY row_number() OVER (PARTITION BY guard, split ORDER BY created_at DESC) =
 ORDER BY split, guard
 """
 _TAUGHT = """
-SELECT rows.dataset, rows.version_id, rows.license, taught.capability, taught.reason,
+SELECT drawn.dataset, drawn.version_id, refs.license, taught.capability, taught.reason,
        count(DISTINCT taught.row_uid)
 FROM rows_that_taught(?) AS taught
-JOIN rows ON rows.row_uid = taught.row_uid
-JOIN edges ON edges.child = taught.selection_id AND edges.parent = rows.version_id
+JOIN parquet.stored_refs AS refs ON refs.row_uid = taught.row_uid
+JOIN drawn_from AS drawn
+  ON drawn.selection_id = taught.selection_id AND drawn.version_id = refs.object_id
 GROUP BY ALL ORDER BY ALL
 """
 _SIMPLE = {
