@@ -350,8 +350,8 @@ class PushMeta(Meta):
 KINDS: dict[str, type[Meta]] = {
     one.of_kind: one
     for one in (
-        RowsMeta, VersionMeta, PlacesMeta, ErasureMeta, SelectionMeta, EvalMeta, GapMeta, ForgettingMeta,
-        PromotionMeta, MetricsMeta, AdapterMeta, ModelMeta, MergeMeta, RunMeta, AliasMeta,
+        RowsMeta, VersionMeta, PlacesMeta, ErasureMeta, SelectionMeta, EvalMeta, GapMeta,
+        ForgettingMeta, PromotionMeta, MetricsMeta, AdapterMeta, ModelMeta, MergeMeta, RunMeta, AliasMeta,
         RemovalMeta, ReproductionMeta, SignatureMeta, ExportMeta, PushMeta,
     )
 }  # fmt: skip

@@ -221,7 +221,8 @@ def _make_views(connection: DuckDBPyConnection, name: str, files: VersionFiles) 
     if files.places is not None:
         other = ", ".join(f"place.{column} AS {column}" for column in OTHERWISE)
         connection.execute(
-            f"CREATE VIEW {name}_refs AS SELECT refs.* REPLACE ({other}) FROM {stored} AS refs"
+            f"CREATE VIEW {name}_refs AS SELECT refs.* REPLACE ({other})"  # noqa: S608 - our words
+            f" FROM {stored} AS refs"
             f" JOIN read_parquet({literal(files.places)}) AS place USING (row_uid)"
             " ORDER BY position"
         )
