@@ -16,6 +16,7 @@ from registry.errors import StoreRequestError, UserError
 from registry.models.adapters import is_tuned
 from registry.publish.parcel import SIGNATURE
 from registry.store.kinds import MergeMeta, PushMeta, RunMeta, VersionMeta
+from registry.store.locks import rows_stay
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def push(
         raise UserError(f"'{target}' is no repository", "--repo", "owner/name")
     if private is None:
         private = ws.spec.hub.private if ws.spec.hub else True
-    with ws.store.draft() as scratch:
+    with rows_stay(ws.state, ws.catalog.wait_s), ws.store.draft() as scratch:
         parcel = _parcel(ws, manifest, asked, target, scratch)
         refuse_secrets(scan_files([(f.path, f.content) for f in parcel.files], _private(ws)))
         report = PushReport(
@@ -117,8 +118,8 @@ def push(
         repository = Repository(target, "dataset" if parcel.kind == "dataset_version" else "model")
         with ui.progress(f"push · {parcel.object_id[:8]} to {target}"):
             done = deliver(repository, parcel, private=private, as_request=as_request)
-    url = repository.url(done.commit)
-    push_id = _record(ws, manifest, report, done, url)
+        url = repository.url(done.commit)
+        push_id = _record(ws, manifest, report, done, url)
     return PushReport(
         **{
             **asdict(report),

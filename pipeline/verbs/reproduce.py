@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.workspace.stage import environment, hardware
 from registry.errors import ModelError, StoreRequestError
 from registry.store.kinds import ReproductionMeta, RunMeta
+from registry.store.locks import rows_stay
 from registry.store.objects import Parent, Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def reproduce(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     if why := why_not_reproducible(ws.catalog, selection):
         raise ModelError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
     base = _base_named(ws, str(run.meta.inputs["base"]))
-    with ws.store.draft() as scratch:
+    with rows_stay(ws.state, ws.catalog.wait_s), ws.store.draft() as scratch:
         made = _train(ws, ui, run, selection, base, scratch / "work")
         put = publish_changed if holds_changed(made) else publish
         ref = put(

@@ -351,8 +351,8 @@ KINDS: dict[str, type[Meta]] = {
     one.of_kind: one
     for one in (
         RowsMeta, VersionMeta, PlacesMeta, ErasureMeta, SelectionMeta, EvalMeta, GapMeta,
-        ForgettingMeta, PromotionMeta, MetricsMeta, AdapterMeta, ModelMeta, MergeMeta, RunMeta, AliasMeta,
-        RemovalMeta, ReproductionMeta, SignatureMeta, ExportMeta, PushMeta,
+        ForgettingMeta, PromotionMeta, MetricsMeta, AdapterMeta, ModelMeta, MergeMeta, RunMeta,
+        AliasMeta, RemovalMeta, ReproductionMeta, SignatureMeta, ExportMeta, PushMeta,
     )
 }  # fmt: skip
 """Kind -> its model; of any other kind, `Meta` itself is the model."""

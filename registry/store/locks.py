@@ -1,8 +1,10 @@
-"""The one lock between processes: whoever opens the catalog file holds it."""
+"""Locks between processes: of the catalog's file, and of the rows, which an erasure takes out."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_NAME = "catalog.lock"
+ROWS_LOCK = "rows.lock"
+_POLL_S = 0.05
 
 
 @contextmanager
@@ -45,6 +49,55 @@ def catalog_lock(root: Path, wait_s: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def rows_stay(root: Path, wait_s: float) -> Iterator[None]:
+    """Keep rows from being erased for the body, which may write down what it has read of them.
+
+    Many may hold it at once; the kernel drops it if the process is killed.
+
+    Args:
+        root: the store's folder.
+        wait_s: seconds to wait for an erasure to end.
+
+    Raises:
+        UserError: rows are still being erased.
+    """
+    with _rows_locked(root, fcntl.LOCK_SH, wait_s) as held:
+        if not held:
+            raise StoreRequestError(
+                f"rows have been erased from this store for more than {wait_s:g} s",
+                where=str(root / ROWS_LOCK),
+                fix="wait for it to end and run again",
+            )
+        yield
+
+
+@contextmanager
+def rows_go(root: Path) -> Iterator[bool]:
+    """Give whether nobody is in `rows_stay`; if so, nobody comes in before the body's end."""
+    with _rows_locked(root, fcntl.LOCK_EX, 0) as held:
+        yield held
+
+
+@contextmanager
+def _rows_locked(root: Path, how: int, wait_s: float) -> Iterator[bool]:
+    root.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with (root / ROWS_LOCK).open("a") as file:  # closing it lets go
+        while True:
+            try:
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(_POLL_S)
+                    continue
+                held = False
+            else:
+                held = True
+            break
+        yield held
 
 
 def _write_pid(descriptor: int) -> None:
