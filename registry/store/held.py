@@ -32,12 +32,22 @@ def hold(folder: Path, files: Mapping[str, str]) -> None:
 
 def _hold(path: Path, sha256: str) -> None:
     try:
-        state = path.stat()
-        key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-        found = _HELD.get(key) or file_digest(path)
+        found = digest_of(path)
     except OSError as error:
         raise damaged(path, error) from error
     if found != sha256:
-        raise damaged(path, ValueError("its SHA-256 is another than its manifest's"))
+        raise damaged(path, ValueError("its SHA-256 is another than was written down"))
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, which is read once by this process while it looks the same.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    state = path.stat()
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    found = _HELD.get(key) or file_digest(path)
     if state.st_mtime_ns < time.time_ns() - SETTLED_NS:  # a clock is coarser than two writes
         _HELD[key] = found
+    return found

@@ -14,6 +14,7 @@ from registry.errors import StoreError
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import file_digest
 from registry.store.objects import manifest_text, read_manifest
+from registry.upkeep.caches import damaged_caches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ Problem = Literal[
     "extra",  # a file that no manifest names
     "manifest",  # a manifest that cannot be read, or is not what was committed
     "dangling",  # an edge to an object that is not there
+    "cache",  # what can be made again isn't what was written
     "index",  # a table of the catalog that is not what the manifests say
     "orphan",  # a whole object that was never committed: `gapmend rebuild` takes it in
     "leftover",  # a draft of a killed process: the next write removes it
@@ -101,6 +103,10 @@ def fsck(store: Store, catalog: Catalog) -> FsckReport:
             detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
             findings.append(StoreFinding("dangling", CATALOG_NAME, detail))
     findings += _check_index(catalog)
+    findings += [
+        StoreFinding("cache", _relative(path, store), detail)
+        for path, detail in damaged_caches(store)
+    ]
     for path in store.leftovers():
         findings.append(
             StoreFinding("leftover", _relative(path, store), "a draft of a process that was killed")

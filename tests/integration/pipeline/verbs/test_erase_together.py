@@ -88,8 +88,9 @@ def test_a_stage_that_begins_at_any_moment_of_an_erasure_waits(
                 time.sleep(TAKES_S / 3)  # it has read by now, if it may
             seen += n
 
-        def slowly(*given, advance, step=step, real=real, **named):
-            done = real(*given, advance=step, **named)
+        def slowly(*given, step=step, real=real, **named):
+            named["advance"] = step
+            done = real(*given, **named)
             step(0)
             return done
 

@@ -13,6 +13,7 @@ import pytest
 
 from registry.errors import StoreError, UserError
 from registry.models.base import BaseSpec, identify, locate, nano_folder
+from registry.store.kept import kept
 from registry.store.objects import Store
 
 BASE = pytest.mark.usefixtures("base")
@@ -92,8 +93,8 @@ def test_hashes_of_large_files_are_kept(base: Path, tmp_path: Path, monkeypatch)
     monkeypatch.setattr("registry.store.hashing.REMEMBER_FROM_BYTES", 0)
     monkeypatch.setattr("registry.store.hashing.SETTLED_NS", -1)
     before = named(tmp_path)
-    kept = json.loads((tmp_path / ".gapmend" / "cache" / "hashes.json").read_text())
-    assert len(kept) == 1
+    hashes = kept(tmp_path / ".gapmend" / "cache" / "hashes.kept")
+    assert len(json.loads(hashes or b"")) == 1
     assert named(tmp_path) == before
     write_weights(base / "model.safetensors", (3, 5), b"\3")
     assert named(tmp_path) != before
