@@ -11,17 +11,18 @@ import logging
 import os
 import re
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.catalog.sql import fill, literal
 from registry.catalog.tables import DERIVED_SINCE, add, derive_all
-from registry.errors import StoreError, StoreRequestError
+from registry.errors import StoreError, StoreRequestError, damaged
 from registry.store.disk import is_disk_full
 from registry.store.objects import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from duckdb import DuckDBPyConnection
 
@@ -52,6 +53,25 @@ def connect(*, threads: int | None = None) -> DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=settings)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+@contextmanager
+def naming_rebuild(path: Path) -> Iterator[None]:
+    """Turn what DuckDB says of a file that it can't make sense of into one line with the way out.
+
+    Raises:
+        StoreError: the catalog is damaged.
+    """
+    import duckdb
+
+    broken = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
+    try:
+        yield
+    except (*broken, duckdb.SerializationException, duckdb.ConversionException) as error:
+        if is_disk_full(error) or "Could not set lock" in str(error):
+            raise
+        message = f"{path} is damaged ({_first_line(error)}). Run `gapmend rebuild`"
+        raise StoreError(message) from error
 
 
 def create_catalog(root: Path, manifests: Iterable[ManifestJson]) -> None:
@@ -118,7 +138,8 @@ def committed_manifests(root: Path, *, wait_s: float) -> dict[str, str]:
     connection = connect(threads=1)
     try:
         attach(connection, root / CATALOG_NAME, wait_s=wait_s, write=True)
-        return dict(connection.execute("SELECT id, manifest FROM catalog.objects").fetchall())
+        with naming_rebuild(root / CATALOG_NAME):
+            return dict(connection.execute("SELECT id, manifest FROM catalog.objects").fetchall())
     finally:
         connection.close()
 
@@ -149,6 +170,8 @@ def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: 
             holder = _holder(str(error))
             if is_disk_full(error):
                 raise
+            if "permission denied" in str(error).lower():
+                raise damaged(path, error) from error
             if holder is None:
                 message = f"{path} cannot be read ({_first_line(error)}). Run `gapmend rebuild`"
                 raise StoreError(message) from error

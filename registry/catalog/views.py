@@ -171,7 +171,7 @@ class SqlSession:
         )
 
     def _make_views(self, sql: str) -> None:
-        spill = Store(self._root).scratch_path()
+        spill = Store(self._root).spill_path()
         # A session reads each file once: a copy in memory is of no use. And DuckDB would show
         # progress on stdout where it takes Python for a notebook, as in `python -c`.
         self._connection.execute(

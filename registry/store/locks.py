@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from registry.errors import StoreRequestError
@@ -20,7 +20,7 @@ _POLL_S = 0.05
 
 
 @contextmanager
-def catalog_lock(root: Path, wait_s: float) -> Iterator[None]:
+def catalog_lock(root: Path, wait_s: float, *, write: bool = True) -> Iterator[None]:
     """Hold the catalog's lock for the body; the kernel drops it if the process is killed.
 
     Not reentrant. The holder's process id is written into the lock file for those who wait.
@@ -28,27 +28,45 @@ def catalog_lock(root: Path, wait_s: float) -> Iterator[None]:
     Args:
         root: the store's folder; made if it is absent.
         wait_s: seconds to wait for another holder.
+        write: whether something is to be written; who only reads needs not be able to.
 
     Raises:
         UserError: when another process still holds it after `wait_s`; names that process.
     """
     from filelock import FileLock, Timeout
 
-    root.mkdir(parents=True, exist_ok=True)
     path = root / LOCK_NAME
+    if not write and is_read_only(root):
+        with ExitStack() as stack:
+            if not path.exists():
+                pass  # nobody has ever written
+            elif not stack.enter_context(_locked(path, "r", fcntl.LOCK_EX, wait_s)):
+                raise _held_by(path, wait_s)
+            yield
+        return
+    root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=wait_s, fallback_to_soft=False, on_acquired=_write_pid)
     try:
         lock.acquire()
     except Timeout:
-        raise StoreRequestError(
-            f"process {_read_pid(path)} has held the catalog for more than {wait_s:g} s",
-            where=str(path),
-            fix="wait for it to end and run again; `gapmend rebuild` finds all finished files",
-        ) from None
+        raise _held_by(path, wait_s) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def is_read_only(root: Path) -> bool:
+    """Whether this process may not write into a store that is there."""
+    return root.is_dir() and not os.access(root, os.W_OK, effective_ids=True)
+
+
+def _held_by(path: Path, wait_s: float) -> StoreRequestError:
+    return StoreRequestError(
+        f"process {_read_pid(path)} has held the catalog for more than {wait_s:g} s",
+        where=str(path),
+        fix="wait for it to end and run again; `gapmend rebuild` finds all finished files",
+    )
 
 
 @contextmanager
@@ -64,7 +82,8 @@ def rows_stay(root: Path, wait_s: float) -> Iterator[None]:
     Raises:
         UserError: rows are still being erased.
     """
-    with _rows_locked(root, fcntl.LOCK_SH, wait_s) as held:
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / ROWS_LOCK, "a", fcntl.LOCK_SH, wait_s) as held:
         if not held:
             raise StoreRequestError(
                 f"rows have been erased from this store for more than {wait_s:g} s",
@@ -77,15 +96,15 @@ def rows_stay(root: Path, wait_s: float) -> Iterator[None]:
 @contextmanager
 def rows_go(root: Path) -> Iterator[bool]:
     """Give whether nobody is in `rows_stay`; if so, nobody comes in before the body's end."""
-    with _rows_locked(root, fcntl.LOCK_EX, 0) as held:
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / ROWS_LOCK, "a", fcntl.LOCK_EX, 0) as held:
         yield held
 
 
 @contextmanager
-def _rows_locked(root: Path, how: int, wait_s: float) -> Iterator[bool]:
-    root.mkdir(parents=True, exist_ok=True)
+def _locked(path: Path, mode: str, how: int, wait_s: float) -> Iterator[bool]:
     deadline = time.monotonic() + wait_s
-    with (root / ROWS_LOCK).open("a") as file:  # closing it lets go
+    with path.open(mode) as file:  # closing it lets go
         while True:
             try:
                 fcntl.flock(file, how | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +21,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast
 
-from registry.errors import StoreError
+from registry.errors import StoreError, damaged
 from registry.store.disk import one_line_when_full
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import digest, file_digest
 from registry.store.held import hold
+from registry.store.locks import is_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -244,6 +246,11 @@ class Store:
         """Return a new name for a temporary folder; swept away when this process is gone."""
         return self.drafts / f"{_host()}.{os.getpid()}.{secrets.token_hex(8)}"
 
+    def spill_path(self) -> Path:
+        """Return where a question puts what doesn't fit the memory: in the store, if it may."""
+        name = self.scratch_path()
+        return Path(tempfile.gettempdir()) / name.name if is_read_only(self.root) else name
+
     def leftovers(self) -> list[Path]:
         """Drafts of processes of this machine that are gone (killed before they could tidy up)."""
         if not self.drafts.is_dir():
@@ -280,12 +287,14 @@ def read_manifest(folder: Path) -> ManifestJson:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _json(path.read_text(encoding="utf-8"))
         found = (manifest["format"], manifest["kind"], manifest["id"])
         expected_id = digest({"kind": manifest["kind"], "identity": manifest["identity"]})
         if manifest.get("redacted", {}).get("identity"):
             expected_id = found[2]  # an erasure took words out of what the id was made of
         _check_shape(manifest)
+    except PermissionError as error:
+        raise damaged(path, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path}: not a readable manifest ({type(error).__name__}: {error})"
         raise StoreError(message) from error
@@ -296,6 +305,19 @@ def read_manifest(folder: Path) -> ManifestJson:
         message = f"{path}: describes {found[1]} {str(found[2])[:12]}, not what its folder says"
         raise StoreError(message)
     return cast("ManifestJson", manifest)
+
+
+def _json(text: str) -> Any:
+    """Read JSON of which all can be written again: no NaN, and no half of a character."""
+    value = json.loads(text, parse_constant=_no_number)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _no_number(word: str) -> None:
+    message = f"{word} is no number of JSON"
+    raise ValueError(message)
 
 
 def _check_shape(manifest: ManifestJson) -> None:

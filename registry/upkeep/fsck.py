@@ -89,20 +89,21 @@ class FsckReport:
 def fsck(store: Store, catalog: Catalog) -> FsckReport:
     """Read and hash every file of every object, and compare with manifests and catalog.
 
-    Changes nothing.
+    Changes nothing. A catalog that can't be read is a finding: the objects are looked at still.
 
     Raises:
-        UserError, StoreError: when the catalog cannot be opened.
+        UserError: when the catalog is in use, or a newer gapmend made it.
     """
-    committed, edges = _catalog_state(catalog)
-    findings = list(_check_folders(store, committed))
-    findings += _check_absent(store, committed)
-    known = set(committed)
-    for child, parent, role in edges:
-        if parent not in known:
-            detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
-            findings.append(StoreFinding("dangling", CATALOG_NAME, detail))
-    findings += _check_index(catalog)
+    findings: list[StoreFinding] = []
+    committed: dict[str, ManifestJson] | None = None
+    try:
+        committed, edges = _catalog_state(catalog)
+        findings += _check_absent(store, committed)
+        findings += _check_edges(committed, edges)
+        findings += _check_index(catalog)
+    except StoreError as error:
+        findings.append(StoreFinding("index", CATALOG_NAME, str(error)))
+    findings += _check_folders(store, committed)
     findings += [
         StoreFinding("cache", _relative(path, store), detail)
         for path, detail in damaged_caches(store)
@@ -124,7 +125,19 @@ def _catalog_state(catalog: Catalog) -> tuple[dict[str, ManifestJson], list[tupl
     return {row[0]: json.loads(row[1]) for row in objects}, edges
 
 
-def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator[StoreFinding]:
+def _check_edges(
+    committed: dict[str, ManifestJson], edges: list[tuple[str, str, str]]
+) -> Iterator[StoreFinding]:
+    for child, parent, role in edges:
+        if parent not in committed:
+            detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
+            yield StoreFinding("dangling", CATALOG_NAME, detail)
+
+
+def _check_folders(
+    store: Store, committed: dict[str, ManifestJson] | None
+) -> Iterator[StoreFinding]:
+    """Check each object's files and manifest; `committed` is None where nobody knows."""
     for folder in store.folders():
         place = _relative(folder, store)
         try:
@@ -133,7 +146,9 @@ def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator
             yield StoreFinding("manifest", place, str(error))
             continue
         yield from _check_files(store, folder, manifest)
-        if folder.name not in committed:
+        if committed is None:
+            pass
+        elif folder.name not in committed:
             yield StoreFinding("orphan", place, "complete, but never committed")
         elif committed[folder.name] != manifest:
             yield StoreFinding("manifest", place, "differs from what was committed")

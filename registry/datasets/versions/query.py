@@ -120,7 +120,7 @@ def open_connection(store: Store, **named: VersionFiles) -> Iterator[DuckDBPyCon
 
     from registry.catalog.database import connect
 
-    spill = store.scratch_path()
+    spill = store.spill_path()
     connection = connect()
     try:
         # A join builds its table of what is on its right, as it is written: never of content.
