@@ -8,6 +8,7 @@ acknowledged when `Catalog.commit` has returned.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -15,9 +16,9 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
+CLOCK = "clock"
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ class Store:
             if target.exists():
                 self.get(kind, object_id)  # what is put again is used: it has to be whole
             else:
-                created = {"created_at": datetime.now(UTC).isoformat(timespec="microseconds")}
+                created = {"created_at": self.moment()}
                 manifest: ManifestJson = {
                     "format": FORMAT,
                     "kind": kind,
@@ -188,6 +191,23 @@ class Store:
             # Also when it was there: whoever renamed it may have been killed before this.
             sync_folder(target.parent)
         return ObjectRef(kind, object_id, target, wanted=tuple(parents))
+
+    def moment(self) -> str:
+        """Return this moment (UTC, ISO 8601), later than any that this store has told before.
+
+        What is put later is newer, also where the machine's clock was set back in between.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / CLOCK).open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            now, said = datetime.now(UTC), file.read()
+            with suppress(ValueError, TypeError):  # nothing yet, or torn by a power cut
+                now = max(now, datetime.fromisoformat(said) + _TICK)
+            text = now.isoformat(timespec="microseconds")
+            file.truncate(0)
+            file.write(text)
+        return text
 
     def get(self, kind: str, object_id: str) -> ObjectRef:
         """Find an object to use it: its files are, byte for byte, what its manifest says.

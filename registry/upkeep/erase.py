@@ -10,7 +10,6 @@ import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.database import CATALOG_NAME, refuse_when_open_elsewhere
@@ -116,7 +115,7 @@ def erase(
     """
     from registry.store.kinds import ErasureMeta
 
-    began = datetime.now(UTC).isoformat(timespec="microseconds")
+    began = store.moment()
     hashes = _hashes(catalog, uids)
     if not hashes:
         raise StoreRequestError(
