@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import HubError
+from registry.hub.errors import gated, said_by_hub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -36,12 +38,15 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
 
     try:
         path = Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns]))
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
+        why = f" ({said_by_hub(error)})" if isinstance(error.__cause__, HfHubHTTPError) else ""
         raise HubError(
-            f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
+            f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached{why}",
             f"{where}.model",
             fix="give an existing folder, or fetch it once with a connection",
         ) from None
+    except GatedRepoError as error:
+        raise gated(error, repo, f"{where}.model") from None
     except RevisionNotFoundError:
         raise HubError(
             f"{repo} has no revision {revision} on the Hub",
@@ -56,8 +61,7 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
             "check the spelling; for a private or gated model, log in with `hf auth login`",
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HubError(f"{repo} can't be fetched: {reason}", f"{where}.model") from None
+        raise HubError(f"{repo} can't be fetched: {said_by_hub(error)}", f"{where}.model") from None
     if not _COMMIT.fullmatch(path.name):
         raise HubError(f"{repo}: no commit is known for {path}", f"{where}.revision")
     return path
@@ -86,5 +90,6 @@ def stored_parameters(pinned: str, where: str) -> int:
             "*.safetensors: a pickle can run code when it is loaded",
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise HubError(f"weights of {repo} aren't in the cache: {error}", where) from None
+        said = said_by_hub(error)
+        raise HubError(f"weights of {repo} aren't in the cache: {said}", where) from None
     return sum(found.parameter_count.values())
