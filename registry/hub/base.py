@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from registry.errors import HubError
 from registry.hub.errors import gated, said_by_hub
+from registry.hub.whole import whole_snapshot
+from registry.store.hashing import remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], where: str) -> Path:
+def fetch_snapshot(
+    repo: str, revision: str | None, patterns: Sequence[str], where: str, root: Path
+) -> Path:
     """Return the folder in the Hub's cache with a repository's files; its name is the commit.
 
     Args:
@@ -23,6 +27,7 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
         revision: a branch, a tag or a commit.
         patterns: the files that are wanted.
         where: the base in the spec, for the message.
+        root: the workspace, whose cache keeps the hashes of large files.
 
     Raises:
         UserError: there is none that may be read, no such revision, or the Hub isn't reached.
@@ -36,8 +41,11 @@ def fetch_snapshot(repo: str, revision: str | None, patterns: Sequence[str], whe
         RevisionNotFoundError,
     )
 
+    def fetch() -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns]))
+
     try:
-        path = Path(snapshot_download(repo, revision=revision, allow_patterns=[*patterns]))
+        path = whole_snapshot(fetch, patterns, repo, lambda file: remembered_digest(file, root))
     except LocalEntryNotFoundError as error:
         why = f" ({said_by_hub(error)})" if isinstance(error.__cause__, HfHubHTTPError) else ""
         raise HubError(

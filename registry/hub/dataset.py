@@ -20,6 +20,8 @@ from urllib.parse import quote
 from registry.errors import HubError
 from registry.hub.dataset_splits import DATA, choose
 from registry.hub.errors import call_hub, gated, said_by_hub
+from registry.hub.whole import drop_damaged, sent_damaged
+from registry.store.held import digest_of
 from registry.store.kept import SUFFIX, keep, kept
 from registry.store.paths import CACHE
 
@@ -171,14 +173,22 @@ def _fetched(source: HubSource, commit: str, names: Sequence[str]) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     missing = list(names)
-    for offline in (True, False):
+    patterns = [glob.escape(name) for name in names]
+    dropped: tuple[str, ...] = ()
+    for offline in (True, False, False):  # once more where what came was damaged
+        dropped = ()
         with suppress(LocalEntryNotFoundError):  # and of what is there, files may lack
             folder = call_hub(
                 partial(_snapshot, source, commit, names, offline=offline), source.repo
             )
+            dropped = drop_damaged(folder, patterns, digest_of)
             missing = [name for name in names if not (folder / name).is_file()]
             if not missing:
                 return folder
+        if not offline and not dropped:
+            break
+    if dropped:
+        raise sent_damaged(source.where, dropped[0])
     raise HubError(
         f"{missing[0]} is not in the cache, and the Hub isn't reached",
         source.where,

@@ -263,7 +263,7 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
         raise ModelError(
             f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'"
         )
-    return _hub_folder(spec, where, weights=weights)
+    return _hub_folder(spec, where, root, weights=weights)
 
 
 def _merged_folder(prefix: str, root: Path, where: str) -> Path:
@@ -334,12 +334,12 @@ def _without_weights(folder: Path, where: str) -> UserError:
     return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors")
 
 
-def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
+def _hub_folder(spec: BaseSpec, where: str, root: Path, *, weights: bool) -> BaseFolder:
     from registry.hub.base import fetch_snapshot
 
     patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
     patterns += ["*.py"] if spec.trust_remote_code else []
-    path = fetch_snapshot(spec.model, spec.revision, patterns, where)
+    path = fetch_snapshot(spec.model, spec.revision, patterns, where, root)
     if weights:
         check_weights(path, where)
     return BaseFolder(path, f"{spec.model}@{path.name}")
