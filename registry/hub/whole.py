@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from registry.errors import HubError
@@ -48,13 +49,12 @@ def drop_damaged(
     folder: Path, patterns: Sequence[str], digest: Callable[[Path], str]
 ) -> tuple[str, ...]:
     """Drop the files of a snapshot that aren't what their names in the cache say; return which."""
-    from huggingface_hub.utils import filter_repo_objects
-
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     wrong = [
         name
-        for name in filter_repo_objects(names, allow_patterns=list(patterns))
-        if not _is_whole((folder / name).resolve(), digest)
+        for name in names
+        if any(fnmatch(name, one) for one in patterns)
+        and not _is_whole((folder / name).resolve(), digest)
     ]
     for name in wrong:
         (folder / name).resolve().unlink(missing_ok=True)

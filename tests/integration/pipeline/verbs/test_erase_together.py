@@ -22,6 +22,7 @@ from registry.catalog.catalog import Catalog
 from registry.datasets.versions.read import VersionReader
 from registry.errors import UserError
 from registry.store.objects import Store
+from registry.upkeep.erase import erase as erase_rows
 from tests.support.care_store import CANARY, ERASED_UID, make
 from tests.support.decode import find
 
@@ -74,7 +75,7 @@ def test_a_stage_that_begins_at_any_moment_of_an_erasure_waits(
     ws, monkeypatch, original, every: int
 ) -> None:
     steps = sum(1 for _ in ws.store.folders())
-    real = erase_verb.erase_rows
+    real = erase_rows
     for offset in range(0, steps + 1, every):
         shutil.rmtree(ws.root)
         shutil.copytree(original, ws.root)

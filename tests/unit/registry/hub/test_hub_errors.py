@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx2
 import huggingface_hub
 import pytest
-from huggingface_hub.utils import hf_raise_for_status
+from huggingface_hub.utils._http import hf_raise_for_status
 
 from registry.errors import HubError
 from registry.hub.base import fetch_snapshot, stored_parameters
@@ -40,7 +42,7 @@ def test_a_gated_base_says_whom_to_ask(monkeypatch) -> None:
     gated = refusing(403, told, "GatedRepo")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
     with pytest.raises(HubError) as refused:
-        fetch_snapshot("me/it", None, [], "bases.b")
+        fetch_snapshot("me/it", None, [], "bases.b", Path())
     assert told in str(refused.value)
     assert "ask for access on its page" in str(refused.value).lower()
     with pytest.raises(HubError, match="is gated: Access to model"):
@@ -58,10 +60,10 @@ def test_a_base_that_is_not_fetched_says_what_the_hub_answered(monkeypatch) -> N
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
     with pytest.raises(HubError, match=r"isn't reached .*we're working hard"):
-        fetch_snapshot("me/it", None, [], "bases.b")
+        fetch_snapshot("me/it", None, [], "bases.b", Path())
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(400, TOLD))
     with pytest.raises(HubError, match=r"can't be fetched: You have exceeded"):
-        fetch_snapshot("me/it", None, [], "bases.b")
+        fetch_snapshot("me/it", None, [], "bases.b", Path())
     monkeypatch.setattr(
         huggingface_hub.HfApi, "get_safetensors_metadata", refusing(403, "No headers for you")
     )
