@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from registry.catalog.sql import fill, literal
 from registry.catalog.tables import DERIVED_SINCE, add, derive_all
-from registry.errors import StoreError, StoreRequestError, damaged
+from registry.errors import GapmendError, MachineError, StoreError, StoreRequestError, damaged
 from registry.store.disk import is_disk_full
 from registry.store.objects import sync_folder
 
@@ -70,8 +70,7 @@ def naming_rebuild(path: Path) -> Iterator[None]:
     except (*broken, duckdb.SerializationException, duckdb.ConversionException) as error:
         if is_disk_full(error) or "Could not set lock" in str(error):
             raise
-        message = f"{path} is damaged ({_first_line(error)}). Run `gapmend rebuild`"
-        raise StoreError(message) from error
+        raise _damaged(path, "is damaged", error) from error
 
 
 def create_catalog(root: Path, manifests: Iterable[ManifestJson]) -> None:
@@ -170,11 +169,8 @@ def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: 
             holder = _holder(str(error))
             if is_disk_full(error):
                 raise
-            if "permission denied" in str(error).lower():
-                raise damaged(path, error) from error
             if holder is None:
-                message = f"{path} cannot be read ({_first_line(error)}). Run `gapmend rebuild`"
-                raise StoreError(message) from error
+                raise _damaged(path, "cannot be read", error) from error
             if time.monotonic() >= deadline:
                 raise StoreRequestError(
                     f"the catalog is open in another program, {holder}",
@@ -186,10 +182,17 @@ def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: 
                 said = True
             time.sleep(_POLL_S)
         except duckdb.Error as error:
-            message = f"{path} is damaged ({_first_line(error)}). Run `gapmend rebuild`"
-            raise StoreError(message) from error
+            raise _damaged(path, "is damaged", error) from error
         else:
             return
+
+
+def _damaged(path: Path, what: str, error: Exception) -> GapmendError:
+    """Return the error for a catalog that can't be read, for which the machine may be to blame."""
+    told = damaged(path, error)
+    if isinstance(told, MachineError):
+        return told
+    return StoreError(f"{path} {what} ({_first_line(error)}). Run `gapmend rebuild`")
 
 
 def _holder(message: str) -> str | None:

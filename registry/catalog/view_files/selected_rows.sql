@@ -9,5 +9,5 @@ LEFT JOIN (
     SELECT row_uid, string_agg(DISTINCT source, ', ' ORDER BY source) AS source,
            any_value(source_file) AS source_file, any_value(source_line) AS source_line,
            any_value(license) AS license
-    FROM row_places GROUP BY row_uid
+    FROM row_places SEMI JOIN parquet.stored_picks USING (row_uid) GROUP BY row_uid
 ) AS place ON place.row_uid = pick.row_uid;
