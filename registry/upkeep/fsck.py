@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry.catalog.database import CATALOG_NAME, connect, migrate
 from registry.catalog.open import open_catalog
 from registry.catalog.tables import add, derive_all
-from registry.errors import StoreError
+from registry.errors import MachineError, StoreError
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import file_digest
 from registry.store.objects import manifest_text, read_manifest
@@ -142,7 +142,7 @@ def _check_folders(
         place = _relative(folder, store)
         try:
             manifest = read_manifest(folder)
-        except StoreError as error:
+        except (StoreError, MachineError) as error:
             yield StoreFinding("manifest", place, str(error))
             continue
         yield from _check_files(store, folder, manifest)
@@ -175,10 +175,14 @@ def _unfit(folder: Path, kind: str) -> str | None:
 def _check_files(store: Store, folder: Path, manifest: ManifestJson) -> Iterator[StoreFinding]:
     for name, facts in manifest["files"].items():
         file = folder / name
-        if not file.is_file():
-            yield StoreFinding("missing", _relative(file, store), "named by the manifest")
-        elif file_digest(file) != facts["sha256"]:
-            yield StoreFinding("changed", _relative(file, store), "its SHA-256 is another")
+        try:
+            if not file.is_file():
+                yield StoreFinding("missing", _relative(file, store), "named by the manifest")
+            elif file_digest(file) != facts["sha256"]:
+                yield StoreFinding("changed", _relative(file, store), "its SHA-256 is another")
+        except OSError as error:  # a sector of the disk, or a permission: the others are read
+            detail = f"it can't be read ({error.strerror})"
+            yield StoreFinding("changed", _relative(file, store), detail)
     named = {*manifest["files"], MANIFEST}
     for file in sorted(folder.rglob("*")):
         if not file.is_dir() and file.relative_to(folder).as_posix() not in named:

@@ -23,6 +23,7 @@ from pipeline.workspace.ui import Ui
 from registry.catalog import recovery
 from registry.catalog.catalog import Catalog
 from registry.errors import GapmendError, MachineError, StoreError
+from registry.store.hashing import file_digest
 from registry.store.locks import catalog_lock
 from registry.store.objects import Store
 from registry.upkeep.fsck import fsck
@@ -87,6 +88,32 @@ def test_what_only_reads_works_where_nobody_may_write(ws: WorkspaceStore) -> Non
             again.catalog.reserve_uids(1)
     assert found == wanted
     assert sorted(path for path in ws.state.rglob("*")) == before
+
+
+def test_fsck_looks_past_what_can_t_be_read(ws: WorkspaceStore, monkeypatch) -> None:
+    adapter = next((ws.store.objects / "adapter").iterdir()) / "data.bin"
+    model = next((ws.store.objects / "model").iterdir()) / "manifest.json"
+    rows = next((ws.store.objects / "rows").iterdir()) / "rows.parquet"
+    rows.unlink()
+    read, digest = Path.read_text, file_digest
+
+    def sector(path: Path) -> str:
+        if path == adapter:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(path)
+
+    def forbidden(path: Path, *given: str, **named: str) -> str:
+        if path == model:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path, *given, **named)
+
+    monkeypatch.setattr("registry.upkeep.fsck.file_digest", sector)
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    found = {(one.problem, one.path): one.detail for one in fsck(ws.store, ws.catalog).findings}
+    places = [path.relative_to(ws.state).as_posix() for path in (adapter, model.parent, rows)]
+    assert [*found] == [("changed", places[0]), ("manifest", places[1]), ("missing", places[2])]
+    assert "Input/output error" in found["changed", places[0]]
+    assert "may not be read by us" in found["manifest", places[1]]
 
 
 def test_a_read_only_store_waits_for_who_writes(ws: WorkspaceStore) -> None:
