@@ -8,7 +8,6 @@ acknowledged when `Catalog.commit` has returned.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -16,13 +15,14 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast
 
 from registry.errors import StoreError, damaged
+from registry.store.clock import moment
 from registry.store.disk import one_line_when_full
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import digest, file_digest
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
-CLOCK = "clock"
-_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ class Store:
             if target.exists():
                 self.get(kind, object_id)  # what is put again is used: it has to be whole
             else:
-                created = {"created_at": self.moment()}
+                created = {"created_at": moment(self.root)}
                 manifest: ManifestJson = {
                     "format": FORMAT,
                     "kind": kind,
@@ -191,23 +189,6 @@ class Store:
             # Also when it was there: whoever renamed it may have been killed before this.
             sync_folder(target.parent)
         return ObjectRef(kind, object_id, target, wanted=tuple(parents))
-
-    def moment(self) -> str:
-        """Return this moment (UTC, ISO 8601), later than any that this store has told before.
-
-        What is put later is newer, also where the machine's clock was set back in between.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / CLOCK).open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            now, said = datetime.now(UTC), file.read()
-            with suppress(ValueError, TypeError):  # nothing yet, or torn by a power cut
-                now = max(now, datetime.fromisoformat(said) + _TICK)
-            text = now.isoformat(timespec="microseconds")
-            file.truncate(0)
-            file.write(text)
-        return text
 
     def get(self, kind: str, object_id: str) -> ObjectRef:
         """Find an object to use it: its files are, byte for byte, what its manifest says.

@@ -23,6 +23,7 @@ from registry.datasets.versions.erased import (
     write_erased,
 )
 from registry.errors import StoreRequestError
+from registry.store.clock import moment
 from registry.store.filenames import ERASED
 from registry.store.hashing import digest
 from registry.store.locks import catalog_lock
@@ -115,7 +116,7 @@ def erase(
     """
     from registry.store.kinds import ErasureMeta
 
-    began = store.moment()
+    began = moment(store.root)
     hashes = _hashes(catalog, uids)
     if not hashes:
         raise StoreRequestError(

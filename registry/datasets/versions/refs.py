@@ -53,7 +53,7 @@ def places_of(store: Store, version_id: str, dataset: str) -> ObjectRef | None:
     found = []
     for folder in home.iterdir() if home.is_dir() else ():
         manifest = manifest_in(folder, PlacesMeta)
-        if (manifest.identity["version"], manifest.meta.name) == (version_id, dataset):
+        if (manifest.decided_by("version"), manifest.meta.name) == (version_id, dataset):
             found.append((manifest.meta.created_at, manifest.id))
     return store.get(PlacesMeta.of_kind, max(found)[1]) if found else None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import StoreError, UserError
+from registry.store.clock import moment
 from registry.store.hashing import digest
 from registry.store.objects import ObjectRef, Parent, Store
 
@@ -136,7 +137,7 @@ def test_what_is_put_later_is_newer_whatever_the_clock_says(store: Store, monkey
         return store.manifest(put(store, number=number))["meta"]["created_at"]
 
     first = made(1)
-    monkeypatch.setattr("registry.store.objects.datetime", Back)
+    monkeypatch.setattr("registry.store.clock.datetime", Back)
     second, third = made(2), made(3)
     assert first < second < third
     assert datetime.fromisoformat(third) - datetime.fromisoformat(first) < timedelta(seconds=1)
@@ -144,4 +145,4 @@ def test_what_is_put_later_is_newer_whatever_the_clock_says(store: Store, monkey
     assert third < made(4) <= datetime.now(UTC).isoformat(timespec="microseconds")
     for torn in ("", "2026-01-", "2026-01-02", "\0\0"):
         (store.root / "clock").write_text(torn)
-        assert Store(store.root).moment()[:4] == str(datetime.now(UTC).year)
+        assert moment(store.root)[:4] == str(datetime.now(UTC).year)
