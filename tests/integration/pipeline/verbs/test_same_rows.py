@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -43,17 +44,23 @@ def rows(*names: str) -> list[str]:
 NAMES = ("Ann", "Bob", "Cem", "Dora")
 
 
-@pytest.fixture
-def ws(tmp_path: Path) -> OpenWorkspace:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`second` has the rows of `first` two lines further down, below one that can't be used."""
-    (tmp_path / "a.jsonl").write_text("\n".join(rows(*NAMES)))
+    root = tmp_path_factory.mktemp("made")
+    (root / "a.jsonl").write_text("\n".join(rows(*NAMES)))
     unusable = json.dumps({"q": "Nobody?", "a": ""})
-    (tmp_path / "b.jsonl").write_text("\n".join(["", unusable, *rows(*NAMES)]))
-    (tmp_path / "gapmend.yaml").write_text(SPEC)
-    found = OpenWorkspace.open(tmp_path)
-    versions = ingest(found, UI).versions
+    (root / "b.jsonl").write_text("\n".join(["", unusable, *rows(*NAMES)]))
+    (root / "gapmend.yaml").write_text(SPEC)
+    versions = ingest(OpenWorkspace.open(root), UI).versions
     assert versions["first"] == versions["second"]
-    return found
+    return root
+
+
+@pytest.fixture
+def ws(original: Path, tmp_path: Path) -> OpenWorkspace:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return OpenWorkspace.open(tmp_path)
 
 
 def version(ws: OpenWorkspace) -> str:
