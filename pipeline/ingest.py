@@ -289,7 +289,8 @@ def _version_of(run: RunMeta) -> str:
 def _outputs(written: WrittenVersion) -> list[tuple[str, Any]]:
     *contents, version = written.objects
     rows = [(f"rows {number}", ref) for number, ref in enumerate(contents, 1)]
-    return [*rows, ("version", version)]
+    places = [] if written.places is None else [("places", written.places)]
+    return [*rows, ("version", version), *places]
 
 
 def _tell_leaks(ui: Ui, name: str, hashes: HashArray, placed: Assignment) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import ModelError, StoreRequestError, UserError
 from registry.merge.spec import MERGEKIT, SEARCH, checked, read_spec
-from registry.models.adapters import is_tuned
+from registry.models.adapters import is_tuned, tuned_ref
 from registry.models.parity import BOUNDS
 from registry.store.kinds import MergeMeta, ModelMeta, WeightsMeta
 from registry.store.objects import Parent
@@ -132,6 +132,8 @@ def merge_as(ws: OpenWorkspace, ui: Ui, adapter_ids: Sequence[str], spec: MergeS
                 f"adapters {adapter_ids[0][:12]} and {other[:12]} are of different bases",
                 expected="adapters of one base",
             )
+    for one in adapter_ids:
+        tuned_ref(ws.store, one)
     identity = ws.models.identity(base)
     inputs: dict[str, Any] = {
         "adapters": list(adapter_ids),
@@ -184,6 +186,7 @@ def settings(spec: Spec, over: Mapping[str, object]) -> MergeSpec:
 
 def _one(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> MergeReport:
     base = _base_of(ws, adapter_id)
+    tuned_ref(ws.store, adapter_id)  # merged before or not: it has to be whole
     identity = ws.models.identity(base)
     inputs = {
         "adapter": adapter_id,

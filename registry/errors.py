@@ -7,6 +7,8 @@ that escapes is a fault of ours (exit code 3).
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -100,13 +102,38 @@ class AliasMovedError(StoreError):
     exit_code = 1
 
 
-def damaged(path: object, error: BaseException) -> StoreError:
-    """Return the error for a stored file that can't be read any more."""
+def damaged(path: object, error: BaseException) -> GapmendError:
+    """Return the error for a stored file that can't be read any more, or not by us, or not now."""
     said = next(iter(str(error).splitlines()), type(error).__name__)
+    if why := _of_machine(error):
+        return MachineError(why, str(path), fix="mend that and call again: the store is whole")
     return StoreError(
         f"{path}: this stored file can't be read ({said}). `gapmend fsck` lists what is damaged; "
         "put the file back from a copy, or move .gapmend away and run again"
     )
+
+
+_MACHINES = {
+    errno.EACCES: "this file may not be read by us (permission denied)",
+    errno.EPERM: "this file may not be read by us (permission denied)",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+    errno.ENOMEM: "there is not enough memory to read this file",
+    errno.ENOSPC: "the disk is too full to read this file, which takes temporary files",
+    errno.EDQUOT: "the disk is too full to read this file, which takes temporary files",
+}
+# Other libraries raise their own types: the text of the system is in theirs.
+_WORDS = {os.strerror(number).lower(): said for number, said in _MACHINES.items()}
+
+
+def _of_machine(error: BaseException) -> str | None:
+    """Return what this machine refuses, where a file that can't be read may be in order."""
+    if isinstance(error, MemoryError):
+        return _MACHINES[errno.ENOMEM]
+    if isinstance(error, OSError) and error.errno in _MACHINES:
+        return _MACHINES[error.errno]
+    text = str(error).lower()
+    return next((said for words, said in _WORDS.items() if words in text), None)
 
 
 class GateRefusedError(GapmendError):

@@ -1,9 +1,10 @@
 """The journal of answers: on disk as they come, so that a killed evaluation resumes at the item.
 
 One file an evaluation, named by its key: no answer of another model, prompt or setting can get in.
-A line is one answered request. Lines are handed to the system as whole lines, several times a
-second: a killed process loses nothing that was handed over, and a torn last line is passed over.
-They are not forced to the disk, since a power cut costs no more than asking again.
+A line is one answered request with a hash of its own. Lines are handed to the system as whole
+lines, several times a second: a killed process loses nothing that was handed over, and a line that
+is torn or damaged is passed over. They are not forced to the disk, since a power cut costs no more
+than asking again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Journal:
 
     def add(self, key: str, answer: Any) -> None:
         """Keep an answer: a text, or a log-likelihood with whether it is greedy."""
-        self._lines.append(json.dumps([key, answer]).encode() + b"\n")
+        said = json.dumps([key, answer])
+        self._lines.append(json.dumps([said, _check(said)]).encode() + b"\n")
         if time.monotonic() >= self._due:
             self.flush()
             self._due = time.monotonic() + _HAND_OVER_S
@@ -107,8 +109,14 @@ def _read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for line in data.splitlines():
         try:
-            key, answer = json.loads(line)
-        except ValueError:
+            said, check = json.loads(line)
+        except (ValueError, TypeError):
             continue
-        found[key] = answer
+        if isinstance(said, str) and check == _check(said):  # else it is asked again
+            key, answer = json.loads(said)
+            found[key] = answer
     return found
+
+
+def _check(said: str) -> str:
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()

@@ -25,7 +25,7 @@ from evals.scoring.results import (
     write_results,
 )
 from registry.datasets.versions.rejects import commonest
-from registry.errors import DataError, StoreError
+from registry.errors import DataError
 from registry.store.disk import one_line_when_full
 from registry.store.hashing import digest
 from registry.store.kinds import EvalMeta
@@ -127,10 +127,9 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
 def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef | None:
     """Return the object if it was made before, acknowledged also after a kill in between."""
     object_id = digest({"kind": KIND, "identity": identity})
-    try:
-        found = store.get(KIND, object_id)
-    except StoreError:
+    if store.find(KIND, object_id) is None:
         return None
+    found = store.get(KIND, object_id)
     if not catalog.knows(found):
         catalog.commit_soon(found)
     return found

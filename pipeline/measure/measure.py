@@ -65,7 +65,7 @@ def reader_of(ws: Resolved, what: Subject) -> VersionReader:
 
     if what.spec.data is None:
         raise UserError(f"'{what.name}' has no dataset: it brings its own items")
-    return VersionReader(ws.store, ws.versions[what.spec.data])
+    return VersionReader(ws.store, ws.versions[what.spec.data], what.spec.data)
 
 
 def labels_of_subject(ws: Resolved, what: Subject) -> tuple[str, ...]:

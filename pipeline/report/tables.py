@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
+_SMALL = 0.01
 _LONG = 60  # characters of a cell, before it is cut in a table (csv and json never cut)
 
 
@@ -127,6 +128,15 @@ def in_bytes(count: float) -> str:
     return ""
 
 
+def _number(value: float) -> str:
+    """Return a number in three decimals, or three digits where these would leave little of it."""
+    if abs(value) >= _THOUSAND:
+        return f"{value:,.0f}"
+    if 0 < abs(value) < _SMALL:
+        return f"{value:.3g}"
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
 def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value
@@ -135,8 +145,6 @@ def _cell(value: object) -> Text:
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, float):
-        return Text(
-            f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < _THOUSAND else f"{value:,.0f}"
-        )
+        return Text(_number(value))
     text = str(value)
     return Text(text if len(text) <= _LONG else text[: _LONG - 1] + "…")

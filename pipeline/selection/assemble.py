@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from pipeline.spec.subjects import subject
 from pipeline.workspace.stage import StageOutput
 from registry.errors import DataError
 from registry.store.hashing import digest
+from registry.store.kept import SUFFIX, keep, kept
 from registry.store.kinds import SelectionMeta
 from registry.store.objects import Parent
 
@@ -251,16 +252,15 @@ class Assembly:
         from evals.engine.embed import embed
 
         key = digest([EMBEDDING, self.ws.models.identity(self.found.base).digest, texts])
-        kept = self.ws.state / "cache" / "embeddings" / f"{key}.npy"
-        if kept.is_file():
-            return np.asarray(np.load(kept), np.float32)
+        path = self.ws.state / "cache" / "embeddings" / f"{key}{SUFFIX}"
+        if (data := kept(path)) is not None:
+            return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
         loaded = self.ws.models.get(self.found.base)
         with self.ctx.ui.progress(f"{label} · embeddings", total=len(texts)) as bar:
             made = embed(loaded, texts, progress=bar.update)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        draft = kept.with_suffix(f".{os.getpid()}.npy")
-        np.save(draft, made)
-        draft.replace(kept)
+        written = io.BytesIO()
+        np.save(written, made, allow_pickle=False)
+        keep(path, written.getvalue())
         return made
 
     def _result(

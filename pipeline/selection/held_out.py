@@ -28,7 +28,7 @@ def held_items(ws: Resolved) -> list[HeldOutItem]:
 
     items = []
     for name in ws.spec.datasets:
-        for rows in VersionReader(ws.store, ws.versions[name]).texts(_SPLITS):
+        for rows in VersionReader(ws.store, ws.versions[name], name).texts(_SPLITS):
             items += [
                 HeldOutItem(
                     f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,)
@@ -93,7 +93,7 @@ def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]
     left = set(uids)
     for splits in (("train",), (*_SPLITS, "held")):
         for name in ws.spec.datasets:
-            reader = VersionReader(ws.store, ws.versions[name])
+            reader = VersionReader(ws.store, ws.versions[name], name)
             for rows in reader.texts(splits, frozenset(left)):
                 left.difference_update(row.uid for row in rows)
                 yield rows

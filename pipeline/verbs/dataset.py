@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.store.kinds import ExportMeta
+from registry.store.locks import rows_stay
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def export(
     version = version_named(ws.catalog, name)
     total = sum(version.meta.splits.get(split, 0) for split in splits) or None
     with (
+        rows_stay(ws.state, ws.catalog.wait_s),
         whole_folder(out) as draft,
         one_line_when_full(out),
         ui.progress(f"export · {version.name} as {form}", total) as bar,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.verbs.gc import running
 from registry.errors import StoreRequestError
 from registry.lineage.reach import reach
+from registry.store.locks import rows_go
 from registry.upkeep.erase import erase as erase_rows
 from registry.upkeep.erase import erasing
 
@@ -67,8 +68,9 @@ def erase(
     """
     if not do:
         return EraseReport(None, reach(ws.catalog, _chosen(ws, where, rows)), {})
-    with erasing(ws.state):
-        _refuse_running(ws)
+    with erasing(ws.state), rows_go(ws.state) as alone:
+        if not alone or running(ws.state):  # of an older gapmend
+            raise _in_use(ws)
         uids = _chosen(ws, where, rows)
         before = reach(ws.catalog, uids)
         total = sum(1 for _ in ws.store.folders())
@@ -102,9 +104,9 @@ def _chosen(ws: WorkspaceStore, where: str | None, rows: Sequence[int]) -> list[
     return sorted(found)
 
 
-def _refuse_running(ws: WorkspaceStore) -> None:
-    if busy := running(ws.state):
-        raise StoreRequestError(
-            f"a stage is running and may write what it has read: {', '.join(busy)}",
-            fix="wait for it, or stop it, and run again",
-        )
+def _in_use(ws: WorkspaceStore) -> StoreRequestError:
+    busy = ", ".join(running(ws.state)) or "another command"
+    return StoreRequestError(
+        f"a stage is running and may write what it has read: {busy}",
+        fix="wait for it, or stop it, and run again",
+    )

@@ -133,7 +133,7 @@ def _may_be_trained_on(ws: OpenWorkspace) -> set[str]:
 
 
 def _train_rows(ws: Resolved, name: str) -> Iterator[list[RowText]]:
-    return VersionReader(ws.store, ws.versions[name]).texts(("train",))
+    return VersionReader(ws.store, ws.versions[name], name).texts(("train",))
 
 
 def _rows_of(ws: OpenWorkspace, thing: str) -> tuple[str, Collection[int]]:

@@ -342,7 +342,7 @@ def _dataset(
     license_ = record.identity.get("license")
     if license_ is not None and not isinstance(license_, str):
         raise HubError("its licence is no text", source.origin)
-    *others, version = take_rows(
+    taken = take_rows(
         ws.store,
         ws.catalog,
         source.folder,
@@ -351,9 +351,10 @@ def _dataset(
         license_=license_,
         where=source.origin,
     )
+    version = taken.version
     if version.id != record.id:
         raise DataError("its rows are not those that its record names", source.origin)
-    ws.catalog.commit([*others, version])
+    ws.catalog.commit([*taken.objects, *([] if taken.places is None else [taken.places])])
     return StageOutput({"origin": source.origin, "run": ctx.run_id}, [("dataset_version", version)])
 
 

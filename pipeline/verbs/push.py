@@ -16,6 +16,7 @@ from registry.errors import StoreRequestError, UserError
 from registry.models.adapters import is_tuned
 from registry.publish.parcel import SIGNATURE
 from registry.store.kinds import MergeMeta, PushMeta, RunMeta, VersionMeta
+from registry.store.locks import rows_stay
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
+    from registry.catalog.lists import DatasetName
     from registry.lineage.adapter_facts import AdapterFacts
     from registry.publish.card import MeasuredBy, Publication
     from registry.publish.parcel import Kind, Parcel
@@ -90,7 +92,8 @@ def push(
     from registry.publish.push import deliver
     from registry.publish.secrets import refuse_secrets, scan_files
 
-    manifest = thing_of(ws, thing or CHAMPION)
+    asked = thing or CHAMPION
+    manifest = thing_of(ws, asked)
     target = repo or (ws.spec.hub.repo if ws.spec.hub else None)
     if target is None:
         raise UserError("no repository is named", fix="name it with --repo, or as hub.repo")
@@ -98,8 +101,8 @@ def push(
         raise UserError(f"'{target}' is no repository", "--repo", "owner/name")
     if private is None:
         private = ws.spec.hub.private if ws.spec.hub else True
-    with ws.store.draft() as scratch:
-        parcel = _parcel(ws, manifest, target, scratch)
+    with rows_stay(ws.state, ws.catalog.wait_s), ws.store.draft() as scratch:
+        parcel = _parcel(ws, manifest, asked, target, scratch)
         refuse_secrets(scan_files([(f.path, f.content) for f in parcel.files], _private(ws)))
         report = PushReport(
             object_id=parcel.object_id,
@@ -115,8 +118,8 @@ def push(
         repository = Repository(target, "dataset" if parcel.kind == "dataset_version" else "model")
         with ui.progress(f"push · {parcel.object_id[:8]} to {target}"):
             done = deliver(repository, parcel, private=private, as_request=as_request)
-    url = repository.url(done.commit)
-    push_id = _record(ws, manifest, report, done, url)
+        url = repository.url(done.commit)
+        push_id = _record(ws, manifest, report, done, url)
     return PushReport(
         **{
             **asdict(report),
@@ -138,8 +141,8 @@ def thing_of(ws: OpenWorkspace, name: str) -> Manifest[Meta]:
         UserError: nothing has that name or id, or it is something else.
     """
     target = ws.catalog.alias(name)
-    if target is None and (versions := _versions_of(ws, name)):
-        return versions[-1]
+    if target is None and (ids := [one.version_id for one in _named(ws) if one.name == name]):
+        return ws.catalog.manifest(ids[-1])
     if target is None and name == CHAMPION:
         raise StoreRequestError("no adapter is champion yet", fix="promote one: gapmend promote")
     manifest = ws.catalog.manifest(target or name)
@@ -151,18 +154,22 @@ def thing_of(ws: OpenWorkspace, name: str) -> Manifest[Meta]:
     return manifest
 
 
-def _versions_of(ws: OpenWorkspace, name: str) -> list[Manifest[VersionMeta]]:
-    return ws.catalog.committed(VersionMeta, name=name)
+def _named(ws: OpenWorkspace) -> tuple[DatasetName, ...]:
+    from registry.catalog.lists import dataset_names
+
+    return dataset_names(ws.catalog)
 
 
-def _parcel(ws: OpenWorkspace, manifest: Manifest[Meta], repo: str, scratch: Path) -> Parcel:
+def _parcel(
+    ws: OpenWorkspace, manifest: Manifest[Meta], asked: str, repo: str, scratch: Path
+) -> Parcel:
     from registry.lineage.adapter_facts import describe, describe_merged
     from registry.publish.card import adapter_card, changed_card, model_card
     from registry.publish.parcel import allowed_files, pack
 
     kind, folder = cast("Kind", manifest.kind), ws.store.get(manifest.kind, manifest.id).path
     if kind == "dataset_version":
-        return _dataset_parcel(ws, manifest.of(VersionMeta), repo, scratch)
+        return _dataset_parcel(ws, manifest.of(VersionMeta), asked, repo, scratch)
     if is_tuned(manifest):
         facts = describe(ws.store, ws.catalog, manifest.id)
     else:
@@ -185,14 +192,20 @@ def _signature(ws: OpenWorkspace, manifest: Manifest[Meta]) -> Path | None:
 
 
 def _dataset_parcel(
-    ws: OpenWorkspace, manifest: Manifest[VersionMeta], repo: str, scratch: Path
+    ws: OpenWorkspace, manifest: Manifest[VersionMeta], asked: str, repo: str, scratch: Path
 ) -> Parcel:
+    """Return the parcel of a version, which goes by the name that it was asked for by.
+
+    Asked for by its id, it goes by a name that the spec has, else by its first.
+    """
     from registry.publish.dataset_card import dataset_card
     from registry.publish.licenses import strictest
     from registry.publish.parcel import pack
     from registry.publish.rows import write_rows
 
-    name = manifest.meta.name
+    names = [one.name for one in _named(ws) if one.version_id == manifest.id]
+    spec = [one for one in names if one in ws.spec.datasets]
+    name = asked if asked in names else [*spec, *names][0]
     if manifest.redacted:  # its id is of all rows, and nobody could take it in as that
         raise StoreRequestError(
             f"rows were erased from version {manifest.id[:12]} of '{name}'",
@@ -201,8 +214,8 @@ def _dataset_parcel(
         )
     license_ = strictest({f"dataset {name}": manifest.meta.license})
     version = ws.store.get("dataset_version", manifest.id)
-    files = write_rows(ws.store, version, scratch)
-    card = dataset_card(manifest, repo, license_, sorted(files))
+    files = write_rows(ws.store, version, name, scratch)
+    card = dataset_card(manifest, name, repo, license_, sorted(files))
     return pack(manifest, files, card, None, license_)
 
 
@@ -255,8 +268,9 @@ def _license(ws: OpenWorkspace, facts: AdapterFacts, base: str | None) -> str:
     made_of |= {f"adapter {one[:12]}": said for one, said in facts.imported.items()}
     for one in facts.taught:
         made_of[f"dataset {one.dataset} ({one.version_id[:8]})"] = one.license
-        if (now := ws.spec.datasets.get(one.dataset)) is not None and now.license:
-            made_of[f"dataset {one.dataset}"] = now.license  # as it is known to be today
+        for name in one.dataset.split(", "):  # of the same rows, several may have been in the pool
+            if (now := ws.spec.datasets.get(name)) is not None and now.license:
+                made_of[f"dataset {name}"] = now.license  # as it is known to be today
     return strictest(made_of)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.workspace.stage import environment, hardware
 from registry.errors import ModelError, StoreRequestError
 from registry.store.kinds import ReproductionMeta, RunMeta
+from registry.store.locks import rows_stay
 from registry.store.objects import Parent, Store
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def reproduce(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> ReproduceReport:
     from registry.models.files import holds_changed
 
     run = _run_of(ws, adapter_id)
+    there = adapter_path(ws.store, adapter_id)
     selection = str(run.meta.inputs["selection"])
     if why := why_not_reproducible(ws.catalog, selection):
         raise ModelError(f"adapter {adapter_id[:12]} can't be trained again as it was: {why}")
     base = _base_named(ws, str(run.meta.inputs["base"]))
-    with ws.store.draft() as scratch:
+    with rows_stay(ws.state, ws.catalog.wait_s), ws.store.draft() as scratch:
         made = _train(ws, ui, run, selection, base, scratch / "work")
         put = publish_changed if holds_changed(made) else publish
         ref = put(
@@ -66,7 +68,7 @@ def reproduce(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> ReproduceReport:
             parents=(),
         )
         again = ref.id
-        apart = {} if again == adapter_id else _apart(adapter_path(ws.store, adapter_id), ref.path)
+        apart = {} if again == adapter_id else _apart(there, ref.path)
     changed = _changed(run.meta)
     record = ws.store.put(
         "reproduction",

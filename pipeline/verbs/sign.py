@@ -66,6 +66,7 @@ def sign(ws: WorkspaceStore, ui: Ui, thing: str, key: Path) -> SignReport:
     from registry.publish.signing import key_id
 
     manifest = weights_named(ws, thing)
+    ws.store.get(manifest.kind, manifest.id)  # signed before or not: it has to be whole
     inputs = {"name": manifest.id, "thing": manifest.id, "key": key_id(key)}
     outcome = run_stage(
         ws,
@@ -106,7 +107,8 @@ def verify(ws: WorkspaceStore | None, target: str, public_key: Path) -> VerifyRe
     if signature is None:
         raise _not_signed(ws, thing)
     at = ws.store.get("signature", signature.id).path / SIGNATURE
-    found = check(ws.store.get(thing.kind, thing.id).path, at, public_key)
+    # As it is: the signature says better than the manifest which file is another.
+    found = check(ws.store.objects / thing.kind / thing.id, at, public_key)
     return VerifyReport(thing.id, found.key, found.files, list(found.ignored))
 
 

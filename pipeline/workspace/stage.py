@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from registry.errors import GapmendError, StoreRequestError, UserError
 from registry.store.hashing import canonical_json, digest
 from registry.store.kinds import Output, RunMeta
+from registry.store.locks import rows_stay
 from registry.store.read_back import read_back
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
         seed: for the record.
 
     Raises:
-        UserError: another process is running the same stage on the same inputs.
+        UserError: another process is running the same stage on the same inputs, or erases rows.
     """
     key = stage_key(stage, inputs, version=version)
     if done := find_outcome(ws, stage, key):
@@ -147,7 +148,7 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
             if done := find_outcome(ws, stage, key):
                 return done
             record = _Record(ws, stage, key, version, dict(inputs), dict(config or {}), seed)
-            with ws.catalog.together():
+            with rows_stay(ws.state, ws.catalog.wait_s), ws.catalog.together():
                 outcome = _run_and_record(record, work, workdir, ui, parents)
             shutil.rmtree(workdir, ignore_errors=True)
             return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from registry.catalog.lists import dataset_names
 from registry.errors import StoreRequestError
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ def check_alias_name(catalog: Catalog, name: str) -> None:
     Raises:
         UserError: it is a dataset's name, reads like an id, or has other characters.
     """
-    from registry.store.kinds import VersionMeta
-
-    taken = {one.meta.name for one in catalog.each(VersionMeta)}
+    taken = {one.name for one in dataset_names(catalog)}
     if name in taken or name == "none" or _LIKE_AN_ID.fullmatch(name):
         raise StoreRequestError(
             f"'{name}' can't be an alias: it is a dataset's name, or reads like an id",

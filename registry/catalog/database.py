@@ -11,17 +11,18 @@ import logging
 import os
 import re
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.catalog.sql import fill, literal
 from registry.catalog.tables import DERIVED_SINCE, add, derive_all
-from registry.errors import StoreError, StoreRequestError
+from registry.errors import GapmendError, MachineError, StoreError, StoreRequestError, damaged
 from registry.store.disk import is_disk_full
 from registry.store.objects import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from duckdb import DuckDBPyConnection
 
@@ -52,6 +53,24 @@ def connect(*, threads: int | None = None) -> DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=settings)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+@contextmanager
+def naming_rebuild(path: Path) -> Iterator[None]:
+    """Turn what DuckDB says of a file that it can't make sense of into one line with the way out.
+
+    Raises:
+        StoreError: the catalog is damaged.
+    """
+    import duckdb
+
+    broken = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
+    try:
+        yield
+    except (*broken, duckdb.SerializationException, duckdb.ConversionException) as error:
+        if is_disk_full(error) or "Could not set lock" in str(error):
+            raise
+        raise _damaged(path, "is damaged", error) from error
 
 
 def create_catalog(root: Path, manifests: Iterable[ManifestJson]) -> None:
@@ -118,7 +137,8 @@ def committed_manifests(root: Path, *, wait_s: float) -> dict[str, str]:
     connection = connect(threads=1)
     try:
         attach(connection, root / CATALOG_NAME, wait_s=wait_s, write=True)
-        return dict(connection.execute("SELECT id, manifest FROM catalog.objects").fetchall())
+        with naming_rebuild(root / CATALOG_NAME):
+            return dict(connection.execute("SELECT id, manifest FROM catalog.objects").fetchall())
     finally:
         connection.close()
 
@@ -150,8 +170,7 @@ def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: 
             if is_disk_full(error):
                 raise
             if holder is None:
-                message = f"{path} cannot be read ({_first_line(error)}). Run `gapmend rebuild`"
-                raise StoreError(message) from error
+                raise _damaged(path, "cannot be read", error) from error
             if time.monotonic() >= deadline:
                 raise StoreRequestError(
                     f"the catalog is open in another program, {holder}",
@@ -163,10 +182,17 @@ def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: 
                 said = True
             time.sleep(_POLL_S)
         except duckdb.Error as error:
-            message = f"{path} is damaged ({_first_line(error)}). Run `gapmend rebuild`"
-            raise StoreError(message) from error
+            raise _damaged(path, "is damaged", error) from error
         else:
             return
+
+
+def _damaged(path: Path, what: str, error: Exception) -> GapmendError:
+    """Return the error for a catalog that can't be read, for which the machine may be to blame."""
+    told = damaged(path, error)
+    if isinstance(told, MachineError):
+        return told
+    return StoreError(f"{path} {what} ({_first_line(error)}). Run `gapmend rebuild`")
 
 
 def _holder(message: str) -> str | None:

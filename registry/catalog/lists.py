@@ -37,6 +37,43 @@ _MOVES = """
 SELECT name, seq, target, previous, reason, moved_at, id
 FROM catalog.alias_moves WHERE name = ? ORDER BY seq, moved_at, id
 """
+# The same rows in the same splits are one version, also of several datasets: its manifest names the
+# first alone, objects of kind `places` and the runs name all. Canonical JSON is searched before it
+# is parsed.
+_NAMED = """
+WITH ingests AS (
+    SELECT id, manifest, created_at, unnest((manifest->'$.meta.outputs')::JSON[]) AS output
+    FROM catalog.objects WHERE kind = 'run' AND contains(manifest, '"stage":"ingest"')
+), said AS (
+    SELECT id, id AS version_id, manifest->>'$.meta.name' AS name, created_at
+    FROM catalog.objects WHERE kind = 'dataset_version'
+    UNION ALL
+    SELECT id, manifest->>'$.identity.version', manifest->>'$.meta.name', created_at
+    FROM catalog.objects WHERE kind = 'places'
+    UNION ALL
+    SELECT id, output->>'$.id', manifest->>'$.meta.inputs.name', created_at
+    FROM ingests WHERE output->>'$.role' = 'version'
+)
+SELECT version_id, name, min(created_at) AS first, (
+    SELECT arg_max(place.id, (place.created_at, place.id)) FROM said AS place
+    WHERE place.version_id = said.version_id AND place.name = said.name AND place.id IN (
+        SELECT id FROM catalog.objects WHERE kind = 'places')
+) AS places_id
+FROM said WHERE name IS NOT NULL GROUP BY version_id, name ORDER BY first, version_id, name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetName:
+    """A dataset that has a version, since when (UTC, ISO 8601).
+
+    `places_id` is the object that says where it has the rows, if the version doesn't.
+    """
+
+    version_id: str
+    name: str
+    created_at: str
+    places_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +149,13 @@ def alias_history(catalog: Catalog, name: str) -> tuple[AliasMove, ...]:
         AliasMove(name, int(seq), target, previous, reason or "", _utc(moved_at), alias_id)
         for name, seq, target, previous, reason, moved_at, alias_id in rows
     )
+
+
+def dataset_names(catalog: Catalog) -> tuple[DatasetName, ...]:
+    """Return every version under every name that it has, the oldest first."""
+    with catalog.reading() as connection:
+        rows = connection.execute(_NAMED).fetchall()
+    return tuple(DatasetName(key, name, _utc(since), at) for key, name, since, at in rows)
 
 
 def _utc(moment: datetime) -> str:

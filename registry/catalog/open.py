@@ -18,12 +18,13 @@ from registry.catalog.database import (
     log_of,
     migrate,
     migrations,
+    naming_rebuild,
     schema_number,
 )
 from registry.catalog.sql import fill
-from registry.errors import StoreRequestError
+from registry.errors import MachineError, StoreRequestError
 from registry.store.disk import one_line_when_full
-from registry.store.locks import catalog_lock
+from registry.store.locks import catalog_lock, is_read_only
 from registry.store.objects import Store
 
 if TYPE_CHECKING:
@@ -91,35 +92,54 @@ def snapshot(
 def _attached(
     connection: DuckDBPyConnection, root: Path, *, wait_s: float, write: bool
 ) -> Iterator[None]:
-    with catalog_lock(root, wait_s), one_line_when_full(root):
-        path, mark = root / CATALOG_NAME, root / MARK_NAME
-        if (root / "erasing").exists():  # an erasure that was decided, and killed before its end
-            from registry.catalog.recovery import finish
-
-            finish(root, wait_s=wait_s)
-        if not path.exists():
-            # A store without a mark is new: what is in it waits for its commit. With the mark, the
-            # catalog was lost, and the manifests say what was in it.
-            create_catalog(root, Store(root).manifests() if mark.exists() else [])
-        if not mark.exists():
-            mark.touch()
+    with catalog_lock(root, wait_s, write=write), one_line_when_full(root):
+        path = root / CATALOG_NAME
+        fixed = not write and is_read_only(root)
+        if fixed and ((root / "erasing").exists() or not path.exists()):
+            raise _to_be_written(root)
+        if not fixed:
+            _prepare(root, wait_s=wait_s)
         try:
-            attach(connection, path, wait_s=wait_s, write=write)
-            if _migrations_missing(connection):
-                _reattach_and_migrate(connection, path, wait_s=wait_s, write=write)
-            if write:
-                connection.execute("BEGIN")
-            yield
-            if write:
-                connection.execute("COMMIT")
-                keep = "disable" if _log_bytes(path) < _LOG_BYTES else "enable"
-                connection.execute(f"PRAGMA {keep}_checkpoint_on_shutdown")
-            # Detaching may write the log into the file, so its errors must be seen here.
-            connection.execute("DETACH catalog")
+            with naming_rebuild(path):
+                attach(connection, path, wait_s=wait_s, write=write)
+                if _migrations_missing(connection):
+                    _reattach_and_migrate(connection, path, wait_s=wait_s, write=write, fixed=fixed)
+                if write:
+                    connection.execute("BEGIN")
+                yield
+                if write:
+                    connection.execute("COMMIT")
+                    keep = "disable" if _log_bytes(path) < _LOG_BYTES else "enable"
+                    connection.execute(f"PRAGMA {keep}_checkpoint_on_shutdown")
+                # Detaching may write the log into the file, so its errors must be seen here.
+                connection.execute("DETACH catalog")
         except BaseException:
             # Closing lets the file go while the lock is still ours.
             connection.close()
             raise
+
+
+def _prepare(root: Path, *, wait_s: float) -> None:
+    """Bring an erasure to its end that was decided, and make a catalog that isn't there."""
+    mark = root / MARK_NAME
+    if (root / "erasing").exists():
+        from registry.catalog.recovery import finish
+
+        finish(root, wait_s=wait_s)
+    if not (root / CATALOG_NAME).exists():
+        # A store without a mark is new: what is in it waits for its commit. With the mark, the
+        # catalog was lost, and the manifests say what was in it.
+        create_catalog(root, Store(root).manifests() if mark.exists() else [])
+    if not mark.exists():
+        mark.touch()
+
+
+def _to_be_written(root: Path) -> MachineError:
+    return MachineError(
+        "this store can't be written, and its catalog has to be brought up to date first",
+        where=str(root),
+        fix="call once as someone who may write there, as in: gapmend status",
+    )
 
 
 @contextmanager
@@ -153,8 +173,10 @@ def _migrations_missing(connection: DuckDBPyConnection) -> bool:
 
 
 def _reattach_and_migrate(
-    connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: bool
+    connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: bool, fixed: bool
 ) -> None:
+    if fixed:
+        raise _to_be_written(path.parent)
     connection.execute("DETACH catalog")
     attach(connection, path, wait_s=wait_s, write=True)
     migrate(connection, schema_number(connection))

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from registry.catalog.database import CATALOG_NAME, committed_manifests, create_catalog
-from registry.errors import StoreError
+from registry.errors import MachineError, StoreError
+from registry.store.disk import is_disk_full
 from registry.store.filenames import MANIFEST
 from registry.store.objects import Store, read_manifest, sync_folder
 
@@ -48,12 +50,36 @@ def publish(store: Store, staged: Path) -> None:
 
 
 def finish(root: Path, *, wait_s: float) -> None:
-    """Bring a decided erasure to its end; the caller holds the catalog's lock."""
-    known = committed_manifests(root, wait_s=wait_s) if (root / CATALOG_NAME).exists() else None
-    put_in_place(root)
-    store = Store(root)
-    create_catalog(root, _manifests(store, known))
-    drop(store)
+    """Bring a decided erasure to its end; the caller holds the catalog's lock.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    with saying_that_it_is_decided(root):
+        known = committed_manifests(root, wait_s=wait_s) if (root / CATALOG_NAME).exists() else None
+        put_in_place(root)
+        store = Store(root)
+        create_catalog(root, _manifests(store, known))
+        drop(store)
+
+
+@contextmanager
+def saying_that_it_is_decided(root: Path) -> Iterator[None]:
+    """Say of a disk that is full in the body what is true: the rows are as good as erased.
+
+    Raises:
+        UserError: it is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise MachineError(
+            "an erasure of rows is decided, and the disk is too full to bring it to its end",
+            where=str(root),
+            fix="free some space: the next command does it",
+        ) from error
 
 
 def put_in_place(root: Path) -> None:

@@ -37,7 +37,8 @@ _FOLDER = Path(__file__).parent / "view_files"
 _PARQUET = {
     "stored_rows": (("rows",), r"rows\.parquet"),
     "stored_refs": (("dataset_version",), REFS_FILE.pattern),
-    "stored_rejects": (("dataset_version", "eval", "selection"), r"rejects\.parquet"),
+    "stored_places": (("places",), r"places\.parquet"),
+    "stored_rejects": (("dataset_version", "places", "eval", "selection"), r"rejects\.parquet"),
     "stored_samples": (("eval",), r"samples\.parquet"),
     "stored_picks": (("selection",), r"rows\.parquet"),
     "stored_bitmaps": (("selection",), r"bitmaps\.parquet"),
@@ -175,7 +176,7 @@ class SqlSession:
         )
 
     def _make_views(self, sql: str) -> None:
-        spill = Store(self._root).scratch_path()
+        spill = Store(self._root).spill_path()
         # A session reads each file once: a copy in memory is of no use. And DuckDB would show
         # progress on stdout where it takes Python for a notebook, as in `python -c`.
         self._connection.execute(

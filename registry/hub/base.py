@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import HubError
+from registry.hub.errors import gated, said_by_hub
+from registry.hub.whole import whole_snapshot
+from registry.store.hashing import remembered_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,7 @@ def fetch_snapshot(
     revision: str | None,
     patterns: Sequence[str],
     where: str,
+    root: Path,
     ignored: Sequence[str] = (),
 ) -> Path:
     """Return the folder in the Hub's cache with a repository's files; its name is the commit.
@@ -33,26 +37,34 @@ def fetch_snapshot(
         revision: a branch, a tag or a commit.
         patterns: the files that are wanted.
         where: the base in the spec, for the message.
-        ignored: of those, the files that aren't.
+        root: the workspace, whose cache keeps the hashes of large files.
+        ignored: of the patterns' files, those that aren't wanted.
 
     Raises:
         UserError: there is none that may be read, no such revision, or the Hub isn't reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    try:
+    def fetch() -> Path:
         found = snapshot_download(
             repo, revision=revision, allow_patterns=[*patterns], ignore_patterns=[*ignored]
         )
-        path = Path(found)
-    except LocalEntryNotFoundError:
-        path = _cached(repo, revision, where)
+        return Path(found)
+
+    try:
+        path = whole_snapshot(fetch, patterns, repo, lambda file: remembered_digest(file, root))
+    except LocalEntryNotFoundError as error:
+        why = f" ({said_by_hub(error)})" if isinstance(error.__cause__, HfHubHTTPError) else ""
+        path = _cached(repo, revision, where, why)
+    except GatedRepoError as error:
+        raise gated(error, repo, f"{where}.model") from None
     except RevisionNotFoundError:
         raise HubError(
             f"{repo} has no revision {revision} on the Hub",
@@ -67,14 +79,13 @@ def fetch_snapshot(
             "check the spelling; for a private or gated model, log in with `hf auth login`",
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HubError(f"{repo} can't be fetched: {reason}", f"{where}.model") from None
+        raise HubError(f"{repo} can't be fetched: {said_by_hub(error)}", f"{where}.model") from None
     if not _COMMIT.fullmatch(path.name):
         raise HubError(f"{repo}: no commit is known for {path}", f"{where}.revision")
     return path
 
 
-def _cached(repo: str, revision: str | None, where: str) -> Path:
+def _cached(repo: str, revision: str | None, where: str, why: str) -> Path:
     """Return a snapshot that the cache has, though no reference leads to it.
 
     Raises:
@@ -91,13 +102,13 @@ def _cached(repo: str, revision: str | None, where: str) -> Path:
         return found[0]
     if kept:
         raise HubError(
-            f"the Hub isn't reached, and its cache has {len(kept)} commits of {repo}, none of "
+            f"the Hub isn't reached{why}, and its cache has {len(kept)} commits of {repo}, none of "
             f"which is known as {revision or 'main'}",
             f"{where}.revision",
             expected=" or ".join(one.name for one in kept[:_NAMED]),
         )
     raise HubError(
-        f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached",
+        f"{repo} is neither a folder nor in the Hub's cache, and the Hub isn't reached{why}",
         f"{where}.model",
         fix="give an existing folder, or fetch it once with a connection",
     )
@@ -126,5 +137,6 @@ def stored_parameters(pinned: str, where: str) -> int:
             "*.safetensors: a pickle can run code when it is loaded",
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise HubError(f"weights of {repo} aren't in the cache: {error}", where) from None
+        said = said_by_hub(error)
+        raise HubError(f"weights of {repo} aren't in the cache: {said}", where) from None
     return sum(found.parameter_count.values())

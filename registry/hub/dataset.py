@@ -19,7 +19,10 @@ from urllib.parse import quote
 
 from registry.errors import HubError
 from registry.hub.dataset_splits import DATA, choose
-from registry.hub.errors import call_hub, without_token
+from registry.hub.errors import call_hub, gated, said_by_hub
+from registry.hub.whole import drop_damaged, sent_damaged
+from registry.store.held import digest_of
+from registry.store.kept import SUFFIX, keep, kept
 from registry.store.paths import CACHE
 
 if TYPE_CHECKING:
@@ -98,6 +101,7 @@ def _asked(source: HubSource) -> tuple[str, tuple[str, ...]] | None:
     """Ask the Hub; None if it is switched off or isn't reached."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -111,6 +115,8 @@ def _asked(source: HubSource) -> tuple[str, tuple[str, ...]] | None:
         raise HubError(
             f"no revision {source.revision}", source.where, "a branch, a tag or a commit of it"
         ) from None
+    except GatedRepoError as error:
+        raise gated(error, source.repo, source.where) from None
     except RepositoryNotFoundError:
         raise HubError(
             "no dataset on the Hub that you may read",
@@ -118,8 +124,7 @@ def _asked(source: HubSource) -> tuple[str, tuple[str, ...]] | None:
             fix="check the spelling; for a private or gated dataset, log in with `hf auth login`",
         ) from None
     except HfHubHTTPError as error:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise HubError(f"the Hub refuses: {without_token(said)}", source.where) from None
+        raise HubError(f"the Hub refuses: {said_by_hub(error)}", source.where) from None
     except Exception as error:
         if not _is_unreached(error):
             raise
@@ -137,10 +142,8 @@ def _is_unreached(error: Exception) -> bool:
 
 def _kept_offline(source: HubSource, revision: str, cache: Path) -> tuple[str, tuple[str, ...]]:
     """Return what was listed when this revision was asked for last."""
-    try:
-        commit = _file_of(source.repo, revision, cache, "commit").read_text("utf-8")
-    except OSError:
-        commit = revision
+    said = kept(_file_of(source.repo, revision, cache, "commit"))
+    commit = revision if said is None else said.decode()
     found = _kept(source.repo, commit, cache)
     if found is None:
         raise HubError(
@@ -170,14 +173,22 @@ def _fetched(source: HubSource, commit: str, names: Sequence[str]) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     missing = list(names)
-    for offline in (True, False):
+    patterns = [glob.escape(name) for name in names]
+    dropped: tuple[str, ...] = ()
+    for offline in (True, False, False):  # once more where what came was damaged
+        dropped = ()
         with suppress(LocalEntryNotFoundError):  # and of what is there, files may lack
             folder = call_hub(
                 partial(_snapshot, source, commit, names, offline=offline), source.repo
             )
+            dropped = drop_damaged(folder, patterns, digest_of)
             missing = [name for name in names if not (folder / name).is_file()]
             if not missing:
                 return folder
+        if not offline and not dropped:
+            break
+    if dropped:
+        raise sent_damaged(source.where, dropped[0])
     raise HubError(
         f"{missing[0]} is not in the cache, and the Hub isn't reached",
         source.where,
@@ -202,26 +213,16 @@ def _snapshot(source: HubSource, commit: str, names: Sequence[str], *, offline: 
 
 def _keep(repo: str, revision: str, found: tuple[str, tuple[str, ...]], cache: Path) -> None:
     commit, names = found
-    cache.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in names if name == _CARD or DATA.search(name) or name.endswith(".py")]
-    _write(_file_of(repo, commit, cache, "json"), json.dumps(wanted))
+    keep(_file_of(repo, commit, cache, "json"), json.dumps(wanted).encode())
     if revision != commit:
-        _write(_file_of(repo, revision, cache, "commit"), commit)
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)
+        keep(_file_of(repo, revision, cache, "commit"), commit.encode())
 
 
 def _kept(repo: str, commit: str, cache: Path) -> tuple[str, tuple[str, ...]] | None:
-    try:
-        names = json.loads(_file_of(repo, commit, cache, "json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return commit, tuple(names)
+    names = kept(_file_of(repo, commit, cache, "json"))
+    return None if names is None else (commit, tuple(json.loads(names)))
 
 
 def _file_of(repo: str, revision: str, cache: Path, kind: str) -> Path:
-    return cache / f"{quote(repo, safe='')}@{quote(revision, safe='')}.{kind}"
+    return cache / f"{quote(repo, safe='')}@{quote(revision, safe='')}.{kind}{SUFFIX}"

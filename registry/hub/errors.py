@@ -55,9 +55,24 @@ def without_token(text: str) -> str:
     return text.replace(token, "(token)") if token else text
 
 
+def said_by_hub(error: BaseException) -> str:
+    """Return the Hub's own reason in one line: what it wrote, or what the client makes of it.
+
+    The client's errors begin with the status and the address; what the Hub wrote comes after that,
+    or is in the error that was the cause.
+    """
+    told: BaseException | None = error
+    while told is not None:
+        if message := str(getattr(told, "server_message", None) or ""):
+            return without_token(" ".join(message.split()))
+        told = told.__cause__
+    return without_token(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
 def _translated(error: Exception, repo_id: str) -> Exception:
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        GatedRepoError,
         HFValidationError,
         LocalTokenNotFoundError,
         OfflineModeIsEnabled,
@@ -67,7 +82,9 @@ def _translated(error: Exception, repo_id: str) -> Exception:
 
     status = _status(error)
     told: Exception = error
-    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError):
+    if isinstance(error, GatedRepoError):
+        told = gated(error, repo_id)
+    elif isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError):
         pass
     elif status == HTTPStatus.PRECONDITION_FAILED:
         told = MovedError(str(error))
@@ -75,20 +92,28 @@ def _translated(error: Exception, repo_id: str) -> Exception:
         told = HubError("the Hub is switched off (HF_HUB_OFFLINE)", fix="unset HF_HUB_OFFLINE")
     elif isinstance(error, LocalTokenNotFoundError) or status in {401, 403}:
         told = HubError(
-            f"the Hub does not let us do this with {repo_id}",
+            f"the Hub does not let us do this with {repo_id}: {said_by_hub(error)}",
             expected="a token with the right to write there",
             fix="log in with `hf auth login`, or set HF_TOKEN",
         )
     elif isinstance(error, HFValidationError):
         told = HubError(f"{repo_id}: {error}", expected="owner/name")
     elif status is not None or _is_transient(error):
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         told = HubError(
-            f"the Hub can't be reached or refuses ({without_token(said)})",
+            f"the Hub can't be reached or refuses ({said_by_hub(error)})",
             repo_id,
             fix="call again: what is done is not done twice",
         )
     return told
+
+
+def gated(error: BaseException, repo_id: str, where: str | None = None) -> HubError:
+    """Return the error for a repository that is there, for those whom its owner lets in."""
+    return HubError(
+        f"{repo_id} is gated: {said_by_hub(error)}",
+        where,
+        fix="ask for access on its page, and log in with `hf auth login`",
+    )
 
 
 def _status(error: BaseException) -> int | None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from registry.errors import GateRefusedError, HubError
 from registry.hub.errors import MovedError, call_hub
+from registry.hub.whole import whole_snapshot
+from registry.store.held import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,16 +117,20 @@ class Repository:
 
     def download(self, revision: str, patterns: Sequence[str]) -> Path:
         """Fetch the files that match into the Hub's cache; returns the snapshot's folder."""
-        return Path(
-            self._ask(
-                lambda: self._api.snapshot_download(
-                    self.repo_id,
-                    revision=revision,
-                    repo_type=self.repo_type,
-                    allow_patterns=list(patterns),
+
+        def fetch() -> Path:
+            return Path(
+                self._ask(
+                    lambda: self._api.snapshot_download(
+                        self.repo_id,
+                        revision=revision,
+                        repo_type=self.repo_type,
+                        allow_patterns=list(patterns),
+                    )
                 )
             )
-        )
+
+        return whole_snapshot(fetch, patterns, self.repo_id, digest_of)
 
     def upload(self, files: Sequence[ParcelFile], stale: Sequence[str], title: str) -> int:
         """Put files into a pull request on main as it is now; returns its number.

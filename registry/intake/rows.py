@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from registry.catalog.catalog import Catalog
-    from registry.store.objects import ObjectRef, Store
+    from registry.datasets.versions.version import WrittenVersion
+    from registry.store.objects import Store
 
 _BATCH = 1_000
 _ROLES = frozenset({"system", "user", "assistant", "tool", "text"})
@@ -230,7 +231,7 @@ if __name__ == "__main__":
 
 def take_rows(
     store: Store, catalog: Catalog, folder: Path, *, name: str, license_: str | None, where: str
-) -> tuple[ObjectRef, ...]:
+) -> WrittenVersion:
     """Put the rows of `data/*.parquet` into the store as a version; the caller commits it.
 
     Args:
@@ -240,9 +241,6 @@ def take_rows(
         name: what the dataset is called here.
         license_: of its rows.
         where: what the files are recorded as, such as owner/name@commit.
-
-    Returns:
-        Every object to commit, the version last.
 
     Raises:
         UserError: a row that isn't what it says, or a file that is no such Parquet.
@@ -279,5 +277,4 @@ def take_rows(
         )
         spec = DatasetSpec(path=where, license=license_)
         metas = spool.read()["meta"]
-        made = write_version(store, name, spec, found, metas, assignment, writer.known)
-    return made.objects
+        return write_version(store, name, spec, found, metas, assignment, writer.known)

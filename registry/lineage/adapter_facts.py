@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.errors import ModelError, StoreRequestError
-from registry.models.adapters import is_tuned, tuned_ref
+from registry.models.adapters import is_tuned
 from registry.models.changed import read_changed_config
 from registry.models.files import holds_changed, read_adapter_config
+from registry.store.filenames import ADAPTER_CONFIG, CHANGED_CONFIG
+from registry.store.held import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,11 +34,12 @@ QUALIFY row_number() OVER (PARTITION BY guard, split ORDER BY created_at DESC) =
 ORDER BY split, guard
 """
 _TAUGHT = """
-SELECT rows.dataset, rows.version_id, rows.license, taught.capability, taught.reason,
+SELECT drawn.dataset, drawn.version_id, refs.license, taught.capability, taught.reason,
        count(DISTINCT taught.row_uid)
 FROM rows_that_taught(?) AS taught
-JOIN rows ON rows.row_uid = taught.row_uid
-JOIN edges ON edges.child = taught.selection_id AND edges.parent = rows.version_id
+JOIN parquet.stored_refs AS refs ON refs.row_uid = taught.row_uid
+JOIN drawn_from AS drawn
+  ON drawn.selection_id = taught.selection_id AND drawn.version_id = refs.object_id
 GROUP BY ALL ORDER BY ALL
 """
 _SIMPLE = {
@@ -149,8 +152,11 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         raise StoreRequestError(
             f"{adapter_id[:12]} is a {manifest.kind}", expected="an adapter's id"
         )
-    path = tuned_ref(store, manifest.id).path
-    config = read_changed_config(path) if holds_changed(path) else read_adapter_config(path)
+    path = store.objects / manifest.kind / manifest.id
+    changed = holds_changed(path)
+    name = CHANGED_CONFIG if changed else ADAPTER_CONFIG
+    hold(path, {name: manifest.files[name].sha256})  # of the rest nothing is read
+    config = read_changed_config(path) if changed else read_adapter_config(path)
 
     def ask(sql: str, made: Callable[..., _Fact]) -> tuple[_Fact, ...]:
         return tuple(made(*row) for row in catalog.query(sql, [manifest.id]).rows)

@@ -38,6 +38,12 @@ _EDGES = """
 SELECT links.child, links.parent, links.role
 FROM catalog.links JOIN reached ON reached.number = links.{start}
 """
+# The other datasets that have a version: its own label is the name of the first.
+_ALSO_CALLED = """
+SELECT links.parent, list(DISTINCT place.label ORDER BY place.label)
+FROM catalog.links JOIN catalog.nodes AS place ON place.number = links.child
+WHERE links.parent IN ? AND place.kind = 'places' GROUP BY 1
+"""
 _PUSHED = """
 SELECT id FROM catalog.objects
 WHERE kind = 'push' AND starts_with(manifest->>'$.meta.revision', ?)
@@ -96,12 +102,17 @@ def lineage(catalog: Catalog, thing: str, *, down: bool = False) -> Lineage:
         reached = literal(tuple(row[0] for row in few)) if len(few) < _FEW else "(FROM reached)"
         nodes = connection.execute(_NODES.format(reached=reached)).fetchall()
         links = connection.execute(_EDGES.format(start=start)).fetchall()
+        versions = (-1, *(number for number, _, kind, _ in nodes if kind == "dataset_version"))
+        called = dict(connection.execute(fill(_ALSO_CALLED, [versions])).fetchall())
     ids = {number: object_id for number, object_id, _, _ in nodes}
     edges = sorted((ids[child], role, ids[parent]) for child, parent, role in links)
     return Lineage(
         root,
         "down" if down else "up",
-        tuple(Node(*node) for _, *node in nodes),
+        tuple(
+            Node(key, kind, ", ".join(dict.fromkeys([label, *called.get(number, ())])))
+            for number, key, kind, label in nodes
+        ),
         tuple(Edge(child, parent, role) for child, role, parent in edges),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,7 @@ def _events(run: Manifest[RunMeta], facts: Mapping[str, _Facts], namespace: str)
 
     meta = run.meta
     failed = not meta.done
+    facts = _as_named(meta, facts)
     job = _job(meta.stage, namespace)
     read = [_input(facts[one], namespace) for one in dict.fromkeys(_read_by(run)) if one in facts]
     written = [
@@ -140,6 +141,19 @@ def _events(run: Manifest[RunMeta], facts: Mapping[str, _Facts], namespace: str)
             outputs=outputs,
             producer=_PRODUCER,
         )
+
+
+def _as_named(meta: RunMeta, facts: Mapping[str, _Facts]) -> Mapping[str, _Facts]:
+    """Return the facts with each dataset version under the name that the run knew it by.
+
+    The same rows are one version, whatever the datasets are called: it has the first one's name.
+    """
+    pool = meta.inputs.get("pool") or {}
+    named = {version_id: name for name, version_id in pool.items()}
+    if meta.stage == "ingest":
+        named = {one.id: meta.inputs["name"] for one in meta.outputs if one.role == "version"}
+    others = {key: replace(facts[key], name=name) for key, name in named.items() if key in facts}
+    return {**facts, **others}
 
 
 def _job(stage: str, namespace: str) -> Job:

@@ -44,6 +44,9 @@ WITH RECURSIVE held AS (
     WHERE objects.kind IN ('merge', 'model', 'export', 'push')
 ), everything AS (
     FROM made UNION FROM chosen UNION FROM measured
+), called AS (
+    SELECT version_id, string_agg(name, ', ' ORDER BY created_at, name) AS names
+    FROM dataset_versions GROUP BY version_id
 )
 SELECT objects.kind, everything.id,
        coalesce(CASE objects.kind
@@ -53,14 +56,20 @@ SELECT objects.kind, everything.id,
                                       objects.manifest->>'$.meta.split')
            WHEN 'adapter' THEN concat_ws(' ', objects.manifest->>'$.meta.base', 'round',
                                          objects.manifest->>'$.meta.round')
-       END, objects.manifest->>'$.meta.name', objects.manifest->>'$.meta.base', '')
+       END, called.names, objects.manifest->>'$.meta.name', objects.manifest->>'$.meta.base', '')
 FROM everything JOIN objects USING (id)
+LEFT JOIN called ON called.version_id = everything.id
 ORDER BY objects.kind, objects.created_at, everything.id
 """
 _PLACES = """
-SELECT DISTINCT refs.source, place.file, place.line
-FROM parquet.stored_refs AS refs, unnest(refs.sources) AS listed(place)
-WHERE refs.row_uid IN ?
+WITH stands AS (
+    SELECT row_uid, source, sources FROM parquet.stored_refs
+    UNION ALL
+    SELECT row_uid, source, sources FROM parquet.stored_places
+)
+SELECT DISTINCT source, place.file, place.line
+FROM stands, unnest(sources) AS listed(place)
+WHERE row_uid IN ?
 ORDER BY ALL
 """
 _NEAR = """

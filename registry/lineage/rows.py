@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.catalog.sql import fill
 from registry.errors import StoreRequestError
 from registry.lineage.graph import Node, lineage
 
@@ -20,20 +21,18 @@ _TAUGHT_BY = """
 SELECT DISTINCT selection_id FROM adapter_selections WHERE adapter_id IN ?
 """
 _SOURCES = """
-SELECT version.name, refs.object_id, refs.source, refs.source_file, count(*),
+SELECT place.dataset, place.version_id, place.source, place.source_file, count(*),
        count(taught.row_uid)
-FROM parquet.stored_refs AS refs
-JOIN dataset_versions AS version ON version.version_id = refs.object_id
+FROM row_places AS place
 LEFT JOIN (
     SELECT DISTINCT row_uid FROM parquet.stored_picks WHERE object_id IN ?
 ) AS taught USING (row_uid)
 GROUP BY ALL ORDER BY ALL
 """
+_OTHER_PLACES = "SELECT child FROM catalog.edges WHERE role = 'version' AND parent IN ?"
 _PLACES = """
-SELECT refs.object_id, version.name, refs.source, refs.source_file, refs.source_line, refs.split
-FROM parquet.stored_refs AS refs
-LEFT JOIN dataset_versions AS version ON version.version_id = refs.object_id
-WHERE refs.row_uid = ? ORDER BY ALL
+SELECT version_id, dataset, source, source_file, source_line, split
+FROM row_places WHERE row_uid = ? ORDER BY ALL
 """
 _PICKS = """
 SELECT object_id, capability, reason, rank FROM parquet.stored_picks
@@ -57,7 +56,7 @@ class RowSource:
     """A file of a dataset version.
 
     Attributes:
-        dataset: the dataset's name when the version was made.
+        dataset: the name of a dataset that has the version.
         version_id: the version.
         source: the name of what was read, as rows have it.
         file: relative to the workspace.
@@ -121,6 +120,9 @@ def sources_of(catalog: Catalog, thing: str) -> tuple[RowSource, ...]:
     """
     graph = lineage(catalog, thing)
     read = [node.id for node in graph.nodes]
+    with catalog.reading() as connection:  # of the same versions, as other datasets have them
+        places = connection.execute(fill(_OTHER_PLACES, [("", *read)])).fetchall()
+    read += [row[0] for row in places]
     adapters = _adapters_in(graph)
     taught = catalog.query(_TAUGHT_BY, [("", *adapters)], only=read).rows
     selections = ("", *(row[0] for row in taught), *_itself(graph, "selection"))
@@ -175,8 +177,6 @@ def _itself(graph: Lineage, kind: str) -> list[str]:
 
 
 def _nodes(catalog: Catalog, ids: list[str]) -> tuple[Node, ...]:
-    from registry.catalog.sql import fill
-
     if not ids:
         return ()
     statement = fill("SELECT id, kind, label FROM catalog.nodes WHERE id IN ?", [tuple(ids)])

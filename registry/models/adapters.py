@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.aliases import check_alias_name
-from registry.errors import ModelError, StoreError, StoreRequestError
+from registry.errors import ModelError, StoreRequestError
 from registry.models.files import holds_changed, read_adapter_config, weights_file
 from registry.models.safetensors import canonical_safetensors
 from registry.models.tokenizer import refuse_private, save_tokenizer, write_json
@@ -78,7 +78,7 @@ def adapter_path(store: Store, adapter_id: str) -> Path:
     """Return the folder of an adapter, as PEFT loads it, or of changed tensors.
 
     Raises:
-        StoreError: neither has this id.
+        StoreError: as `tuned_ref`.
     """
     return tuned_ref(store, adapter_id).path
 
@@ -87,15 +87,12 @@ def tuned_ref(store: Store, tuned_id: str) -> ObjectRef:
     """Return what goes on a base: an adapter, or a model that holds changed tensors alone.
 
     Raises:
-        StoreError: neither has this id.
+        StoreError: neither has this id, or its files aren't what its manifest says.
     """
-    try:
-        return store.get("adapter", tuned_id)
-    except StoreError:
-        model = store.get("model", tuned_id)
-        if not holds_changed(model.path):
-            raise
-        return model
+    model = store.find("model", tuned_id)
+    if model is not None and holds_changed(model.path):
+        return store.get("model", tuned_id)
+    return store.get("adapter", tuned_id)
 
 
 def is_tuned(manifest: Manifest[Meta]) -> bool:

@@ -38,6 +38,7 @@ from registry.store.filenames import (
     TOKENIZER_CONFIG,
 )
 from registry.store.hashing import digest, file_digest, remembered_digest
+from registry.store.objects import Store
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp4", "int8"]
@@ -271,7 +272,7 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
         raise ModelError(
             f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'"
         )
-    return _hub_folder(spec, where, weights=weights)
+    return _hub_folder(spec, where, root, weights=weights)
 
 
 def _merged_folder(prefix: str, root: Path, where: str) -> Path:
@@ -292,7 +293,7 @@ def _merged_folder(prefix: str, root: Path, where: str) -> Path:
             expected="a whole model",
             fix=f"make one of it: gapmend merge --adapter {found[0].name[:12]}",
         )
-    return found[0]
+    return Store(root / STATE).get("model", found[0].name).path
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -327,17 +328,16 @@ def _without_weights(folder: Path, where: str) -> UserError:
     return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors")
 
 
-def _hub_folder(spec: BaseSpec, where: str, *, weights: bool) -> BaseFolder:
+def _hub_folder(spec: BaseSpec, where: str, root: Path, *, weights: bool) -> BaseFolder:
     from registry.hub.base import fetch_snapshot
 
     patterns = [*_SMALL_FILES, *(["*.py"] if spec.trust_remote_code else [])]
-    path = fetch_snapshot(spec.model, spec.revision, patterns, where)
+    path = fetch_snapshot(spec.model, spec.revision, patterns, where, root)
     if weights:
         names = [*indexed(path)] or [MODEL_WEIGHTS]
-        if not all((path / name).is_file() for name in names):
-            fetch_snapshot(spec.model, path.name, names, where)
+        fetch_snapshot(spec.model, path.name, names, where, root)
         if not weight_files(path):  # under names of its own
-            fetch_snapshot(spec.model, path.name, ["*.safetensors"], where, _SECOND_COPIES)
+            fetch_snapshot(spec.model, path.name, ["*.safetensors"], where, root, _SECOND_COPIES)
         check_weights(path, where)
     return BaseFolder(path, f"{spec.model}@{path.name}")
 

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def dataset_card(
-    manifest: Manifest[VersionMeta], repo_id: str, license_: str, files: Sequence[str]
+    manifest: Manifest[VersionMeta], name: str, repo_id: str, license_: str, files: Sequence[str]
 ) -> str:
     """Return the card of a dataset version.
 
     Args:
         manifest: of the version.
+        name: the dataset's.
         repo_id: where it goes, owner/name.
         license_: of its rows, by the Hub's name.
         files: `data/<split>.parquet` of each split that it has.
@@ -29,7 +30,7 @@ def dataset_card(
 
     meta = manifest.meta
     splits = [PurePosixPath(path).stem for path in files]
-    data = DatasetCardData(license=license_, pretty_name=meta.name, tags=["gapmend"])
+    data = DatasetCardData(license=license_, pretty_name=name, tags=["gapmend"])
     data["configs"] = [
         {
             "config_name": "default",
@@ -38,7 +39,7 @@ def dataset_card(
     ]
     counts = "\n".join(f"| {split} | {meta.splits.get(split, 0):,} |" for split in splits)
     return (
-        f"---\n{data.to_yaml()}\n---\n\n# {as_text(meta.name)}\n\n"
+        f"---\n{data.to_yaml()}\n---\n\n# {as_text(name)}\n\n"
         f"Version `{manifest.id}`: the same rows in the same splits have this id on any machine."
         f"\n\n| split | rows |\n|---|---|\n{counts}\n\n"
         "Near-duplicates share a `cluster`, and no cluster stands in both a training and a test "

@@ -19,12 +19,15 @@ PLACES = ("position", "split", "cluster", "meta", "source_file", "source_line")
 NUMBERS = ("position", "cluster", "source_line")
 
 
-def write_rows(store: Store, version: ObjectRef, folder: Path) -> dict[str, Path]:
-    """Write a version's rows as `data/<split>.parquet` into `folder`; returns path -> file."""
+def write_rows(store: Store, version: ObjectRef, name: str, folder: Path) -> dict[str, Path]:
+    """Write a version's rows as `data/<split>.parquet` into `folder`; returns path -> file.
+
+    Rows stand where the dataset `name` has them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    reader, schema = VersionReader(store, version.id), parcel_schema()
+    reader, schema = VersionReader(store, version.id, name), parcel_schema()
     there = reader.counts()
     written = {}
     (folder / "data").mkdir()

@@ -23,6 +23,8 @@ REFS_FILE = re.compile(r"refs(?:-([0-9]+))?\.parquet")
 """Any of these names, with its number."""
 REJECTS = "rejects.parquet"
 """What could not be used, and why: of a version, an evaluation or a selection."""
+PLACES = "places.parquet"
+"""Where another dataset has a version's rows."""
 SAMPLES = "samples.parquet"
 """An evaluation, item by item."""
 BITMAPS = "bitmaps.parquet"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from typing import TYPE_CHECKING
 
 from registry.store.filenames import STATE
+from registry.store.kept import keep, kept
 
 if TYPE_CHECKING:
     from pathlib import Path
 # Hashing a file smaller than this costs less than keeping its hash.
 REMEMBER_FROM_BYTES = 64 * 2**20
+HASHES = "hashes.kept"
+"""The cache of hashes, in the cache's folder."""
 SETTLED_NS = 2 * 10**9
 _SEEN: dict[str, str] = {}  # in this process
 
@@ -71,7 +73,7 @@ def remembered_digest(path: Path, root: Path) -> str:
     key = f"{path}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"
     if key in _SEEN:
         return _SEEN[key]
-    memory = root / STATE / "cache" / "hashes.json"
+    memory = root / STATE / "cache" / HASHES
     large = state.st_size >= REMEMBER_FROM_BYTES
     known = _read(memory) if large else {}
     if key not in known:
@@ -83,14 +85,9 @@ def remembered_digest(path: Path, root: Path) -> str:
 
 
 def _read(memory: Path) -> dict[str, str]:
-    try:
-        return {str(key): str(said) for key, said in json.loads(memory.read_text("utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    data = kept(memory)
+    return {} if data is None else dict(json.loads(data))
 
 
 def _write(memory: Path, known: dict[str, str]) -> None:
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    draft = memory.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(known), "utf-8")
-    draft.replace(memory)
+    keep(memory, json.dumps(known).encode())

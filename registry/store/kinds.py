@@ -74,6 +74,18 @@ class VersionMeta(Meta):
     license: str | None = None
 
 
+class PlacesMeta(Meta):
+    """What another dataset, or other files, with the same rows say of a version."""
+
+    of_kind: ClassVar[str] = "places"
+
+    name: str
+    records: int = 0
+    rejects: int = 0
+    duplicates: int = 0
+    leaks: Leaks = Leaks(exact=0, near=0)
+
+
 class ErasureMeta(Meta):
     """An erasure: `redacted` has the rows that each object lost."""
 
@@ -338,9 +350,9 @@ class PushMeta(Meta):
 KINDS: dict[str, type[Meta]] = {
     one.of_kind: one
     for one in (
-        RowsMeta, VersionMeta, ErasureMeta, SelectionMeta, EvalMeta, GapMeta, ForgettingMeta,
-        PromotionMeta, MetricsMeta, AdapterMeta, ModelMeta, MergeMeta, RunMeta, AliasMeta,
-        RemovalMeta, ReproductionMeta, SignatureMeta, ExportMeta, PushMeta,
+        RowsMeta, VersionMeta, PlacesMeta, ErasureMeta, SelectionMeta, EvalMeta, GapMeta,
+        ForgettingMeta, PromotionMeta, MetricsMeta, AdapterMeta, ModelMeta, MergeMeta, RunMeta,
+        AliasMeta, RemovalMeta, ReproductionMeta, SignatureMeta, ExportMeta, PushMeta,
     )
 }  # fmt: skip
 """Kind -> its model; of any other kind, `Meta` itself is the model."""

@@ -13,17 +13,21 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast
 
-from registry.errors import StoreError
+from registry.errors import StoreError, damaged
+from registry.store.clock import moment
 from registry.store.disk import one_line_when_full
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import digest, file_digest
+from registry.store.held import hold
+from registry.store.locks import is_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,7 +148,7 @@ class Store:
         """Make the draft's files an object; durable on return, not yet acknowledged.
 
         The id is the digest of kind and identity alone. The same id again changes nothing: the
-        object that came first stays.
+        object that came first stays, and has to be whole.
 
         Args:
             kind: the folder under `objects/`, such as `adapter`.
@@ -158,6 +162,7 @@ class Store:
 
         Raises:
             UserError: when the disk is full.
+            StoreError: it is there, and damaged.
         """
         object_id = digest({"kind": kind, "identity": dict(identity)})
         target = self.objects / kind / object_id
@@ -165,8 +170,10 @@ class Store:
             with self.draft() as empty:
                 return self.put(kind, empty, identity=identity, parents=parents, meta=meta)
         with one_line_when_full(self.root):
-            if not target.exists():
-                created = {"created_at": datetime.now(UTC).isoformat(timespec="microseconds")}
+            if target.exists():
+                self.get(kind, object_id)  # what is put again is used: it has to be whole
+            else:
+                created = {"created_at": moment(self.root)}
                 manifest: ManifestJson = {
                     "format": FORMAT,
                     "kind": kind,
@@ -184,16 +191,23 @@ class Store:
         return ObjectRef(kind, object_id, target, wanted=tuple(parents))
 
     def get(self, kind: str, object_id: str) -> ObjectRef:
-        """Find an object's folder.
+        """Find an object to use it: its files are, byte for byte, what its manifest says.
 
         Raises:
-            StoreError: when it is absent.
+            StoreError: when it is absent or damaged.
         """
-        path = self.objects / kind / object_id
-        if not (path / MANIFEST).is_file():
+        found = self.find(kind, object_id)
+        if found is None:
             message = f"{kind} {object_id[:12]} is not in the store {self.objects}"
             raise StoreError(message)
-        return ObjectRef(kind, object_id, path)
+        files = read_manifest(found.path)["files"]
+        hold(found.path, {name: said["sha256"] for name, said in files.items()})
+        return found
+
+    def find(self, kind: str, object_id: str) -> ObjectRef | None:
+        """Find an object's folder without a look at its files; None where there is none."""
+        path = self.objects / kind / object_id
+        return ObjectRef(kind, object_id, path) if (path / MANIFEST).is_file() else None
 
     def adopt(self, ref: ObjectRef) -> ManifestJson:
         """Give an object that was never committed the parents that the last `put` named.
@@ -233,6 +247,11 @@ class Store:
         """Return a new name for a temporary folder; swept away when this process is gone."""
         return self.drafts / f"{_host()}.{os.getpid()}.{secrets.token_hex(8)}"
 
+    def spill_path(self) -> Path:
+        """Return where a question puts what doesn't fit the memory: in the store, if it may."""
+        name = self.scratch_path()
+        return Path(tempfile.gettempdir()) / name.name if is_read_only(self.root) else name
+
     def leftovers(self) -> list[Path]:
         """Drafts of processes of this machine that are gone (killed before they could tidy up)."""
         if not self.drafts.is_dir():
@@ -269,12 +288,14 @@ def read_manifest(folder: Path) -> ManifestJson:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _json(path.read_text(encoding="utf-8"))
         found = (manifest["format"], manifest["kind"], manifest["id"])
         expected_id = digest({"kind": manifest["kind"], "identity": manifest["identity"]})
         if manifest.get("redacted", {}).get("identity"):
             expected_id = found[2]  # an erasure took words out of what the id was made of
         _check_shape(manifest)
+    except PermissionError as error:
+        raise damaged(path, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path}: not a readable manifest ({type(error).__name__}: {error})"
         raise StoreError(message) from error
@@ -285,6 +306,19 @@ def read_manifest(folder: Path) -> ManifestJson:
         message = f"{path}: describes {found[1]} {str(found[2])[:12]}, not what its folder says"
         raise StoreError(message)
     return cast("ManifestJson", manifest)
+
+
+def _json(text: str) -> Any:
+    """Read JSON of which all can be written again: no NaN, and no half of a character."""
+    value = json.loads(text, parse_constant=_no_number)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _no_number(word: str) -> None:
+    message = f"{word} is no number of JSON"
+    raise ValueError(message)
 
 
 def _check_shape(manifest: ManifestJson) -> None:

@@ -10,7 +10,6 @@ import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.database import CATALOG_NAME, refuse_when_open_elsewhere
@@ -24,6 +23,7 @@ from registry.datasets.versions.erased import (
     write_erased,
 )
 from registry.errors import StoreRequestError
+from registry.store.clock import moment
 from registry.store.filenames import ERASED
 from registry.store.hashing import digest
 from registry.store.locks import catalog_lock
@@ -116,7 +116,7 @@ def erase(
     """
     from registry.store.kinds import ErasureMeta
 
-    began = datetime.now(UTC).isoformat(timespec="microseconds")
+    began = moment(store.root)
     hashes = _hashes(catalog, uids)
     if not hashes:
         raise StoreRequestError(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from registry.catalog.database import CATALOG_NAME, connect, migrate
 from registry.catalog.open import open_catalog
 from registry.catalog.tables import add, derive_all
-from registry.errors import StoreError
+from registry.errors import MachineError, StoreError
 from registry.store.filenames import MANIFEST
 from registry.store.hashing import file_digest
 from registry.store.objects import manifest_text, read_manifest
+from registry.upkeep.caches import damaged_caches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ Problem = Literal[
     "extra",  # a file that no manifest names
     "manifest",  # a manifest that cannot be read, or is not what was committed
     "dangling",  # an edge to an object that is not there
+    "cache",  # what can be made again isn't what was written
     "index",  # a table of the catalog that is not what the manifests say
     "orphan",  # a whole object that was never committed: `gapmend rebuild` takes it in
     "leftover",  # a draft of a killed process: the next write removes it
@@ -87,20 +89,25 @@ class FsckReport:
 def fsck(store: Store, catalog: Catalog) -> FsckReport:
     """Read and hash every file of every object, and compare with manifests and catalog.
 
-    Changes nothing.
+    Changes nothing. A catalog that can't be read is a finding: the objects are looked at still.
 
     Raises:
-        UserError, StoreError: when the catalog cannot be opened.
+        UserError: when the catalog is in use, or a newer gapmend made it.
     """
-    committed, edges = _catalog_state(catalog)
-    findings = list(_check_folders(store, committed))
-    findings += _check_absent(store, committed)
-    known = set(committed)
-    for child, parent, role in edges:
-        if parent not in known:
-            detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
-            findings.append(StoreFinding("dangling", CATALOG_NAME, detail))
-    findings += _check_index(catalog)
+    findings: list[StoreFinding] = []
+    committed: dict[str, ManifestJson] | None = None
+    try:
+        committed, edges = _catalog_state(catalog)
+        findings += _check_absent(store, committed)
+        findings += _check_edges(committed, edges)
+        findings += _check_index(catalog)
+    except StoreError as error:
+        findings.append(StoreFinding("index", CATALOG_NAME, str(error)))
+    findings += _check_folders(store, committed)
+    findings += [
+        StoreFinding("cache", _relative(path, store), detail)
+        for path, detail in damaged_caches(store)
+    ]
     for path in store.leftovers():
         findings.append(
             StoreFinding("leftover", _relative(path, store), "a draft of a process that was killed")
@@ -118,16 +125,30 @@ def _catalog_state(catalog: Catalog) -> tuple[dict[str, ManifestJson], list[tupl
     return {row[0]: json.loads(row[1]) for row in objects}, edges
 
 
-def _check_folders(store: Store, committed: dict[str, ManifestJson]) -> Iterator[StoreFinding]:
+def _check_edges(
+    committed: dict[str, ManifestJson], edges: list[tuple[str, str, str]]
+) -> Iterator[StoreFinding]:
+    for child, parent, role in edges:
+        if parent not in committed:
+            detail = f"{child[:12]} names the parent {parent[:12]} ({role}), which is not there"
+            yield StoreFinding("dangling", CATALOG_NAME, detail)
+
+
+def _check_folders(
+    store: Store, committed: dict[str, ManifestJson] | None
+) -> Iterator[StoreFinding]:
+    """Check each object's files and manifest; `committed` is None where nobody knows."""
     for folder in store.folders():
         place = _relative(folder, store)
         try:
             manifest = read_manifest(folder)
-        except StoreError as error:
+        except (StoreError, MachineError) as error:
             yield StoreFinding("manifest", place, str(error))
             continue
         yield from _check_files(store, folder, manifest)
-        if folder.name not in committed:
+        if committed is None:
+            pass
+        elif folder.name not in committed:
             yield StoreFinding("orphan", place, "complete, but never committed")
         elif committed[folder.name] != manifest:
             yield StoreFinding("manifest", place, "differs from what was committed")
@@ -154,10 +175,14 @@ def _unfit(folder: Path, kind: str) -> str | None:
 def _check_files(store: Store, folder: Path, manifest: ManifestJson) -> Iterator[StoreFinding]:
     for name, facts in manifest["files"].items():
         file = folder / name
-        if not file.is_file():
-            yield StoreFinding("missing", _relative(file, store), "named by the manifest")
-        elif file_digest(file) != facts["sha256"]:
-            yield StoreFinding("changed", _relative(file, store), "its SHA-256 is another")
+        try:
+            if not file.is_file():
+                yield StoreFinding("missing", _relative(file, store), "named by the manifest")
+            elif file_digest(file) != facts["sha256"]:
+                yield StoreFinding("changed", _relative(file, store), "its SHA-256 is another")
+        except OSError as error:  # a sector of the disk, or a permission: the others are read
+            detail = f"it can't be read ({error.strerror})"
+            yield StoreFinding("changed", _relative(file, store), detail)
     named = {*manifest["files"], MANIFEST}
     for file in sorted(folder.rglob("*")):
         if not file.is_dir() and file.relative_to(folder).as_posix() not in named:

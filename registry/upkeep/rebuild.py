@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.catalog.database import CATALOG_NAME, create_catalog, refuse_when_open_elsewhere
-from registry.catalog.recovery import PENDING, drop, put_in_place
+from registry.catalog.recovery import PENDING, drop, put_in_place, saying_that_it_is_decided
 from registry.errors import StoreError
 from registry.store.disk import one_line_when_full
 from registry.store.locks import catalog_lock
@@ -39,7 +39,8 @@ def rebuild(store: Store, catalog: Catalog) -> RebuildReport:
         refuse_when_open_elsewhere(root / CATALOG_NAME, wait_s=wait_s)
         pending = (root / PENDING).exists()
         if pending:  # an erasure that was decided, and killed before its end
-            put_in_place(root)
+            with saying_that_it_is_decided(root):
+                put_in_place(root)
         manifests: list[ManifestJson] = []
         unreadable: list[str] = []
         for folder in store.folders():

@@ -14,6 +14,7 @@ from registry.datasets.versions.splits import cluster_number
 from registry.errors import damaged
 from registry.store.filenames import BITMAPS, REJECTS, ROWS, SAMPLES
 from registry.store.hashing import file_digest
+from registry.store.held import hold
 from registry.store.objects import ManifestJson, RedactedJson
 from registry.upkeep.phrases import ERASED, Phrases, cut_all, cut_labels, hide_touched
 
@@ -97,6 +98,8 @@ def redact(
         found = _rewrite(folder / name, out, _editor(kind, name, gone))
         if found is None:
             continue
+        # Damage would be sealed as what is right.
+        hold(folder, {name: files[name]["sha256"]})
         rows = max(rows, found)
         files[name] = {"sha256": file_digest(out), "bytes": out.stat().st_size}
     identity = _said(manifest["identity"], gone.words)

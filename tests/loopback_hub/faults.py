@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-FaultKind = Literal["status", "drop", "cut", "lost", "slow"]
+FaultKind = Literal["status", "drop", "cut", "lost", "slow", "flip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Fault:
 
     `status` answers with that status and does nothing else; `drop` resets the connection in the
     middle of the request, nothing is done; `cut` does it and breaks off in the middle of the
-    answer; `lost` does it and never answers; `slow` waits `seconds` first.
+    answer; `lost` does it and never answers; `slow` waits `seconds` first; `flip` has another bit
+    in the middle of the answer.
     """
 
     kind: FaultKind

@@ -230,7 +230,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.sendall(head)
         if request.method != "HEAD":
             for piece in answer.pieces():
-                self.connection.sendall(piece)
+                self.connection.sendall(
+                    _flipped(piece) if fault and fault.kind == "flip" else piece
+                )
 
     def _send_half(self, head: bytes, answer: Answer, method: str) -> None:
         if method == "HEAD" or answer.size < 2:
@@ -265,6 +267,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _KEPT = {"status", "token"}
+
+
+def _flipped(piece: bytes) -> bytes:
+    middle = len(piece) // 2
+    return (
+        piece[:middle] + bytes(one ^ 1 for one in piece[middle : middle + 1]) + piece[middle + 1 :]
+    )
 
 
 def _refusal(error: Refused) -> Answer:

@@ -36,7 +36,18 @@ CREATE TABLE parquet.stored_refs_columns (
     meta        VARCHAR     -- JSON object of the columns that have no place above
 );
 
--- objects/{dataset_version,eval,selection}/<id>/rejects.parquet: what could not be used, and why.
+-- objects/places/<id>/places.parquet: where the rows of a version stand in another dataset that has
+-- them, or in other files. The version is in the object's identity, the dataset's name in its meta.
+CREATE TABLE parquet.stored_places_columns (
+    object_id   VARCHAR,
+    row_uid     BIGINT,
+    source      VARCHAR,
+    source_file VARCHAR,
+    source_line BIGINT,
+    sources     STRUCT("file" VARCHAR, line BIGINT, split VARCHAR)[]
+);
+
+-- objects/{dataset_version,places,eval,selection}/<id>/rejects.parquet: what could not be used, and why.
 CREATE TABLE parquet.stored_rejects_columns (
     object_id   VARCHAR,
     stage       VARCHAR,    -- ingest | eval | select

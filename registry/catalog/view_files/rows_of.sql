@@ -42,11 +42,12 @@ WITH RECURSIVE made_from AS (
     JOIN wanted ON wanted.selection_id = drawn_on.selection_id AND wanted.row_uid = refs.row_uid
     GROUP BY ALL
 )
-SELECT picked.adapter_id, picked.row_uid, version.name AS dataset, stands.at.version AS version_id,
+SELECT picked.adapter_id, picked.row_uid, drawn.dataset, stands.at.version AS version_id,
        picked.capability, picked.reason, picked.score, picked.rank,
        stands.at.file AS source_file, stands.at.line AS source_line,
        picked.row_hash, picked.selection_id
 FROM picked
 LEFT JOIN stands
   ON stands.selection_id = picked.selection_id AND stands.row_uid = picked.row_uid
-LEFT JOIN dataset_versions AS version ON version.version_id = stands.at.version;
+LEFT JOIN drawn_from AS drawn
+  ON drawn.selection_id = picked.selection_id AND drawn.version_id = stands.at.version;

@@ -138,7 +138,7 @@ def export_version(
         if split not in (*SPLITS, HELD):
             raise DataError(f"no split is called '{split}'", expected=", ".join((*SPLITS, HELD)))
     wanted = splits or SPLITS
-    stored = version_files(store, version.id)
+    stored = version_files(store, version.id, version.name)
     with open_connection(store, v=stored) as connection:
         every = [RowGroup(**line) for line in records(connection, _GROUPS)]
         there = {

@@ -165,7 +165,7 @@ def facts(store: Store, catalog: Catalog, version: Version, *, rows: int) -> Ver
     Raises:
         StoreError: its files are missing or damaged.
     """
-    files = version_files(store, version.id)
+    files = version_files(store, version.id, version.name)
     with open_connection(store, v=files) as connection:
         rejects = records(connection, _REJECTS)
         return VersionFacts(

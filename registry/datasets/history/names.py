@@ -11,13 +11,14 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from registry.catalog.aliases import check_alias_name
+from registry.catalog.lists import dataset_names
 from registry.errors import StoreRequestError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.catalog.catalog import Catalog
-    from registry.store.kinds import VersionMeta
+    from registry.store.kinds import PlacesMeta, VersionMeta
     from registry.store.objects import Store
 
 KIND = "dataset_version"
@@ -28,23 +29,15 @@ JOIN catalog.objects ON objects.id = moves.target AND objects.kind = 'dataset_ve
 QUALIFY row_number() OVER (PARTITION BY moves.name ORDER BY seq DESC, moved_at DESC, moves.id DESC)
         = 1
 """
-# The same rows in the same splits are one version, also of two datasets: its manifest names the
-# first alone, and the runs name both. Canonical JSON is searched before it is parsed.
-_RUNS = """
-SELECT DISTINCT manifest->>'$.meta.inputs.name', output->>'$.id', created_at
-FROM (SELECT manifest, created_at, unnest((manifest->'$.meta.outputs')::JSON[]) AS output
-      FROM catalog.objects
-      WHERE kind = 'run' AND contains(manifest, '"stage":"ingest"'))
-WHERE output->>'$.role' = 'version' ORDER BY created_at
-"""
 
 
 @dataclass(frozen=True)
 class Version:
     """A committed version of a dataset.
 
-    `meta` is what its manifest says (rows, splits, rejects, leaks, license); `tags` are the names
-    that point at it now. `created_at` is UTC, ISO 8601.
+    `meta` is what its manifest says (rows, splits, rejects, leaks, license), of a dataset that had
+    the rows later with its own name and counts; `tags` are the names that point at it now.
+    `created_at` is UTC, ISO 8601.
     """
 
     id: str
@@ -59,24 +52,34 @@ def versions(catalog: Catalog) -> tuple[Version, ...]:
 
     One that two datasets have is there twice, under both names.
     """
-    from registry.store.kinds import VersionMeta
+    from registry.store.kinds import PlacesMeta, VersionMeta
 
-    manifests = {one.id: one for one in catalog.committed(VersionMeta)}
+    found = catalog.committed_of(VersionMeta, PlacesMeta)
+    manifests = {one.id: one.meta for one in found[VersionMeta.of_kind]}
     if not manifests:
         return ()
+    otherwise = {one.id: one.meta for one in found[PlacesMeta.of_kind]}
     with catalog.reading() as connection:
         tags = connection.execute(_TAGS).fetchall()
-        runs = connection.execute(_RUNS).fetchall()
-    named = {(one.meta.name, key): one.meta.created_at for key, one in manifests.items()}
-    for name, key, made in runs:
-        if name and key in manifests:
-            named.setdefault((name, key), f"{made.isoformat(timespec='microseconds')}+00:00")
-    found = [
-        Version(key, name, made, manifests[key].meta,
-                tuple(sorted(tag for tag, target in tags if target == key)))
-        for (name, key), made in named.items()
-    ]  # fmt: skip
-    return tuple(sorted(found, key=lambda one: (one.created_at, one.name, one.id)))
+    return tuple(
+        Version(
+            one.version_id,
+            one.name,
+            one.created_at,
+            _as_named(manifests[one.version_id], one.name, otherwise.get(one.places_id or "")),
+            tuple(sorted(tag for tag, target in tags if target == one.version_id)),
+        )
+        for one in dataset_names(catalog)
+        if one.version_id in manifests
+    )
+
+
+def _as_named(meta: VersionMeta, name: str, places: PlacesMeta | None) -> VersionMeta:
+    """Return what a version's manifest says, for a dataset of this name."""
+    said = {"name": name}
+    if places is not None:
+        said |= {key: getattr(places, key) for key in ("records", "rejects", "duplicates", "leaks")}
+    return meta.model_copy(update=said)
 
 
 def version_named(catalog: Catalog, text: str) -> Version:

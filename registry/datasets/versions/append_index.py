@@ -26,6 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from registry.datasets.duplicates.bands import Bands
+from registry.errors import StoreError
+from registry.store.held import digest_of, hold
+from registry.store.kept import SUFFIX, keep, kept
 from registry.store.objects import share
 
 if TYPE_CHECKING:
@@ -43,8 +46,8 @@ if TYPE_CHECKING:
     )
     from registry.store.objects import Store
 
-FORMAT = 1
-_FACTS = "index.json"
+FORMAT = 2
+_FACTS = f"index{SUFFIX}"
 _ARRAYS = ("hashes", "keys", "order", "uids")  # of each part
 
 
@@ -154,23 +157,45 @@ class RowIndex:
 
 
 def open_index(store: Store, version_id: str) -> RowIndex | None:
-    """Return the index of a version; None when there is none, or none that can be read."""
+    """Return the index of a version; None when there is none, or one whose bytes are others now."""
     folder = _home(store) / version_id
     try:
-        said = json.loads((folder / _FACTS).read_text("utf-8"))
-        if said.pop("format") != FORMAT:
-            return None
-        facts = IndexFacts(
-            said["dataset"],
-            said["key"],
-            tuple(said["parts"]),
-            tuple(said["blocks"]),
-            frozenset(said["contents"]),
-            frozenset(said["covers"]),
-        )
-        return RowIndex(folder, facts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        facts = check_index(folder)
+    except StoreError:
         return None
+    return None if facts is None else RowIndex(folder, facts)
+
+
+def check_index(folder: Path) -> IndexFacts | None:
+    """Return what an index in a folder says; None where there is none of this format.
+
+    Raises:
+        StoreError: one of its files isn't what was written.
+    """
+    said = _said(folder)
+    if said is None:
+        return None
+    hold(folder, said["files"])
+    return IndexFacts(
+        said["dataset"],
+        said["key"],
+        tuple(said["parts"]),
+        tuple(said["blocks"]),
+        frozenset(said["contents"]),
+        frozenset(said["covers"]),
+    )
+
+
+def indexes(store: Store) -> list[Path]:
+    """Return the folders of all indexes."""
+    home = _home(store)
+    return sorted(home.iterdir()) if home.is_dir() else []
+
+
+def _said(folder: Path) -> dict[str, Any] | None:
+    data = kept(folder / _FACTS)
+    said: dict[str, Any] = {} if data is None else json.loads(data)
+    return said if said.get("format") == FORMAT else None
 
 
 def add_part(draft: Path, number: int, hashes: HashArray, uids: Int64Array) -> None:
@@ -195,7 +220,7 @@ def publish(
     groups: Int32Array,
     former: FormerRows,
     *,
-    keep: Sequence[str],
+    stay: Sequence[str],
 ) -> None:
     """Give a draft's index its place, whole or not at all, and drop the dataset's older ones.
 
@@ -206,19 +231,21 @@ def publish(
         facts: about it.
         groups: of its rows.
         former: rows that it hasn't.
-        keep: versions whose index stays; the version may yet fail to be committed.
+        stay: versions whose index stays; the version may yet fail to be committed.
     """
     np.save(draft / "groups.npy", groups.astype(np.int32), allow_pickle=False)
     np.savez(
         draft / "gone.npz", hashes=former.hashes, splits=former.splits, clusters=former.clusters
     )
     said = asdict(facts) | {"contents": sorted(facts.contents), "covers": sorted(facts.covers)}
-    (draft / _FACTS).write_text(json.dumps({"format": FORMAT, **said}), "utf-8")
+    # What is shared with the index before was hashed when that was opened.
+    said["files"] = {path.name: digest_of(path) for path in sorted(draft.iterdir())}
+    keep(draft / _FACTS, json.dumps({"format": FORMAT, **said}).encode())
     home = _home(store)
     home.mkdir(parents=True, exist_ok=True)
-    for folder in home.iterdir():
-        other = open_index(store, folder.name)
-        if other is None or (other.facts.dataset == facts.dataset and folder.name not in keep):
+    for folder in indexes(store):
+        other = _said(folder)
+        if other is None or (other["dataset"] == facts.dataset and folder.name not in stay):
             shutil.rmtree(folder, ignore_errors=True)
     for path in draft.iterdir():
         if path.stat().st_nlink > 1:

@@ -328,5 +328,5 @@ def _publish(
             facts,
             appended.groups,
             index.former,
-            keep=[before.version.id],
+            stay=[before.version.id],
         )

@@ -116,17 +116,21 @@ def erased_by_dataset(catalog: Catalog) -> dict[str, list[str]]:
 
     They are part of what decides its next version. Datasets without any are left out.
     """
-    from registry.store.kinds import ErasureMeta, VersionMeta
+    from registry.catalog.lists import dataset_names
+    from registry.store.kinds import ErasureMeta
 
     erasures = catalog.committed(ErasureMeta)
     if not erasures:
         return {}
-    names = {one.id: one.meta.name for one in catalog.committed(VersionMeta)}
+    redacted = {
+        erasure.id: {parent.id for parent in erasure.parents if parent.role == REDACTED}
+        for erasure in erasures
+    }
     found: dict[str, set[str]] = {}
-    for erasure in erasures:
-        for parent in erasure.parents:
-            if parent.role == REDACTED and parent.id in names:
-                found.setdefault(names[parent.id], set()).add(erasure.id)
+    for one in dataset_names(catalog):
+        for erasure_id, objects in redacted.items():
+            if one.version_id in objects:
+                found.setdefault(one.name, set()).add(erasure_id)
     return {name: sorted(ids) for name, ids in found.items()}
 
 

@@ -204,8 +204,8 @@ def _publish(
         add_part(draft, 0, found.index.hashes, found.uids)
         (scratch / "bands-0").rename(draft / "bands-0")
         gone = _gone(committed, found.index)
-        keep = wanted.earlier[-1:]
-        publish(store, draft, written.version.id, facts, groups, gone, keep=keep)
+        stay = wanted.earlier[-1:]
+        publish(store, draft, written.version.id, facts, groups, gone, stay=stay)
 
 
 def _gone(committed: Placements, index: HashIndex) -> FormerRows:

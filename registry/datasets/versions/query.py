@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.catalog.sql import fill, literal
-from registry.datasets.versions.refs import refs_names
+from registry.datasets.versions.refs import places_of, refs_names
 from registry.errors import damaged
 from registry.store.disk import one_line_when_full
-from registry.store.filenames import REJECTS, ROWS
+from registry.store.filenames import PLACES, REJECTS, ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _MEMORY = "1GB"  # and what Arrow and Python hold of one batch
 _TYPED = {"refs": "stored_refs", "rows": "stored_rows", "rejects": "stored_rejects"}
+OTHERWISE = ("source", "source_file", "source_line", "sources")
+"""What another dataset may say otherwise of a version's rows."""
 _CHUNK = 200_000  # rows: at most so many are looked for in one reading of the content,
 _CHUNK_BYTES = 256 << 20  # or as many as have this size
 _FEW = 10_000  # rows: so few are looked for by each uid, more by the first and last
@@ -50,11 +52,15 @@ ORDER BY chunk.place
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """Where a version's rows are: `refs` one line a row, `rows` their content, `rejects` if any."""
+    """Where a version's rows are: `refs` one line a row, `rows` their content, `rejects` if any.
+
+    `places` says otherwise than `refs` where the rows stand: as another dataset has them.
+    """
 
     refs: tuple[Path, ...]
     rows: tuple[Path, ...]
     rejects: Path | None
+    places: Path | None = None
 
     def chunk_rows(self) -> int:
         """Return how many rows have about as much content as may be in memory.
@@ -78,8 +84,13 @@ class VersionFiles:
         return sum(_metadata(path).num_rows for path in self.rows)
 
 
-def version_files(store: Store, version_id: str) -> VersionFiles:
+def version_files(store: Store, version_id: str, dataset: str | None = None) -> VersionFiles:
     """Return the Parquet files of a version.
+
+    Args:
+        store: where it is.
+        version_id: its full id.
+        dataset: the name of the dataset that it is read as; by default, of the first that had it.
 
     Raises:
         StoreError: the version, or content that it names, is not in the store.
@@ -87,11 +98,13 @@ def version_files(store: Store, version_id: str) -> VersionFiles:
     version = store.get("dataset_version", version_id)
     manifest = store.manifest(version)
     rows = [store.get("rows", one["id"]) for one in manifest["parents"] if one["role"] == "rows"]
-    has_rejects = REJECTS in manifest["files"]
+    places = None if dataset is None else places_of(store, version_id, dataset)
+    said_by = version if places is None else places
     return VersionFiles(
         tuple(version.path / name for name in refs_names(manifest["files"])),
         tuple(ref.path / ROWS for ref in rows),
-        version.path / REJECTS if has_rejects else None,
+        said_by.path / REJECTS if (said_by.path / REJECTS).is_file() else None,
+        None if places is None else places.path / PLACES,
     )
 
 
@@ -107,7 +120,7 @@ def open_connection(store: Store, **named: VersionFiles) -> Iterator[DuckDBPyCon
 
     from registry.catalog.database import connect
 
-    spill = store.scratch_path()
+    spill = store.spill_path()
     connection = connect()
     try:
         # A join builds its table of what is on its right, as it is written: never of content.
@@ -203,7 +216,16 @@ def _make_views(connection: DuckDBPyConnection, name: str, files: VersionFiles) 
     for path in files.refs:
         parts.append(([path], f", file_row_number + {begin} AS position"))
         begin += _metadata(path).num_rows
-    _make(connection, f"{name}_refs", "refs", parts)
+    stored = f"{name}_refs" if files.places is None else f"{name}_stored"
+    _make(connection, stored, "refs", parts)
+    if files.places is not None:
+        other = ", ".join(f"place.{column} AS {column}" for column in OTHERWISE)
+        connection.execute(
+            f"CREATE VIEW {name}_refs AS SELECT refs.* REPLACE ({other})"  # noqa: S608 - our words
+            f" FROM {stored} AS refs"
+            f" JOIN read_parquet({literal(files.places)}) AS place USING (row_uid)"
+            " ORDER BY position"
+        )
     _make(connection, f"{name}_rows", "rows", [(files.rows, "")] if files.rows else [])
     rejects = [] if files.rejects is None else [([files.rejects], "")]
     _make(connection, f"{name}_rejects", "rejects", rejects)

@@ -100,8 +100,8 @@ class VersionReader:
         Args:
             store: where it is.
             version_id: its full id.
-            dataset: the name that its rows go by. A version is made once, so what is stored is
-                the name of the dataset that had these rows first.
+            dataset: the name that its rows go by and the places that they stand in are those of
+                this dataset; by default, of the one that had these rows first.
 
         Raises:
             StoreError: the version, or content that it names, is not in the store.
@@ -109,7 +109,7 @@ class VersionReader:
         self.store = store
         self.version_id = version_id
         self.dataset = dataset
-        self.files = version_files(store, version_id)
+        self.files = version_files(store, version_id, dataset)
 
     def counts(self) -> dict[str, int]:
         """Return how many rows are in each split that has any."""

@@ -40,6 +40,24 @@ def refs_paths(store: Store, version: ObjectRef) -> list[Path]:
     return [version.path / name for name in refs_names(store.manifest(version)["files"])]
 
 
+def places_of(store: Store, version_id: str, dataset: str) -> ObjectRef | None:
+    """Return where a dataset has the rows of a version, where the version doesn't say so itself.
+
+    Raises:
+        StoreError: an object of this kind that can't be read.
+    """
+    from registry.store.kinds import PlacesMeta
+    from registry.store.manifest import manifest_in
+
+    home = store.objects / PlacesMeta.of_kind
+    found = []
+    for folder in home.iterdir() if home.is_dir() else ():
+        manifest = manifest_in(folder, PlacesMeta)
+        if (manifest.decided_by("version"), manifest.meta.name) == (version_id, dataset):
+            found.append((manifest.meta.created_at, manifest.id))
+    return store.get(PlacesMeta.of_kind, max(found)[1]) if found else None
+
+
 def read_refs(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
     """Return all rows of a version's files.
 

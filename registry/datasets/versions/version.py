@@ -15,10 +15,10 @@ from registry.datasets.duplicates.hash_index import as_texts
 from registry.datasets.formats.content import HELD, SPLITS
 from registry.datasets.versions.contents import SCHEMA
 from registry.datasets.versions.digest import RowsDigest
+from registry.datasets.versions.places import put_places
 from registry.datasets.versions.refs import GROUP, refs_name
 from registry.datasets.versions.row import refs_schema, rejects_schema
 from registry.datasets.versions.splits import CODED, PlacedRows, Target, assign, target_rows
-from registry.errors import StoreError
 from registry.store.filenames import REJECTS
 from registry.store.hashing import digest as hash_of
 from registry.store.objects import ObjectRef, Parent
@@ -50,6 +50,7 @@ class WrittenVersion:
     facts: VersionMeta
     new: bool  # and not in the store before
     blocks: tuple[str, ...]  # see `RowsDigest`
+    places: ObjectRef | None = None  # what this dataset says otherwise of one that was there
 
 
 def place(
@@ -126,16 +127,18 @@ def put_version(
         blocks: digests of its full blocks of rows.
         shared: files of the draft that are linked to another object's.
     """
-    try:
-        version, new = store.get(_KIND, hash_of({"kind": _KIND, "identity": identity})), False
-    except StoreError:
+    there = store.find(_KIND, hash_of({"kind": _KIND, "identity": identity}))
+    places = None
+    if there is not None:
+        version = store.get(_KIND, there.id)
+        places = put_places(store, draft, version, facts)
+    else:
         parents = [Parent(one, "rows") for one in contents]
         version = store.put(
             _KIND, draft, identity=identity, parents=parents, meta=facts, sealed=shared or {}
         )
-        new = True
     named = [store.get("rows", parent["id"]) for parent in store.manifest(version)["parents"]]
-    return WrittenVersion(version, (*named, version), facts, new, tuple(blocks))
+    return WrittenVersion(version, (*named, version), facts, there is None, tuple(blocks), places)
 
 
 def write_refs(path: Path, tables: Iterable[pa.Table], digest: RowsDigest | None = None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,17 +32,22 @@ from pipeline.selection.budget import LABEL_FLOOR
 from pipeline.selection.selection import read_selection, training_rows
 from pipeline.spec.subjects import subject
 from pipeline.train import TrainReport, train
+from pipeline.verbs.push import push
+from pipeline.verbs.reproduce import reproduce
+from pipeline.verbs.sign import sign
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog import open as catalog_open
 from registry.datasets.sources import resolve as datasets
-from registry.errors import GateRefusedError, StoreRequestError, UserError
+from registry.errors import GateRefusedError, StoreError, StoreRequestError, UserError
+from registry.publish.signing import make_key
 from registry.store.kinds import AdapterMeta, RunMeta
+from registry.upkeep.fsck import fsck
 from tests.support import tiny_models
 from tests.support.plain_rows import load_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
@@ -394,6 +400,60 @@ def test_a_smaller_scale_that_keeps_everything_is_published_as_an_adapter(loop) 
     assert [s.answer for s in same[0].samples] == [s.answer for s in same[1].samples]
     taught = ws.catalog.query("SELECT count(*) FROM rows_that_taught(?)", [looked.adapter_id])
     assert taught.rows == [(60,)]
+
+
+def test_an_embedding_with_a_flipped_bit_chooses_no_other_rows(loop, tmp_path) -> None:
+    chosen = []
+    for place in ("flipped", "none"):
+        root = shutil.copytree(loop.ws.root, tmp_path / place)
+        spec = root / "gapmend.yaml"
+        spec.write_text(spec.read_text().replace("budget_rows: 60", "budget_rows: 50"))
+        ws = OpenWorkspace.open(root)
+        files = list((ws.state / "cache" / "embeddings").iterdir())
+        assert files
+        for file in files:
+            data = bytearray(file.read_bytes())
+            for end in range(1, len(data) // 2, 4):  # the high byte of many numbers
+                data[-end] ^= 0x80
+            file.write_bytes(data)
+            if place == "none":
+                file.unlink()
+        if place == "flipped":
+            assert {f.problem for f in fsck(ws.store, ws.catalog).findings} == {"cache"}
+        rows = read_selection(ws.store, select(ws, Ui(as_json=True)).selection_id)
+        chosen.append([(row.row_uid, row.score) for row in rows])
+    assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize("use", ["measure", "forget", "merge", "sign", "push", "reproduce"])
+def test_weights_with_a_flipped_bit_are_used_for_nothing(loop, tmp_path, use: str) -> None:
+    root = shutil.copytree(loop.ws.root, tmp_path / "ws")
+    spec = root / "gapmend.yaml"
+    spec.write_text(spec.read_text().replace("model: base}", "model: base, license: mit}"))
+    ws, ui, adapter = OpenWorkspace.open(root), Ui(as_json=True), loop.trained.adapter_id
+    tuned = TunedModel(adapter, 0.3)  # which nobody has asked yet
+    file = ws.state / "objects" / "adapter" / adapter / "adapter_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(bytes(data))
+    count = "SELECT count(*) FROM objects WHERE kind <> 'run'"  # one that failed is on record
+    before = ws.catalog.query(count).rows
+    what = subject(ws.spec, "colour")
+    calls: dict[str, Callable[[], object]] = {
+        "measure": lambda: measure(
+            resolve(ws, ui), ui, what, base="tiny", items=items_of(resolve(ws, ui), what, "dev"),
+            split="dev", tuned=tuned,
+        ),
+        "forget": lambda: forget(ws, ui, tuned),
+        "merge": lambda: merge(ws, ui, adapter),
+        "sign": lambda: sign(ws, ui, adapter, make_key(tmp_path).private),
+        "push": lambda: push(ws, ui, adapter, repo="me/it", dry=True),
+        "reproduce": lambda: reproduce(ws, ui, adapter),
+    }  # fmt: skip
+    with pytest.raises(StoreError, match=r"adapter_model\.safetensors.*SHA-256"):
+        calls[use]()
+    assert ws.catalog.query(count).rows == before
 
 
 def test_nothing_is_selected_where_nothing_is_lacking(tmp_path) -> None:

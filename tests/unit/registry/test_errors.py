@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 from pipeline.spec.errors import InvalidSpecError
 from pipeline.spec.spec import load_spec
 from registry import errors
-from registry.errors import DataError, ErrorRecord, Place, StoreError, UserError, place_of
+from registry.errors import (
+    DataError,
+    ErrorRecord,
+    MachineError,
+    Place,
+    StoreError,
+    UserError,
+    place_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,25 @@ def test_each_cause_is_a_branch_with_its_exit_code() -> None:
 def test_damage_is_the_stores() -> None:
     record = StoreError("rows.parquet: damaged").record()
     assert (record.kind, record.exit_code) == ("store", 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "may not be read by us"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open"),
+        (RuntimeError('IO Error: Cannot open file "a": Too many open files'), "too many files"),
+        (RuntimeError("IO Error: ...: Permission denied"), "may not be read by us"),
+        (MemoryError(), "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is too full"),
+    ],
+)
+def test_what_the_machine_refuses_is_no_damage(error: Exception, said: str) -> None:
+    told = errors.damaged("objects/rows/1/rows.parquet", error)
+    assert isinstance(told, MachineError)
+    assert said in str(told)
+    assert "the store is whole" in str(told)
+    assert "move .gapmend" not in str(told)
 
 
 def test_a_spec_s_problems_are_one_record_with_the_others_in_it(tmp_path: Path) -> None:

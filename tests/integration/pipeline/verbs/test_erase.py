@@ -274,7 +274,7 @@ def test_an_adapter_that_saw_the_rows_can_still_be_described_and_traced(erased) 
 def test_a_version_that_lost_rows_is_not_pushed_under_its_old_id(erased, tmp_path: Path) -> None:
     manifest = erased.ws.catalog.manifest(erased.newest_of["mood"])
     with pytest.raises(UserError, match=r"rows were erased from version .* of 'mood'"):
-        _dataset_parcel(erased.ws, manifest, "me/it", tmp_path)
+        _dataset_parcel(erased.ws, manifest, "mood", "me/it", tmp_path)
 
 
 def test_the_tombstone_says_when_and_why_and_nothing_else(erased) -> None:

@@ -98,3 +98,38 @@ def test_a_repository_that_is_not_there_is_one_line(hub: Hub, tmp_path: Path) ->
     assert refused.returncode == 2
     assert "me/absent" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from registry.errors import UserError
+from registry.hub.base import fetch_snapshot
+try:
+    fetch_snapshot("me/small", None, ["*"], "bases.b", Path(sys.argv[1]))
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])  # git's hash, and SHA-256
+def test_a_corrupt_download_does_not_stay_in_the_cache(hub: Hub, tmp_path: Path, name: str) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache")}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+
+    def fetch() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", FETCH, str(tmp_path)],
+            capture_output=True, text=True, check=False, env=environment, timeout=120,
+        )  # fmt: skip
+        return done.stderr.strip()
+
+    sent = rf"/resolve/.*/{name}|/cdn/"
+    always = hub.faults.add("flip", "GET", sent, count=99)
+    said = fetch()
+    assert f"{name} comes with other bytes than the Hub lists" in said
+    (kept,) = (tmp_path / "cache" / "hub").glob("models--me--small/snapshots/*")
+    assert not (kept / name).exists()
+    always.count = 1  # and then what it should be
+    assert "other bytes" not in fetch()
+    assert (kept / name).read_bytes() == (ROOT / "registry" / "nano" / name).read_bytes()

@@ -212,3 +212,14 @@ def test_a_llamafactory_entry_may_be_on_the_hub(hub: Hub, tmp_path: Path) -> Non
     commit = hub.head("me/rows", kind="dataset")
     assert files == [[f"me/rows@{commit}/en/test.jsonl.gz", "train"]]
     assert (name, rows[0]["output"]) == ("llamafactory", "a3")
+
+
+def test_a_corrupt_download_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    hub.faults.add("flip", "GET", r"/resolve/.*/zh/rows\.json")
+    _, _, rows = read(call(hub, tmp_path, hub="me/rows", subset="zh"))
+    assert rows == [{"input": "漢", "output": "x"}]
+    (kept,) = (tmp_path / "cache" / "hub").glob("datasets--me--rows/snapshots/*/zh/rows.json")
+    data = kept.read_bytes()
+    kept.resolve().write_bytes(data.replace(b"x", b"y"))  # damaged where it lies
+    _, _, rows = read(call(hub, tmp_path, hub="me/rows", subset="zh"))
+    assert rows == [{"input": "漢", "output": "x"}]

@@ -46,7 +46,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (manifest,) = ws.catalog.committed("dataset_version")
     folder = root / "it"
     with ws.store.draft() as scratch:
-        for file in _parcel(ws, manifest, "me/it", scratch).files:
+        for file in _parcel(ws, manifest, manifest.id, "me/it", scratch).files:
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
             (folder / file.path).write_bytes(data)

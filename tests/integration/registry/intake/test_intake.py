@@ -59,7 +59,7 @@ def pushed(sender: OpenWorkspace, kind: str, folder: Path) -> Path:
     (manifest,) = sender.catalog.committed(kind)
     folder.mkdir()
     with sender.store.draft() as scratch:
-        for file in _parcel(sender, manifest, "me/it", scratch).files:
+        for file in _parcel(sender, manifest, manifest.id, "me/it", scratch).files:
             (folder / file.path).parent.mkdir(exist_ok=True)
             content = file.content
             data = content if isinstance(content, bytes) else content.read_bytes()

@@ -266,7 +266,7 @@ def cards(name: str) -> list[str]:
     return [
         adapter_card(facts(name), to),
         model_card(facts(name), to, merge),
-        dataset_card(manifest, "me/rows", name, ["data/train.parquet"]),
+        dataset_card(manifest, manifest.meta.name, "me/rows", name, ["data/train.parquet"]),
     ]
 
 

@@ -234,7 +234,7 @@ def test_a_dataset_from_elsewhere_does_not_bring_it_back(made, tmp_path: Path) -
     store, catalog = made
     newest = catalog.committed("dataset_version")[-1]
     (tmp_path / "parcel").mkdir()
-    write_rows(store, store.get("dataset_version", newest.id), tmp_path / "parcel")
+    write_rows(store, store.get("dataset_version", newest.id), "talk", tmp_path / "parcel")
     erase_one(store, catalog)
     with pytest.raises(UserError, match="1 of its rows were erased from this store"):
         take_rows(

@@ -104,9 +104,9 @@ def test_hashes_of_the_bases_are_kept_and_other_caches_are_not(ws: WorkspaceStor
     cache = ws.state / "cache"
     (cache / "embeddings").mkdir(parents=True)
     (cache / "embeddings" / "a.npy").write_bytes(b"x" * 100)
-    (cache / "hashes.json").write_text("{}")
+    (cache / "hashes.kept").write_text("{}")
     assert found(ws, "cache", remove=True) == ["cache/embeddings"]
-    assert [path.name for path in cache.iterdir()] == ["hashes.json"]
+    assert [path.name for path in cache.iterdir()] == ["hashes.kept"]
 
 
 def test_a_run_s_folder_says_what_becomes_of_the_run(ws: WorkspaceStore) -> None:

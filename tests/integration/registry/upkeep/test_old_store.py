@@ -63,7 +63,7 @@ def test_every_manifest_reads_back_as_it_was_written(old: WorkspaceStore) -> Non
         if found.kind != "merge":  # which says more: how far each proof is off
             assert not found.meta.model_extra
     assert seen == OBJECTS
-    assert {*KINDS, "uids"} - {*OBJECTS} == {"push"}
+    assert {*KINDS, "uids"} - {*OBJECTS} == {"places", "push"}
 
 
 def test_its_catalog_opens_and_a_rebuilt_one_says_the_same(old: WorkspaceStore) -> None:

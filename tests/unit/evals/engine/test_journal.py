@@ -26,7 +26,8 @@ def test_answers_come_back_and_are_gone_when_discarded(tmp_path: Path) -> None:
 
 def test_a_torn_last_line_is_passed_over_and_hurts_no_later_one(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
-    whole = b'["a", [-1.0, false]]\n'
+    Journal(path).add("a", (-1.0, False))
+    whole = path.read_bytes()
     for cut in range(1, 20):
         path.write_bytes(whole + b'["b", "torn by a kill"]'[:cut])
         journal = Journal(path)
@@ -44,6 +45,18 @@ def test_what_two_processes_hand_over_is_there(tmp_path: Path) -> None:
     one.flush()
     other.flush()
     assert Journal(one.path).known == 200
+
+
+def test_an_answer_with_a_flipped_bit_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    Journal(path).add("a", (-1.0, False))
+    Journal(path).add("b", "positive")
+    whole = path.read_bytes()
+    for place in range(len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        journal = Journal(path)
+        found = [journal.get("a"), journal.get("b")]
+        assert found in ([None, "positive"], [[-1.0, False], None], [None, None])
 
 
 @given(st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4)), max_size=20))

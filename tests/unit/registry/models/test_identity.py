@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import UserError
+from registry.errors import StoreError, UserError
 from registry.models.base import BaseSpec, identify, locate, nano_folder
+from registry.store.kept import kept
+from registry.store.objects import Store
 
 BASE = pytest.mark.usefixtures("base")
 
@@ -91,8 +93,8 @@ def test_hashes_of_large_files_are_kept(base: Path, tmp_path: Path, monkeypatch)
     monkeypatch.setattr("registry.store.hashing.REMEMBER_FROM_BYTES", 0)
     monkeypatch.setattr("registry.store.hashing.SETTLED_NS", -1)
     before = named(tmp_path)
-    kept = json.loads((tmp_path / ".gapmend" / "cache" / "hashes.json").read_text())
-    assert len(kept) == 1
+    hashes = kept(tmp_path / ".gapmend" / "cache" / "hashes.kept")
+    assert len(json.loads(hashes or b"")) == 1
     assert named(tmp_path) == before
     write_weights(base / "model.safetensors", (3, 5), b"\3")
     assert named(tmp_path) != before
@@ -133,6 +135,20 @@ def test_weights_that_are_another_file(base: Path, tmp_path: Path) -> None:
     (base / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match="not a whole safetensors file"):
         named(tmp_path)
+
+
+def test_a_merged_model_with_a_flipped_bit_is_no_base(base: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / ".gapmend")
+    with store.draft() as draft:
+        shutil.copytree(base, draft, dirs_exist_ok=True)
+        model = store.put("model", draft, identity={"files": 1})
+    spec = BaseSpec(model=f"merged:{model.id[:8]}")
+    assert identify("merged", spec, tmp_path).parameters == 15
+    weights = model.path / "model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\3")
+    with pytest.raises(StoreError, match=r"model\.safetensors.*SHA-256"):
+        identify("merged", spec, tmp_path)
 
 
 def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:

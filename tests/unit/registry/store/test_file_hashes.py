@@ -52,6 +52,16 @@ def test_what_was_changed_just_now_and_what_is_small_is_not_kept(tmp_path, reads
     for path in (new, new, small, small):
         again(path, tmp_path)
     assert reads == ["new", "new", "small", "small"]
-    (tmp_path / ".gapmend" / "cache").mkdir(parents=True, exist_ok=True)
-    (tmp_path / ".gapmend" / "cache" / "hashes.json").write_text("[broken")
-    assert again(new, tmp_path) == file_digest(new)
+
+
+def test_a_kept_hash_with_a_flipped_bit_is_none(tmp_path, reads) -> None:
+    path = tmp_path / "rows"
+    path.write_text("first")
+    os.utime(path, (1, 1))
+    again(path, tmp_path)
+    kept = tmp_path / ".gapmend" / "cache" / "hashes.kept"
+    data = bytearray(kept.read_bytes())
+    data[-5] ^= 1  # in the hash
+    kept.write_bytes(data)
+    assert again(path, tmp_path) == file_digest(path)
+    assert reads == ["rows"] * 2

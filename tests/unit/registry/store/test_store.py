@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from registry.errors import StoreError, UserError
+from registry.store.clock import moment
 from registry.store.hashing import digest
 from registry.store.objects import ObjectRef, Parent, Store
 
@@ -123,3 +125,24 @@ def test_a_full_disk_at_fsync_leaves_no_object(store: Store, monkeypatch) -> Non
 def test_other_errors_are_not_taken_for_a_full_disk(store: Store) -> None:
     with pytest.raises(PermissionError), store.draft():
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_what_is_put_later_is_newer_whatever_the_clock_says(store: Store, monkeypatch) -> None:
+    class Back(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(days=1)
+
+    def made(number: int) -> str:
+        return store.manifest(put(store, number=number))["meta"]["created_at"]
+
+    first = made(1)
+    monkeypatch.setattr("registry.store.clock.datetime", Back)
+    second, third = made(2), made(3)
+    assert first < second < third
+    assert datetime.fromisoformat(third) - datetime.fromisoformat(first) < timedelta(seconds=1)
+    monkeypatch.undo()
+    assert third < made(4) <= datetime.now(UTC).isoformat(timespec="microseconds")
+    for torn in ("", "2026-01-", "2026-01-02", "\0\0"):
+        (store.root / "clock").write_text(torn)
+        assert moment(store.root)[:4] == str(datetime.now(UTC).year)

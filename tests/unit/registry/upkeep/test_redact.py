@@ -7,7 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from registry.errors import StoreError
+from registry.store.hashing import file_digest
 from registry.store.objects import ManifestJson, SealedJson
 from registry.upkeep.phrases import Phrases
 from registry.upkeep.redact import ErasedContents, redact
@@ -15,11 +18,15 @@ from tests.support.care_store import CANARY
 from tests.support.decode import find
 
 
+def sealed(folder: Path, *names: str) -> dict[str, SealedJson]:
+    return {name: {"sha256": file_digest(folder / name), "bytes": 1} for name in names}
+
+
 def test_a_dictionary_does_not_keep_the_text(tmp_path: Path) -> None:
     column = pa.array(["one", CANARY, "two"]).dictionary_encode()
     table = pa.table({"row_uid": pa.array([1, 2, 3], pa.int64()), "text": column})
     pq.write_table(table, tmp_path / "new.parquet")
-    files: dict[str, SealedJson] = {"new.parquet": {"sha256": "0", "bytes": 1}}
+    files = sealed(tmp_path, "new.parquet")
     manifest: ManifestJson = {
         "format": 1, "id": "", "parents": [], "kind": "new", "identity": {}, "meta": {},
         "files": files,
@@ -39,7 +46,7 @@ def test_an_object_counts_the_most_lines_of_any_of_its_files(tmp_path: Path) -> 
     for name, uids in (("a", [1, 2]), ("b", [2, 3, 4, 5, 6]), ("c", [7])):
         table = pa.table({"row_uid": pa.array(uids, pa.int64())})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
-    files = {f"{name}.parquet": {"sha256": "0", "bytes": 1} for name in "abc"}
+    files = sealed(tmp_path, *(f"{name}.parquet" for name in "abc"))
     manifest: Any = {"kind": "rows", "identity": {}, "meta": {"rows": 5}, "files": files}
     gone = ErasedContents(frozenset({2, 4, 6}), frozenset(), {}, Phrases(()))
     done = redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
@@ -48,6 +55,22 @@ def test_an_object_counts_the_most_lines_of_any_of_its_files(tmp_path: Path) -> 
     assert done.manifest["meta"] == {"rows": 2}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.parquet", "b.parquet"]
     assert done.manifest["files"]["c.parquet"] == files["c.parquet"]
+
+
+def test_damage_is_not_sealed_as_what_is_right(tmp_path: Path) -> None:
+    table = pa.table({"row_uid": pa.array([1, 2], pa.int64()), "n": pa.array([5, 6], pa.int64())})
+    pq.write_table(table, tmp_path / "new.parquet", compression="none", use_dictionary=False)
+    manifest: Any = {
+        "kind": "rows", "identity": {}, "meta": {"rows": 2},
+        "files": sealed(tmp_path, "new.parquet"),
+    }  # fmt: skip
+    data = (tmp_path / "new.parquet").read_bytes()
+    six = (6).to_bytes(8, "little")
+    (tmp_path / "new.parquet").write_bytes(data.replace(six, (7).to_bytes(8, "little"), 1))
+    (tmp_path / "out").mkdir()
+    gone = ErasedContents(frozenset({1}), frozenset(), {}, Phrases(()))
+    with pytest.raises(StoreError, match=r"new\.parquet.*SHA-256"):
+        redact(tmp_path, manifest, gone, tmp_path / "out", "e" * 64)
 
 
 def test_phrases() -> None:
@@ -65,7 +88,7 @@ def test_phrases() -> None:
 def test_row_groups_that_have_no_such_row_stay_as_they_were(tmp_path: Path) -> None:
     table = pa.table({"row_uid": pa.array(range(10), pa.int64()), "text": ["x"] * 10})
     pq.write_table(table, tmp_path / "new.parquet", row_group_size=3)
-    files: dict[str, SealedJson] = {"new.parquet": {"sha256": "0", "bytes": 1}}
+    files = sealed(tmp_path, "new.parquet")
     manifest: ManifestJson = {
         "format": 1, "id": "", "parents": [], "kind": "new", "identity": {}, "meta": {},
         "files": files,

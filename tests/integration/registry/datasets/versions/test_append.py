@@ -278,3 +278,27 @@ def test_too_many_rejects_in_new_files_are_told_of_all_files(tmp_path, appends) 
     with pytest.raises(UserError, match=r"2 of 12 rows of dataset 'rows' can't be used"):
         take(ws, Step("zest/2", ("{broken", "{broken")))
     assert appends == [3]
+
+
+def test_an_index_with_a_flipped_bit_is_made_again(tmp_path: Path, appends: list[int]) -> None:
+    ws = workspace(tmp_path / "a", "data")
+    first = take(ws, Step("train/1", tuple(line(n, 0, 0) for n in range(6))))
+    home = ws.state / "cache" / "rows" / first["id"]
+    for number, name in enumerate(sorted(path.name for path in home.iterdir())):
+        path = home / name
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        assert [one.problem for one in fsck(ws.store, ws.catalog).findings] == ["cache"], name
+        assert open_index(ws.store, first["id"]) is None, name
+        data[-1] ^= 1
+        path.write_bytes(data)
+        assert number or open_index(ws.store, first["id"]) is not None
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    before = list(appends)
+    second = take(ws, Step("train/2", (line(50, 0, 0),)))
+    assert appends == before  # all files were read
+    anew = workspace(tmp_path / "b", "data")
+    take(anew, Step("train/1", tuple(line(n, 0, 0) for n in range(6))))
+    assert second["id"] == take(anew, Step("train/2", (line(50, 0, 0),)))["id"]
+    assert open_index(ws.store, second["id"]) is not None

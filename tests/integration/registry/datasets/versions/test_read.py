@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from registry.datasets.versions import read
 from registry.datasets.versions.read import RowText, VersionReader
 from registry.datasets.versions.row import Row
 from registry.errors import StoreError, UserError
-from registry.store.objects import Store
+from registry.store.objects import Store, write_manifest
 from registry.upkeep.phrases import Phrases
 from registry.upkeep.redact import ErasedContents, redact
 from tests.support.any_rows import contents
@@ -85,10 +84,10 @@ def take_out(store: Store, gone: ErasedContents) -> None:
             continue
         manifest = store.manifest(store.get(folder.parent.name, folder.name))
         with store.draft() as draft:
-            done = redact(folder, manifest, gone, draft, "e")
-            for path in draft.iterdir() if done else ():
-                (folder / path.name).chmod(0o644)
-                shutil.copy(path, folder / path.name)
+            if done := redact(folder, manifest, gone, draft, "e"):
+                write_manifest(draft, done.manifest)
+            for path in draft.iterdir():
+                path.replace(folder / path.name)
 
 
 def salted(salt: str, row: Row) -> str:
@@ -247,6 +246,21 @@ def test_damaged_files_are_one_line(tmp_path: Path, kind: str, place: str) -> No
         [*reader.texts(SPLITS)]
 
 
+@pytest.mark.parametrize("kind", ["dataset_version", "rows"])
+def test_a_flipped_bit_that_parquet_reads_is_found(tmp_path: Path, kind: str) -> None:
+    made = Versions(tmp_path)
+    version = made.put(rows_of([sft(f"question {n}", f"a {n}") for n in range(9)]), commit=False)
+    (path,) = (tmp_path / "objects" / kind).glob("*/re*s.parquet" if kind != "rows" else "*/rows.*")
+    data = path.read_bytes()
+    word = b"a.jsonl" if kind != "rows" else b"question 3"
+    assert word in data
+    path.chmod(0o644)
+    path.write_bytes(data.replace(word, bytes([word[0] ^ 2]) + word[1:]))
+    assert pq.read_table(path).num_rows == 9
+    with pytest.raises(StoreError, match=r"parquet.*SHA-256"):
+        VersionReader(made.store, version)
+
+
 def test_a_row_without_its_content_is_a_damaged_store(tmp_path: Path) -> None:
     made = Versions(tmp_path)
     version = made.put(rows_of([sft("a", "1"), sft("b", "2")]), commit=False)
@@ -254,9 +268,11 @@ def test_a_row_without_its_content_is_a_damaged_store(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "objects" / "rows").iterdir()
     manifest = made.store.manifest(made.store.get("rows", folder.name))
     with made.store.draft() as draft:
-        redact(folder, manifest, gone, draft, "e")
-        (folder / "rows.parquet").chmod(0o644)
-        shutil.copy(draft / "rows.parquet", folder / "rows.parquet")
+        done = redact(folder, manifest, gone, draft, "e")
+        assert done is not None
+        write_manifest(draft, done.manifest)
+        for path in draft.iterdir():
+            path.replace(folder / path.name)
     reader = VersionReader(made.store, version)
     with pytest.raises(StoreError, match=r"1 rows of dataset version [0-9a-f]+ have no content"):
         reader.rows([1, 2])
