@@ -106,7 +106,7 @@ from pathlib import Path
 from registry.errors import UserError
 from registry.hub.base import fetch_snapshot
 try:
-    fetch_snapshot("me/small", None, ["*"], "bases.b", Path(sys.argv[1]))
+    fetch_snapshot("me/small", None, ["*.json", "model.safetensors"], "bases.b", Path(sys.argv[1]))
 except UserError as error:
     sys.exit(str(error))
 """

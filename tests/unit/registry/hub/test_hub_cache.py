@@ -24,13 +24,13 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("revision", [None, ONE, ONE[:12]])
 def test_it_is_found_by_its_commit(snapshots: Path, revision: str | None) -> None:
-    assert fetch_snapshot("me/it", revision, ["config.json"], "bases.b") == snapshots / ONE
+    assert fetch_snapshot("me/it", revision, ["config.json"], "bases.b", Path()) == snapshots / ONE
 
 
 @pytest.mark.parametrize(("revision", "found"), [(ONE[:8], ONE), (OTHER[:8], OTHER)])
 def test_of_two_the_one_that_is_meant(snapshots: Path, revision: str, found: str) -> None:
     (snapshots / OTHER).mkdir()
-    path = fetch_snapshot("me/it", revision, ["config.json"], "bases.b")
+    path = fetch_snapshot("me/it", revision, ["config.json"], "bases.b", Path())
     assert path == snapshots / found
 
 
@@ -40,11 +40,11 @@ def test_what_is_not_known_by_a_commit_names_those_there(
 ) -> None:
     (snapshots / OTHER).mkdir()
     with pytest.raises(HubError) as raised:
-        fetch_snapshot("me/it", revision, ["config.json"], "bases.b")
+        fetch_snapshot("me/it", revision, ["config.json"], "bases.b", Path())
     assert f"has 2 commits of me/it, none of which is known as {known}" in str(raised.value)
     assert f"expected {ONE} or {OTHER}" in str(raised.value)
 
 
 def test_what_is_not_there_is_one_line(snapshots: Path) -> None:  # noqa: ARG001
     with pytest.raises(HubError, match="neither a folder nor in the Hub's cache"):
-        fetch_snapshot("me/other", None, ["config.json"], "bases.b")
+        fetch_snapshot("me/other", None, ["config.json"], "bases.b", Path())
