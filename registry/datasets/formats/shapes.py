@@ -189,19 +189,14 @@ def _read_preference(parts: Mapping[str, Any], *, dialect: Dialect) -> Content:
 
 
 def _without(question: tuple[Message, ...], answer: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return an answer without the question, which some files repeat at its head.
-
-    Raises:
-        UnusableError: the question stands in it again all the same.
-    """
+    """Return an answer without the question, or its last turn, which files repeat at its head."""
     asked, said = (
         [turn for turn in turns if turn.role != "system"] for turns in (question, answer)
     )
-    repeats = len(said) > len(asked) and all(map(_same_turn, asked, said))
-    rest = said[len(asked) :] if repeats else said
-    if asked and any(_same_turn(asked[-1], turn) for turn in rest):
-        raise UnusableError("the question stands in the answer again")
-    return tuple(rest)
+    for repeated in (asked, asked[-1:]):
+        if len(said) > len(repeated) and all(map(_same_turn, repeated, said)):
+            return tuple(said[len(repeated) :])
+    return tuple(said)
 
 
 def _same_turn(one: Message, other: Message) -> bool:

@@ -102,9 +102,9 @@ def test_the_question_is_asked_once() -> None:
         assert pair.messages == (Message("system", "Be brief."), ASKED)
         assert (pair.chosen, pair.rejected) == ((GOOD,), (BAD,))
     assert read({"prompt": [SKY], "completion": [SKY, BLUE]}).messages == (ASKED, GOOD)
-    twice = {"prompt": [SKY], "chosen": [BLUE, SKY, BLUE], "rejected": [GREEN]}
-    with pytest.raises(UnusableError, match="the question stands in the answer again"):
-        read(twice)
+    later = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, SKY]
+    pair = read({"prompt": later, "chosen": [SKY, BLUE], "rejected": [SKY, GREEN]})
+    assert (pair.messages[-1], pair.chosen, pair.rejected) == (ASKED, (GOOD,), (BAD,))
 
 
 def test_a_system_turn_of_the_prompt_goes_before_the_column() -> None:
