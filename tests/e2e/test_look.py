@@ -32,7 +32,7 @@ TURNS = [
     {"role": "user", "content": "2 + 2?"},
     {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]},
     {"role": "tool", "content": "4"},
-    {"role": "assistant", "content": "Four\u001b[31m.", "reasoning": "2 and 2 ..."},
+    {"role": "assistant", "content": "Four\u001b[31m.", "logprobs": [0.5]},
 ]
 
 
@@ -95,7 +95,7 @@ def test_formats_rejects_and_rows_are_shown_and_nothing_is_stored(tmp_path: Path
         ("malformed JSON", 3),
     ]
     assert [row["which"] for row in chats["rows"]] == ["shortest"]
-    assert chats["left_out"] == {"reasoning": 1}
+    assert chats["left_out"] == {"logprobs": 1}
     (pair,) = found["pairs"]["rows"]
     assert (pair["kind"], pair["text"].count("good"), pair["rejected"].count("bad")) == (
         "preference",
@@ -111,7 +111,7 @@ def test_people_get_tables_without_what_a_terminal_obeys(tmp_path: Path) -> None
     assert "chats: nothing was ingested" in done.out
     assert "data/chats/1.jsonl.gz (train)" in done.out
     assert "malformed JSON" in done.out
-    assert "left out   keys of turns: reasoning (in 1 records)" in done.out
+    assert "left out   keys of turns: logprobs (in 1 records)" in done.out
     assert "by the chat template of base nano" in done.out
     assert "Four" in done.out
     assert "\u001b" not in done.out

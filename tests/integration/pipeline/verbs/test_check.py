@@ -136,9 +136,17 @@ train: {base: base, pool: [facts, chats]}
 """
 
 
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose base is tried once, for all who put rows into it."""
+    folder = tmp_path_factory.mktemp("pool")
+    (folder / ".gapmend").mkdir()
+    tiny_models.save(folder / "base", "llama")
+    return folder
+
+
 def rows_checked(folder: Path, *rows: dict[str, Any]) -> tuple[str, ...]:
     """The notes of a pool with these rows, one a line."""
-    tiny_models.save(folder / "base", "llama")
     (folder / "gapmend.yaml").write_text(ROWS_SPEC)
     facts = "".join(f"what is {n},it is {n}\n" for n in range(12))
     (folder / "facts.csv").write_text(f"input,output\n{facts}")
@@ -154,8 +162,8 @@ CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "argument
 HELLO = {"role": "assistant", "content": "hello"}
 
 
-def test_rows_that_the_template_cannot_show_are_named(tmp_path: Path) -> None:
-    assert rows_checked(tmp_path, chat(HELLO), chat(HELLO)) == ()
+def test_rows_that_the_template_cannot_show_are_named(pool: Path) -> None:
+    assert rows_checked(pool, chat(HELLO), chat(HELLO)) == ()
     for row, reason in (
         (chat({**HELLO, "reasoning_content": "hm"}), "leaves out the reasoning of turn 2"),
         (chat(HELLO, tools=[{"name": "f", "parameters": {}}]), "leaves out tool 1"),
@@ -165,30 +173,30 @@ def test_rows_that_the_template_cannot_show_are_named(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(UserError) as raised:
-            rows_checked(tmp_path, chat(HELLO), row)
+            rows_checked(pool, chat(HELLO), row)
         assert f"chats.jsonl:2: the chat template {reason}" in str(raised.value)
 
 
-def test_text_that_is_a_chat_already_is_said(tmp_path: Path) -> None:
+def test_text_that_is_a_chat_already_is_said(pool: Path) -> None:
     plain = {"text": "Once upon a time."}
-    (note,) = rows_checked(tmp_path, plain, {"text": "<|user|>hi<|end|><|assistant|>hello<|end|>"})
+    (note,) = rows_checked(pool, plain, {"text": "<|user|>hi<|end|><|assistant|>hello<|end|>"})
     assert note.startswith("datasets.chats: 1 texts end as turns of the base's chat format do")
     assert "chats.jsonl:2" in note
 
 
-def test_special_tokens_in_texts_are_said(tmp_path: Path) -> None:
+def test_special_tokens_in_texts_are_said(pool: Path) -> None:
     """As transformers' pull request 47853: a user's text forges turns, or is templated twice."""
     twice = {"role": "assistant", "content": "<|assistant|>hello<|end|>"}
     page = {"messages": [{"role": "user", "content": "<s>old</s> price"}, HELLO]}
-    (note,) = rows_checked(tmp_path, chat(HELLO), chat(twice), page)
+    (note,) = rows_checked(pool, chat(HELLO), chat(twice), page)
     assert note.startswith("datasets.chats: 2 rows have special tokens of the base in their text")
     assert "chats.jsonl:2: <|assistant|>" in note
 
 
-def test_a_capability_of_calls_is_refused(tmp_path: Path) -> None:
+def test_a_capability_of_calls_is_refused(pool: Path) -> None:
     spec = ROWS_SPEC.replace("data: facts", "data: chats")
-    rows_checked(tmp_path, chat(HELLO))
-    (tmp_path / "gapmend.yaml").write_text(spec)
-    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(chat(CALL))}\n")
+    rows_checked(pool, chat(HELLO))
+    (pool / "gapmend.yaml").write_text(spec)
+    (pool / "chats.jsonl").write_text(f"{json.dumps(chat(CALL))}\n")
     with pytest.raises(UserError, match="the answer is a tool call, which no scorer reads"):
-        check(OpenWorkspace.open(tmp_path))
+        check(OpenWorkspace.open(pool))
