@@ -15,10 +15,11 @@ from tests.architectures.chain import Steps, through
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/architectures.md"
 STEPS = ("gap", "train", "forget", "merge", "reload", "GGUF")
-# One of each kind; the others in `./just soak`.
+# A third, each kind among them; the others in `./just soak`.
 QUICK = (
     *("llama", "gpt2", "gemma2", "mixtral", "deepseek_v3", "phimoe", "falcon_h1"),
-    *("qwen3_next", "gemma4_text", "gemma3", "qwen2_5_vl", "llama4"),
+    *("qwen3_next", "gemma4_text", "gemma3", "qwen2_5_vl", "llama4", "qwen3", "mistral"),
+    *("gemma3_text", "phi3", "olmo2", "bloom", "qwen3_moe", "gpt_oss", "mamba"),
 )
 HEAD = """# Architectures
 

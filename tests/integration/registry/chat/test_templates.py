@@ -1,6 +1,6 @@
 """What is trained with public chat templates is what is asked for with them, or it is refused.
 
-`GAPMEND_RENEW=1 pytest` on this file writes tests/templates/trained.json, to be read before it is
+`GAPMEND_WRITE_DOCS=1 pytest` on this file writes tests/templates/trained.json, to be read before it is
 committed, and the table in docs/reference/templates.md.
 """
 
@@ -21,7 +21,7 @@ from tests.support.templates import FOLDER, TEMPLATES, PublicTemplate, as_loaded
 
 TABLE = Path(__file__).parents[4] / "docs" / "reference" / "templates.md"
 WAYS: tuple[Thinking, ...] = ("off", "on")
-RENEW = os.environ.get("GAPMEND_RENEW") == "1"
+WRITE = os.environ.get("GAPMEND_WRITE_DOCS") == "1"
 CALL = {
     "id": "abcdef123",
     "type": "function",
@@ -116,7 +116,7 @@ def all_outcomes() -> dict[str, dict[str, list[str] | str]]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, list[str] | str]]:
     made = all_outcomes()
-    if RENEW:
+    if WRITE:
         text = json.dumps(made, ensure_ascii=False, indent=1)
         (FOLDER / "trained.json").write_text(f"{text}\n", encoding="utf-8")
         TABLE.write_text(table(made), encoding="utf-8")
