@@ -1,7 +1,7 @@
 """What is trained with public chat templates is what is asked for with them, or it is refused.
 
-`GAPMEND_WRITE_DOCS=1 pytest` on this file writes tests/templates/trained.json, to be read before it is
-committed, and the table in docs/reference/templates.md.
+`GAPMEND_WRITE_DOCS=1 pytest` on this file writes tests/templates/trained.json, to be read before it
+is committed, and the table in docs/reference/templates.md.
 """
 
 from __future__ import annotations
