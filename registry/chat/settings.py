@@ -54,6 +54,13 @@ def _calendar(date: str) -> Callable[[str], str]:
     return day.strftime
 
 
+def switch(said: object) -> object:
+    """Return 'on' and 'off' for what YAML makes of them, and anything else as it is."""
+    if isinstance(said, bool):
+        return "on" if said else "off"
+    return said
+
+
 def checked_date(text: str) -> str:
     """Return `text` if it is a day (ValueError when it isn't)."""
     datetime.fromisoformat(text)

@@ -23,6 +23,7 @@ from registry.chat.settings import (
     System,
     Thinking,
     checked_date,
+    switch,
     workspace_date,
 )
 from registry.errors import ModelError, UserError
@@ -45,7 +46,8 @@ Quantization = Literal["nf4", "fp4", "int8"]
 # Blanks at its ends would be lost wherever texts are trimmed.
 NewToken = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$")]
 
-# YAML reads an unquoted day as a date.
+# YAML reads an unquoted on or off as true or false, and an unquoted day as a date.
+Switch = Annotated[Thinking, BeforeValidator(switch)]
 Date = Annotated[
     str,
     BeforeValidator(lambda day: day.isoformat() if isinstance(day, dt.date) else day),
@@ -95,7 +97,7 @@ class BaseSpec(BaseModel):
     trust_remote_code: bool = False
     license: str | None = None
     new_tokens: tuple[NewToken, ...] = ()
-    thinking: Thinking = "auto"
+    thinking: Switch = "auto"
     system: System = "keep"
     date: Date | None = None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from registry.chat import settings
 from registry.chat.chat import Chat
@@ -62,6 +63,18 @@ def test_the_spec_may_say_it(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / ".gapmend").exists()
     with pytest.raises(ValueError, match="date"):
         BaseSpec(model="nano", date="2024-13-01")
+
+
+def test_yaml_s_off_and_days_are_what_they_say() -> None:
+    said = yaml.safe_load("{model: nano, thinking: off, date: 2024-07-26}")
+    assert said["thinking"] is False
+    spec = BaseSpec.model_validate(said)
+    assert (spec.thinking, spec.date) == ("off", "2024-07-26")
+    assert BaseSpec.model_validate(yaml.safe_load("{model: nano, thinking: on}")).thinking == "on"
+    odd: tuple[Any, ...] = ("maybe", 0, 1, [])
+    for wrong in odd:
+        with pytest.raises(ValueError, match="thinking"):
+            BaseSpec.model_validate({"model": "nano", "thinking": wrong})
 
 
 def test_other_bases_have_none(tmp_path: Path) -> None:
