@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
+from registry.intake.limited import run_limited
 from registry.models.base import locate, weight_files
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     Shapes = dict[str, tuple[int, ...]]
 
 _SECONDS = 60  # of CPU, for PEFT to put an adapter on a base; a big one takes some
-_WALL = 30  # times as long by the clock: on a busy machine a process gets little of it
 _NAMED = 3  # tensors that a message names
 
 
@@ -151,17 +149,7 @@ def _fit(folder: Path, place: str, base: str, spec: BaseSpec, root: Path) -> Fit
     model = locate(base, spec, root).path.resolve()
     given = [str(folder.resolve()), str(model), spec.trust_remote_code, place, _SECONDS]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "registry.intake.adapter_program"],
-            input=json.dumps(given),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS * _WALL,
-            cwd=Path(__file__).resolve().parents[2],
-            # A driver maps more addresses than the limit, and nothing here is computed.
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        )
+        done = run_limited("registry.intake.adapter_program", given, _SECONDS)
     except subprocess.TimeoutExpired:
         raise ModelError(f"putting it on base {base} doesn't end", where) from None
     if done.returncode < 0:

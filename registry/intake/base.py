@@ -6,25 +6,23 @@ What was found to be fine is remembered in the workspace's cache, by the base's 
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
+from registry.intake.limited import run_limited
 from registry.intake.template import templates_of
 from registry.models.base import MERGED, NANO, locate
 from registry.store.filenames import STATE
 from registry.store.paths import CACHE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from registry.models.base import BaseIdentity, BaseSpec
 
 _SECONDS = 120  # of CPU, most of them for importing transformers; a big model takes some
-_WALL = 30  # times as long by the clock: on a busy machine a process gets little of it
 # Weights that are packed, eight or less to a number, and tied ones; not more than that.
 _MOST_TIMES = 16
 _READING = {
@@ -75,17 +73,7 @@ def check_made(folder: Path, stored: int, where: str, *, trust_remote_code: bool
     templates = [text for text, _ in templates_of(folder, where)]
     given = [str(folder), trust_remote_code, templates, _SECONDS]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "registry.intake.base_program"],
-            input=json.dumps(given),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS * _WALL,
-            cwd=Path(__file__).resolve().parents[2],
-            # A driver maps more addresses than the limit, and nothing here is computed.
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        )
+        done = run_limited("registry.intake.base_program", given, _SECONDS)
     except subprocess.TimeoutExpired:
         raise ModelError("reading it doesn't end", where) from None
     said = done.stdout.splitlines()
