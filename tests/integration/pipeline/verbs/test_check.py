@@ -18,7 +18,8 @@ from tests.support import tiny_models
 STARTER = Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter"
 
 
-def checked(folder: Path, *changes: tuple[str, str]) -> None:
+def starter(folder: Path, *changes: tuple[str, str]) -> None:
+    """Put the starter into a folder, with changes to its spec."""
     shutil.copytree(STARTER, folder, dirs_exist_ok=True)
     spec = folder / "gapmend.yaml"
     text = spec.read_text("utf-8")
@@ -26,6 +27,10 @@ def checked(folder: Path, *changes: tuple[str, str]) -> None:
         assert old in text
         text = text.replace(old, new)
     spec.write_text(text, "utf-8")
+
+
+def checked(folder: Path, *changes: tuple[str, str]) -> None:
+    starter(folder, *changes)
     check(OpenWorkspace.open(folder))
 
 
@@ -73,14 +78,8 @@ def test_a_base_without_a_tokenizer_is_found(tmp_path: Path) -> None:
 
 def notes(folder: Path, rows: str, *changes: tuple[str, str]) -> tuple[str, ...]:
     """Return what `check` says of the starter with these rows as its tickets."""
-    shutil.copytree(STARTER, folder, dirs_exist_ok=True)
+    starter(folder, *changes)
     (folder / "data" / "tickets.csv").write_bytes(rows.encode("utf-8", "surrogateescape"))
-    spec = folder / "gapmend.yaml"
-    text = spec.read_text("utf-8")
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    spec.write_text(text, "utf-8")
     return check(OpenWorkspace.open(folder)).notes
 
 
