@@ -26,6 +26,7 @@ from pipeline.cli.verb import (
     answer,
     in_workspace,
     run_app,
+    whole_sentences,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ app = typer.Typer(
     name="gapmend",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich's panels take as long again as all the rest of `--help`
 )
 
 
@@ -360,6 +361,8 @@ app.command()(cli_registry.export)
 app.add_typer(cli_registry.adapter, name="adapter")
 app.add_typer(cli_dataset.dataset, name="dataset")
 app.command("lm-eval", context_settings=cli_store.PASS_ON)(cli_store.lm_eval)
+for listed in (app, cli_registry.adapter, cli_dataset.dataset):
+    whole_sentences(listed)
 
 
 def main() -> None:
