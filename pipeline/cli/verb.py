@@ -12,10 +12,10 @@ import logging
 import math
 import os
 import sys
-from inspect import getdoc
 import traceback
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 

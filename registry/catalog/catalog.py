@@ -67,7 +67,8 @@ class Catalog:
         """Acknowledge objects, all or none; on return they survive a crash.
 
         Objects that are committed already stay as they are. One that was put before, by a run
-        that never came to commit it, is given the parents of this put.
+        that never came to commit it, is given the parents of this put. What is committed later is
+        newer: where others were committed since an object was put, it is dated anew.
 
         Raises:
             StoreError: when an object's files are not there, or a parent is neither committed
@@ -75,14 +76,8 @@ class Catalog:
             UserError: when the catalog is held by another program, or the disk is full.
         """
         refs = [*self._waiting, *refs]
-        manifests = [_checked_manifest(ref) for ref in refs]
-        store = Store(self.root)
         with open_catalog(self.root, wait_s=self.wait_s, write=True) as connection:
-            known = derive.committed(connection, [ref.id for ref in refs])
-            for position, (ref, manifest) in enumerate(zip(refs, manifests, strict=True)):
-                if ref.id not in known and _was_put_before(ref, manifest):
-                    manifests[position] = store.adopt(ref)
-            _insert(connection, manifests)
+            self._acknowledge(connection, refs)
         self._acknowledged |= {ref.id: ref.kind for ref in refs}
         self._waiting.clear()
 
@@ -259,7 +254,7 @@ class Catalog:
             ).fetchone()
             first = int(row[0]) if row else 0
             ref = Store(self.root).put("uids", None, identity={"first": first, "count": count})
-            _insert(connection, [read_manifest(ref.path)])
+            self._acknowledge(connection, [ref])
         return first
 
     def move_alias(
@@ -297,12 +292,24 @@ class Catalog:
                 parents=[Parent(target, "target")],
                 meta=AliasMeta(reason=reason),
             )
-            _insert(connection, [read_manifest(ref.path)])
+            self._acknowledge(connection, [ref])
 
     def alias(self, name: str) -> str | None:
         """Id of the object that an alias points at now; None when it was never set."""
         with self.reading() as connection:
             return derive.alias_state(connection, name)[0]
+
+    def _acknowledge(self, connection: DuckDBPyConnection, refs: Sequence[ObjectRef]) -> None:
+        manifests = [_checked_manifest(ref) for ref in refs]
+        known = derive.committed(connection, [ref.id for ref in refs])
+        newest = derive.newest(connection)
+        for position, (ref, manifest) in enumerate(zip(refs, manifests, strict=True)):
+            if ref.id in known:
+                continue
+            if _was_put_before(ref, manifest) or derive.created(manifest) <= newest:
+                manifests[position] = Store(self.root).adopt(ref, after=newest)
+            newest = derive.created(manifests[position])
+        _insert(connection, manifests)
 
     def _by_id(self, kind: str, object_id: str) -> Manifest[Any] | None:
         if found := self._read(object_id):

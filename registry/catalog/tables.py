@@ -87,6 +87,17 @@ def add(connection: DuckDBPyConnection, manifests: Iterable[ManifestJson]) -> li
     return added
 
 
+def newest(connection: DuckDBPyConnection) -> datetime:
+    """Return when the newest committed object was made, UTC without saying so; or the year 1."""
+    row = connection.execute("SELECT max(created_at) FROM catalog.objects").fetchone()
+    return (row and row[0]) or datetime.min  # noqa: DTZ901 - as DuckDB has them
+
+
+def created(manifest: ManifestJson) -> datetime:
+    """Return when an object was made, as `newest`."""
+    return datetime.fromisoformat(manifest["meta"]["created_at"]).replace(tzinfo=None)
+
+
 def derive_all(connection: DuckDBPyConnection) -> None:
     """Fill the narrow tables, which are empty, from `objects` and `edges`."""
     if not connection.execute("SELECT 1 FROM catalog.objects LIMIT 1").fetchone():
@@ -196,9 +207,8 @@ def _ids(connection: DuckDBPyConnection, table: str, ids: Sequence[str]) -> set[
 
 
 def _object(manifest: ManifestJson) -> tuple[str, str, str, str]:
-    created = datetime.fromisoformat(manifest["meta"]["created_at"]).replace(tzinfo=None)
     text = canonical_json(manifest).decode()
-    return manifest["id"], manifest["kind"], created.isoformat(), text
+    return manifest["id"], manifest["kind"], created(manifest).isoformat(), text
 
 
 def _batches(manifests: Iterable[ManifestJson]) -> Iterator[list[ManifestJson]]:

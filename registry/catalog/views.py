@@ -3,11 +3,13 @@
 The tables are copied into memory and the catalog file is let go before the query runs: a long
 question never holds up a training run that wants to commit, and nothing a question does can reach
 the catalog. The views are code, not data: they are made for each session, and only those that the
-query names, because a view over Parquet costs a look at every file.
+query names, because a view over Parquet costs a look at every file. What a query reads is held
+against the manifests first, as everywhere.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ from registry.catalog.open import snapshot
 from registry.catalog.sql import fill, literal
 from registry.errors import UserError, damaged
 from registry.store.filenames import REFS_FILE
+from registry.store.held import hold
 from registry.store.objects import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
     import polars as pl
@@ -184,6 +187,20 @@ class SqlSession:
             " SET enable_progress_bar = false; CREATE SCHEMA parquet"
         )
         make_views(self._connection, self._root, _needed(sql))
+        for name in self._read_by(sql):
+            hold(self._root / "objects", dict(_files(self._connection, name)))
+
+    def _read_by(self, sql: str) -> list[str]:
+        """The views of stored files that a statement reads, by DuckDB's own parser.
+
+        A column of the same name, such as `rows`, is none. Statements that it can't write as JSON,
+        such as PIVOT, are taken by their words.
+        """
+        asked = fill("SELECT json_serialize_sql(?)", [sql])
+        found = self._connection.execute(asked).fetchone()
+        parsed = json.loads(found[0]) if found else {"error": True}
+        read = _mentioned(sql) if parsed["error"] else set(_tables_in(parsed)) & set(_all_names())
+        return [name for name in _with_sources(read) if name in _PARQUET]
 
 
 def _with_integers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -224,17 +241,11 @@ def _make_stored(connection: DuckDBPyConnection, root: Path, name: str) -> None:
     read, and a damaged orphan disturbs nobody. A join by `filename`, with parquet.path_of, opens
     the files that match alone; one by `object_id` opens all.
     """
-    kinds, file = _PARQUET[name]
-    listing = (
-        "SELECT kind || '/' || id || '/' || file FROM (SELECT kind, id, created_at,"
-        " unnest(json_keys(manifest, '$.files')) AS file FROM objects WHERE kind IN ?)"
-        " WHERE regexp_full_match(file, ?) ORDER BY created_at, id, length(file), file"
-    )
-    rows = connection.execute(fill(listing, [kinds, file])).fetchall()
+    files = _files(connection, name)
     connection.execute(_columns(name))
     view = f"SELECT *, NULL::VARCHAR AS filename FROM parquet.{name}_columns"  # noqa: S608 - ours
-    if rows:
-        paths = ", ".join(literal(root / "objects" / row[0]) for row in rows)
+    if files:
+        paths = ", ".join(literal(root / "objects" / path) for path, _ in files)
         union = "" if name in _ALIKE else ", union_by_name = true"
         read = f"read_parquet([{paths}], filename = true{union})"
         found = "SELECT *, string_split(filename, '/')[-2] AS object_id"
@@ -242,7 +253,18 @@ def _make_stored(connection: DuckDBPyConnection, root: Path, name: str) -> None:
     connection.execute(f"CREATE VIEW parquet.{name} AS {view}")
 
 
-@cache
+def _files(connection: DuckDBPyConnection, name: str) -> list[tuple[str, str]]:
+    """The files of a view, from the store's `objects/`, in its order, with their SHA-256."""
+    kinds, file = _PARQUET[name]
+    listing = (
+        "SELECT kind || '/' || id || '/' || name, manifest->'files'->name->>'sha256'"
+        " FROM (SELECT kind, id, created_at, manifest,"
+        " unnest(json_keys(manifest, '$.files')) AS name FROM objects WHERE kind IN ?)"
+        " WHERE regexp_full_match(name, ?) ORDER BY created_at, id, length(name), name"
+    )
+    return connection.execute(fill(listing, [kinds, file])).fetchall()
+
+
 @cache
 def stored_columns(name: str) -> tuple[tuple[str, str], ...]:
     """Return name and type of each column of the Parquet files behind a view such as stored_rows.
@@ -265,9 +287,12 @@ def _needed(sql: str) -> list[str]:
     A word in a comment or a column of the same name only makes a view too many. A query that
     names none (SHOW TABLES) gets all.
     """
+    return _with_sources(_mentioned(sql) or _all_names())
+
+
+def _with_sources(names: Iterable[str]) -> list[str]:
     ordered: list[str] = []
-    named = _mentioned(sql)
-    for name in sorted(named) if named else _all_names():
+    for name in sorted(names):
         _add_with_sources(name, ordered)
     return ordered
 
@@ -284,6 +309,19 @@ def _add_with_sources(name: str, ordered: list[str]) -> None:
 
 def _mentioned(sql: str) -> set[str]:
     return set(re.findall(r"\w+", sql.lower())) & set(_all_names())
+
+
+def _tables_in(parsed: Any) -> Iterator[str]:
+    """The tables, views and table functions in a statement that DuckDB has written as JSON."""
+    if isinstance(parsed, dict):
+        if parsed.get("type") == "BASE_TABLE":
+            yield str(parsed["table_name"]).lower()
+        if parsed.get("type") == "TABLE_FUNCTION":
+            yield str(parsed["function"]["function_name"]).lower()
+        parsed = list(parsed.values())
+    if isinstance(parsed, list):
+        for part in parsed:
+            yield from _tables_in(part)
 
 
 @cache

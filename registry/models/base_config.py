@@ -90,7 +90,7 @@ def _wrong(key: str, value: Any) -> str | None:
     if _KERNEL.fullmatch(key):
         named = value.values() if isinstance(value, dict) else [value]
         fits = all(one is None or (type(one) is str and _BUILT_IN.fullmatch(one)) for one in named)
-        return None if fits else "an implementation of transformers': no other code is fetched"
+        return None if fits else "one of those in transformers, since no other code is fetched"
     if key in {"text_config", *CONTEXT_KEYS}:
         kind = dict if key == "text_config" else int
         expected = "an object" if kind is dict else "a whole number"

@@ -14,13 +14,19 @@ _NAME = "clock"
 _TICK = timedelta(microseconds=1)
 
 
-def moment(root: Path) -> str:
-    """Return this moment (UTC, ISO 8601), later than any that was told of this store before."""
+def moment(root: Path, *, after: datetime = datetime.min) -> str:  # noqa: DTZ901 - UTC is added
+    """Return this moment (UTC, ISO 8601), later than any that was told of this store before.
+
+    Args:
+        root: the store's folder, where the last moment that was told is kept.
+        after: it is later than this too; UTC, without saying so.
+    """
     root.mkdir(parents=True, exist_ok=True)
     with (root / _NAME).open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # closing it lets go
         file.seek(0)
-        now, said = datetime.now(UTC), file.read()
+        now = max(datetime.now(UTC), after.replace(tzinfo=UTC) + _TICK)
+        said = file.read()
         with suppress(ValueError, TypeError):  # nothing yet, or torn by a power cut
             now = max(now, datetime.fromisoformat(said) + _TICK)
         text = now.isoformat(timespec="microseconds")

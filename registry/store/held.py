@@ -7,7 +7,9 @@ process, and has kept its size, time and inode since, isn't read again.
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from registry.errors import damaged
@@ -21,13 +23,14 @@ _HELD: dict[tuple[int, int, int, int], str] = {}  # device, inode, size and time
 
 
 def hold(folder: Path, files: Mapping[str, str]) -> None:
-    """Hold files of an object's folder against their SHA-256 in its manifest, by name.
+    """Hold files below a folder against their SHA-256 in a manifest, by name; all cores read.
 
     Raises:
         StoreError: one is missing, can't be read or has other bytes; names it.
     """
-    for name, sha256 in files.items():
-        _hold(folder / name, sha256)
+    with ThreadPoolExecutor(os.cpu_count()) as readers:  # hashing lets go of the interpreter
+        for _ in readers.map(_hold, [folder / name for name in files], files.values()):
+            pass
 
 
 def _hold(path: Path, sha256: str) -> None:

@@ -209,14 +209,21 @@ class Store:
         path = self.objects / kind / object_id
         return ObjectRef(kind, object_id, path) if (path / MANIFEST).is_file() else None
 
-    def adopt(self, ref: ObjectRef) -> ManifestJson:
-        """Give an object that was never committed the parents that the last `put` named.
+    def adopt(self, ref: ObjectRef, *, after: datetime) -> ManifestJson:
+        """Date an object anew that was never committed, with the parents that the last `put` named.
 
         It was left by a run that failed or was killed before it was acknowledged, and names that
-        run as its parent. The caller holds the catalog's lock and knows that it is not committed.
+        run as its parent; or others were committed since it was put. The caller holds the
+        catalog's lock and knows that it is not committed.
+
+        Args:
+            ref: the object, as `put` or `find` gave it.
+            after: the moment (UTC, without saying so) of the newest that is committed.
         """
         manifest = read_manifest(ref.path)
-        manifest["parents"] = [_parent(one) for one in ref.wanted or ()]
+        manifest["meta"]["created_at"] = moment(self.root, after=after)
+        if ref.wanted is not None:
+            manifest["parents"] = [_parent(one) for one in ref.wanted]
         with self.draft() as draft:
             write_manifest(draft, manifest)
             (draft / MANIFEST).replace(ref.path / MANIFEST)

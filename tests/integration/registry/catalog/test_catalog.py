@@ -198,6 +198,30 @@ def test_what_a_failed_run_left_gets_the_parents_of_the_next(
     assert manifest.as_json() == store.manifest(again)
 
 
+def test_newest_is_what_was_committed_last(store: Store, catalog: Catalog) -> None:
+    slow = [made(store, 1), made(store, 2)]  # put first, and killed or waiting before its commit
+    catalog.commit([made(store, 3)])
+    catalog.commit(slow)
+    (store.root / "clock").unlink()  # what else says how late it was
+    catalog.commit([made(store, 4), made(store, 5)])
+    order = [3, 1, 2, 4, 5]
+    assert [one.identity["number"] for one in catalog.committed("made")] == order
+    newest = catalog.find("made")
+    assert newest
+    assert newest.identity["number"] == 5
+    rebuild(store, catalog)
+    assert [one.identity["number"] for one in catalog.committed("made")] == order
+
+
+def test_an_uncommitted_object_is_dated_by_its_commit_alone(store: Store, catalog: Catalog) -> None:
+    ref = made(store, 1, note="first")
+    catalog.commit([ref])
+    before = store.manifest(ref)
+    catalog.commit([made(store, 2)])
+    catalog.commit([ref])
+    assert store.manifest(ref) == before
+
+
 def test_uids_are_dense_and_never_given_twice(store: Store, catalog: Catalog) -> None:
     assert [catalog.reserve_uids(n) for n in (3, 1, 10, 1)] == [0, 3, 4, 14]
     (store.root / "catalog.duckdb").unlink()

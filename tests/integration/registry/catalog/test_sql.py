@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from registry.catalog import views
 from registry.catalog.catalog import Catalog
 from registry.catalog.open import snapshot
-from registry.errors import UserError
+from registry.errors import StoreError, UserError
 from registry.store.objects import Store
 
 
@@ -52,6 +54,52 @@ def test_questions_are_answered(catalog: Catalog, question: str) -> None:
     assert result.columns == ("name",)
     assert result.rows == [("one",)]
     assert not result.truncated
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Catalog, Path]:
+    """A catalog with two rows, and the file that they are in."""
+    store = Store(tmp_path / ".gapmend")
+    with store.draft() as draft:
+        write_rows(draft / "rows.parquet", "kept")
+        ref = store.put("rows", draft, identity={"n": 1})
+    Catalog(store.root).commit([ref])
+    return Catalog(store.root), ref.path / "rows.parquet"
+
+
+def write_rows(path: Path, word: str) -> None:
+    rows = [{"row_uid": uid, "row_hash": f"{word}{uid}"} for uid in (1, 2)]
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+READS_ROWS = [
+    "SELECT row_hash FROM parquet.stored_rows",
+    "WITH a AS (FROM parquet.stored_rows) SELECT (SELECT min(row_hash) FROM a)",
+    'SELECT 1 WHERE EXISTS (FROM parquet."Stored_Rows")',
+    "SELECT * FROM rows",
+    "SUMMARIZE rows",
+]
+
+
+@pytest.mark.parametrize("question", READS_ROWS)
+def test_what_a_question_reads_is_held_against_its_manifest(
+    stored: tuple[Catalog, Path], question: str
+) -> None:
+    catalog, file = stored
+    catalog.sql(question)
+    file.chmod(0o644)
+    write_rows(file, "lost")  # a file that DuckDB reads without a word
+    for ask in (catalog.sql, catalog.query, catalog.frame):
+        with pytest.raises(StoreError, match=r"rows\.parquet: .*SHA-256 is another"):
+            ask(question)
+
+
+def test_a_question_about_other_things_reads_no_rows(stored: tuple[Catalog, Path]) -> None:
+    catalog, file = stored
+    file.chmod(0o644)
+    write_rows(file, "lost")
+    for question in ("SELECT rows FROM selections", "SHOW TABLES", "SELECT 'stored_rows' AS rows"):
+        catalog.sql(question)
 
 
 def test_looking_around_is_allowed(catalog: Catalog) -> None:
