@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry.catalog import tables as derive
 from registry.catalog.open import open_catalog
+from registry.catalog.session import QueryResult, SqlSession
 from registry.catalog.sql import Value, fill
-from registry.catalog.views import QueryResult, SqlSession
 from registry.errors import AliasMovedError, StoreError
 from registry.store.hashing import canonical_json, digest
 from registry.store.objects import ObjectRef, Parent, Store, read_manifest

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from registry.catalog import views
+from registry.catalog import session
 from registry.catalog.catalog import Catalog
 from registry.catalog.open import snapshot
 from registry.errors import StoreError, UserError
@@ -183,7 +183,7 @@ def test_a_large_question_may_use_the_disk_inside_the_store(root: Path, monkeypa
     spill = Store(root).drafts / "spill"
     monkeypatch.setattr(Store, "scratch_path", lambda _: spill)
     monkeypatch.setattr(
-        views, "snapshot", lambda *args, **kwargs: _with_little_memory(snapshot(*args, **kwargs))
+        session, "snapshot", lambda *args, **kwargs: _with_little_memory(snapshot(*args, **kwargs))
     )
     # With max_temp_directory_size = '0KB' this fails for lack of memory: it does use the disk.
     question = "SELECT count(*) FROM (SELECT hash(n) AS h FROM range(3_000_000) AS r(n) ORDER BY h)"

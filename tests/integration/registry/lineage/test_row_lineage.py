@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from registry.catalog.catalog import Catalog
-from registry.errors import UserError
+from registry.errors import StoreError
 from registry.lineage.bitmaps import write_bitmaps
 from registry.store.objects import Parent, Store
 
@@ -161,8 +161,13 @@ def test_files_of_other_selections_and_versions_are_not_read(kept: Kept) -> None
     for ref, name in ((other, "refs.parquet"), (_selection_of(kept, elsewhere), "rows.parquet")):
         _spoil_data(ref.path / name)
     assert [row[0] for row in kept.taught(adapter)] == [1]
-    with pytest.raises(UserError, match="Invalid data"):
+    named = f"(select id from objects where id = '{adapter.id}')"
+    assert len(kept.catalog.sql(f"from rows_of({named})").rows) == 1
+    with pytest.raises(StoreError, match="SHA-256 is another"):
         kept.taught(elsewhere)
+    kept.catalog.sql("select ? from rows_of(?)", ["?", adapter.id])
+    with pytest.raises(StoreError, match="SHA-256 is another"):  # of every adapter
+        kept.catalog.sql("from rows_of('') union all from rows_of(?)", [adapter.id])
 
 
 def _selection_of(kept: Kept, adapter: ObjectRef) -> ObjectRef:

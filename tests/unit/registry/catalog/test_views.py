@@ -11,12 +11,13 @@ import pytest
 from pyarrow import parquet
 
 from registry.catalog.catalog import Catalog
-from registry.catalog.views import _PARQUET, _all_names
+from registry.catalog.views import PARQUET, all_names
 from registry.lineage.bitmaps import write_bitmaps
 from registry.store.objects import ObjectRef, Parent, Store
 
 MACROS = {
     "adapters_that_saw": "adapters_that_saw(1)",
+    "files_of": "files_of('')",
     "rows_of": "rows_of('')",
     "rows_that_taught": "rows_that_taught('')",
 }
@@ -151,7 +152,7 @@ def ids(store: Store) -> dict[str, str]:
 
 def view_names() -> list[str]:
     """Names of all views and macros that people may query."""
-    return [name for name in _all_names() if name not in _PARQUET]
+    return [name for name in all_names() if name not in PARQUET]
 
 
 def test_every_view_works_on_an_empty_store(tmp_path: Path) -> None:
