@@ -116,6 +116,15 @@ def refuse(*_: object) -> NoReturn:
     raise ValueError
 
 
+def flat(parts: Any) -> Iterator[str]:
+    """Every text in nested lists, in order."""
+    if isinstance(parts, str):
+        yield parts
+    elif isinstance(parts, list):
+        for part in parts:
+            yield from flat(part)
+
+
 def by_python(content: Content) -> bytes:
     """What a row's hash is made of, written by Python."""
     lists = [
@@ -123,6 +132,8 @@ def by_python(content: Content) -> bytes:
         for one in (content.messages, content.chosen, content.rejected)
     ]
     parts = [1, content.kind, *lists, content.label, content.tools]
+    for text in flat(parts):  # what can't be said is named by its own text
+        text.encode()
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
 
 
