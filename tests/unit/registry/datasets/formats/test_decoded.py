@@ -21,7 +21,7 @@ from registry.datasets.sources.resolve import SourceFile
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 NAMES = ("sharegpt", "messages", "alpaca", "columns", "prompt_completion", "text", "feedback")
