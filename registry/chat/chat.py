@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from registry.chat.messages import joined, marked, shape, without_thoughts
 from registry.chat.rendering import PROBE, Renderer
 from registry.chat.template import Rendered, TemplateRefusedError
+from registry.chat.tool_text import in_text
 from registry.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -128,9 +129,10 @@ class Chat:
         Raises:
             UserError: the template can't render these messages.
         """
+        messages, tools = self._heard(messages, tools)
         if add_generation_prompt:
-            return self._asked(self._heard(messages), tools)
-        return self._renderer.written(self._heard(messages), tools, generate=False)
+            return self._asked(messages, tools)
+        return self._renderer.written(messages, tools, generate=False)
 
     def context(self, messages: Sequence[Message], tools: Tools = None) -> str:
         """What the model reads when it is asked.
@@ -138,7 +140,7 @@ class Chat:
         Raises:
             TurnRefusedError: the template refuses these messages, or leaves something out.
         """
-        heard = self._heard(messages)
+        heard, tools = self._heard(messages, tools)
         context = self._asked(heard, tools)
         self._check(heard, tools, asked=True)
         return context
@@ -150,7 +152,7 @@ class Chat:
             TurnRefusedError: the template refuses the messages, leaves something out, or asks
                 otherwise than it shows this answer.
         """
-        heard = self._heard(messages[: number + 1])
+        heard, tools = self._heard(messages[: number + 1], tools)
         if not (heard[-1].get("content") or "").strip() and not heard[-1].get("tool_calls"):
             raise TurnRefusedError("an answer is empty")
         parted = self._parted(heard, tools)
@@ -171,10 +173,13 @@ class Chat:
             )
         )
 
-    def _heard(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def _heard(self, messages: Sequence[Message], tools: Tools) -> tuple[Sequence[Message], Tools]:
+        """Messages and tools as the spec wants them said."""
+        if self.settings.tools == "text":
+            messages, tools = in_text(messages, tools), None
         if self.settings.system == "join":
             messages = joined(messages)
-        return without_thoughts(messages) if self.settings.thinking == "off" else messages
+        return without_thoughts(messages) if self.settings.thinking == "off" else messages, tools
 
     @cached_property
     def _renderer(self) -> Renderer:
@@ -286,6 +291,7 @@ class Chat:
         if what is not None:
             system = what.startswith("the system's") and self.settings.system == "keep"
             thought = "reasoning" in what or "thought" in what
+            tool = what.startswith(("a call", "an argument", "tool ", "the tool's"))
             raise TurnRefusedError(
                 f"the chat template leaves out {what}"
                 if self.tokenizer.chat_template
@@ -294,6 +300,8 @@ class Chat:
                 if system
                 else self._fix("thinking: off")
                 if thought
+                else self._fix("tools: text")
+                if tool
                 else "say it in the text of a turn, or take another base",
             )
 

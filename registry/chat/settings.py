@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Thinking = Literal["auto", "on", "off"]
 System = Literal["keep", "join"]
+ToolForm = Literal["template", "text"]
 
 CLOCK = "strftime_now"
 """What templates call the function that transformers gives them to write today's date."""
@@ -33,11 +34,13 @@ class ChatSettings:
             generation prompt ends before the thought that it would open.
         system: `join` puts the system text in front of the first question.
         date: the day that the template writes, such as 2026-11-29; None: it writes none.
+        tools: `text` says tools, calls and results in the texts of turns.
     """
 
     thinking: Thinking = "auto"
     system: System = "keep"
     date: str | None = None
+    tools: ToolForm = "template"
 
     def variables(self) -> dict[str, Any]:
         """Return what the template is given beside messages and tools."""

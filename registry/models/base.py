@@ -22,6 +22,7 @@ from registry.chat.settings import (
     ChatSettings,
     System,
     Thinking,
+    ToolForm,
     checked_date,
     switch,
     workspace_date,
@@ -83,9 +84,9 @@ class BaseSpec(BaseModel):
     `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
     that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
     in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
-    are added to its vocabulary, with embedding rows that are trained. `thinking`, `system` and
-    `date` are what its chat template is told, see `ChatSettings`; without a `date`, a template that
-    writes one writes the day on which the workspace first used such a base.
+    are added to its vocabulary, with embedding rows that are trained. `thinking`, `system`,
+    `date` and `tools` are how its chat template is spoken to, see `ChatSettings`; without a `date`,
+    a template that writes one writes the day on which the workspace first used such a base.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,6 +101,7 @@ class BaseSpec(BaseModel):
     thinking: Switch = "auto"
     system: System = "keep"
     date: Date | None = None
+    tools: ToolForm = "template"
 
     @field_validator("new_tokens", mode="after")
     @classmethod
@@ -221,7 +223,7 @@ def chat_settings(spec: BaseSpec, folder: Path, root: Path, where: str) -> ChatS
     date = None
     if any(CLOCK in path.read_text("utf-8", "replace") for path in _template_files(folder)):
         date = spec.date or workspace_date(root / STATE, where)
-    return ChatSettings(spec.thinking, spec.system, date)
+    return ChatSettings(spec.thinking, spec.system, date, spec.tools)
 
 
 def _template_files(folder: Path) -> list[Path]:

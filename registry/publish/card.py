@@ -311,6 +311,8 @@ def _answering(to: Publication) -> str:
     thinking = f"    enable_thinking={to.chat.thinking == 'on'},\n" if told else ""
     dated = f"# measured with {to.chat.date} as the template's date\n" if to.chat.date else ""
     joined = "# a system text was put in front of the question\n" * (to.chat.system == "join")
+    spoken = "# tools, calls and results were said in <tools>, <tool_call>, <tool_response>\n"
+    joined += spoken * (to.chat.tools == "text")
     return (
         f'messages = [{{"role": "user", "content": {prompt!r}}}]\n'
         f"{dated}{joined}"

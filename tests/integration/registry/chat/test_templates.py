@@ -22,7 +22,7 @@ from tests.support.templates import FOLDER, TEMPLATES, PublicTemplate, as_loaded
 TABLE = Path(__file__).parents[4] / "docs" / "reference" / "templates.md"
 WAYS: tuple[Thinking, ...] = ("off", "on")
 WRITE = os.environ.get("GAPMEND_WRITE_DOCS") == "1"
-CALL = {
+CALL: dict[str, Any] = {
     "id": "abcdef123",
     "type": "function",
     "function": {"name": "add_up", "arguments": {"first": 2, "second": "three"}},
@@ -287,6 +287,33 @@ def test_turns_that_a_template_rewrites_are_examples_of_their_own() -> None:
     last = chat.tokenizer.decode(examples[1].input_ids)
     assert "thought one" not in last
     assert last.startswith(chat.context(KINDS["thinking"][:3]))
+
+
+WRITTEN_CALL = (
+    '<tool_call>\n{"name": "add_up", "arguments": ' + json.dumps(CALL["function"]["arguments"])
+    + "}\n</tool_call>"
+)  # fmt: skip
+
+
+def test_tools_that_a_template_leaves_out_are_said_in_texts(
+    found: dict[str, dict[str, list[str] | str]],
+) -> None:
+    left_out = [t for t in TEMPLATES if "Set tools: text in" in str(found[t.name]["tools"])]
+    assert len(left_out) > 9
+    for template in left_out:
+        for system in ("keep", "join"):
+            told = ChatSettings(system=system, date="2026-01-31", tools="text")
+            chat = public_chat(template, told)
+            texts = trained(chat, row("tools"))
+            if isinstance(texts, list):
+                break
+        assert isinstance(texts, list), (template.name, texts)
+        call, answer = texts
+        assert call == answer.replace("said one", WRITTEN_CALL), template.name  # and the same end
+        context = chat.context([dict(turn) for turn in KINDS["tools"][:3]], TOOLS)
+        assert context.count(WRITTEN_CALL) == 1
+        assert json.dumps(TOOLS[0]) in context
+        assert "<tool_response>\nresult 5\n</tool_response>" in context
 
 
 def calling(name: str, tools: Any) -> list[str] | str:

@@ -273,11 +273,12 @@ def cards(name: str) -> list[str]:
 def test_a_card_asks_as_it_was_measured() -> None:
     to = Publication("me/it", "1" * 64, "mit", "bfloat16", {}, {})
     assert "thinking" not in adapter_card(facts("a"), to)
-    told = replace(to, chat=ChatSettings("off", "join", "2026-01-31"))
+    told = replace(to, chat=ChatSettings("off", "join", "2026-01-31", "text"))
     card = adapter_card(facts("a"), told)
     assert "return_dict=True,\n    enable_thinking=False,\n)" in card
     assert "measured with 2026-01-31 as the template's date" in card
     assert "a system text was put in front of the question" in card
+    assert "# tools, calls and results were said in <tools>" in card
 
 
 def parts(card: str) -> tuple[dict[str, Any], list[str], str]:
