@@ -80,6 +80,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
         for name in ws.spec.bases
     )
     for name in ws.spec.bases:
+        notes += _notes_on_base(ws, name)
         chat = ws.models.chat(name)
         _ = chat.end_of_text
         check_tokens(chat)
@@ -107,6 +108,16 @@ def _notes(ws: OpenWorkspace, name: str, files: Sources) -> list[str]:
     labels = dict.fromkeys(label for one in listed for label in labels_of(one, (), ws.root))
     taken = [f"datasets.{name}: {said}" for said in files.taken]
     return taken + notes_on(name, files, tuple(labels) if choices else None)
+
+
+def _notes_on_base(ws: OpenWorkspace, name: str) -> list[str]:
+    """Return what of a base in a GGUF file was lost or guessed."""
+    from registry.models.base import locate
+    from registry.models.from_gguf import notes_on
+
+    file = locate(name, ws.spec.bases[name], ws.root).gguf
+    found = [] if file is None else notes_on(file, ws.root, f"bases.{name}")
+    return [f"bases.{name}: {note}" for note in found]
 
 
 def _ask_first(spec: CapabilitySpec | GuardSpec, files: Sources) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from registry.errors import GateRefusedError, ModelError
 from registry.gguf.architectures import architecture_of, figures, permute, rope_factors
+from registry.gguf.file import ROPE_FACTORS
 from registry.gguf.vocabulary import vocabulary_of
 from registry.models.base import check_weights, weight_files
 from registry.models.quiet import quiet_libraries
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 GgufType = Literal["f32", "f16", "q8_0"]
 
-ROPE_FACTORS = "rope_freqs.weight"
 _HEAD = "lm_head.weight"
 _QUANTIZATION_VERSION = 2  # of ggml's blocks; gguf.GGML_QUANT_VERSION
 

@@ -51,6 +51,19 @@ PRE_TOKENIZERS: dict[str, tuple[Part, ...]] = {
 IGNORE_MERGES = frozenset({"llama-bpe", "tekken"})
 """Those where llama.cpp takes a whole word that is a token, whatever the merges say."""
 
+# Other names that llama.cpp has for the same.
+_ALSO = {
+    "smollm": ("minerva-7b",),
+    "llama-bpe": ("llama3", "llama-v3", "falcon3", "pixtral"),
+    "qwen2": ("deepseek-r1-qwen", "megrez"),
+}
+_BY_NAME = {
+    **{name: name for name in PRE_TOKENIZERS},
+    **{other: name for name, others in _ALSO.items() for other in others},
+}
+_BY_ARCHITECTURE = {"qwen2": "qwen2", "qwen3": "qwen2"}
+_LLAMA3_TOKENS = 128_000
+
 _NANO = (_split(" "), _DIGITS, _bytes(regex=True))
 # A space, tab, line feed, carriage return and an apostrophe as a byte-level BPE writes them.
 _MATTERS = frozenset("ĠĉĊč'")
@@ -90,6 +103,22 @@ def name_of(tokenizer: dict[str, Any], where: str) -> tuple[str, str]:
             f"{where}: model.ignore_merges",
         )
     return name, remark
+
+
+def pre_tokenizer_of(given: str | None, arch: str, size: int) -> tuple[str, list[str]]:
+    """Return our name for the pre-tokenizer of a GGUF file, and what was guessed, for people.
+
+    Args:
+        given: what the file calls it; None where it says nothing.
+        arch: its architecture.
+        size: how many tokens it has.
+    """
+    if given in _BY_NAME:
+        return _BY_NAME[given], []
+    usual = "llama-bpe" if arch == "llama" and size >= _LLAMA3_TOKENS else "gpt-2"
+    name = _BY_ARCHITECTURE.get(arch, usual)
+    said = f"'{given}', which isn't known here" if given else "not named"
+    return name, [f"its pre-tokenizer is {said}: text is cut as {name} does, tokens may differ"]
 
 
 def _parts(pre_tokenizer: Part | None) -> list[Part]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError, StoreError
 from registry.gguf.convert import original_tensors, read_source, stored_type, write_gguf
-from registry.gguf.readback import GgufFile
+from registry.gguf.file import GgufFile
 from registry.models.classes import causal_class_of
 from registry.models.parity import PROMPTS, distance, logits_of
 from registry.models.quiet import quiet_libraries

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
-from registry.intake.limited import run_limited
+from registry.limited import run_limited
 from registry.models.base import locate, weight_files
 from registry.store.filenames import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from registry.errors import ModelError
-from registry.intake.limited import run_limited
 from registry.intake.template import templates_of
+from registry.limited import run_limited
 from registry.models.base import MERGED, NANO, locate
 from registry.store.filenames import STATE
 from registry.store.paths import CACHE

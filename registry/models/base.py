@@ -1,6 +1,7 @@
 """The identity of a base: found without importing torch, and the same on any machine.
 
-A base is the built-in `nano`, a local folder, or a Hub repository at a commit. Its digest covers
+A base is the built-in `nano`, a local folder, a GGUF file, or a Hub repository at a commit. Its
+digest covers
 all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it
 is computed in and its quantisation. Only safetensors are read: a pickled checkpoint runs code.
 """
@@ -30,6 +31,7 @@ from registry.chat.settings import (
 from registry.errors import ModelError, UserError
 from registry.models.base_config import CONTEXT_KEYS, indexed, read_config, read_object
 from registry.models.files import TOKENIZER_FILES, holds_changed
+from registry.models.from_gguf import VERSION, folder_of, gguf_file
 from registry.models.safetensors_header import read_header
 from registry.store.filenames import (
     GENERATION_CONFIG,
@@ -81,12 +83,13 @@ _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float3
 class BaseSpec(BaseModel):
     """A base as the spec names it.
 
-    `model` is 'nano', a folder (relative to the workspace), a Hub id, or `merged:ID` for a model
-    that was merged here; `revision` is a Hub branch, tag or commit. `dtype` is what it is computed
-    in, `quantize` how its linear layers are stored: LoRA on a quantised base is QLoRA. `new_tokens`
-    are added to its vocabulary, with embedding rows that are trained. `thinking`, `system`,
-    `date` and `tools` are how its chat template is spoken to, see `ChatSettings`; without a `date`,
-    a template that writes one writes the day on which the workspace first used such a base.
+    `model` is 'nano', a folder or a GGUF file (relative to the workspace), 'smollm2', a Hub id, or
+    `merged:ID` for a model that was merged here; `revision` is a Hub branch, tag or commit. `dtype`
+    is what it is computed in, `quantize` how its linear layers are stored: LoRA on a quantised base
+    is QLoRA. `new_tokens` are added to its vocabulary, with embedding rows that are trained.
+    `thinking`, `system`, `date` and `tools` are how its chat template is spoken to, see
+    `ChatSettings`; without a `date`, a template that writes one writes the day on which the
+    workspace first used such a base.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,9 +122,9 @@ class BaseIdentity:
 
     Attributes:
         name: its name in the spec.
-        source: 'nano', 'folder' or 'owner/repo@commit'.
-        digest: SHA-256 over weights (or Hub id and commit), config, tokenizer, template, dtype
-            and quantisation.
+        source: 'nano', 'folder', 'file.gguf' or 'owner/repo@commit'.
+        digest: SHA-256 over weights, config, tokenizer and template (or GGUF file, or Hub id and
+            commit), dtype and quantisation.
         parameters: how many weights its checkpoint stores.
         context: the longest sequence it takes, in tokens.
         architecture: the class that its config names, such as 'LlamaForCausalLM'.
@@ -153,10 +156,15 @@ class BaseIdentity:
 
 @dataclass(frozen=True, slots=True)
 class BaseFolder:
-    """Where a base's files are: `hub` is 'owner/repo@commit' for a snapshot from the Hub."""
+    """Where a base's files are.
+
+    `hub` is 'owner/repo@commit' for a snapshot from the Hub; `gguf` the file that they were made
+    of.
+    """
 
     path: Path
     hub: str | None
+    gguf: Path | None = None
 
 
 def nano_folder() -> Path:
@@ -192,6 +200,7 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
         "format": 1,
         "weights": folder.hub or {file.name: remembered_digest(file, root) for file in files},
         "files": None if folder.hub else _identity_files(folder.path, spec),
+        **_identity_of_gguf(folder.gguf, root),
         "dtype": dtype,
         "quantize": spec.quantize,
     }
@@ -203,7 +212,7 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
         identity["chat"] = told
     return BaseIdentity(
         name=name,
-        source=NANO if spec.model == NANO else folder.hub or str(folder.path.name),
+        source=NANO if spec.model == NANO else folder.hub or (folder.gguf or folder.path).name,
         digest=digest(identity),
         parameters=parameters,
         context=_context(config, folder.path, where),
@@ -247,7 +256,7 @@ def _stops(config: dict[str, Any], folder: Path) -> tuple[int, ...]:
 
 
 def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> BaseFolder:
-    """The folder of a base: the built-in one, a local one, or a snapshot from the Hub's cache.
+    """The folder of a base: the built-in one, a local one, that of a GGUF file, or a snapshot.
 
     Args:
         name: the base's name in the spec.
@@ -256,7 +265,8 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
         weights: fetch the weights too (of a Hub repository, where they aren't in the cache).
 
     Raises:
-        UserError: it isn't there, or has no safetensors.
+        UserError: it isn't there, has no safetensors, or is a GGUF file that no base can be made
+            of.
     """
     where = f"bases.{name}"
     if spec.model == NANO:
@@ -264,17 +274,20 @@ def locate(name: str, spec: BaseSpec, root: Path, *, weights: bool = False) -> B
     if spec.model.startswith(MERGED):
         return BaseFolder(_merged_folder(spec.model.removeprefix(MERGED), root, where), None)
     local = (root / Path(spec.model).expanduser()).resolve()
+    file = None if local.is_dir() else gguf_file(spec.model, root, where)
+    if spec.revision and (file or local.is_dir()):
+        raise ModelError(
+            f"{spec.model} is a {'file' if file else 'folder'} and has no revision {spec.revision}",
+            f"{where}.revision",
+            fix="leave revision out: it is identified by its content",
+        )
+    if file is not None:
+        return BaseFolder(folder_of(file, root, where), None, file)
     if local.is_dir():
-        if spec.revision:
-            raise ModelError(
-                f"{spec.model} is a folder and has no revision {spec.revision}",
-                f"{where}.revision",
-                fix="leave revision out: a folder is identified by its content",
-            )
         return BaseFolder(local, None)
     if not _HUB_ID.fullmatch(spec.model):
         raise ModelError(
-            f"no folder {spec.model}", f"{where}.model", "a folder, a Hub id or 'nano'"
+            f"no folder {spec.model}", f"{where}.model", "a folder, a GGUF file, a Hub id or 'nano'"
         )
     return _hub_folder(spec, where, root, weights=weights)
 
@@ -329,7 +342,9 @@ def _without_weights(folder: Path, where: str) -> UserError:
             "*.safetensors: a pickle can run code when it is loaded",
             "convert it with save_pretrained where you trust it",
         )
-    return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors")
+    file = next((path.name for path in sorted(folder.glob("*.gguf"))), None)
+    fix = f"name the file: model: …/{file}" if file else None
+    return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors", fix)
 
 
 def _hub_folder(spec: BaseSpec, where: str, root: Path, *, weights: bool) -> BaseFolder:
@@ -351,6 +366,13 @@ def _identity_files(folder: Path, spec: BaseSpec) -> dict[str, str]:
     names += sorted(folder.glob("additional_chat_templates/*"))
     names += sorted(folder.glob("*.py")) if spec.trust_remote_code else []
     return {str(p.relative_to(folder)): file_digest(p) for p in names if p.is_file()}
+
+
+def _identity_of_gguf(file: Path | None, root: Path) -> dict[str, Any]:
+    """What decides a base from a GGUF file: its bytes, and how they are read."""
+    if file is None:
+        return {}
+    return {"weights": {"gguf": remembered_digest(file, root), "read": VERSION}, "files": None}
 
 
 def _parameters(files: tuple[Path, ...]) -> int:

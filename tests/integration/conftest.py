@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Those of our modules that load the libraries in a process of their own.
 _MODULES = {
     *("registry.intake.adapter_program", "registry.intake.template"),
-    "registry.intake.base_program",
+    *("registry.intake.base_program", "registry.gguf.unpack"),
     *("registry.gguf.readback", "registry.models.parity"),
 }
 RUN = subprocess.run

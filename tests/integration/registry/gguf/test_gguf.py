@@ -20,9 +20,11 @@ from registry.errors import GateRefusedError, UserError
 from registry.gguf import convert, proof
 from registry.gguf.architectures import permute, unpermute
 from registry.gguf.convert import ModelFolder, read_source, write_gguf
+from registry.gguf.file import GgufFile
 from registry.gguf.ollama import find_form, go_template, modelfile
 from registry.gguf.proof import GGUF_BOUNDS, QUOTED, TEXTS, prove, unlike_source
-from registry.gguf.readback import GgufFile, ids_of, model_of
+from registry.gguf.readback import model_of
+from registry.gguf.tokens import ids_of
 from registry.models.load import nano_folder
 from registry.models.parity import distance, logits_of
 from tests.support import tiny_models

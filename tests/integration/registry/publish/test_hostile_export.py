@@ -24,8 +24,8 @@ from pipeline.workspace.workspace import OpenWorkspace
 from registry.chat.settings import ChatSettings
 from registry.errors import UserError
 from registry.gguf.convert import ModelFolder, read_source
+from registry.gguf.file import GgufFile
 from registry.gguf.ollama import modelfile
-from registry.gguf.readback import GgufFile
 from registry.intake.copy import license_beside
 from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFact, TrainedRows
 from registry.publish.card import MeasuredBy, Publication, adapter_card, as_text, model_card

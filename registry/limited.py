@@ -35,7 +35,7 @@ def run_limited(
         capture_output=True,
         text=True,
         timeout=seconds * _WALL,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=Path(__file__).resolve().parents[1],
         # A driver maps more addresses than the limit, and nothing here is computed.
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     )
