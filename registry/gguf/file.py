@@ -161,7 +161,8 @@ class GgufFile:
                 "original_max_position_embeddings": trained,
             }
             made = type(config)(**{**config.to_dict(), "rope_parameters": rope})
-            if np.allclose(rope_factors(made), factors, rtol=1e-5):
+            theirs = rope_factors(made)
+            if theirs is not None and np.allclose(theirs, factors, rtol=1e-5):
                 return made
         raise ModelError(f"{ROPE_FACTORS} isn't that of Llama 3's rope: this one isn't read")
 

@@ -137,7 +137,7 @@ def _figures(file: GgufFile) -> dict[str, Any]:
 
 def _special(
     figures: Mapping[str, Any], kind: str, size: int
-) -> tuple[dict[str, int], Sequence[str]]:
+) -> tuple[dict[str, int], list[str]]:
     suffix = "_token_id"
     found = {
         key.removesuffix(suffix): int(value)
@@ -146,24 +146,24 @@ def _special(
     }
     usual = {name: index for name, index in _USUAL.items() if name not in found and kind == "llama"}
     if not usual:
-        return found, ()
+        return found, []
     named = ", ".join(f"{name} {figures['tokens'][index]}" for name, index in usual.items())
-    return {**usual, **found}, (f"it names no {', no '.join(usual)}: taken to be {named}",)
+    return {**usual, **found}, [f"it names no {', no '.join(usual)}: taken to be {named}"]
 
 
 def _types(
     figures: Mapping[str, Any], special: Mapping[str, int], size: int
-) -> tuple[list[int], Sequence[str]]:
+) -> tuple[list[int], list[str]]:
     given = figures.get("token_type")
     if given:
-        return list(given), ()
+        return list(given), []
     types = [1] * size
     for index in special.values():
         types[index] = CONTROL
-    return types, ("it doesn't say which tokens are special: taken to be those that it names",)
+    return types, ["it doesn't say which tokens are special: taken to be those that it names"]
 
 
-def _template(file: GgufFile) -> tuple[str | None, Sequence[str]]:
+def _template(file: GgufFile) -> tuple[str | None, list[str]]:
     key = "tokenizer.chat_template"
     given = file.figures.get(key)
     others = sorted(name for name in file.figures if name.startswith(f"{key}."))

@@ -342,9 +342,7 @@ def _without_weights(folder: Path, where: str) -> UserError:
             "*.safetensors: a pickle can run code when it is loaded",
             "convert it with save_pretrained where you trust it",
         )
-    file = next((path.name for path in sorted(folder.glob("*.gguf"))), None)
-    fix = f"name the file: model: …/{file}" if file else None
-    return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors", fix)
+    return ModelError(f"{folder} has no weights", where, "a folder with *.safetensors")
 
 
 def _hub_folder(spec: BaseSpec, where: str, root: Path, *, weights: bool) -> BaseFolder:

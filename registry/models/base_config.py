@@ -55,7 +55,10 @@ def _object(path: Path, where: str) -> dict[str, Any]:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"no {path.name} in {path.parent}", where, "a model folder") from None
+        file = next((one.name for one in sorted(path.parent.glob("*.gguf"))), None)
+        fix = f"name the file itself: model: …/{file}" if file else None
+        what = f"no {path.name} in {path.parent}"
+        raise ModelError(what, where, "a model folder", fix) from None
     except (OSError, ValueError, RecursionError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"{path} can't be read: {said}", where, "a JSON object") from None
