@@ -135,9 +135,7 @@ def _figures(file: GgufFile) -> dict[str, Any]:
     }
 
 
-def _special(
-    figures: Mapping[str, Any], kind: str, size: int
-) -> tuple[dict[str, int], list[str]]:
+def _special(figures: Mapping[str, Any], kind: str, size: int) -> tuple[dict[str, int], list[str]]:
     suffix = "_token_id"
     found = {
         key.removesuffix(suffix): int(value)

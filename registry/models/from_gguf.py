@@ -119,7 +119,7 @@ def _unpack(file: Path, draft: Path, where: str) -> list[str]:
         raise ModelError(f"reading {file.name} takes too much time or memory", f"{where}.model")
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ModelError(f"{file.name} is no base: {said}", f"{where}.model")
+        raise ModelError(f"{file.name} can't be a base: {said}", f"{where}.model")
     return [str(note) for note in json.loads(done.stdout.splitlines()[-1])]
 
 

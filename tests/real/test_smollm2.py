@@ -145,24 +145,24 @@ def test_packed_training_is_that_of_single_rows(smol) -> None:
         model.model.layers[29].mlp.down_proj.weight,
     ]
 
-    def gradients(packs: list[Any], **layout: Any) -> list[Any]:
+    def gradients(of: list[EncodedRow], **layout: Any) -> list[Any]:
+        """The summed loss of rows in one forward pass, and the gradients of two weights."""
+        one = pack_rows(of)
         for weight in watched:
             weight.requires_grad_(requires_grad=True)
+        logits = model(
+            input_ids=one.input_ids,
+            position_ids=one.position_ids,
+            attention_mask=None,
+            use_cache=False,
+            **layout,
+        ).logits[0]
         total = torch.zeros(())
-        for one in packs:
-            logits = model(
-                input_ids=one.input_ids,
-                position_ids=one.position_ids,
-                attention_mask=None,
-                use_cache=False,
-                **layout,
-            ).logits[0]
-            # Each row's tokens but its last predict the next one.
-            for part, row in zip(logits.split(one.lengths), by_length[len(one.lengths)], strict=True):
-                labels = torch.from_numpy(row.labels[1:]).long()
-                total = total + torch.nn.functional.cross_entropy(
-                    part[:-1], labels, ignore_index=IGNORED, reduction="sum"
-                )
+        for part, row in zip(logits.split(one.lengths), of, strict=True):
+            wanted = torch.from_numpy(row.labels[1:]).long()
+            total = total + torch.nn.functional.cross_entropy(
+                part[:-1], wanted, ignore_index=IGNORED, reduction="sum"
+            )
         total.backward()
         found = [weight.grad.clone() for weight in watched]
         for weight in watched:
@@ -170,18 +170,13 @@ def test_packed_training_is_that_of_single_rows(smol) -> None:
             weight.requires_grad_(requires_grad=False)
         return [total.detach(), *found]
 
-    packed = pack_rows(rows)
-    by_length = {len(rows): rows}
     with compute.packed(model):
-        together = gradients([packed], packed_layout=make_layout(packed.lengths))
-    alone = None
-    for row in rows:
-        by_length = {1: [row]}
-        one = gradients([pack_rows([row])])
-        alone = one if alone is None else [a + b for a, b in zip(alone, one, strict=True)]
-    assert alone is not None
-    for mine, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+        layout = make_layout([len(row.input_ids) for row in rows])
+        together = gradients(rows, packed_layout=layout)
+    each = [gradients([row]) for row in rows]
+    for mine, others in zip(together, zip(*each, strict=True), strict=True):
+        alone = torch.stack(others).sum(0)
+        torch.testing.assert_close(mine, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
 
 
 def test_an_adapter_is_one_that_peft_loads(smol, smol_folder: Path, trained) -> None:

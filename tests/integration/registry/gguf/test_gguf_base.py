@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
+from registry.catalog.catalog import Catalog
 from registry.errors import UserError
+from registry.gguf import unpack
 from registry.gguf.architectures import unpermute
 from registry.gguf.file import GgufFile
 from registry.gguf.proof import TEXTS
@@ -22,6 +25,8 @@ from registry.models.from_gguf import notes_on
 from registry.models.license import license_of_base
 from registry.models.load import load_model
 from registry.models.parity import distance, logits_of
+from registry.store.objects import Store
+from registry.upkeep.gc import find_waste, remove_waste
 from tests.integration.registry.gguf import test_gguf
 from tests.support import tiny_models
 from tests.support.gguf_files import changed, written
@@ -187,6 +192,39 @@ def test_it_is_unpacked_once_and_again_where_it_is_damaged(
     assert cached(root) == [folder.name]
 
 
+def test_what_was_collected_is_unpacked_again(root: Path) -> None:
+    before = identify("b", SPEC, root)
+    store, catalog = Store(root / ".gapmend"), Catalog(root / ".gapmend")
+    waste = find_waste(store, catalog, busy=False)
+    assert "cache/gguf" in {one.path for one in waste}
+    remove_waste(store, catalog, waste)
+    assert not (root / ".gapmend" / "cache" / "gguf").exists()
+    assert identify("b", SPEC, root) == before
+
+
+def test_a_large_one_is_rounded_and_kept_in_parts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = changed(root / "tiny.gguf", root / "q.gguf", "Q8_0")
+    monkeypatch.setattr(unpack, "FP32_UP_TO_PARAMETERS", 1000)
+    monkeypatch.setattr(unpack, "_SHARD", 500_000)
+    (root / "large").mkdir()
+    notes = unpack.unpack(path, root / "large")
+    assert "16 as Q8_0; what is left of them is kept rounded to bfloat16" in notes[0]
+    parts = sorted(one.name for one in (root / "large").glob("*.safetensors"))
+    assert len(parts) == 5
+    assert parts[0] == "model-00001-of-00005.safetensors"
+    loaded = load_model("b", BaseSpec(model="large", dtype="fp32"), root)
+    exact = load_model("b", BaseSpec(model="q.gguf"), root)
+    up = exact.model.model.layers[1].mlp.up_proj.weight
+    rounded = loaded.model.model.layers[1].mlp.up_proj.weight
+    assert torch.equal(up.bfloat16().float(), rounded)
+    assert not torch.equal(up, rounded)
+    norm = exact.model.model.norm.weight
+    assert torch.equal(norm, loaded.model.model.norm.weight)
+    assert identify("b", BaseSpec(model="large"), root).parameters == exact.identity.parameters
+
+
 def test_a_licence_that_the_file_names_is_known(root: Path) -> None:
     assert license_of_base("b", SPEC, root) is None
     changed(root / "tiny.gguf", root / "l.gguf", figures={"general.license": "apache-2.0"})
@@ -218,7 +256,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": ({"figures": {"general.architecture": "rwkv6"}}, "architecture 'rwkv6' isn't"),
     "no tokenizer": (
         {"figures": {"tokenizer.ggml.tokens": None, "tokenizer.ggml.token_type": None}},
-        "tiny.gguf is no base: it has no tokenizer",
+        "tiny.gguf can't be a base: it has no tokenizer",
     ),
     "no merges": ({"figures": {"tokenizer.ggml.merges": None}}, "its tokenizer has no merges"),
     "kind": ({"figures": {"tokenizer.ggml.model": "t5"}}, "a tokenizer of the kind 't5' isn't"),
@@ -251,7 +289,7 @@ def test_what_is_no_base_is_one_line(root: Path, plain: Path, case: str) -> None
 def test_a_file_that_is_cut_off_is_one_line(root: Path, plain: Path, part: float) -> None:
     whole = plain.read_bytes()
     (root / "tiny.gguf").write_bytes(whole[: int(len(whole) * part)])
-    assert "tiny.gguf is no base: not a whole GGUF file" in refused(root)
+    assert "tiny.gguf can't be a base: not a whole GGUF file" in refused(root)
 
 
 def test_what_is_no_gguf_at_all_is_one_line(root: Path) -> None:
