@@ -90,8 +90,9 @@ def notes_on(file: Path, root: Path, where: str) -> list[str]:
 
 
 def _make(file: Path, folder: Path, where: str) -> None:
-    draft = folder.with_name(f"{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)  # of one that was killed: the lock is ours
+    draft, old = (folder.with_name(f"{folder.name}.{what}") for what in ("draft", "old"))
+    for left in (draft, old):  # by one that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
     draft.mkdir()
     try:
         notes = _unpack(file, draft, where)
@@ -101,17 +102,18 @@ def _make(file: Path, folder: Path, where: str) -> None:
             with path.open("rb") as written:
                 os.fsync(written.fileno())
         if folder.exists():
-            folder.rename(draft.with_suffix(".old"))
-            shutil.rmtree(draft.with_suffix(".old"), ignore_errors=True)
+            folder.rename(old)
         draft.rename(folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for left in (draft, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _unpack(file: Path, draft: Path, where: str) -> list[str]:
     seconds = _SECONDS + file.stat().st_size // _BYTES_A_SECOND
-    given = [str(file), str(draft.resolve()), seconds]
+    given = [str(file.resolve()), str(draft.resolve()), seconds]
     try:
+        # Named, not imported: it stands on the models, as all that knows of GGUF does.
         done = run_limited("registry.gguf.unpack", given, seconds)
     except subprocess.TimeoutExpired:
         raise ModelError(f"reading {file.name} doesn't end", f"{where}.model") from None

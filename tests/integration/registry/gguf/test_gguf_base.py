@@ -175,7 +175,8 @@ def test_it_is_unpacked_once_and_again_where_it_is_damaged(
 ) -> None:
     before, run = identify("b", SPEC, root), subprocess.run
     folder = locate("b", SPEC, root).path
-    (folder.parent / f"{folder.name}.draft").mkdir()  # of one that was killed
+    for left in ("draft", "old"):  # by one that was killed
+        (folder.parent / f"{folder.name}.{left}" / "x").mkdir(parents=True)
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", None)
         assert identify("b", SPEC, root) == before
