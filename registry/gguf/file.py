@@ -125,7 +125,7 @@ class GgufFile:
             "vocab_size": self._rows(_EMBEDDING),
             "hidden_size": self._needed("embedding_length"),
             "intermediate_size": self._needed("feed_forward_length"),
-            "num_hidden_layers": self._needed("block_count"),
+            "num_hidden_layers": self._layers(),
             "num_attention_heads": heads,
             "num_key_value_heads": self.figure("attention.head_count_kv", heads),
             "head_dim": self._head_size(),
@@ -220,6 +220,13 @@ class GgufFile:
             raise ModelError(f"the tensor {name} is missing")
         return int(self.tensors[name].shape[-1])  # GGUF counts the other way round
 
+    def _layers(self) -> int:
+        told = self._needed("block_count")
+        found = len({name.split(".")[1] for name in self.tensors if name.startswith("blk.")})
+        if told != found:
+            raise ModelError(f"{self.arch}.block_count is {told}, and there are {found} layers")
+        return found
+
     def _head_size(self) -> int:
         size = self._needed("embedding_length") // self._needed("attention.head_count")
         if self.arch == "llama":  # of which some have heads of another length, and name it so
@@ -253,7 +260,7 @@ class GgufFile:
     def _gemma(self) -> dict[str, Any]:
         if self.arch not in _PERIODS:
             return {}
-        period, layers = _PERIODS[self.arch], self._needed("block_count")
+        period, layers = _PERIODS[self.arch], self._layers()
         scale = self._head_size()
         if layers == _LAYERS_27B[self.arch]:
             scale = self._needed("embedding_length") // self._needed("attention.head_count")

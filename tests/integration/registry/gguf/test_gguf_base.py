@@ -265,7 +265,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "rope": ({"figures": {"llama.rope.scaling.type": "yarn"}}, "a rope scaled by yarn isn't read"),
     "partial rope": ({"figures": {"llama.rope.dimension_count": 8}}, "rope.dimension_count is 8"),
     "figure": ({"figures": {"llama.block_count": None}}, "the figure llama.block_count is missing"),
-    "layers": ({"figures": {"llama.block_count": 3}}, "tensors are missing, the first is blk.2."),
+    "layers": ({"figures": {"llama.block_count": 10**9}}, "block_count is 1000000000, and there"),
+    "vocabulary": (
+        {"figures": {"tokenizer.ggml.bos_token_id": "x"}},
+        "can't be a base: ValueError",
+    ),
     "missing": (
         {"dropped": ["blk.1.ffn_up.weight"]},
         "tensors are missing, the first is blk.1.",
