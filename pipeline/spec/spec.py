@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from evals.engine.backend import BackendName
 from evals.tasks.capability import CapabilitySpec, GuardSpec, labels_of
 from pipeline.spec.errors import InvalidSpecError, Problem, problems_of, unknown_name
+from pipeline.spec.subjects import also_measured
 from pipeline.spec.train import TrainSpec
 from pipeline.spec.yaml_lines import parse
 from registry.datasets.spec import DatasetSpec
@@ -148,6 +149,14 @@ def _references(spec: Spec) -> Iterator[Problem]:
             yield unknown_name(("train", "pool", index), name, spec.datasets, "dataset")
     for name in spec.guards.keys() & spec.capabilities.keys():
         yield Problem(("guards", name), f"'{name}' is a capability too", "another name")
+    for name, guard in spec.guards.items():
+        if guard.replay is False and (others := also_measured(spec, name)):
+            yield Problem(
+                ("guards", name, "replay"),
+                f"'{name}' is to be a witness, and rows of its dataset '{guard.data}' may be "
+                f"trained on for {', '.join(others)}",
+                "a dataset of its own",
+            )
 
 
 def _settled(spec: Spec, root: Folder, problems: list[Problem]) -> Spec:

@@ -29,7 +29,8 @@ def test_each_look_has_half_of_what_is_left() -> None:
 def any_of_ten(draws, found) -> float:
     """The share of series of ten looks in which any look finds something that isn't there."""
     series = [tuple(map(tuple, one)) for one in draws.tolist()]
-    return sum(any(found(*one, look) for look, one in enumerate(s, 1)) for s in series) / len(series)
+    wrong = sum(any(found(*one, look) for look, one in enumerate(ten, 1)) for ten in series)
+    return wrong / len(series)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(200, 0.78), (1000, 0.9)])
