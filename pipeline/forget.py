@@ -325,9 +325,7 @@ def _looked_into(
     return replace(judged.changes[one.name], kl=kl, reprompt=again)
 
 
-def _paired(
-    one: Subject, before: EvalResult, pairs: PairedItems, *, witness: bool
-) -> PairedScores:
+def _paired(one: Subject, before: EvalResult, pairs: PairedItems, *, witness: bool) -> PairedScores:
     spec = one.spec
     return PairedScores(
         name=one.name,

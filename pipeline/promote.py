@@ -156,7 +156,7 @@ def _judge_on_test(
         "asked": asked,
         "alpha": level_at(looks.number).interval if looks.number else None,
         "goals": terms_of(ws.spec),
-        "moved": [asdict(one) for one in looks.moved],
+        "moved": [asdict(one) | {"said": str(one)} for one in looks.moved],
         "earlier": [asdict(one) for one in looks.earlier],
         "tests": dict(tests),
     }

@@ -140,16 +140,22 @@ def forget_tables(report: ForgetReport) -> list[RenderableType]:
 
 
 def closed_table(
-    title: str, closed: Mapping[str, ClosedFinding], changes: Mapping[str, SubjectChange]
+    title: str,
+    closed: Mapping[str, ClosedFinding],
+    changes: Mapping[str, SubjectChange],
+    alpha: float = 0.05,
 ) -> Table:
-    """Return each tuned capability's score, verdict, and the items that changed."""
+    """Return each tuned capability's score, verdict, and the items that changed.
+
+    `alpha` is what the intervals may err by.
+    """
     found = [(name, one, changes[name]) for name, one in closed.items()]
     columns: dict[str, list[str | Text]] = {
         "capability": [name for name, _, _ in found],
         "goal": [f"{one.goal:.2f}" for _, one, _ in found],
         "before": [f"{change.before:.3f}" for _, _, change in found],
         "score": [f"{one.score.mean:.3f}" for _, one, _ in found],
-        "95% interval": [bounds(one.score) for _, one, _ in found],
+        f"{100 * (1 - alpha):.4g}% interval": [bounds(one.score) for _, one, _ in found],
         "lost": [str(change.lost) for _, _, change in found],
         "gained": [str(change.gained) for _, _, change in found],
         "KL": [_kl(change) for _, _, change in found],
@@ -173,7 +179,7 @@ def kept_table(
     """Return what was lost and gained of each guard, and of what needed no training."""
     found = [(one, changes[one.guard]) for one in kept]
     columns: dict[str, list[str | Text]] = {
-        "": [one.guard for one in kept],
+        "": [f"{one.guard}{' (witness)' * one.witness}" for one in kept],
         "before": [f"{one.before:.3f}" for one in kept],
         "after": [f"{one.after:.3f}" for one in kept],
         "lost": [str(one.lost) for one in kept],
@@ -238,15 +244,26 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
 def promote_tables(report: PromoteReport) -> list[RenderableType]:
     """Return the figures on test, the gates and the decision."""
     name = report.adapter_id[:12]
+    look = f"look {report.looks} at test"
     shown: list[RenderableType] = [
         closed_table(
-            f"promote: what {name} closed ({report.split})", report.closed, report.changes
+            f"promote: what {name} closed ({report.split})",
+            report.closed,
+            report.changes,
+            report.alpha or 0.05,
         ),
         _kept(f"promote: what {name} lost ({report.split})", report.kept, report.changes),
     ]
+    for one in report.earlier:
+        came_to = "promoted" if one.promoted else f"refused: {'; '.join(one.reasons)}"
+        shown.append(Text(f"look {one.look} at test, {one.adapter_id[:12]}: {came_to}"))
+    shown += [
+        Text(f"moved after test was looked at: {goal}", style="yellow") for goal in report.moved
+    ]
     if report.promoted:
-        return [*shown, Text(f"promoted: {name} is champion (look {report.looks} at test)")]
-    return [*shown, Text(f"refused: {'; '.join(report.reasons)}", style="red")]
+        return [*shown, Text(f"promoted: {name} is champion ({look})")]
+    at = f" ({look})" if report.looks else ""
+    return [*shown, Text(f"refused{at}: {'; '.join(report.reasons)}", style="red")]
 
 
 def merge_table(report: MergeReport) -> Table:

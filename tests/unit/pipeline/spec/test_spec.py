@@ -340,9 +340,8 @@ GUARDED = """\
 def guarded(tmp_path: Path, *says: str, c_data: str = "c", names: str = "abc") -> Spec:
     """A spec of three guards, each with more keys of its own."""
     more = "".join(f"  {name}: {{path: {name}.csv}}\n" for name in "abc")
-    text = GOOD.replace("datasets:\n", f"datasets:\n{more}").replace(
-        "train:", "guards:\n%s\ntrain:"
-    )
+    text = GOOD.replace("datasets:\n", f"datasets:\n{more}")
+    text = text.replace("train:", "guards:\n%s\ntrain:")
     a, b, c = (f", {one}" if one else "" for one in says)
     named = dict(zip("abc", names, strict=True))
     told = GUARDED.format(**named, a_says=a, b_says=b, c_says=c, c_data=c_data)
