@@ -37,7 +37,9 @@ class Level:
         return 1 - self.bound
 
 
-DEV = Level(interval=1 - CONFIDENCE, bound=1 - CONFIDENCE)
+_ALPHA = round(1 - CONFIDENCE, 12)  # and not what is left of 0.95 in binary
+
+DEV = Level(interval=_ALPHA, bound=_ALPHA)
 """On dev, where what is chosen is judged again on test."""
 
 
@@ -50,5 +52,5 @@ def level_at(look: int) -> Level:
     if look < 1:
         message = f"looks are counted from 1, got {look}"
         raise ValueError(message)
-    bound = (1 - CONFIDENCE) / 2**look
+    bound = _ALPHA / 2**look
     return Level(interval=2 * bound, bound=bound)

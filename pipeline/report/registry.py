@@ -100,8 +100,8 @@ def facts_tables(facts: AdapterFacts) -> list[RenderableType]:
         ]
         shown.append(table("trained on", ("dataset", "version", "licence", "for", "rows"), rows))
     if facts.settings:
-        rows = [(key, _setting(value)) for key, value in facts.settings.items()]
-        shown.append(table("settings that decided it", ("key", "value"), rows))
+        deciding = [(key, _setting(value)) for key, value in facts.settings.items()]
+        shown.append(table("settings that decided it", ("key", "value"), deciding))
     return shown
 
 

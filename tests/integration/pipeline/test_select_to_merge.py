@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.text import Text
 
 from pipeline import Workspace
 from pipeline.forget import forget, judge
@@ -26,6 +27,7 @@ from pipeline.measure.measure import TunedModel, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
+from pipeline.report.stages import promote_tables
 from pipeline.run import plan, run
 from pipeline.select import SelectReport, select
 from pipeline.selection.budget import LABEL_FLOOR
@@ -40,8 +42,10 @@ from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog import open as catalog_open
 from registry.datasets.sources import resolve as datasets
 from registry.errors import GateRefusedError, StoreError, StoreRequestError, UserError
+from registry.lineage.adapter_facts import describe
+from registry.publish.card import Publication, adapter_card
 from registry.publish.signing import make_key
-from registry.store.kinds import AdapterMeta, RunMeta
+from registry.store.kinds import AdapterMeta, PromotionMeta, RunMeta
 from registry.upkeep.fsck import fsck
 from tests.support import tiny_models
 from tests.support.plain_rows import load_rows
@@ -343,6 +347,62 @@ def test_promote_keeps_its_figures_and_moves_the_alias_only_when_all_gates_pass(
     figures = ws.catalog.query("SELECT adapter_id, promoted, looks FROM promotions").rows
     assert figures == [(promoted.adapter_id, passed, promoted.looks)]
     assert promoted.looks == (1 if promoted.split == "test" else 0)
+
+
+def test_a_goal_that_is_moved_after_test_was_seen_is_another_look_and_is_named(
+    loop, tmp_path, monkeypatch
+) -> None:
+    """Refused at the goal; the goal is lowered below what test showed, and all scores are there."""
+    ws, ui = OpenWorkspace.open(shutil.copytree(loop.ws.root, tmp_path / "ws")), Ui(as_json=True)
+    adapter = loop.trained.adapter_id
+    forgot = forget(ws, ui, TunedModel(adapter))
+    fine = {"mood": replace(forgot.closed["mood"], verdict="closed")}
+    kept = tuple(replace(one, verdict="kept") for one in forgot.kept)
+    dev = replace(forgot, closed=fine, kept=kept)  # dev lets it through
+    monkeypatch.setattr("pipeline.promote.forget", lambda *_: dev)
+    monkeypatch.setattr("pipeline.promote.gap", lambda *_: loop.found)
+
+    def with_goal(goal: float, max_drop: float) -> OpenWorkspace:
+        mood_spec = ws.spec.capabilities["mood"].model_copy(update={"goal": goal})
+        guard = ws.spec.guards["colour"].model_copy(update={"max_drop": max_drop})
+        parts = {"capabilities": {"mood": mood_spec}, "guards": {"colour": guard}}
+        return ws.with_spec(ws.spec.model_copy(update=parts))
+
+    begun = len(ws.catalog.committed(PromotionMeta, split="test"))
+    first = promote(with_goal(0.99, 0.5), ui, adapter)
+    assert (first.promoted, first.split, first.looks) == (False, "test", begun + 1)
+    assert first.goals["mood"] == {"goal": 0.99, "margin": 0.02}
+    then = promote(with_goal(0.1, 0.9), ui, adapter)
+    assert (then.promoted, then.looks, then.alpha) == (True, begun + 2, 0.05 / 2 ** (begun + 1))
+    assert then.earlier[-1].reasons == first.reasons
+    moved = {str(one) for one in then.moved}
+    assert f"mood: goal was 0.99 at look {begun + 1} and is 0.1" in moved or begun
+    assert then.closed["mood"].score.low < first.closed["mood"].score.low  # of the same answers
+    words = " ".join(
+        "".join(str(one) for one in promote_tables(then) if isinstance(one, Text)).split()
+    )
+    assert f"refused: {first.reasons[0]}" in words
+    assert "moved after test was looked at" in words
+    again = promote(with_goal(0.99, 0.5), ui, adapter)
+    assert (again.cached, again.looks, again.promoted) == (True, begun + 1, False)
+    facts = describe(ws.store, ws.catalog, adapter)
+    assert facts.decision.looks == begun + 2
+    card = adapter_card(facts, Publication("me/it", adapter, "mit", "fp32", {}, {}))
+    assert f"let through at look {begun + 2} at these test items" in card
+    assert "Goals that were moved after test had been looked at:" in card
+    assert "Refused before on these test items:" in card
+    assert f"{facts.interval} interval" in card
+
+
+def test_every_setting_that_decided_an_adapter_is_shown(loop) -> None:
+    facts = describe(loop.ws.store, loop.ws.catalog, loop.trained.adapter_id)
+    for key, value in loop.ws.spec.train.model_dump(mode="json").items():
+        if not isinstance(value, dict):
+            assert facts.settings[f"train.{key}"] == value
+    assert facts.settings["selection"] == loop.selected.selection_id
+    assert facts.settings["rows.mood"] == 48
+    assert facts.settings["replay.colour"] == 12
+    assert "made by torch" in facts.settings
 
 
 def test_the_merge_is_proven_and_stored_as_a_model(loop) -> None:
