@@ -22,12 +22,12 @@ from pipeline.ingest import resolve
 from pipeline.measure.gates import Gate, gates, refusals
 from pipeline.measure.looks import EarlierLook, Looks, MovedGoal, looks_at, terms_of
 from pipeline.measure.measure import TunedModel
-from pipeline.measure.settle import Supply, how_to_settle
-from pipeline.spec.subjects import measured_datasets, subject
+from pipeline.measure.settle import how_to_settle, supply_of
+from pipeline.spec.subjects import measured_datasets
 from pipeline.workspace.stage import StageOutput, run_stage
 from pipeline.workspace.store import CHAMPION
 from registry.store.hashing import digest
-from registry.store.kinds import ForgettingMeta, PromotionMeta, VersionMeta
+from registry.store.kinds import ForgettingMeta, PromotionMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _judge_on_test(
 def _gates(ws: Resolved, judged: Judgement, split: str) -> tuple[Gate, ...]:
     keeping = {finding.guard: finding for finding in judged.kept}
     unsettled = {
-        name: how_to_settle(_supply(ws, name, split, n), items)
+        name: how_to_settle(supply_of(ws, name, split, n), items)
         for name, verdict, n, items in (
             *((name, f.verdict, f.score.n, f.items_to_settle) for name, f in judged.closed.items()),
             *((name, f.verdict, f.n, f.items_to_settle) for name, f in keeping.items()),
@@ -202,17 +202,6 @@ def _gates(ws: Resolved, judged: Judgement, split: str) -> tuple[Gate, ...]:
         if verdict == "inconclusive"
     }
     return gates(judged.closed, keeping, split, unsettled)
-
-
-def _supply(ws: Resolved, name: str, split: str, n: int) -> Supply:
-    what = subject(ws.spec, name)
-    there = None
-    if (data := what.spec.data) is not None:
-        there = ws.catalog.manifest(ws.versions[data], VersionMeta).meta.splits.get(split)
-    guard = what.role == "guard"
-    key = f"guards.{name}" if guard else f"capabilities.{name}"
-    width = "max_drop" if guard else "margin"
-    return Supply(key, split, n, there, what.spec.limit, data, width)
 
 
 def _versions(inputs: Mapping[str, Any]) -> dict[str, str]:

@@ -1,8 +1,15 @@
-"""What would settle an inconclusive verdict, and how to get it. Pure."""
+"""What would settle an inconclusive verdict, and how to get it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.spec.subjects import subject
+from registry.store.kinds import VersionMeta
+
+if TYPE_CHECKING:
+    from pipeline.workspace.resolved import Resolved
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,19 @@ class Supply:
     width: str
 
 
+def supply_of(ws: Resolved, name: str, split: str, n: int) -> Supply:
+    """Return the items of a capability or guard in a split, `n` of which were scored."""
+    what, there = subject(ws.spec, name), None
+    if (data := what.spec.data) is not None:
+        there = ws.catalog.manifest(ws.versions[data], VersionMeta).meta.splits.get(split)
+    guard = what.role == "guard"
+    key = f"guards.{name}" if guard else f"capabilities.{name}"
+    width = "max_drop" if guard else "margin"
+    return Supply(key, split, n, there, what.spec.limit, data, width)
+
+
 def how_to_settle(supply: Supply, items: int | None) -> str:
-    """Return how many items would settle a verdict and where they come from.
+    """Return how many items would settle a verdict and where they come from. Pure.
 
     Args:
         supply: the items that there are.

@@ -230,7 +230,7 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
             moved or "-",
             ", ".join(f"{name} {word}" for name, word in one.closed.items()),
             _losses(one),
-            _then(one, last=one is report.rounds[-1]),
+            _then(one, last=one is report.rounds[-1], vain=bool(report.missing)),
         )
     end = (
         f"mended: adapter {report.adapter_id[:12]} closes its gaps and loses nothing on dev"
@@ -238,7 +238,27 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
         else f"not mended (rounds of training again: {len(report.rounds) - 1}); "
         f"the best is {report.adapter_id[:12]}"
     )
-    return [made, Text(end), *(Text(f"- {line}") for line in report.advice)]
+    curves = [scale_table(one) for one in report.rounds if len(one.curve) > 1]
+    left = [
+        Text(f"round {one.number} adds nothing for {why}")
+        for one in report.rounds
+        for why in one.unfilled.values()
+    ]
+    vain = [Text("no other round is run, it would add no row for what was lost")]
+    missing = [*vain, *(Text(f"- {line}") for line in report.missing)] if report.missing else []
+    advice = [Text(f"- {line}") for line in report.advice]
+    return [made, *curves, *left, Text(end), *missing, *advice]
+
+
+def scale_table(one: Round) -> Table:
+    """Return the scores of a round's adapter by its scale: what is given back at what price."""
+    names = list(dict.fromkeys(name for scores in one.curve.values() for name in scores))
+    shown = [name for name in names if sum(name in scores for scores in one.curve.values()) > 1]
+    rows = [
+        (scale, *(f"{scores[name]:.3f}" if name in scores else "" for name in shown))
+        for scale, scores in sorted(one.curve.items(), key=lambda pair: -float(pair[0]))
+    ]
+    return table(f"round {one.number} by scale (dev)", ("scale", *shown), rows)
 
 
 def promote_tables(report: PromoteReport) -> list[RenderableType]:
@@ -293,13 +313,13 @@ def _losses(one: Round) -> str:
     return ", ".join(lost) or "nothing"
 
 
-def _then(one: Round, *, last: bool) -> str:
+def _then(one: Round, *, last: bool, vain: bool) -> str:
     if one.scale == 1:
         return "done"
     if one.scale is not None:
         return f"done at scale {one.scale:g}"
     if last:
-        return "the end"
+        return "no rows for what was lost" if vain else "the end"
     lost = any(verdict not in {"kept", "accepted"} for verdict in one.kept.values())
     return "no scale will do: train again" if lost else "train again"
 

@@ -27,7 +27,7 @@ from pipeline.measure.measure import TunedModel, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
-from pipeline.report.stages import promote_tables
+from pipeline.report.stages import mend_tables, promote_tables
 from pipeline.run import plan, run
 from pipeline.select import SelectReport, select
 from pipeline.selection.budget import LABEL_FLOOR
@@ -77,6 +77,7 @@ train:
    budget_rows: 60, replay: 0.2}
 mend: {rounds: 1}
 """
+FEW = SPEC.replace("answer: choice,", "answer: choice, limit: 40,")
 
 
 def mood(rng: random.Random) -> dict[str, str]:
@@ -581,6 +582,51 @@ def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
     assert not mended.mended
     assert len(mended.rounds) < 4
     assert any("the pool has no more rows for mood" in line for line in mended.advice)
+
+
+def test_a_round_that_has_no_row_for_what_was_lost_is_not_trained(tmp_path) -> None:
+    """Eight rows to train the guard on: all that are right are replayed in the first selection."""
+    ws, ui = make_workspace(tmp_path, FEW), Ui(as_json=True)
+    rows = (tmp_path / "colour-train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "colour-train.jsonl").write_text("".join(rows[:8]))
+    selected = select(ws, ui)
+    assert selected.missing["colour"] > 0
+    trained = train(ws, ui, selected.selection_id)
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    assert set(mended.rounds[0].closed.values()) != {"closed"}  # more rows for mood there are
+    assert len(mended.rounds) == 1
+    assert len(ws.catalog.committed(AdapterMeta)) == 1
+    (missing,) = mended.missing
+    there = sum(part.rows for part in selected.parts if part.capability == "colour")
+    assert missing.startswith(
+        f"colour: of 8 rows for training in dataset 'colour' the {there} that the base gets right "
+        "are replayed already, "
+    )
+    assert not any("fill in more for colour" in line for line in mended.advice)
+    assert set(mended.rounds[0].curve) == {"1", "0.85", "0.7", "0.5"}
+    assert all(set(one) == {"mood", "colour"} for one in mended.rounds[0].curve.values())
+    words = "\n".join(str(one) for one in mend_tables(mended) if isinstance(one, Text))
+    assert f"it would add no row for what was lost\n- {missing}" in words
+
+
+def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(tmp_path) -> None:
+    spec = FEW.replace("max_drop: 0.01,", "max_drop: 0.01, replay: false,")
+    ws, ui = make_workspace(tmp_path, spec), Ui(as_json=True)
+    selected = select(ws, ui)
+    assert (selected.replay, selected.replay_rows) == ({}, 0)
+    trained = train(ws, ui, selected.selection_id)
+    (finding,) = forget(ws, ui, TunedModel(trained.adapter_id)).kept
+    assert finding.witness
+    listed = ws.catalog.query("SELECT DISTINCT guard, witness FROM forgetting").rows
+    assert listed == [("colour", True)]
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    assert mended.missing[0].startswith("colour is a witness, so none of its rows is trained on")
+    promoted = promote(ws, ui, trained.adapter_id)
+    assert any(reason.startswith("colour, a witness, is ") for reason in promoted.reasons)
+    facts = describe(ws.store, ws.catalog, trained.adapter_id)
+    card = adapter_card(facts, Publication("me/it", trained.adapter_id, "mit", "fp32", {}, {}))
+    assert "| colour (witness) | " in card
+    assert "A witness is a guard of which no row was trained on" in card
 
 
 def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
