@@ -77,7 +77,6 @@ train:
    budget_rows: 60, replay: 0.2}
 mend: {rounds: 1}
 """
-FEW = SPEC.replace("answer: choice,", "answer: choice, limit: 40,")
 
 
 def mood(rng: random.Random) -> dict[str, str]:
@@ -584,18 +583,19 @@ def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
     assert any("the pool has no more rows for mood" in line for line in mended.advice)
 
 
-def test_a_round_that_has_no_row_for_what_was_lost_is_not_trained(tmp_path) -> None:
+def test_a_round_that_has_no_row_for_what_was_lost_is_not_trained(loop, tmp_path) -> None:
     """Eight rows to train the guard on: all that are right are replayed in the first selection."""
-    ws, ui = make_workspace(tmp_path, FEW), Ui(as_json=True)
-    rows = (tmp_path / "colour-train.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "colour-train.jsonl").write_text("".join(rows[:8]))
+    root, ui = shutil.copytree(loop.ws.root, tmp_path / "ws"), Ui(as_json=True)
+    rows = (root / "colour-train.jsonl").read_text().splitlines(keepends=True)
+    (root / "colour-train.jsonl").write_text("".join(rows[:8]))
+    ws = OpenWorkspace.open(root)
     selected = select(ws, ui)
     assert selected.missing["colour"] > 0
-    trained = train(ws, ui, selected.selection_id)
-    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
-    assert set(mended.rounds[0].closed.values()) != {"closed"}  # more rows for mood there are
+    adapters = len(ws.catalog.committed(AdapterMeta))
+    mended = mend(ws, ui, loop.trained.adapter_id, selected.selection_id)
+    assert set(mended.rounds[0].closed.values()) != {"closed"}  # for mood there are more rows
     assert len(mended.rounds) == 1
-    assert len(ws.catalog.committed(AdapterMeta)) == 1
+    assert len(ws.catalog.committed(AdapterMeta)) == adapters
     (missing,) = mended.missing
     there = sum(part.rows for part in selected.parts if part.capability == "colour")
     assert missing.startswith(
@@ -609,16 +609,22 @@ def test_a_round_that_has_no_row_for_what_was_lost_is_not_trained(tmp_path) -> N
     assert f"it would add no row for what was lost\n- {missing}" in words
 
 
-def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(tmp_path) -> None:
-    spec = FEW.replace("max_drop: 0.01,", "max_drop: 0.01, replay: false,")
-    ws, ui = make_workspace(tmp_path, spec), Ui(as_json=True)
+def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(loop, tmp_path) -> None:
+    root, ui, trained = (
+        shutil.copytree(loop.ws.root, tmp_path / "ws"),
+        Ui(as_json=True),
+        loop.trained,
+    )
+    spec = SPEC.replace("max_drop: 0.01,", "max_drop: 0.01, replay: false,")
+    (root / "gapmend.yaml").write_text(spec)
+    ws = OpenWorkspace.open(root)
+    assert gap(ws, ui).gap_id == loop.found.gap_id  # it decides no score
     selected = select(ws, ui)
     assert (selected.replay, selected.replay_rows) == ({}, 0)
-    trained = train(ws, ui, selected.selection_id)
     (finding,) = forget(ws, ui, TunedModel(trained.adapter_id)).kept
     assert finding.witness
-    listed = ws.catalog.query("SELECT DISTINCT guard, witness FROM forgetting").rows
-    assert listed == [("colour", True)]
+    listed = ws.catalog.query("SELECT guard, witness FROM forgetting ORDER BY created_at").rows
+    assert (listed[0], listed[-1]) == (("colour", False), ("colour", True))
     mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
     assert mended.missing[0].startswith("colour is a witness, so none of its rows is trained on")
     promoted = promote(ws, ui, trained.adapter_id)
