@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.promote import PromoteReport
     from pipeline.select import SelectReport
     from pipeline.train import TrainReport
+    from pipeline.verbs.explain import Explanation
 
 _COLOURS = {
     "met": "green",
@@ -248,6 +249,11 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
     missing = [*vain, *(Text(f"- {line}") for line in report.missing)] if report.missing else []
     advice = [Text(f"- {line}") for line in report.advice]
     return [made, *curves, *left, Text(end), *missing, *advice]
+
+
+def explanation(told: Explanation) -> list[RenderableType]:
+    """Return what mending did in words, a line between two rounds."""
+    return [Text("\n\n".join(told.paragraphs))]
 
 
 def scale_table(one: Round) -> Table:

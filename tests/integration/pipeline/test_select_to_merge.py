@@ -299,6 +299,40 @@ def test_each_round_is_recorded_with_what_it_lost_and_changed(loop) -> None:
         assert replayed <= {r.row_uid for r in second if r.reason == "replay"}
 
 
+def test_mending_is_explained_from_the_catalog_alone(loop) -> None:
+    told, rounds = Workspace.open(loop.ws.root).explain(), loop.mended.rounds
+    assert told.rounds == rounds
+    assert len(told.paragraphs) == len(rounds) + 1
+    first = told.paragraphs[0]
+    assert first.startswith(
+        f"Round 0. Adapter {loop.trained.adapter_id[:8]} was trained on 60 rows: "
+    )
+    assert "48 near what the base fails of mood" in first
+    assert "12 that the base answers right of colour" in first
+    scores = [
+        f"{one.closed['mood'].score.mean:.3f}"
+        for one in (forget(loop.ws, Ui(), TunedModel(r.adapter_id)) for r in rounds)
+    ]
+    for one, said, score in zip(rounds, told.paragraphs, scores, strict=False):
+        word = {"closed": "its gap is closed", "open": "still below its goal"}
+        assert word.get(one.closed["mood"], "too few") in said
+        assert f"to {score}" in said
+        if one.kept["colour"] == "kept":
+            assert "It kept colour." in said
+        else:
+            assert f"Of colour, {one.lost['colour']} items are lost" in said
+    for one, said in zip(rounds[1:], told.paragraphs[1:], strict=False):
+        for name, rows in one.added.items():
+            assert f"{rows} more for {name}" in said
+    assert told.paragraphs[-1].startswith(f"So it is {'' if loop.mended.mended else 'not '}mended")
+
+
+def test_there_is_nothing_to_explain_where_nothing_was_mended(tmp_path) -> None:
+    (tmp_path / "gapmend.yaml").write_text(SPEC)
+    with pytest.raises(StoreRequestError, match="nothing has been mended here yet"):
+        Workspace.open(tmp_path).explain()
+
+
 def test_forget_tells_what_changed_beyond_the_score(loop) -> None:
     ws, ui = loop.ws, Ui()
     report = forget(ws, ui, TunedModel(loop.trained.adapter_id))
