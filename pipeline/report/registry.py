@@ -113,6 +113,8 @@ def _decision(decided: Decision) -> list[tuple[str, str]]:
 
 
 def _setting(value: object) -> str:
+    if value is None:
+        return "left out"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -26,13 +26,6 @@ def test_each_look_has_half_of_what_is_left() -> None:
         level_at(0)
 
 
-def any_of_ten(draws, found) -> float:
-    """The share of series of ten looks in which any look finds something that isn't there."""
-    series = [tuple(map(tuple, one)) for one in draws.tolist()]
-    wrong = sum(any(found(*one, look) for look, one in enumerate(ten, 1)) for ten in series)
-    return wrong / len(series)
-
-
 @pytest.mark.parametrize(("n", "rate"), [(200, 0.78), (1000, 0.9)])
 def test_ten_looks_at_a_goal_that_is_just_missed(n, rate) -> None:
     drawn = sim.generator("looks", n, rate).binomial(n, rate, (EVALS, LOOKS, 1))
@@ -41,8 +34,8 @@ def test_ten_looks_at_a_goal_that_is_just_missed(n, rate) -> None:
     def closed(right: int, look: int) -> bool:
         return mean_interval(sim.alone(right, n), level_at(look).of_interval).low >= rate
 
-    assert any_of_ten(drawn, closed) <= LIMIT
-    assert any_of_ten(drawn, lambda right, _: closed(right, 1)) > 0.15  # unpaid for
+    assert sim.share_of_series(drawn, closed) <= LIMIT
+    assert sim.share_of_series(drawn, lambda right, _: closed(right, 1)) > 0.15  # unpaid for
 
 
 @pytest.mark.parametrize(("n", "drop", "gained"), [(300, 0.03, 0.01), (150, 0.05, 0.0)])
@@ -55,8 +48,8 @@ def test_ten_looks_at_a_guard_that_lost_just_too_much(n, drop, gained) -> None:
     def kept(lost: int, got: int, look: int) -> bool:
         return change_bounds(lost, got, n, level_at(look).of_bound)[0] > -drop
 
-    assert any_of_ten(drawn, kept) <= LIMIT
-    assert any_of_ten(drawn, lambda lost, got, _: kept(lost, got, 1)) > 0.15
+    assert sim.share_of_series(drawn, kept) <= LIMIT
+    assert sim.share_of_series(drawn, lambda lost, got, _: kept(lost, got, 1)) > 0.15
 
 
 def test_a_goal_is_judged_at_the_level_and_advised_for_the_next_look() -> None:
