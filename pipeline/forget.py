@@ -24,7 +24,7 @@ from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.ingest import resolve
 from pipeline.measure.changes import divergence_of, reprompted
 from pipeline.measure.measure import TunedModel, items_of, measure
-from pipeline.spec.subjects import Subject, measured_datasets, subjects, witnesses
+from pipeline.spec.subjects import Subject, measured_datasets, subjects
 from pipeline.workspace.stage import StageOutput, run_stage
 from pipeline.workspace.store import adapter_named
 from registry.errors import ModelError, SpecError
@@ -116,7 +116,7 @@ def forget(
             check_base(ws, found.base, one.adapter_id)
     inputs, parents = dev_inputs(resolved, found.base)
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
-    if unseen := witnesses(ws.spec):
+    if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)
     parents.append(Parent(found.gap_id, "gap"))
     if what.base is None:
@@ -220,7 +220,7 @@ def judge(
     """
     _measure_in_turn(ws, ui, found, what, split)
     level, later = (DEV, DEV) if look is None else (level_at(look), level_at(look + 1))
-    unseen = witnesses(ws.spec)
+    unseen = ws.spec.witnesses
     guards: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
     changes: dict[str, SubjectChange] = {}

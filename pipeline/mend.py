@@ -12,17 +12,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.forget import forget
+from pipeline.forget import forget, judge
 from pipeline.gap import gap
 from pipeline.ingest import resolve
 from pipeline.measure.filling import RowSource, unfilled, why_unfilled
 from pipeline.measure.gates import SCALES, holds
 from pipeline.measure.measure import TunedModel
-from pipeline.measure.scales import Curve, smaller_scale
+from pipeline.measure.rounds import STAGE, Round
+from pipeline.measure.scales import AtScale, Curve, smaller_scale
 from pipeline.measure.settle import how_to_settle, supply_of
 from pipeline.select import MendChange, select
 from pipeline.selection.budget import MOST_ROWS, Budget, Need, next_budget
-from pipeline.spec.subjects import subject, subjects, witnesses
+from pipeline.spec.subjects import subject, subjects
 from pipeline.train import train
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import UserError
@@ -39,43 +40,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
 
-STAGE = "mend"
 VERSION = 6
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one adapter came to on dev, and what was done about it.
-
-    Attributes:
-        number: 0 for the adapter that mending began with.
-        adapter_id: it, as trained.
-        selection_id: the rows that it was trained on.
-        rows: how many, and of them replayed: `replay_rows`.
-        added: name -> rows added (or taken away) since the round before.
-        unfilled: what the round before lost and this one added nothing for -> why, and what helps.
-        closed: tuned capability -> verdict.
-        kept: guard, or capability that was not tuned -> verdict, `accepted` where the spec says so.
-        lost: the same -> items lost; `gained` likewise.
-        scale: that everything holds at: 1 as trained, smaller ones published as another adapter,
-            None where no scale will do.
-        curve: scale -> name -> mean score there, as far as it was measured; of what was lost and
-            what is open at least, where something was lost while a gap is open.
-    """
-
-    number: int
-    adapter_id: str
-    selection_id: str
-    rows: int
-    replay_rows: int
-    added: dict[str, int]
-    closed: dict[str, str]
-    kept: dict[str, str]
-    lost: dict[str, int]
-    gained: dict[str, int]
-    scale: float | None
-    unfilled: dict[str, str] = field(default_factory=dict)
-    curve: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +175,7 @@ def _source(ws: Resolved, name: str, replayed: int, short: int) -> RowSource:
     if data is not None:
         there = ws.catalog.manifest(ws.versions[data], VersionMeta).meta.splits.get("train", 0)
     key = f"guards.{name}" if what.role == "guard" else f"capabilities.{name}"
-    return RowSource(key, data, there, replayed, short, name in witnesses(ws.spec))
+    return RowSource(key, data, there, replayed, short, name in ws.spec.witnesses)
 
 
 @dataclass(frozen=True)
@@ -250,7 +215,13 @@ def _look(ws: Resolved, ui: Ui, state: _State) -> _LossProbe:
 
 
 def _mend_rounds(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
-    curve = Curve(ws, ctx.ui, state.found, state.report)
+    def measured(scale: float, name: str) -> AtScale:
+        tuned = TunedModel(state.adapter_id, scale)
+        judged = judge(ws, ctx.ui, state.found, tuned, "dev", only={name})
+        held = holds(judged.closed.values(), judged.kept)
+        return AtScale(judged.changes[name].after, held)
+
+    curve = Curve(state.report.closed, state.report.kept, measured)
     scale = 1.0 if state.fine else smaller_scale(curve)
     rows = ws.catalog.manifest(state.selection_id, SelectionMeta).meta
     result = Round(

@@ -16,7 +16,7 @@ from pipeline.ingest import resolve
 from pipeline.selection.assemble import Assembly, MendChange, SelectionPart
 from pipeline.selection.candidates import pool_of
 from pipeline.selection.held_out import lm_eval_tasks
-from pipeline.spec.subjects import measured_datasets, witnesses
+from pipeline.spec.subjects import measured_datasets
 from pipeline.workspace.stage import run_stage
 from registry.errors import GateRefusedError
 from registry.store.objects import Parent
@@ -95,7 +95,7 @@ def _inputs(
         "allow_rejects": train.allow_rejects,
         "change": asdict(change) if change else None,
     }
-    if unseen := witnesses(ws.spec):
+    if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)
     if held := _also_held_out(ws):
         inputs["held_out"] = held

@@ -1,42 +1,53 @@
-"""An adapter at smaller scales: the largest at which everything holds, and the curve to it."""
+"""An adapter at smaller scales: the largest at which everything holds, and the curve to it. Pure.
+
+What is asked at a scale is asked of whoever measures; nothing is asked that isn't needed.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.forget import judge
-from pipeline.measure.gates import SCALES, first_scale, holds
-from pipeline.measure.measure import TunedModel
+from pipeline.measure.gates import SCALES, first_scale
 
 if TYPE_CHECKING:
-    from pipeline.forget import ForgetReport
-    from pipeline.gap import GapReport
-    from pipeline.workspace.resolved import Resolved
-    from pipeline.workspace.ui import Ui
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evals.verdicts.forgetting import GuardFinding
+    from evals.verdicts.gap import ClosedFinding
+
+
+class AtScale(NamedTuple):
+    """One capability or guard at a scale: its score, and whether it is closed or kept."""
+
+    score: float
+    holds: bool
 
 
 class Curve:
-    """One adapter at smaller scales on dev: what holds there, and the scores on the way."""
+    """One adapter at smaller scales on dev: what holds there, and the scores on the way.
 
-    def __init__(self, ws: Resolved, ui: Ui, found: GapReport, report: ForgetReport) -> None:
-        """Begin with the scores at full scale.
+    Attributes:
+        closed: tuned capability -> its finding at full scale.
+        kept: the findings on all that must not be lost, at full scale.
+        scores: scale -> name -> mean score, as far as it was asked.
+    """
 
-        Args:
-            ws: the workspace.
-            ui: where progress is shown.
-            found: the gaps of its base.
-            report: what it lost and closed at full scale.
-        """
-        self._ws, self._ui, self._found, self.report = ws, ui, found, report
-        full = {name: finding.score.mean for name, finding in report.closed.items()}
-        self.scores = {1.0: full | {finding.guard: finding.after for finding in report.kept}}
+    def __init__(
+        self,
+        closed: Mapping[str, ClosedFinding],
+        kept: Sequence[GuardFinding],
+        measure: Callable[[float, str], AtScale],
+    ) -> None:
+        """Begin with the scores at full scale; `measure` gives those at others."""
+        self.closed, self.kept, self._measure = closed, kept, measure
+        full = {name: finding.score.mean for name, finding in closed.items()}
+        self.scores = {1.0: full | {finding.guard: finding.after for finding in kept}}
 
     def holds(self, scale: float, name: str) -> bool:
         """Tell whether a gap is closed, or a guard kept, at a scale."""
-        tuned = TunedModel(self.report.adapter_id, scale)
-        judged = judge(self._ws, self._ui, self._found, tuned, "dev", only={name})
-        self.scores.setdefault(scale, {})[name] = judged.changes[name].after
-        return holds(judged.closed.values(), judged.kept)
+        found = self._measure(scale, name)
+        self.scores.setdefault(scale, {})[name] = found.score
+        return found.holds
 
 
 def smaller_scale(curve: Curve) -> float | None:
@@ -46,9 +57,8 @@ def smaller_scale(curve: Curve) -> float | None:
     lost, nor where even the smallest doesn't give back all that was lost. While a gap is open, what
     was lost and what is open are measured at every scale, for whoever has to weigh the two.
     """
-    report = curve.report
-    still = [name for name, finding in report.closed.items() if finding.verdict != "closed"]
-    worst = sorted((f for f in report.kept if not f.passes), key=lambda f: f.after - f.before)
+    still = [name for name, finding in curve.closed.items() if finding.verdict != "closed"]
+    worst = sorted((f for f in curve.kept if not f.passes), key=lambda f: f.after - f.before)
     lost = [finding.guard for finding in worst]
     if not lost:
         return None
@@ -58,6 +68,6 @@ def smaller_scale(curve: Curve) -> float | None:
                 curve.holds(scale, name)
     elif not all(curve.holds(min(SCALES), name) for name in lost):
         return None
-    rest = [*report.closed, *(f.guard for f in report.kept)]
+    rest = [*curve.closed, *(f.guard for f in curve.kept)]
     order = list(dict.fromkeys([*lost, *still, *rest]))  # what decides soonest comes first
     return first_scale(SCALES[1:], lambda scale: all(curve.holds(scale, name) for name in order))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pipeline.forget import ChangedItem, ForgetReport
     from pipeline.gap import GapReport
     from pipeline.ingest import IngestReport
-    from pipeline.mend import MendReport, Round
+    from pipeline.measure.rounds import Round
+    from pipeline.mend import MendReport
     from pipeline.merge import MergeReport
     from pipeline.promote import PromoteReport
     from pipeline.select import SelectReport

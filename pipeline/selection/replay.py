@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.measure.measure import measure
 from pipeline.selection.candidates import free_datasets
 from pipeline.selection.choose import centred, choose_nearest
-from pipeline.spec.subjects import subjects, witnesses
+from pipeline.spec.subjects import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -64,7 +64,7 @@ def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
 
     Witnesses are left out: nothing of them is ever trained on.
     """
-    unseen = witnesses(ws.spec)
+    unseen = ws.spec.witnesses
     kept = [
         ReplaySource(what.name, what.spec.data, what)
         for what in subjects(ws.spec)

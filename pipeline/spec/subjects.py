@@ -52,39 +52,6 @@ def measured_datasets(spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
-_ENOUGH_GUARDS = 3
-"""Of so many guards with data, one is a witness where the spec names none."""
-
-
-def witnesses(spec: Spec) -> frozenset[str]:
-    """Return the guards of which nothing is ever trained on, so that they tell of all the rest.
-
-    A guard whose rows are replayed is kept by them, and understates what was lost where nobody
-    looked. Witnesses are the guards that say `replay: false`; if none does and three or more have
-    data, the last one in the spec's order that doesn't say `replay: true` and whose dataset
-    nothing else measures.
-    """
-    named = frozenset(name for name, guard in spec.guards.items() if guard.replay is False)
-    with_data = [name for name, guard in spec.guards.items() if guard.data is not None]
-    if named or len(with_data) < _ENOUGH_GUARDS:
-        return named
-    free = [n for n in with_data if spec.guards[n].replay is None and not also_measured(spec, n)]
-    return frozenset(free[-1:])
-
-
-def also_measured(spec: Spec, guard: str) -> tuple[str, ...]:
-    """Return what else measures a guard's dataset and may so train on its rows."""
-    data = spec.guards[guard].data
-    return tuple(
-        what.name
-        for what in subjects(spec)
-        if data is not None
-        and what.name != guard
-        and what.spec.data == data
-        and getattr(what.spec, "replay", None) is not False
-    )
-
-
 @contextmanager
 def errors_at(what: Subject) -> Iterator[None]:
     """Name `what` in every error that names no place of its own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.mend import STAGE, Round
+from pipeline.measure.rounds import STAGE, Round
 from registry.errors import StoreRequestError
 from registry.store.kinds import ForgettingMeta, RunMeta, SelectionMeta
 from registry.store.read_back import read_back

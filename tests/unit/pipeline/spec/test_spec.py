@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from evals.tasks.capability import GuardSpec
 from pipeline.spec.errors import InvalidSpecError
 from pipeline.spec.spec import Spec, load_spec
-from pipeline.spec.subjects import witnesses
 from registry.errors import UserError
 
 GOOD = """\
@@ -349,24 +348,24 @@ def guarded(tmp_path: Path, *says: str, c_data: str = "c", names: str = "abc") -
 
 
 def test_of_three_guards_the_last_that_may_be_is_a_witness(tmp_path: Path) -> None:
-    assert witnesses(loaded(tmp_path, GOOD)) == set()
-    assert witnesses(guarded(tmp_path, "", "", "")) == {"c"}
-    assert witnesses(guarded(tmp_path, "", "", "", names="cba")) == {"a"}  # by the spec's order
-    assert witnesses(guarded(tmp_path, "", "", "replay: true")) == {"b"}
-    assert witnesses(guarded(tmp_path, *["replay: true"] * 3)) == set()
-    assert witnesses(guarded(tmp_path, "replay: false", "", "")) == {"a"}
-    assert witnesses(guarded(tmp_path, "replay: false", "replay: false", "")) == {"a", "b"}
+    assert loaded(tmp_path, GOOD).witnesses == set()
+    assert guarded(tmp_path, "", "", "").witnesses == {"c"}
+    assert guarded(tmp_path, "", "", "", names="cba").witnesses == {"a"}  # by the spec's order
+    assert guarded(tmp_path, "", "", "replay: true").witnesses == {"b"}
+    assert guarded(tmp_path, *["replay: true"] * 3).witnesses == set()
+    assert guarded(tmp_path, "replay: false", "", "").witnesses == {"a"}
+    assert guarded(tmp_path, "replay: false", "replay: false", "").witnesses == {"a", "b"}
     # Rows that a capability or another guard may be trained on are no witness's.
-    assert witnesses(guarded(tmp_path, "", "", "", c_data="rows")) == {"b"}
-    assert witnesses(guarded(tmp_path, "", "", "", c_data="b")) == {"a"}
+    assert guarded(tmp_path, "", "", "", c_data="rows").witnesses == {"b"}
+    assert guarded(tmp_path, "", "", "", c_data="b").witnesses == {"a"}
 
 
 def test_two_guards_have_no_witness_unless_one_is_named(tmp_path: Path) -> None:
     spec = guarded(tmp_path, "", "", "")
     two = {name: spec.guards[name] for name in "ab"}
-    assert witnesses(spec.model_copy(update={"guards": two})) == set()
+    assert spec.model_copy(update={"guards": two}).witnesses == set()
     task = {"t": GuardSpec(lm_eval="arc_easy", replay=False)}
-    assert witnesses(spec.model_copy(update={"guards": two | task})) == {"t"}
+    assert spec.model_copy(update={"guards": two | task}).witnesses == {"t"}
 
 
 def test_a_witness_has_rows_of_its_own_and_a_task_has_none_to_replay(tmp_path: Path) -> None:
