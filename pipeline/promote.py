@@ -133,7 +133,7 @@ def _judge_on_test(
 ) -> StageOutput:
     judged, split, looks = Judgement(dev.kept, dev.closed, dev.changes, ()), "dev", Looks(0, (), ())
     if not refusals(_gates(ws, judged, "dev")):
-        split, looks = "test", looks_at(ws, tests, asked)
+        split, looks = "test", looks_at(ws.catalog, terms_of(ws.spec), tests, asked)
         what = TunedModel(dev.adapter_id)
         judged = judge(ws, ctx.ui, found, what, "test", look=looks.number)
     decided = _gates(ws, judged, split)

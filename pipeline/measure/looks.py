@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.spec.spec import Spec
-    from pipeline.workspace.workspace import OpenWorkspace
+    from registry.catalog.catalog import Catalog
 
 Terms: TypeAlias = Mapping[str, Mapping[str, float | bool]]
 """Capability -> goal and margin; guard -> max_drop and accept."""
@@ -105,19 +105,22 @@ def moved(now: Terms, before: Sequence[tuple[int, Terms]]) -> tuple[MovedGoal, .
     return tuple(found)
 
 
-def looks_at(ws: OpenWorkspace, tests: Mapping[str, str], asked: str) -> Looks:
+def looks_at(catalog: Catalog, now: Terms, tests: Mapping[str, str], asked: str) -> Looks:
     """Return which look at these test sets it is to ask `asked` of them.
 
     Test sets are the same where they share a row: more rows in a dataset, or a higher limit, don't
     make those that were seen unseen.
 
     Args:
-        ws: the workspace.
+        catalog: where promotions are on record.
+        now: what is asked for today.
         tests: capability or guard -> version of its dataset.
         asked: the digest of what is asked, and of which adapter.
     """
-    promotions = [one.meta for one in ws.catalog.committed(PromotionMeta, split="test")]
-    same = _same(ws, set(tests.values()), {v for one in promotions for v in one.tests.values()})
+    promotions = [one.meta for one in catalog.committed(PromotionMeta, split="test")]
+    same = _same(
+        catalog, set(tests.values()), {v for one in promotions for v in one.tests.values()}
+    )
     seen: dict[str, PromotionMeta] = {}
     for one in promotions:
         if same & set(one.tests.values()):
@@ -130,14 +133,14 @@ def looks_at(ws: OpenWorkspace, tests: Mapping[str, str], asked: str) -> Looks:
             EarlierLook(look, one.adapter_id, one.promoted, tuple(one.reasons))
             for look, one in earlier
         ),
-        moved=moved(terms_of(ws.spec), [(look, one.goals) for look, one in earlier]),
+        moved=moved(now, [(look, one.goals) for look, one in earlier]),
     )
 
 
-def _same(ws: OpenWorkspace, mine: set[str], theirs: set[str]) -> set[str]:
+def _same(catalog: Catalog, mine: set[str], theirs: set[str]) -> set[str]:
     """Return those of `theirs` that are of `mine`, or share a test row with one of them."""
     others = theirs - mine
     if not others or not mine:
         return mine
-    shared = ws.catalog.query(_SHARED, [tuple(sorted(mine)), tuple(sorted(others))])
+    shared = catalog.query(_SHARED, [tuple(sorted(mine)), tuple(sorted(others))])
     return mine | {one for (one,) in shared.rows}

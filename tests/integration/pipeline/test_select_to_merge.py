@@ -420,6 +420,7 @@ def test_a_goal_that_is_moved_after_test_was_seen_is_another_look_and_is_named(
     again = promote(with_goal(0.99, 0.5), ui, adapter)
     assert (again.cached, again.looks, again.promoted) == (True, begun + 1, False)
     facts = describe(ws.store, ws.catalog, adapter)
+    assert facts.decision is not None
     assert facts.decision.looks == begun + 2
     card = adapter_card(facts, Publication("me/it", adapter, "mit", "fp32", {}, {}))
     assert f"let through at look {begun + 2} at these test items" in card

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.measure.looks import MovedGoal, looks_at, moved, terms_of
+from pipeline.measure.looks import Looks, MovedGoal, looks_at, moved, terms_of
 from pipeline.spec.spec import Spec
 from registry.catalog.catalog import Catalog
 from registry.store.kinds import PromotionMeta
@@ -37,6 +37,9 @@ class Kept:
     catalog: Catalog
     spec: Spec
 
+    def looks(self, tests: dict[str, str], asked: str) -> Looks:
+        return looks_at(self.catalog, terms_of(self.spec), tests, asked)
+
     def promotion(self, asked: str, tests: dict[str, str], **more: Any) -> None:
         meta = {"base": "nano", "adapter_id": "a1", "promoted": False, "split": "test"} | more
         made = self.store.put(
@@ -55,13 +58,13 @@ def kept(tmp_path: Path) -> Kept:
 
 def test_the_same_question_is_one_look_and_another_goal_is_another(kept: Kept) -> None:
     tests = {"intent": "v1"}
-    assert looks_at(kept, tests, "q1").number == 1
+    assert kept.looks(tests, "q1").number == 1
     kept.promotion("q1", tests, goals=STOOD, reasons=["intent: the gap is open on test"])
     kept.promotion("q1", tests, goals=STOOD)  # again, by a later gapmend
     kept.promotion("q0", tests, split="dev")  # not a look at test
-    assert looks_at(kept, tests, "q1").number == 1
-    assert looks_at(kept, {"intent": "v2"}, "q2").number == 1  # other items
-    second = looks_at(kept, tests, "q2")
+    assert kept.looks(tests, "q1").number == 1
+    assert kept.looks({"intent": "v2"}, "q2").number == 1  # other items
+    second = kept.looks(tests, "q2")
     assert second.number == 2
     (earlier,) = second.earlier
     assert (earlier.look, earlier.adapter_id, earlier.promoted) == (1, "a1", False)
@@ -72,14 +75,14 @@ def test_the_same_question_is_one_look_and_another_goal_is_another(kept: Kept) -
         "jobs was asked at look 1 and is taken out",
     ]
     kept.promotion("q2", tests, goals=terms_of(kept.spec))
-    third = looks_at(kept, tests, "q3")
+    third = kept.looks(tests, "q3")
     assert third.number == 3
     assert third.moved == second.moved  # the first look is what counts
 
 
 def test_a_look_that_an_older_gapmend_recorded_counts_by_its_adapter(kept: Kept) -> None:
     kept.promotion("", {"intent": "v1"}, adapter_id="old")
-    found = looks_at(kept, {"intent": "v1"}, "q1")
+    found = kept.looks({"intent": "v1"}, "q1")
     assert (found.number, found.moved) == (2, ())
 
 
@@ -93,8 +96,8 @@ def test_a_version_with_one_seen_test_row_was_seen(kept: Kept) -> None:
     more = version(a="test", c="test", b="train")
     other = version(b="test", a="train")
     kept.promotion("q1", {"intent": seen})
-    assert looks_at(kept, {"intent": more}, "q2").number == 2
-    assert looks_at(kept, {"intent": other}, "q3").number == 1
+    assert kept.looks({"intent": more}, "q2").number == 2
+    assert kept.looks({"intent": other}, "q3").number == 1
 
 
 def test_what_moved_is_compared_with_the_first_look_that_asked_for_it() -> None:
