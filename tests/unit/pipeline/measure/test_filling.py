@@ -15,11 +15,14 @@ def test_a_round_fills_in_what_it_has_rows_for() -> None:
     assert unfilled(["facts"], {"mood": 25}, sources, ()) == ("facts",)
     assert unfilled(["facts"], {"facts": -3}, sources, ()) == ("facts",)
     assert unfilled([], {"mood": 25}, sources, ()) == ()
+    assert unfilled(["facts"], {"facts": 1}, sources, ()) == ()
 
 
 def test_a_chat_dataset_serves_what_has_no_rows_of_its_own() -> None:
     assert unfilled(["task", "facts"], {"chat": 40}, {"facts"}, ["chat"]) == ("facts",)
     assert unfilled(["task"], {"chat": 0, "mood": 25}, {"facts"}, ["chat"]) == ("task",)
+    assert unfilled(["task"], {"chat": 1}, {"facts"}, ["chat", "web"]) == ()
+    assert unfilled(["task"], {"mood": 25}, {"facts"}, ["web"]) == ("task",)
 
 
 def test_what_is_missing_is_said_with_what_would_help() -> None:
@@ -31,6 +34,7 @@ def test_what_is_missing_is_said_with_what_would_help() -> None:
     assert (
         full == "facts: the selection may have no more than its 300 rows: raise train.budget_rows"
     )
+    assert why_unfilled(FACTS, 300) == why_unfilled(FACTS, None)  # it ran out before that
     assert why_unfilled(replace(FACTS, dataset=None), None).startswith(
         "facts has no rows to replay, being an lm-eval task: name a chat dataset in train.pool"
     )

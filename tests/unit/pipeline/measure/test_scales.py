@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.verdicts.forgetting import PairedScores, judge_guards
+from evals.verdicts.forgetting import GuardFinding, PairedScores, judge_guards
 from evals.verdicts.gap import judge_closed
 from pipeline.measure.scales import AtScale, Curve, smaller_scale
 from tests.support import simulated as sim
@@ -11,8 +11,8 @@ OPEN = judge_closed(sim.alone(50, 100), goal=0.9, margin=0.02)
 CLOSED = judge_closed(sim.alone(98, 100), goal=0.9, margin=0.02)
 
 
-def guard(name: str, lost: int):
-    pairs = sim.changed(lost, 0, 300)
+def guard(name: str, lost: int, gained: int = 0) -> GuardFinding:
+    pairs = sim.changed(lost, gained, 300)
     return judge_guards([PairedScores(name, tuple(range(300)), pairs, 0.03)])[0]
 
 
@@ -31,7 +31,7 @@ def test_while_a_gap_is_open_what_is_lost_and_open_is_asked_at_every_scale() -> 
     made, _ = curve(
         {"mood": OPEN, "tone": CLOSED},
         [guard("days", 90), guard("jobs", 0)],
-        lambda _, name: name != "mood",
+        lambda _, name: name not in {"mood", "days"},
     )
     assert smaller_scale(made) is None
     assert set(made.scores) == {1.0, 0.85, 0.7, 0.5}
@@ -51,7 +51,7 @@ def test_nothing_is_asked_where_nothing_was_lost() -> None:
 
 
 def test_where_the_smallest_gives_not_all_back_no_other_is_asked() -> None:
-    kept = [guard("jobs", 30), guard("days", 90)]
+    kept = [guard("jobs", 160, 140), guard("days", 90)]  # from .53 to .47, and from 1 to .7
     made, asked = curve({"mood": CLOSED}, kept, lambda _, name: name != "days")
     assert smaller_scale(made) is None
     assert asked == [(0.5, "days")]  # what lost most comes first

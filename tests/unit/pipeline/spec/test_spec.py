@@ -355,6 +355,7 @@ def test_of_three_guards_the_last_that_may_be_is_a_witness(tmp_path: Path) -> No
     assert guarded(tmp_path, *["replay: true"] * 3).witnesses == set()
     assert guarded(tmp_path, "replay: false", "", "").witnesses == {"a"}
     assert guarded(tmp_path, "replay: false", "replay: false", "").witnesses == {"a", "b"}
+    assert guarded(tmp_path, "", *["replay: false"] * 2, c_data="b").witnesses == {"b", "c"}
     # Rows that a capability or another guard may be trained on are no witness's.
     assert guarded(tmp_path, "", "", "", c_data="rows").witnesses == {"b"}
     assert guarded(tmp_path, "", "", "", c_data="b").witnesses == {"a"}
