@@ -19,6 +19,7 @@ from evals.verdicts.forgetting import (
     judge_guards,
 )
 from evals.verdicts.gap import ClosedFinding, judge_closed
+from evals.verdicts.looks import DEV, level_at
 from pipeline.gap import dev_inputs, gap, scores_of
 from pipeline.ingest import resolve
 from pipeline.measure.changes import divergence_of, reprompted
@@ -115,6 +116,8 @@ def forget(
             check_base(ws, found.base, one.adapter_id)
     inputs, parents = dev_inputs(resolved, found.base)
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
+    if unseen := ws.spec.witnesses:
+        inputs["witnesses"] = sorted(unseen)
     parents.append(Parent(found.gap_id, "gap"))
     if what.base is None:
         parents.append(Parent(what.adapter_id, "adapter"))
@@ -205,15 +208,19 @@ def judge(
     *,
     against: TunedModel | None = None,
     only: Collection[str] | None = None,
+    look: int | None = None,
 ) -> Judgement:
     """Score base (or `against`) and adapter on the same items of `split` and judge both sides.
 
     Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
     itself, by what was lost. One that a prompt reaches is served by the base with that prompt,
     the adapter switched off; who wants it kept under the adapter names it as a guard. `only`
-    limits it to the subjects named.
+    limits it to the subjects named. `look` counts the looks at this test set, this one included:
+    the verdicts may err by less each time.
     """
     _measure_in_turn(ws, ui, found, what, split)
+    level, later = (DEV, DEV) if look is None else (level_at(look), level_at(look + 1))
+    unseen = ws.spec.witnesses
     guards: list[PairedScores] = []
     closed: dict[str, ClosedFinding] = {}
     changes: dict[str, SubjectChange] = {}
@@ -233,10 +240,12 @@ def judge(
                 scores_of([after]),
                 goal=one.spec.goal,  # type: ignore[union-attr]  # guards are never `tune`
                 margin=one.spec.margin,  # type: ignore[union-attr]
+                level=level,
+                later=later,
             )
         else:
-            guards.append(_paired(one, before, pairs))
-    return Judgement(tuple(judge_guards(guards)), closed, changes, tuple(evals))
+            guards.append(_paired(one, before, pairs, witness=one.name in unseen))
+    return Judgement(tuple(judge_guards(guards, level, later)), closed, changes, tuple(evals))
 
 
 def _measure_in_turn(
@@ -316,7 +325,7 @@ def _looked_into(
     return replace(judged.changes[one.name], kl=kl, reprompt=again)
 
 
-def _paired(one: Subject, before: EvalResult, pairs: PairedItems) -> PairedScores:
+def _paired(one: Subject, before: EvalResult, pairs: PairedItems, *, witness: bool) -> PairedScores:
     spec = one.spec
     return PairedScores(
         name=one.name,
@@ -324,6 +333,7 @@ def _paired(one: Subject, before: EvalResult, pairs: PairedItems) -> PairedScore
         pairs=pairs,
         max_drop=getattr(spec, "max_drop", MET_MAX_DROP),
         accept=getattr(spec, "accept", False),
+        witness=witness,
     )
 
 

@@ -96,7 +96,7 @@ def dev_inputs(ws: Resolved, base: str) -> tuple[dict[str, Any], list[Parent]]:
         version = ws.versions[what.spec.data] if what.spec.data else None
         described[what.name] = {
             "role": what.role,
-            "spec": what.spec.model_dump(mode="json"),
+            "spec": what.spec.model_dump(mode="json", exclude={"replay"}),  # decides no score
             "dataset_version": version,
         }
         if (code := code_digest(what.spec, ws.root)) is not None:

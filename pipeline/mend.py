@@ -2,26 +2,32 @@
 
 Each round looks at what the last adapter lost on dev. If that is nothing, mending is done. Else a
 smaller scale of the same adapter is tried, which costs no training; and if none will do, rows move
-to what was lost and an adapter is trained anew, from the same seed. Every step is a run of its own:
-one that was killed goes on, one that was done is found.
+to what was lost and an adapter is trained anew, from the same seed. A round that would add no row
+for what was lost is not run: what is missing is said instead. Every step is a run of its own: one
+that was killed goes on, one that was done is found.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.forget import forget, judge
 from pipeline.gap import gap
 from pipeline.ingest import resolve
-from pipeline.measure.gates import SCALES, first_scale, holds
+from pipeline.measure.filling import RowSource, unfilled, why_unfilled
+from pipeline.measure.gates import SCALES, holds
 from pipeline.measure.measure import TunedModel
+from pipeline.measure.rounds import STAGE, Round
+from pipeline.measure.scales import AtScale, Curve, smaller_scale
+from pipeline.measure.settle import how_to_settle, supply_of
 from pipeline.select import MendChange, select
-from pipeline.selection.budget import Budget, Need, next_budget
+from pipeline.selection.budget import MOST_ROWS, Budget, Need, next_budget
+from pipeline.spec.subjects import subject, subjects
 from pipeline.train import train
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import UserError
-from registry.store.kinds import SelectionMeta
+from registry.store.kinds import SelectionMeta, VersionMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
@@ -34,49 +40,23 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
 
-STAGE = "mend"
-VERSION = 5
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one adapter came to on dev, and what was done about it.
-
-    Attributes:
-        number: 0 for the adapter that mending began with.
-        adapter_id: it, as trained.
-        selection_id: the rows that it was trained on.
-        rows: how many, and of them replayed: `replay_rows`.
-        added: name -> rows added (or taken away) since the round before.
-        closed: tuned capability -> verdict.
-        kept: guard, or capability that was not tuned -> verdict, `accepted` where the spec says so.
-        lost: the same -> items lost; `gained` likewise.
-        scale: that everything holds at: 1 as trained, smaller ones published as another adapter,
-            None where no scale will do.
-    """
-
-    number: int
-    adapter_id: str
-    selection_id: str
-    rows: int
-    replay_rows: int
-    added: dict[str, int]
-    closed: dict[str, str]
-    kept: dict[str, str]
-    lost: dict[str, int]
-    gained: dict[str, int]
-    scale: float | None
+VERSION = 6
 
 
 @dataclass(frozen=True)
 class MendReport:
-    """How mending ended: `adapter_id` is the adapter to use, at scale 1, whatever came of it."""
+    """How mending ended: `adapter_id` is the adapter to use, at scale 1, whatever came of it.
+
+    `missing` says what there was nothing to add for, so that no other round was run; `advice` what
+    can still be done.
+    """
 
     adapter_id: str
     mended: bool
     scale: float
     rounds: tuple[Round, ...]
     advice: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,10 +69,16 @@ class _State:
     found: GapReport
     report: ForgetReport
     added: dict[str, int]
+    unfilled: dict[str, str] = field(default_factory=dict)
 
     @property
     def fine(self) -> bool:
         return holds(self.report.closed.values(), self.report.kept)
+
+    @property
+    def lost(self) -> list[str]:
+        """Guards, and capabilities that were met, that are not surely kept."""
+        return [finding.guard for finding in self.report.kept if not finding.passes]
 
     @property
     def distance(self) -> tuple[int, float]:
@@ -116,11 +102,12 @@ def mend(ws: OpenWorkspace, ui: Ui, adapter_id: str, selection_id: str) -> MendR
     found = gap(ws, ui)
     added: dict[str, int] = {}
     short: dict[str, int] = {}
+    without: dict[str, str] = {}
     states: list[_State] = []
     rounds: list[Round] = []
     for number in range(ws.spec.mend.rounds + 1):
         report = forget(ws, ui, TunedModel(adapter_id))
-        state = _State(number, adapter_id, selection_id, found, report, added)
+        state = _State(number, adapter_id, selection_id, found, report, added, without)
         states.append(state)
         done = _look(ws, ui, state)
         rounds.append(done.round)
@@ -128,14 +115,19 @@ def mend(ws: OpenWorkspace, ui: Ui, adapter_id: str, selection_id: str) -> MendR
             scale = done.round.scale or 1.0
             forget(ws, ui, TunedModel(done.adapter_id))  # on record for the adapter that is used
             return MendReport(done.adapter_id, True, scale, tuple(rounds), ())  # noqa: FBT003
+        without = {}
         if number == ws.spec.mend.rounds:
             break
         budget = _next(ws, state)
+        without = _unfilled(ws, state, _more(budget, _budget_of(ws, selection_id)), {})
+        if _in_vain(state, without):  # so much is known before a row is looked for
+            break
         lossy = TunedModel(adapter_id)
         change = MendChange(number + 1, budget, selection_id, lossy, _lost(report))
         selected = select(ws, ui, change)
         added = _difference(_rows_of(ws, selected.selection_id), _rows_of(ws, selection_id))
-        if not added:  # the pool has no more rows, or the selection is as large as it may be
+        without = _unfilled(ws, state, added, selected.missing)
+        if not added or _in_vain(state, without):  # the pool has no more, or it may be no larger
             short = selected.missing
             break
         selection_id = selected.selection_id
@@ -146,8 +138,44 @@ def mend(ws: OpenWorkspace, ui: Ui, adapter_id: str, selection_id: str) -> MendR
         mended=False,
         scale=1.0,
         rounds=tuple(rounds),
-        advice=_advice(ws, best, short),
+        advice=_advice(ws, best, short, without),
+        missing=tuple(without.values()),
     )
+
+
+def _in_vain(state: _State, without: Mapping[str, str]) -> bool:
+    """Tell whether a round would add no row for anything that was lost."""
+    return bool(state.lost) and set(state.lost) <= without.keys()
+
+
+def _unfilled(
+    ws: Resolved, state: _State, added: Mapping[str, int], missing: Mapping[str, int]
+) -> dict[str, str]:
+    """Return what was lost and gets no rows -> what is missing, and what would help."""
+    budget = _budget_of(ws, state.selection_id)
+    own = {what.name for what in subjects(ws.spec)}
+    free = [name for name in {**budget.replay, **added} if name not in own]
+    left = unfilled(state.lost, added, budget.replay.keys() & own, free)
+    rows = _rows_of(ws, state.selection_id)
+    full = budget.total if budget.total >= MOST_ROWS * ws.spec.train.budget_rows else None
+    said: dict[str, str] = {}
+    for name in left:
+        source = _source(ws, name, rows.get(name, 0), missing.get(name, 0))
+        said[name] = why_unfilled(source, full)
+        finding = next(f for f in state.report.kept if f.guard == name)
+        if finding.verdict == "inconclusive":  # it may be that nothing was lost
+            supply = supply_of(ws, name, "dev", finding.n)
+            said[name] += f"; no loss is shown, {how_to_settle(supply, finding.items_to_settle)}"
+    return said
+
+
+def _source(ws: Resolved, name: str, replayed: int, short: int) -> RowSource:
+    what = subject(ws.spec, name)
+    there, data = 0, what.spec.data
+    if data is not None:
+        there = ws.catalog.manifest(ws.versions[data], VersionMeta).meta.splits.get("train", 0)
+    key = f"guards.{name}" if what.role == "guard" else f"capabilities.{name}"
+    return RowSource(key, data, there, replayed, short, name in ws.spec.witnesses)
 
 
 @dataclass(frozen=True)
@@ -164,6 +192,7 @@ def _look(ws: Resolved, ui: Ui, state: _State) -> _LossProbe:
         "forgetting": state.report.forgetting_id,
         "round": state.number,
         "added": state.added,
+        "unfilled": sorted(state.unfilled),
         "scales": list(SCALES),
         "accept": sorted(name for name, guard in ws.spec.guards.items() if guard.accept),
     }
@@ -186,7 +215,14 @@ def _look(ws: Resolved, ui: Ui, state: _State) -> _LossProbe:
 
 
 def _mend_rounds(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
-    scale = 1.0 if state.fine else _smaller_scale(ws, ctx.ui, state)
+    def measured(scale: float, name: str) -> AtScale:
+        tuned = TunedModel(state.adapter_id, scale)
+        judged = judge(ws, ctx.ui, state.found, tuned, "dev", only={name})
+        held = holds(judged.closed.values(), judged.kept)
+        return AtScale(judged.changes[name].after, held)
+
+    curve = Curve(state.report.closed, state.report.kept, measured)
+    scale = 1.0 if state.fine else smaller_scale(curve)
     rows = ws.catalog.manifest(state.selection_id, SelectionMeta).meta
     result = Round(
         number=state.number,
@@ -200,39 +236,12 @@ def _mend_rounds(ws: Resolved, ctx: StageContext, state: _State) -> StageOutput:
         lost={f.guard: f.lost for f in state.report.kept},
         gained={f.guard: f.gained for f in state.report.kept},
         scale=scale,
+        unfilled=state.unfilled,
+        curve={f"{at:g}": scores for at, scores in sorted(curve.scores.items(), reverse=True)},
     )
     if scale is None or state.fine:
         return StageOutput(asdict(result))
     return StageOutput(asdict(result), [("adapter", _publish_scaled(ws, ctx, state, scale))])
-
-
-def _smaller_scale(ws: Resolved, ui: Ui, state: _State) -> float | None:
-    """Return the largest scale below 1 at which everything holds on dev, measuring no more.
-
-    A smaller scale gives back what was lost; it closes no gap. So none is tried where a gap is
-    left at full scale, where nothing was lost, or where even the smallest scale doesn't give back
-    all that was lost.
-    """
-    closed = all(finding.verdict == "closed" for finding in state.report.closed.values())
-    worst = sorted((f for f in state.report.kept if not f.passes), key=lambda f: f.after - f.before)
-    if not closed or not worst:
-        return None
-    lost = [finding.guard for finding in worst]
-    rest = [*state.report.closed, *(f.guard for f in state.report.kept)]
-    order = list(dict.fromkeys([*lost, *rest]))  # what decides soonest comes first
-
-    def fits(scale: float) -> bool:
-        return all(_holds_at(ws, ui, state, scale, name) for name in order)
-
-    if not all(_holds_at(ws, ui, state, min(SCALES), name) for name in lost):
-        return None
-    return first_scale(SCALES[1:], fits)
-
-
-def _holds_at(ws: Resolved, ui: Ui, state: _State, scale: float, name: str) -> bool:
-    tuned = TunedModel(state.adapter_id, scale)
-    judged = judge(ws, ui, state.found, tuned, "dev", only={name})
-    return holds(judged.closed.values(), judged.kept)
 
 
 def _publish_scaled(ws: OpenWorkspace, ctx: StageContext, state: _State, scale: float) -> Any:
@@ -297,6 +306,11 @@ def _rows_of(ws: OpenWorkspace, selection_id: str) -> dict[str, int]:
     return rows
 
 
+def _more(budget: Budget, before: Budget) -> dict[str, int]:
+    """Return how many rows a budget has more than the one before, by name."""
+    return _difference({**budget.gap, **budget.replay}, {**before.gap, **before.replay})
+
+
 def _difference(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     changes = {name: now.get(name, 0) - before.get(name, 0) for name in {**before, **now}}
     return {name: change for name, change in changes.items() if change}
@@ -306,16 +320,20 @@ def _lost(report: ForgetReport) -> dict[str, tuple[int, ...]]:
     return {f.guard: f.lost_uids for f in report.kept if not f.passes}
 
 
-def _advice(ws: OpenWorkspace, state: _State, short: Mapping[str, int]) -> tuple[str, ...]:
+def _advice(
+    ws: OpenWorkspace, state: _State, short: Mapping[str, int], without: Mapping[str, str]
+) -> tuple[str, ...]:
     """Return what can still be done: fill in more, a larger base, or accept the loss.
 
-    `short` has what the pool ran out of, and how many rows of it were wanted and not there.
+    `short` has what the pool ran out of, and how many rows of it were wanted and not there;
+    `without` what has no rows to be filled in.
     """
-    lost = [f.guard for f in state.report.kept if not f.passes]
+    lost = [name for name in state.lost if name not in without]
     still = [name for name, f in state.report.closed.items() if f.verdict != "closed"]
     advice = [
         f"the pool has no more rows for {name} ({count} short): name more datasets in train.pool"
         for name, count in short.items()
+        if name not in without
     ]
     if lost:
         named = ", ".join(lost)
@@ -326,7 +344,7 @@ def _advice(ws: OpenWorkspace, state: _State, short: Mapping[str, int]) -> tuple
     advice += [f"train a larger base: train.base: {name}" for name in _larger_bases(ws, state)]
     advice += [
         f"or take the loss of {name}, on the record: guards.{name}.accept: true"
-        for name in lost
+        for name in state.lost
         if name in ws.spec.guards
     ]
     return tuple(advice)

@@ -3,6 +3,9 @@
 Every tuned gap must be closed, and every guard, and capability that needed no tuning, kept or its
 loss accepted. An adapter that dev already speaks against is refused without a look at test. The
 decision is recorded either way; `champion` moves only if every gate says yes.
+
+The decision holds the goals that stood when test was looked at. Every look at a test set after the
+first, whether by another adapter or with a goal moved, is judged more strictly and told as such.
 """
 
 from __future__ import annotations
@@ -12,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from evals.verdicts.forgetting import GuardFinding, SubjectChange  # noqa: TC001 - read when a report is read back
 from evals.verdicts.gap import ClosedFinding  # noqa: TC001 - likewise
+from evals.verdicts.looks import level_at
 from pipeline.forget import Judgement, check_base, forget, judge
 from pipeline.gap import dev_inputs, gap
 from pipeline.ingest import resolve
 from pipeline.measure.gates import Gate, gates, refusals
+from pipeline.measure.looks import EarlierLook, Looks, MovedGoal, looks_at, terms_of
 from pipeline.measure.measure import TunedModel
+from pipeline.measure.settle import how_to_settle, supply_of
 from pipeline.spec.subjects import measured_datasets
 from pipeline.workspace.stage import StageOutput, run_stage
 from pipeline.workspace.store import CHAMPION
+from registry.store.hashing import digest
 from registry.store.kinds import ForgettingMeta, PromotionMeta
 from registry.store.objects import Parent
 
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "promote"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,12 @@ class PromoteReport:
 
     Attributes:
         split: what they were measured on: `test`, or `dev` where that was enough to refuse.
-        looks: how many adapters have been scored on these test sets, this one included; the more,
-            the less a score on them proves. 0 where test was not looked at.
+        looks: how often these test sets have been looked at, this time included; the more, the
+            less a score on them proves. 0 where test was not looked at.
+        alpha: what an interval may err by at this look; half of the look before.
+        goals: what stood when this was decided: goal and margin, or max_drop and accept.
+        moved: which of them were otherwise at an earlier look.
+        earlier: those looks, and what came of them.
         previous: the champion that was replaced, if any.
     """
 
@@ -57,6 +68,10 @@ class PromoteReport:
     closed: dict[str, ClosedFinding]
     changes: dict[str, SubjectChange]
     looks: int
+    alpha: float | None
+    goals: dict[str, dict[str, bool | float]]
+    moved: tuple[MovedGoal, ...]
+    earlier: tuple[EarlierLook, ...]
     previous: str | None
     promotion_id: str
     run_id: str
@@ -78,7 +93,9 @@ def promote(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> PromoteReport:
     dev = forget(resolved, ui, TunedModel(adapter_id))
     inputs, parents = dev_inputs(resolved, found.base)
     tests = _versions(inputs)
-    inputs |= {"adapter": adapter_id, "gap": found.gap_id, "dev": dev.forgetting_id}
+    inputs |= {"adapter": adapter_id}
+    asked = digest(inputs)
+    inputs |= {"gap": found.gap_id, "dev": dev.forgetting_id}
     parents += [
         Parent(adapter_id, "adapter"),
         Parent(found.gap_id, "gap"),
@@ -89,7 +106,7 @@ def promote(ws: OpenWorkspace, ui: Ui, adapter_id: str) -> PromoteReport:
         ui,
         STAGE,
         inputs,
-        lambda ctx: _judge_on_test(resolved, ctx, found, dev, tests, parents),
+        lambda ctx: _judge_on_test(resolved, ctx, found, dev, tests, asked, parents),
         version=VERSION,
         parents=parents,
     )
@@ -111,13 +128,15 @@ def _judge_on_test(
     found: GapReport,
     dev: ForgetReport,
     tests: Mapping[str, str],
+    asked: str,
     parents: list[Parent],
 ) -> StageOutput:
-    judged, split, looks = Judgement(dev.kept, dev.closed, dev.changes, ()), "dev", 0
-    if not refusals(_gates(judged, "dev")):
-        judged = judge(ws, ctx.ui, found, TunedModel(dev.adapter_id), "test")
-        split, looks = "test", _looks(ws, tests, dev.adapter_id)
-    decided = _gates(judged, split)
+    judged, split, looks = Judgement(dev.kept, dev.closed, dev.changes, ()), "dev", Looks(0, (), ())
+    if not refusals(_gates(ws, judged, "dev")):
+        split, looks = "test", looks_at(ws.catalog, terms_of(ws.spec), tests, asked)
+        what = TunedModel(dev.adapter_id)
+        judged = judge(ws, ctx.ui, found, what, "test", look=looks.number)
+    decided = _gates(ws, judged, split)
     figures = {
         "adapter": dev.adapter_id,
         "scale": 1.0,
@@ -133,7 +152,12 @@ def _judge_on_test(
         "promoted": not refusals(decided),
         "gates": [asdict(gate) for gate in decided],
         "reasons": list(refusals(decided)),
-        "looks": looks,
+        "looks": looks.number,
+        "asked": asked,
+        "alpha": level_at(looks.number).interval if looks.number else None,
+        "goals": terms_of(ws.spec),
+        "moved": [asdict(one) | {"said": str(one)} for one in looks.moved],
+        "earlier": [asdict(one) for one in looks.earlier],
         "tests": dict(tests),
     }
     parts = [Parent(ctx.run_id, "run"), *parents]
@@ -167,21 +191,20 @@ def _judge_on_test(
     return StageOutput(result, made)
 
 
-def _gates(judged: Judgement, split: str) -> tuple[Gate, ...]:
-    return gates(judged.closed, {finding.guard: finding for finding in judged.kept}, split)
+def _gates(ws: Resolved, judged: Judgement, split: str) -> tuple[Gate, ...]:
+    keeping = {finding.guard: finding for finding in judged.kept}
+    unsettled = {
+        name: how_to_settle(supply_of(ws, name, split, n), items)
+        for name, verdict, n, items in (
+            *((name, f.verdict, f.score.n, f.items_to_settle) for name, f in judged.closed.items()),
+            *((name, f.verdict, f.n, f.items_to_settle) for name, f in keeping.items()),
+        )
+        if verdict == "inconclusive"
+    }
+    return gates(judged.closed, keeping, split, unsettled)
 
 
 def _versions(inputs: Mapping[str, Any]) -> dict[str, str]:
     """Return subject -> dataset version, for those that have one."""
     described = inputs["subjects"].items()
     return {name: d["dataset_version"] for name, d in described if d["dataset_version"]}
-
-
-def _looks(ws: OpenWorkspace, tests: Mapping[str, str], adapter_id: str) -> int:
-    """Count the adapters that were scored on any of these test sets, with this one."""
-    earlier = {
-        one.meta.adapter_id
-        for one in ws.catalog.committed(PromotionMeta, split="test")
-        if set(one.meta.tests.values()) & set(tests.values())
-    }
-    return len(earlier | {adapter_id})

@@ -95,6 +95,8 @@ def _inputs(
         "allow_rejects": train.allow_rejects,
         "change": asdict(change) if change else None,
     }
+    if unseen := ws.spec.witnesses:
+        inputs["witnesses"] = sorted(unseen)
     if held := _also_held_out(ws):
         inputs["held_out"] = held
     known = {parent.id for parent in parents}

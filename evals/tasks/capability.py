@@ -176,6 +176,13 @@ class GuardSpec(_Scored):
     accept: bool = Field(
         default=False, description="Take the loss of this guard, by name and on the record."
     )
+    replay: bool | None = Field(
+        None,
+        description=(
+            "May its rows be trained on, so that it is kept? false: never, it is a witness of what "
+            "nobody replays. Left out, the last of three or more guards with data is one."
+        ),
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -191,6 +198,9 @@ class GuardSpec(_Scored):
             raise ValueError(message)
         if self.allow_code and not own:
             message = "allow_code is for a task file of your own in lm_eval alone"
+            raise ValueError(message)
+        if self.replay and self.data is None:
+            message = "replay: true needs data: an lm_eval task has no rows to replay"
             raise ValueError(message)
         self._check(self.answer)
         return self

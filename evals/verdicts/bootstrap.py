@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 RESAMPLES = 1_999
 """With 1,999, a tail of 2.5% or 5% ends at one of the resamples and not between two."""
 
+_IN_TAIL = 5
+"""Resamples that a smaller tail than those should hold, as after several looks at test."""
+
+_MOST_RESAMPLES = 200_000
+"""Of 1,000 items, two seconds. A tail that needs more has the worst score as its bound."""
+
 _SEED = 0
 _CELLS = 1 << 20
 """Weights that are drawn at a time: 8 MiB, whatever the number of clusters."""
@@ -51,39 +57,57 @@ class ResampledMeans:
 
     lows: Floats
     highs: Floats
+    lowest: float
+    highest: float
 
     def low(self, tail: float) -> float:
         """Return the lower bound that a true mean lies below with probability `tail` at most."""
-        return float(self.lows[_rank(tail) - 1])
+        rank = self._rank(tail)
+        return float(self.lows[rank - 1]) if rank else self.lowest
 
     def high(self, tail: float) -> float:
         """Return the upper bound that a true mean lies above with probability `tail` at most."""
-        return float(self.highs[-_rank(tail)])
+        rank = self._rank(tail)
+        return float(self.highs[-rank]) if rank else self.highest
 
     def p_at_most(self, bound: float) -> float:
         """Return the p-value of "the mean is at most `bound`": below tail iff low(tail) > bound."""
-        return float((self.lows <= bound).sum() + 0.5) / (RESAMPLES + 1)
+        return float((self.lows <= bound).sum() + 0.5) / (len(self.lows) + 1)
 
     def p_at_least(self, bound: float) -> float:
         """Return the p-value of "the mean is `bound` or more": below tail iff high(tail) < it."""
-        return float((self.highs >= bound).sum() + 0.5) / (RESAMPLES + 1)
+        return float((self.highs >= bound).sum() + 0.5) / (len(self.lows) + 1)
+
+    def _rank(self, tail: float) -> int:
+        """Return which mean, from the end, is the bound at `tail`; 0 where none is far enough."""
+        # The half, here and in the p-values: p is never equal to 0.05, whichever way 1 - 0.95 is
+        # rounded, and p and bound always agree.
+        return max(0, math.ceil(tail * (len(self.lows) + 1) - 0.5))
 
 
 def resample(
-    values: Sequence[float], clusters: Sequence[int], lowest: float, highest: float
+    values: Sequence[float],
+    clusters: Sequence[int],
+    lowest: float,
+    highest: float,
+    tail: float = 1.0,
 ) -> ResampledMeans:
-    """Resample the mean of `values`, which lie between `lowest` and `highest`, by clusters."""
+    """Resample the mean of `values`, which lie between `lowest` and `highest`, by clusters.
+
+    `tail` is the smallest that is asked for: there are resamples enough for it.
+    """
     import numpy as np
 
     _, owner = np.unique(np.asarray(clusters), return_inverse=True)
     sizes = np.bincount(owner).astype(np.float64)
     sums = np.bincount(owner, weights=np.asarray(values)).astype(np.float64)
-    lows, highs = resampled_means(sums[:, None], sizes, lowest, highest)
-    return ResampledMeans(np.sort(lows[:, 0]), np.sort(highs[:, 0]))
+    count = min(_MOST_RESAMPLES, max(RESAMPLES, math.ceil(_IN_TAIL / tail)))
+    lows, highs = resampled_means(sums[:, None], sizes, lowest, highest, count)
+    return ResampledMeans(np.sort(lows[:, 0]), np.sort(highs[:, 0]), lowest, highest)
 
 
 def resampled_means(
-    sums: Floats, sizes: Floats, lowest: float, highest: float
+    sums: Floats, sizes: Floats, lowest: float, highest: float, resamples: int = RESAMPLES
 ) -> tuple[Floats, Floats]:
     """Return the resampled means of evals, one a column, whose clusters have the same sizes.
 
@@ -95,9 +119,10 @@ def resampled_means(
         sizes: the number of items of each cluster.
         lowest: what the items of the unseen cluster score for the first result.
         highest: and for the second.
+        resamples: how many means of each eval.
 
     Returns:
-        Two arrays of RESAMPLES rows, one column an eval, unsorted.
+        Two arrays of `resamples` rows, one column an eval, unsorted.
     """
     import numpy as np
 
@@ -106,23 +131,16 @@ def resampled_means(
     unseen = float((sizes * sizes).sum() / sizes.sum())
     # The weights of the unseen cluster are not drawn but spread evenly over their distribution:
     # where the scores hardly differ, they alone decide, and a draw would leave noise of a tenth.
-    heavy = unseen * -np.log((np.arange(RESAMPLES) + 0.5) / RESAMPLES)
+    heavy = unseen * -np.log((np.arange(resamples) + 0.5) / resamples)
     random = np.random.default_rng(_SEED)
-    lows = np.empty((RESAMPLES, sums.shape[1]))
+    lows = np.empty((resamples, sums.shape[1]))
     highs = np.empty_like(lows)
     step = max(1, _CELLS // max(len(sizes), sums.shape[1]))
-    for start in range(0, RESAMPLES, step):
-        rows = slice(start, min(start + step, RESAMPLES))
+    for start in range(0, resamples, step):
+        rows = slice(start, min(start + step, resamples))
         weights = random.standard_exponential((rows.stop - start, len(sizes)))
         extra = heavy[rows, None]
         total, size = weights @ sums, (weights @ sizes)[:, None] + extra
         lows[rows] = (total + lowest * extra) / size
         highs[rows] = (total + highest * extra) / size
     return lows, highs
-
-
-def _rank(tail: float) -> int:
-    """Return which of the resampled means, counted from the end, is the bound at `tail`."""
-    # The half, here and in the p-values: p is never equal to 0.05, whichever way 1 - 0.95 is
-    # rounded, and p and bound always agree.
-    return max(1, math.ceil(tail * (RESAMPLES + 1) - 0.5))

@@ -1,9 +1,10 @@
 """The verdict on forgetting: what a guard lost by a change of the model. Pure, no model.
 
-`kept`: the one-sided 95% lower bound of the paired difference is above -max_drop, so a larger loss
-is ruled out. `forgotten`: more items were lost than gained, mid-p McNemar with Benjamini and
+`kept`: the one-sided lower bound of the paired difference is above -max_drop, so a larger loss is
+ruled out. `forgotten`: more items were lost than gained, mid-p McNemar with Benjamini and
 Hochberg's correction over all guards says so, and it isn't `kept`: a loss that is real but surely
-within max_drop is what the spec allows. Anything else is `inconclusive`.
+within max_drop is what the spec allows. Anything else is `inconclusive`. Bounds are at 95% on dev,
+and on test at what is left of it (looks.py).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from evals.verdicts.looks import DEV, Level
 from evals.verdicts.sample_size import items_to_show_kept, items_to_show_loss
 from evals.verdicts.stats import (
-    CONFIDENCE,
     Interval,
     PairedItems,
     benjamini_hochberg,
@@ -30,13 +31,17 @@ GuardVerdict = Literal["kept", "forgotten", "inconclusive"]
 
 @dataclass(frozen=True, slots=True)
 class PairedScores:
-    """A guard's items, scored before and after; all sequences are in the order of `uids`."""
+    """A guard's items, scored before and after; all sequences are in the order of `uids`.
+
+    `witness`: nothing of it is trained on, so that it tells of what nobody replays.
+    """
 
     name: str
     uids: tuple[int, ...]
     pairs: PairedItems
     max_drop: float
     accept: bool = False
+    witness: bool = False
 
     def __post_init__(self) -> None:
         """Refuse uids that do not match the scores."""
@@ -49,8 +54,9 @@ class PairedScores:
 class GuardFinding:
     """The verdict on one guard, with every figure it rests on.
 
-    `difference` is after - before; each of its bounds is one-sided at 95%. `accepted`: the guard is
-    not kept and the spec takes that by name. `items_to_settle` is set for `inconclusive` alone.
+    `difference` is after - before; each of its bounds is one-sided. `accepted`: the guard is not
+    kept and the spec takes that by name. `items_to_settle` is set for `inconclusive` alone.
+    `witness`: nothing of it is trained on.
     """
 
     guard: str
@@ -69,6 +75,7 @@ class GuardFinding:
     items_to_settle: int | None
     accepted: bool
     reason: str
+    witness: bool = False
 
     @property
     def passes(self) -> bool:
@@ -139,23 +146,33 @@ def change_of(pairs: PairedItems, chance: float) -> SubjectChange:
     )
 
 
-def judge_guards(guards: Sequence[PairedScores]) -> list[GuardFinding]:
-    """Judge every guard, with Benjamini and Hochberg's correction over all, in their order."""
+def judge_guards(
+    guards: Sequence[PairedScores], level: Level = DEV, later: Level | None = None
+) -> list[GuardFinding]:
+    """Judge every guard, with Benjamini and Hochberg's correction over all, in their order.
+
+    Args:
+        guards: their scores.
+        level: the errors that the verdicts may make.
+        later: the errors allowed to whoever looks again with more items; by default `level`.
+    """
     p_values = [change_p(guard.pairs) for guard in guards]
     return [
-        _judge(guard, p_value, p_bh)
+        _judge(guard, p_value, p_bh, level, later or level)
         for guard, p_value, p_bh in zip(guards, p_values, benjamini_hochberg(p_values), strict=True)
     ]
 
 
-def _judge(guard: PairedScores, p_value: float, p_bh: float) -> GuardFinding:
-    pairs, difference = guard.pairs, paired_difference(guard.pairs)
+def _judge(
+    guard: PairedScores, p_value: float, p_bh: float, level: Level, later: Level
+) -> GuardFinding:
+    pairs, difference = guard.pairs, paired_difference(guard.pairs, level.of_bound)
     verdict: GuardVerdict = "inconclusive"
     if pairs.n and difference.low > -guard.max_drop:
         verdict = "kept"
-    elif pairs.mean < 0 and p_bh <= 1 - CONFIDENCE:
+    elif pairs.mean < 0 and p_bh <= level.interval:
         verdict = "forgotten"
-    settle = _items_to_settle(guard) if verdict == "inconclusive" else None
+    settle = _items_to_settle(guard, later) if verdict == "inconclusive" else None
     changes = list(zip(guard.uids, pairs.differences, strict=True))
     return GuardFinding(
         guard=guard.name,
@@ -174,13 +191,14 @@ def _judge(guard: PairedScores, p_value: float, p_bh: float) -> GuardFinding:
         items_to_settle=settle,
         accepted=guard.accept and verdict != "kept",
         reason=_reason(guard, difference, verdict, p_bh, settle),
+        witness=guard.witness,
     )
 
 
-def _items_to_settle(guard: PairedScores) -> int | None:
+def _items_to_settle(guard: PairedScores, level: Level) -> int | None:
     ways = (
-        items_to_show_kept(guard.pairs, guard.max_drop),
-        items_to_show_loss(guard.pairs),
+        items_to_show_kept(guard.pairs, guard.max_drop, level.of_bound),
+        items_to_show_loss(guard.pairs, level.of_interval),
     )
     return min((way for way in ways if way is not None), default=None)
 

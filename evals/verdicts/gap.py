@@ -13,6 +13,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from evals.verdicts.looks import DEV, Level
 from evals.verdicts.sample_size import items_to_show_rate
 from evals.verdicts.stats import CONFIDENCE, Interval, Scores, holm, mean_interval, p_below
 
@@ -110,9 +111,19 @@ def judge_gaps(measured: Sequence[MeasuredCapability]) -> list[GapFinding]:
     ]
 
 
-def judge_closed(scores: Scores, *, goal: float, margin: float) -> ClosedFinding:
-    """Judge whether scores of the tuned model close the gap."""
-    score = mean_interval(scores)
+def judge_closed(
+    scores: Scores, *, goal: float, margin: float, level: Level = DEV, later: Level | None = None
+) -> ClosedFinding:
+    """Judge whether scores of the tuned model close the gap.
+
+    Args:
+        scores: of the tuned model.
+        goal: the mean score that is wanted.
+        margin: how far below it still counts.
+        level: the errors that the verdict may make.
+        later: the errors allowed to whoever looks again with more items; by default `level`.
+    """
+    score = mean_interval(scores, level.of_interval)
     verdict: ClosedVerdict = "inconclusive"
     if _reaches(score, goal - margin):
         verdict, reason = "closed", f"{_shown(score)} is at least {goal - margin:.3g}"
@@ -121,7 +132,8 @@ def judge_closed(scores: Scores, *, goal: float, margin: float) -> ClosedFinding
     else:
         reason = f"{_shown(score)} neither reaches {goal - margin:.3g} nor misses {goal:.3g}"
     unsettled = verdict == "inconclusive"
-    settle = _items_to_settle(scores, goal, margin, CONFIDENCE) if unsettled else None
+    at = (later or level).of_interval
+    settle = _items_to_settle(scores, goal, margin, at, at) if unsettled else None
     return ClosedFinding(goal, margin, score, verdict, settle, _advice(reason, unsettled, settle))
 
 
@@ -135,10 +147,10 @@ def _judge(measured: MeasuredCapability, p_value: float, p_holm: float, family: 
     if (
         unsettled and prompt and base.high < goal
     ):  # the prompt is what isn't settled, on half of dev
-        half = _items_to_settle(prompt.arm.half_b, goal, margin, CONFIDENCE)
+        half = _items_to_settle(prompt.arm.half_b, goal, margin, CONFIDENCE, CONFIDENCE)
         settle = half and 2 * half
     elif unsettled:
-        settle = _items_to_settle(measured.base, goal, margin, confidence)
+        settle = _items_to_settle(measured.base, goal, margin, CONFIDENCE, confidence)
     return GapFinding(
         capability=measured.capability,
         goal=goal,
@@ -185,15 +197,17 @@ def _reaches(score: Interval, floor: float) -> bool:
     return score.n > 0 and score.low >= floor
 
 
-def _items_to_settle(scores: Scores, goal: float, margin: float, confidence: float) -> int | None:
+def _items_to_settle(
+    scores: Scores, goal: float, margin: float, met: float, gap: float
+) -> int | None:
     """Return the fewer of the items that would show `met` and those that would show the gap."""
     if not scores.n:
         return None
     ways = []
     if scores.mean > goal - margin:
-        ways.append(items_to_show_rate(scores, goal - margin))
+        ways.append(items_to_show_rate(scores, goal - margin, met))
     if scores.mean < goal:
-        ways.append(items_to_show_rate(scores, goal, confidence))
+        ways.append(items_to_show_rate(scores, goal, gap))
     return min((way for way in ways if way is not None), default=None)
 
 

@@ -94,7 +94,8 @@ def mean_interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
     if scores.counted:
         return clopper_pearson(scores.successes, scores.n, confidence)
     mean = scores.mean
-    resampled, tail = resample(scores.values, scores.clusters, 0.0, 1.0), (1 - confidence) / 2
+    tail = (1 - confidence) / 2
+    resampled = resample(scores.values, scores.clusters, 0.0, 1.0, tail)
     low, high = min(mean, resampled.low(tail)), max(mean, resampled.high(tail))
     return Interval(mean, low, high, scores.n)
 
@@ -222,8 +223,9 @@ def paired_difference(pairs: PairedItems, confidence: float = CONFIDENCE) -> Int
     if pairs.counted:
         low, high = change_bounds(pairs.lost, pairs.gained, pairs.n, confidence)
     else:
-        resampled = resample(pairs.differences, pairs.clusters, -1.0, 1.0)
-        low, high = resampled.low(1 - confidence), resampled.high(1 - confidence)
+        tail = 1 - confidence
+        resampled = resample(pairs.differences, pairs.clusters, -1.0, 1.0, tail)
+        low, high = resampled.low(tail), resampled.high(tail)
     return Interval(mean, min(mean, low), max(mean, high), pairs.n)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pipeline.verbs.erase import EraseReport
+    from pipeline.verbs.explain import Explanation
     from pipeline.verbs.export import ExportReport, Form
     from pipeline.verbs.gc import GcReport
     from pipeline.verbs.sign import SignReport, VerifyReport
@@ -76,6 +77,16 @@ class Records:
     def query(self, query: str, parameters: Sequence[Any] = ()) -> QueryResult:
         """Ask like `sql`, for columns and rows as Python values."""
         return self._kept.catalog.sql(query, parameters)
+
+    def explain(self) -> Explanation:
+        """Tell in words what the newest mending did and why.
+
+        Raises:
+            UserError: nothing was mended here yet.
+        """
+        from pipeline.verbs.explain import explain
+
+        return explain(self._kept)
 
     def status(self) -> dict[str, list[dict[str, Any]]]:
         """Return what is there: versions, verdicts, adapters, aliases, the last runs."""

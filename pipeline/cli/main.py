@@ -311,15 +311,25 @@ def forget(
 
 
 @app.command()
-def mend(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
+def mend(
+    workspace: WorkspaceOption = HERE,
+    *,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell in words what mending did; nothing is run.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Fill in what training lost, round by round, until gaps are closed and guards kept.
 
-    Example: `gapmend mend -C examples/quickstart`
+    Example: `gapmend mend --explain -C examples/quickstart`
     """
 
     def work(ws: Workspace) -> Answer:
-        from pipeline.report.stages import mend_tables
+        from pipeline.report.stages import explanation, mend_tables
 
+        if explain:
+            told = ws.explain()
+            return Answer(told, explanation(told))
         report = ws.mend()
         return Answer(report, mend_tables(report))
 

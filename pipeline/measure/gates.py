@@ -26,6 +26,8 @@ class KeepingGate(Protocol):
     def verdict(self) -> str: ...  # noqa: D102 - `kept`, `forgotten` or `inconclusive`
     @property
     def accepted(self) -> bool: ...  # noqa: D102 - the spec takes a loss
+    @property
+    def witness(self) -> bool: ...  # noqa: D102 - nothing of it is trained on
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ def first_scale(scales: Sequence[float], fits: Callable[[float], bool]) -> float
 
 
 def gates(
-    closing: Mapping[str, ClosingGate], keeping: Mapping[str, KeepingGate], split: str = "test"
+    closing: Mapping[str, ClosingGate],
+    keeping: Mapping[str, KeepingGate],
+    split: str = "test",
+    settling: Mapping[str, str] | None = None,
 ) -> tuple[Gate, ...]:
     """Return promote's gates: every tuned gap closed, everything else kept or accepted.
 
@@ -61,9 +66,12 @@ def gates(
         closing: tuned capability -> its finding.
         keeping: guard, or capability that was not tuned -> its finding.
         split: what was measured, for the reasons.
+        settling: of what is inconclusive, what would settle it.
     """
-    found = [_closed(name, finding.verdict, split) for name, finding in closing.items()]
-    found += [_kept(name, finding, split) for name, finding in keeping.items()]
+    on = f"on {split}"
+    at = {name: f"{on} ({how})" for name, how in (settling or {}).items()}
+    found = [_closed(name, one.verdict, at.get(name, on)) for name, one in closing.items()]
+    found += [_kept(name, one, at.get(name, on)) for name, one in keeping.items()]
     if not closing:
         found.append(Gate("tuned", passed=False, reason="the adapter was tuned for no capability"))
     return tuple(found)
@@ -74,13 +82,14 @@ def refusals(found: Iterable[Gate]) -> tuple[str, ...]:
     return tuple(gate.reason for gate in found if not gate.passed)
 
 
-def _closed(name: str, verdict: str, split: str) -> Gate:
-    reason = f"{name}: the gap is {verdict} on {split}"
+def _closed(name: str, verdict: str, where: str) -> Gate:
+    reason = f"{name}: the gap is {verdict} {where}"
     return Gate(f"closed:{name}", passed=verdict == "closed", reason=reason)
 
 
-def _kept(name: str, finding: KeepingGate, split: str) -> Gate:
-    reason = f"{name} is {finding.verdict} on {split}"
+def _kept(name: str, finding: KeepingGate, where: str) -> Gate:
+    what = f"{name}, a witness," if finding.witness else name
+    reason = f"{what} is {finding.verdict} {where}"
     if finding.accepted and finding.verdict != "kept":
         reason += ", which the spec accepts"
     return Gate(f"kept:{name}", passed=is_kept(finding), reason=reason)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.push import PushReport
     from pipeline.verbs.reproduce import ReproduceReport
     from registry.catalog.lists import AliasMove
-    from registry.lineage.adapter_facts import AdapterFacts
+    from registry.lineage.adapter_facts import AdapterFacts, Decision
 
 _SHOWN_MODULES = 8
 _ID = 12
@@ -81,6 +81,7 @@ def facts_tables(facts: AdapterFacts) -> list[RenderableType]:
             if meta.get(key)
         ),
         *((key, meta[key]) for key in ("origin",) if meta.get(key)),
+        *(_decision(facts.decision) if facts.decision else ()),
         ("let through", ", ".join(one[:_ID] for one in facts.promotions) or "-"),
         ("merged", ", ".join(one[:_ID] for one in facts.merges) or "-"),
         ("pushed", ", ".join(facts.pushes) or "-"),
@@ -98,7 +99,23 @@ def facts_tables(facts: AdapterFacts) -> list[RenderableType]:
             for t in facts.taught
         ]
         shown.append(table("trained on", ("dataset", "version", "licence", "for", "rows"), rows))
+    if facts.settings:
+        deciding = [(key, _setting(value)) for key, value in facts.settings.items()]
+        shown.append(table("settings that decided it", ("key", "value"), deciding))
     return shown
+
+
+def _decision(decided: Decision) -> list[tuple[str, str]]:
+    word = "let through" if decided.promoted else "refused"
+    told = [("test", f"{word} at look {decided.looks}")]
+    told += [("moved after that", said) for said in decided.moved]
+    return [*told, *(("refused before", said) for said in decided.refused)]
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "left out"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def diff_tables(found: AdapterDiff) -> list[RenderableType]:
@@ -201,13 +218,21 @@ def _closed(facts: AdapterFacts) -> Table:
          f"{c.low:.3f} to {c.high:.3f}", c.verdict)
         for c in facts.closed
     ]  # fmt: skip
-    columns = ("capability", "split", "goal", "before", "score", "95% interval", "verdict")
+    columns = ("capability", "split", "goal", "before", "score", "interval", "verdict")
     return table("closed", columns, rows)
 
 
 def _kept(facts: AdapterFacts) -> Table:
     rows = [
-        (k.guard, k.split, f"{k.before:.3f}", f"{k.after:.3f}", k.lost, k.gained, k.verdict)
+        (
+            f"{k.guard}{' (witness)' * k.witness}",
+            k.split,
+            f"{k.before:.3f}",
+            f"{k.after:.3f}",
+            k.lost,
+            k.gained,
+            k.verdict,
+        )
         for k in facts.kept
     ]
     return table("kept", ("guard", "split", "before", "after", "lost", "gained", "verdict"), rows)

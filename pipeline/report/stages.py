@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from pipeline.forget import ChangedItem, ForgetReport
     from pipeline.gap import GapReport
     from pipeline.ingest import IngestReport
-    from pipeline.mend import MendReport, Round
+    from pipeline.measure.rounds import Round
+    from pipeline.mend import MendReport
     from pipeline.merge import MergeReport
     from pipeline.promote import PromoteReport
     from pipeline.select import SelectReport
     from pipeline.train import TrainReport
+    from pipeline.verbs.explain import Explanation
 
 _COLOURS = {
     "met": "green",
@@ -140,16 +142,22 @@ def forget_tables(report: ForgetReport) -> list[RenderableType]:
 
 
 def closed_table(
-    title: str, closed: Mapping[str, ClosedFinding], changes: Mapping[str, SubjectChange]
+    title: str,
+    closed: Mapping[str, ClosedFinding],
+    changes: Mapping[str, SubjectChange],
+    alpha: float = 0.05,
 ) -> Table:
-    """Return each tuned capability's score, verdict, and the items that changed."""
+    """Return each tuned capability's score, verdict, and the items that changed.
+
+    `alpha` is what the intervals may err by.
+    """
     found = [(name, one, changes[name]) for name, one in closed.items()]
     columns: dict[str, list[str | Text]] = {
         "capability": [name for name, _, _ in found],
         "goal": [f"{one.goal:.2f}" for _, one, _ in found],
         "before": [f"{change.before:.3f}" for _, _, change in found],
         "score": [f"{one.score.mean:.3f}" for _, one, _ in found],
-        "95% interval": [bounds(one.score) for _, one, _ in found],
+        f"{100 * (1 - alpha):.4g}% interval": [bounds(one.score) for _, one, _ in found],
         "lost": [str(change.lost) for _, _, change in found],
         "gained": [str(change.gained) for _, _, change in found],
         "KL": [_kl(change) for _, _, change in found],
@@ -173,7 +181,7 @@ def kept_table(
     """Return what was lost and gained of each guard, and of what needed no training."""
     found = [(one, changes[one.guard]) for one in kept]
     columns: dict[str, list[str | Text]] = {
-        "": [one.guard for one in kept],
+        "": [f"{one.guard}{' (witness)' * one.witness}" for one in kept],
         "before": [f"{one.before:.3f}" for one in kept],
         "after": [f"{one.after:.3f}" for one in kept],
         "lost": [str(one.lost) for one in kept],
@@ -224,7 +232,7 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
             moved or "-",
             ", ".join(f"{name} {word}" for name, word in one.closed.items()),
             _losses(one),
-            _then(one, last=one is report.rounds[-1]),
+            _then(one, last=one is report.rounds[-1], vain=bool(report.missing)),
         )
     end = (
         f"mended: adapter {report.adapter_id[:12]} closes its gaps and loses nothing on dev"
@@ -232,21 +240,57 @@ def mend_tables(report: MendReport) -> list[RenderableType]:
         else f"not mended (rounds of training again: {len(report.rounds) - 1}); "
         f"the best is {report.adapter_id[:12]}"
     )
-    return [made, Text(end), *(Text(f"- {line}") for line in report.advice)]
+    curves = [scale_table(one) for one in report.rounds if len(one.curve) > 1]
+    left = [
+        Text(f"round {one.number} adds nothing for {why}")
+        for one in report.rounds
+        for why in one.unfilled.values()
+    ]
+    vain = [Text("no other round is run, it would add no row for what was lost")]
+    missing = [*vain, *(Text(f"- {line}") for line in report.missing)] if report.missing else []
+    advice = [Text(f"- {line}") for line in report.advice]
+    return [made, *curves, *left, Text(end), *missing, *advice]
+
+
+def explanation(told: Explanation) -> list[RenderableType]:
+    """Return what mending did in words, a line between two rounds."""
+    return [Text("\n\n".join(told.paragraphs))]
+
+
+def scale_table(one: Round) -> Table:
+    """Return the scores of a round's adapter by its scale: what is given back at what price."""
+    names = list(dict.fromkeys(name for scores in one.curve.values() for name in scores))
+    shown = [name for name in names if sum(name in scores for scores in one.curve.values()) > 1]
+    rows = [
+        (scale, *(f"{scores[name]:.3f}" if name in scores else "" for name in shown))
+        for scale, scores in sorted(one.curve.items(), key=lambda pair: -float(pair[0]))
+    ]
+    return table(f"round {one.number} by scale (dev)", ("scale", *shown), rows)
 
 
 def promote_tables(report: PromoteReport) -> list[RenderableType]:
     """Return the figures on test, the gates and the decision."""
     name = report.adapter_id[:12]
+    look = f"look {report.looks} at test"
     shown: list[RenderableType] = [
         closed_table(
-            f"promote: what {name} closed ({report.split})", report.closed, report.changes
+            f"promote: what {name} closed ({report.split})",
+            report.closed,
+            report.changes,
+            report.alpha or 0.05,
         ),
         _kept(f"promote: what {name} lost ({report.split})", report.kept, report.changes),
     ]
+    for one in report.earlier:
+        came_to = "promoted" if one.promoted else f"refused: {'; '.join(one.reasons)}"
+        shown.append(Text(f"look {one.look} at test, {one.adapter_id[:12]}: {came_to}"))
+    shown += [
+        Text(f"moved after test was looked at: {goal}", style="yellow") for goal in report.moved
+    ]
     if report.promoted:
-        return [*shown, Text(f"promoted: {name} is champion (look {report.looks} at test)")]
-    return [*shown, Text(f"refused: {'; '.join(report.reasons)}", style="red")]
+        return [*shown, Text(f"promoted: {name} is champion ({look})")]
+    at = f" ({look})" if report.looks else ""
+    return [*shown, Text(f"refused{at}: {'; '.join(report.reasons)}", style="red")]
 
 
 def merge_table(report: MergeReport) -> Table:
@@ -276,13 +320,13 @@ def _losses(one: Round) -> str:
     return ", ".join(lost) or "nothing"
 
 
-def _then(one: Round, *, last: bool) -> str:
+def _then(one: Round, *, last: bool, vain: bool) -> str:
     if one.scale == 1:
         return "done"
     if one.scale is not None:
         return f"done at scale {one.scale:g}"
     if last:
-        return "the end"
+        return "no rows for what was lost" if vain else "the end"
     lost = any(verdict not in {"kept", "accepted"} for verdict in one.kept.values())
     return "no scale will do: train again" if lost else "train again"
 

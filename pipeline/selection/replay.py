@@ -60,11 +60,17 @@ class ReplaySource:
 
 
 def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
-    """Return all that can be replayed: guards and met capabilities with data, free datasets."""
+    """Return all that can be replayed: guards and met capabilities with data, free datasets.
+
+    Witnesses are left out: nothing of them is ever trained on.
+    """
+    unseen = ws.spec.witnesses
     kept = [
         ReplaySource(what.name, what.spec.data, what)
         for what in subjects(ws.spec)
-        if what.spec.data and (what.role == "guard" or found.verdict(what.name) == "met")
+        if what.spec.data
+        and what.name not in unseen
+        and (what.role == "guard" or found.verdict(what.name) == "met")
     ]
     return (*kept, *(ReplaySource(name, name, None) for name in free_datasets(ws)))
 

@@ -14,6 +14,7 @@ from evals.engine.backend import BackendName
 from evals.tasks.capability import CapabilitySpec, GuardSpec, labels_of
 from pipeline.spec.errors import InvalidSpecError, Problem, problems_of, unknown_name
 from pipeline.spec.train import TrainSpec
+from pipeline.spec.witnesses import also_measured, witnesses_of
 from pipeline.spec.yaml_lines import parse
 from registry.datasets.spec import DatasetSpec
 from registry.errors import SpecError, UserError
@@ -85,6 +86,11 @@ class Spec(BaseModel):
     evals: EvalsSpec = Field(EvalsSpec(), description="How scores are computed.")
     hub: HubSpec | None = Field(None, description="Where the adapter is pushed to, if anywhere.")
 
+    @property
+    def witnesses(self) -> frozenset[str]:
+        """The guards of which nothing is trained on."""
+        return witnesses_of(self.guards, self.capabilities)
+
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of gapmend.yaml, for editors."""
@@ -148,6 +154,15 @@ def _references(spec: Spec) -> Iterator[Problem]:
             yield unknown_name(("train", "pool", index), name, spec.datasets, "dataset")
     for name in spec.guards.keys() & spec.capabilities.keys():
         yield Problem(("guards", name), f"'{name}' is a capability too", "another name")
+    for name, guard in spec.guards.items():
+        others = also_measured(name, spec.guards, spec.capabilities)
+        if guard.replay is False and others:
+            yield Problem(
+                ("guards", name, "replay"),
+                f"'{name}' is to be a witness, and rows of its dataset '{guard.data}' may be "
+                f"trained on for {', '.join(others)}",
+                "a dataset of its own",
+            )
 
 
 def _settled(spec: Spec, root: Folder, problems: list[Problem]) -> Spec:

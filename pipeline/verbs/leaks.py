@@ -16,7 +16,7 @@ from pipeline.selection.candidates import pool_of
 from pipeline.selection.held_out import held_items, rows_to_train
 from pipeline.selection.selection import KIND as SELECTION
 from pipeline.selection.selection import read_selection
-from pipeline.spec.subjects import measured_datasets
+from pipeline.spec.subjects import subjects
 from registry.datasets.duplicates.overlap import KINDS, HeldOut, RowWords
 from registry.datasets.versions.read import AT_ONCE, VersionReader
 from registry.errors import StoreRequestError
@@ -129,7 +129,9 @@ def leaks(ws: OpenWorkspace, ui: Ui, thing: str | None = None) -> LeaksReport:
 
 def _may_be_trained_on(ws: OpenWorkspace) -> set[str]:
     """Return the datasets that select draws from: the pool, and all that may be replayed."""
-    return {*pool_of(ws), *measured_datasets(ws.spec)}
+    unseen = ws.spec.witnesses
+    measured = (what.spec.data for what in subjects(ws.spec) if what.name not in unseen)
+    return {*pool_of(ws), *(data for data in measured if data is not None)}
 
 
 def _train_rows(ws: Resolved, name: str) -> Iterator[list[RowText]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.errors import ModelError, StoreRequestError
@@ -13,7 +13,7 @@ from registry.store.filenames import ADAPTER_CONFIG, CHANGED_CONFIG
 from registry.store.held import hold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from registry.catalog.catalog import Catalog
     from registry.store.manifest import Manifest, Meta
@@ -28,7 +28,7 @@ ORDER BY split, capability
 """
 _KEPT = """
 SELECT guard, split, items, before, after, lost, gained, difference, difference_low, max_drop,
-       verdict
+       verdict, witness
 FROM forgetting WHERE adapter_id = ? AND scale = 1 AND against IS NULL
 QUALIFY row_number() OVER (PARTITION BY guard, split ORDER BY created_at DESC) = 1
 ORDER BY split, guard
@@ -70,7 +70,10 @@ class CapabilityFact:
 
 @dataclass(frozen=True, slots=True)
 class GuardFact:
-    """A guard with an adapter against its base; `difference_low` is the one-sided 95% bound."""
+    """A guard with an adapter against its base; `difference_low` is a one-sided bound.
+
+    `witness`: none of its rows was trained on.
+    """
 
     guard: str
     split: str
@@ -83,6 +86,26 @@ class GuardFact:
     difference_low: float
     max_drop: float
     verdict: str
+    witness: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The newest decision of promote on an adapter that rests on test.
+
+    Attributes:
+        promoted: whether it was let through.
+        looks: how often these test sets had been looked at by then.
+        alpha: what an interval may err by at that look; None in records of before.
+        moved: goals that were otherwise at an earlier look, in words.
+        refused: what earlier looks at these test sets came to, where the adapter was refused.
+    """
+
+    promoted: bool
+    looks: int
+    alpha: float | None
+    moved: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +133,8 @@ class AdapterFacts:
         bytes: of its weights.
         promotions: decisions of promote that let it through.
         imported: those of it and its parts that were trained elsewhere -> their licence, if known.
+        decision: what promote said of it on test, if it was asked.
+        settings: every setting that decided the training, by its dotted key in the spec.
     """
 
     adapter_id: str
@@ -128,6 +153,15 @@ class AdapterFacts:
     pushes: tuple[str, ...]
     promotions: tuple[str, ...]
     imported: dict[str, str | None]
+    decision: Decision | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def interval(self) -> str:
+        """What the intervals of the split that speaks for it hold at, such as `95%`."""
+        decided = self.decision if self.split == "test" else None
+        alpha = decided.alpha if decided and decided.alpha is not None else 0.05
+        return f"{100 * (1 - alpha):.4g}%"
 
     @property
     def split(self) -> str | None:
@@ -174,6 +208,8 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         kept=ask(_KEPT, GuardFact),
         taught=_taught(catalog, [manifest.id, *_parts(catalog, manifest)]),
         imported=_imported(catalog, [manifest.id, *_parts(catalog, manifest)]),
+        decision=_decision(catalog, manifest.id),
+        settings=settings_of(catalog, manifest),
         **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
     )
 
@@ -200,8 +236,65 @@ def describe_merged(store: Store, catalog: Catalog, manifest: Manifest[Meta]) ->
         first,
         closed=(),
         kept=(),
+        decision=None,
+        settings={},
         taught=_taught(catalog, every),
         imported=_imported(catalog, every),
+    )
+
+
+def settings_of(catalog: Catalog, manifest: Manifest[Meta]) -> dict[str, Any]:
+    """Return every setting that decided the training of an adapter, by its dotted key.
+
+    Of one that is another at a smaller scale, those of that other, and the scale; of one that was
+    merged, those of the merge. Empty where it was trained elsewhere.
+    """
+    from registry.store.kinds import RunMeta, SelectionMeta
+
+    made = [parent.id for parent in manifest.parents if parent.role == "run"]
+    runs = [catalog.manifest(one, RunMeta).meta for one in made]
+    parts = [parent.id for parent in manifest.parents if parent.role == "part"]
+    if len(parts) == 1:
+        scale = {"scale": manifest.meta.as_json().get("scale")}
+        return {**settings_of(catalog, catalog.manifest(parts[0])), **scale}
+    if not runs or manifest.meta.as_json().get("origin"):
+        return {}
+    run = runs[-1]
+    found = dict(_flat(run.config, run.stage))
+    if (selection := run.inputs.get("selection")) is not None:
+        rows = catalog.manifest(selection, SelectionMeta).meta
+        found |= {"selection": selection, "round": rows.round}
+        found |= {f"rows.{name}": count for name, count in rows.budget.items()}
+        found |= {f"replay.{name}": count for name, count in rows.replay.items()}
+    found |= {f"made by {name}": of for name, of in run.environment.get("packages", {}).items()}
+    return found | {"made on": run.hardware.get("cpu"), "code": run.code_version}
+
+
+def _flat(values: Mapping[str, Any], at: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{at}.{key}")
+        else:
+            yield f"{at}.{key}", value
+
+
+def _decision(catalog: Catalog, adapter_id: str) -> Decision | None:
+    from registry.store.kinds import PromotionMeta
+
+    found = catalog.committed(PromotionMeta, adapter_id=adapter_id, split="test")
+    if not found:
+        return None
+    meta = found[-1].meta
+    return Decision(
+        promoted=meta.promoted,
+        looks=meta.looks,
+        alpha=meta.alpha,
+        moved=tuple(str(one["said"]) for one in meta.moved),
+        refused=tuple(
+            f"look {one['look']}, adapter {one['adapter_id'][:8]}: {'; '.join(one['reasons'])}"
+            for one in meta.earlier
+            if not one["promoted"]
+        ),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LIBRARY = "gapmend"
 _BY = "This card was made by gapmend from its records: figures and licences as they were measured."
+_WITNESS = "A witness is a guard of which no row was trained on: it tells of what nobody replayed."
 _METRICS = {"f1": "f1", "rouge": "rouge", "perplexity": "perplexity"}  # any other is accuracy
 
 
@@ -118,7 +119,8 @@ def _card(head: str, what: str, facts: AdapterFacts, to: Publication, code: str)
     parts = [
         f"---\n{head}---\n\n# {to.repo_id.partition('/')[2]}\n\n{what}",
         f"## How to load it\n\n```python\n{code}```",
-        _gaps([one for one in facts.closed if one.split == facts.split], to),
+        _gaps([one for one in facts.closed if one.split == facts.split], facts.interval, to),
+        _decided(facts),
         _losses([one for one in facts.kept if one.split == facts.split]),
         _training(facts),
         f"## Where it came from\n\nAdapter `{facts.adapter_id}`, base `{facts.base_digest}`. {_BY}",
@@ -184,7 +186,7 @@ def _result(
     )
 
 
-def _gaps(closed: Sequence[CapabilityFact], to: Publication) -> str:
+def _gaps(closed: Sequence[CapabilityFact], interval: str, to: Publication) -> str:
     if not closed:
         return ""
     lines = [
@@ -201,7 +203,7 @@ def _gaps(closed: Sequence[CapabilityFact], to: Publication) -> str:
         [
             f"## What it can do ({closed[0].split})",
             "",
-            "| capability | goal | base | with it | 95% interval | items | verdict |",
+            f"| capability | goal | base | with it | {interval} interval | items | verdict |",
             "|---|---|---|---|---|---|---|",
             *lines,
             "",
@@ -211,11 +213,31 @@ def _gaps(closed: Sequence[CapabilityFact], to: Publication) -> str:
     ).rstrip()
 
 
+def _decided(facts: AdapterFacts) -> str:
+    """Say how often test was looked at, and which goals were moved after that."""
+    decided = facts.decision
+    if decided is None:
+        return ""
+    word = "let through" if decided.promoted else "refused"
+    lines = [f"## How it was decided\n\nIt was {word} at look {decided.looks} at these test items."]
+    if decided.looks > 1:
+        lines.append("Each look is judged at half of the error of the one before.")
+    parts = [" ".join(lines)]
+    for title, said in (
+        ("Goals that were moved after test had been looked at", decided.moved),
+        ("Refused before on these test items", decided.refused),
+    ):
+        if said:
+            parts.append("\n".join([f"{title}:", "", *(f"- {as_text(one)}" for one in said)]))
+    return "\n\n".join(parts)
+
+
 def _losses(kept: Sequence[GuardFact]) -> str:
     if not kept:
         return "## What it lost\n\nNot measured."
     lines = [
-        f"| {as_text(one.guard)} | {one.before:.3f} | {one.after:.3f} | {one.lost} | {one.gained} "
+        f"| {as_text(one.guard)}{' (witness)' * one.witness} | {one.before:.3f} "
+        f"| {one.after:.3f} | {one.lost} | {one.gained} "
         f"| {one.difference_low:+.3f} | {-one.max_drop:+.3f} | {one.verdict} |"
         for one in kept
     ]
@@ -228,6 +250,7 @@ def _losses(kept: Sequence[GuardFact]) -> str:
             "| | base | with it | lost | gained | at worst | allowed | verdict |",
             "|---|---|---|---|---|---|---|---|",
             *lines,
+            *(["", _WITNESS] if any(one.witness for one in kept) else []),
         ]
     )
 

@@ -163,7 +163,12 @@ class ForgettingMeta(Meta):
 
 
 class PromotionMeta(Meta):
-    """A decision about the champion; `tests` has the version that each subject was tested on."""
+    """A decision about the champion; `tests` has the version that each subject was tested on.
+
+    `goals` are the goals, margins and largest drops that stood when test was looked at, `moved`
+    those that stood otherwise at an `earlier` look, `asked` the digest of what makes one look,
+    `alpha` what an interval may err by at this one.
+    """
 
     of_kind: ClassVar[str] = "promotion"
 
@@ -177,6 +182,11 @@ class PromotionMeta(Meta):
     gates: Listed[Json] = ()
     reasons: Listed[str] = ()
     looks: int = 0
+    asked: str = ""
+    alpha: Number | None = None
+    goals: dict[str, dict[str, bool | Number]] = Field(default_factory=dict)
+    moved: Listed[Json] = ()
+    earlier: Listed[Json] = ()
     kept: Listed[Json] = ()
     closed: dict[str, Json] = Field(default_factory=dict)
     changes: dict[str, Json] = Field(default_factory=dict)

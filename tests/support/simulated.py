@@ -59,6 +59,17 @@ def share_of_changes(
     return sum(times for (a, b), times in drawn.items() if found(a, b)) / EVALS
 
 
+def share_of_series(drawn: np.ndarray, found: Callable[..., bool]) -> float:
+    """The share of series of looks in which any look finds something.
+
+    `drawn` has the counts of each look of each series, [series, looks, counts]; `found` gets the
+    counts and the number of the look, from 1.
+    """
+    series = [tuple(map(tuple, one)) for one in drawn.tolist()]
+    wrong = sum(any(found(*one, look) for look, one in enumerate(all_, 1)) for all_ in series)
+    return wrong / len(series)
+
+
 def cluster_sizes(n: int, share: float, largest: int = 5) -> np.ndarray:
     """Sizes of clusters: `share` of n items in clusters of 2 to `largest`, the rest alone."""
     sizes: list[int] = []

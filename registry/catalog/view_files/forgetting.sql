@@ -3,7 +3,7 @@
 -- the lost items that were asked_again with another prompt, those that score as before.
 -- Manifest meta of kind 'forgetting': {adapter, scale, split, kept: [GuardFinding as JSON: {guard,
 -- n, before, after, lost, gained, difference: {mean, low, high, n}, max_drop, p_midp, p_bh,
--- verdict, items_to_settle, accepted, reason}], closed: see closed.sql, changes: {guard: Change as
+-- verdict, items_to_settle, accepted, reason, witness}], closed: see closed.sql, changes: {guard: Change as
 -- JSON: {chance, normalised_drop, kl, reprompt: {arm, asked, came_back_uids}}}}.
 CREATE VIEW forgetting AS
 WITH findings AS (
@@ -33,6 +33,7 @@ SELECT finding->>'$.guard' AS guard,
        (finding->>'$.p_bh')::DOUBLE AS p_bh,
        finding->>'$.verdict' AS verdict,
        (finding->>'$.accepted')::BOOLEAN AS accepted,
+       coalesce((finding->>'$.witness')::BOOLEAN, FALSE) AS witness,
        (finding->>'$.items_to_settle')::BIGINT AS items_to_settle,
        finding->>'$.reason' AS reason,
        id AS forgetting_id,

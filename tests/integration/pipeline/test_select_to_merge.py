@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.text import Text
 
 from pipeline import Workspace
 from pipeline.forget import forget, judge
@@ -26,6 +27,7 @@ from pipeline.measure.measure import TunedModel, items_of, measure
 from pipeline.mend import MendReport, _look, _State, mend
 from pipeline.merge import MergeReport, merge
 from pipeline.promote import PromoteReport, promote
+from pipeline.report.stages import mend_tables, promote_tables
 from pipeline.run import plan, run
 from pipeline.select import SelectReport, select
 from pipeline.selection.budget import LABEL_FLOOR
@@ -40,8 +42,10 @@ from pipeline.workspace.workspace import OpenWorkspace
 from registry.catalog import open as catalog_open
 from registry.datasets.sources import resolve as datasets
 from registry.errors import GateRefusedError, StoreError, StoreRequestError, UserError
+from registry.lineage.adapter_facts import describe
+from registry.publish.card import Publication, adapter_card
 from registry.publish.signing import make_key
-from registry.store.kinds import AdapterMeta, RunMeta
+from registry.store.kinds import AdapterMeta, PromotionMeta, RunMeta
 from registry.upkeep.fsck import fsck
 from tests.support import tiny_models
 from tests.support.plain_rows import load_rows
@@ -295,6 +299,40 @@ def test_each_round_is_recorded_with_what_it_lost_and_changed(loop) -> None:
         assert replayed <= {r.row_uid for r in second if r.reason == "replay"}
 
 
+def test_mending_is_explained_from_the_catalog_alone(loop) -> None:
+    told, rounds = Workspace.open(loop.ws.root).explain(), loop.mended.rounds
+    assert told.rounds == rounds
+    assert len(told.paragraphs) == len(rounds) + 1
+    first = told.paragraphs[0]
+    assert first.startswith(
+        f"Round 0. Adapter {loop.trained.adapter_id[:8]} was trained on 60 rows: "
+    )
+    assert "48 near what the base fails of mood" in first
+    assert "12 that the base answers right of colour" in first
+    scores = [
+        f"{one.closed['mood'].score.mean:.3f}"
+        for one in (forget(loop.ws, Ui(), TunedModel(r.adapter_id)) for r in rounds)
+    ]
+    for one, said, score in zip(rounds, told.paragraphs, scores, strict=False):
+        word = {"closed": "its gap is closed", "open": "still below its goal"}
+        assert word.get(one.closed["mood"], "too few") in said
+        assert f"to {score}" in said
+        if one.kept["colour"] == "kept":
+            assert "It kept colour." in said
+        else:
+            assert f"Of colour, {one.lost['colour']} items are lost" in said
+    for one, said in zip(rounds[1:], told.paragraphs[1:], strict=False):
+        for name, rows in one.added.items():
+            assert f"{rows} more for {name}" in said
+    assert told.paragraphs[-1].startswith(f"So it is {'' if loop.mended.mended else 'not '}mended")
+
+
+def test_there_is_nothing_to_explain_where_nothing_was_mended(tmp_path) -> None:
+    (tmp_path / "gapmend.yaml").write_text(SPEC)
+    with pytest.raises(StoreRequestError, match="nothing has been mended here yet"):
+        Workspace.open(tmp_path).explain()
+
+
 def test_forget_tells_what_changed_beyond_the_score(loop) -> None:
     ws, ui = loop.ws, Ui()
     report = forget(ws, ui, TunedModel(loop.trained.adapter_id))
@@ -343,6 +381,63 @@ def test_promote_keeps_its_figures_and_moves_the_alias_only_when_all_gates_pass(
     figures = ws.catalog.query("SELECT adapter_id, promoted, looks FROM promotions").rows
     assert figures == [(promoted.adapter_id, passed, promoted.looks)]
     assert promoted.looks == (1 if promoted.split == "test" else 0)
+
+
+def test_a_goal_that_is_moved_after_test_was_seen_is_another_look_and_is_named(
+    loop, tmp_path, monkeypatch
+) -> None:
+    """Refused at the goal; the goal is lowered below what test showed, and all scores are there."""
+    ws, ui = OpenWorkspace.open(shutil.copytree(loop.ws.root, tmp_path / "ws")), Ui(as_json=True)
+    adapter = loop.trained.adapter_id
+    forgot = forget(ws, ui, TunedModel(adapter))
+    fine = {"mood": replace(forgot.closed["mood"], verdict="closed")}
+    kept = tuple(replace(one, verdict="kept") for one in forgot.kept)
+    dev = replace(forgot, closed=fine, kept=kept)  # dev lets it through
+    monkeypatch.setattr("pipeline.promote.forget", lambda *_: dev)
+    monkeypatch.setattr("pipeline.promote.gap", lambda *_: loop.found)
+
+    def with_goal(goal: float, max_drop: float) -> OpenWorkspace:
+        mood_spec = ws.spec.capabilities["mood"].model_copy(update={"goal": goal})
+        guard = ws.spec.guards["colour"].model_copy(update={"max_drop": max_drop})
+        parts = {"capabilities": {"mood": mood_spec}, "guards": {"colour": guard}}
+        return ws.with_spec(ws.spec.model_copy(update=parts))
+
+    begun = len(ws.catalog.committed(PromotionMeta, split="test"))
+    first = promote(with_goal(0.99, 0.5), ui, adapter)
+    assert (first.promoted, first.split, first.looks) == (False, "test", begun + 1)
+    assert first.goals["mood"] == {"goal": 0.99, "margin": 0.02}
+    then = promote(with_goal(0.1, 0.9), ui, adapter)
+    assert (then.promoted, then.looks, then.alpha) == (True, begun + 2, 0.05 / 2 ** (begun + 1))
+    assert then.earlier[-1].reasons == first.reasons
+    moved = {str(one) for one in then.moved}
+    assert f"mood: goal was 0.99 at look {begun + 1} and is 0.1" in moved or begun
+    assert then.closed["mood"].score.low < first.closed["mood"].score.low  # of the same answers
+    words = " ".join(
+        "".join(str(one) for one in promote_tables(then) if isinstance(one, Text)).split()
+    )
+    assert f"refused: {first.reasons[0]}" in words
+    assert "moved after test was looked at" in words
+    again = promote(with_goal(0.99, 0.5), ui, adapter)
+    assert (again.cached, again.looks, again.promoted) == (True, begun + 1, False)
+    facts = describe(ws.store, ws.catalog, adapter)
+    assert facts.decision is not None
+    assert facts.decision.looks == begun + 2
+    card = adapter_card(facts, Publication("me/it", adapter, "mit", "fp32", {}, {}))
+    assert f"let through at look {begun + 2} at these test items" in card
+    assert "Goals that were moved after test had been looked at:" in card
+    assert "Refused before on these test items:" in card
+    assert f"{facts.interval} interval" in card
+
+
+def test_every_setting_that_decided_an_adapter_is_shown(loop) -> None:
+    facts = describe(loop.ws.store, loop.ws.catalog, loop.trained.adapter_id)
+    for key, value in loop.ws.spec.train.model_dump(mode="json").items():
+        if not isinstance(value, dict):
+            assert facts.settings[f"train.{key}"] == value
+    assert facts.settings["selection"] == loop.selected.selection_id
+    assert facts.settings["rows.mood"] == 48
+    assert facts.settings["replay.colour"] == 12
+    assert "made by torch" in facts.settings
 
 
 def test_the_merge_is_proven_and_stored_as_a_model(loop) -> None:
@@ -521,6 +616,58 @@ def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
     assert not mended.mended
     assert len(mended.rounds) < 4
     assert any("the pool has no more rows for mood" in line for line in mended.advice)
+
+
+def test_a_round_that_has_no_row_for_what_was_lost_is_not_trained(loop, tmp_path) -> None:
+    """Eight rows to train the guard on: all that are right are replayed in the first selection."""
+    root, ui = shutil.copytree(loop.ws.root, tmp_path / "ws"), Ui(as_json=True)
+    rows = (root / "colour-train.jsonl").read_text().splitlines(keepends=True)
+    (root / "colour-train.jsonl").write_text("".join(rows[:8]))
+    ws = OpenWorkspace.open(root)
+    selected = select(ws, ui)
+    assert selected.missing["colour"] > 0
+    adapters = len(ws.catalog.committed(AdapterMeta))
+    mended = mend(ws, ui, loop.trained.adapter_id, selected.selection_id)
+    assert set(mended.rounds[0].closed.values()) != {"closed"}  # for mood there are more rows
+    assert len(mended.rounds) == 1
+    assert len(ws.catalog.committed(AdapterMeta)) == adapters
+    (missing,) = mended.missing
+    there = sum(part.rows for part in selected.parts if part.capability == "colour")
+    assert missing.startswith(
+        f"colour: of 8 rows for training in dataset 'colour' the {there} that the base gets right "
+        "are replayed already, "
+    )
+    assert not any("fill in more for colour" in line for line in mended.advice)
+    assert set(mended.rounds[0].curve) == {"1", "0.85", "0.7", "0.5"}
+    assert all(set(one) == {"mood", "colour"} for one in mended.rounds[0].curve.values())
+    words = "\n".join(str(one) for one in mend_tables(mended) if isinstance(one, Text))
+    assert f"it would add no row for what was lost\n- {missing}" in words
+
+
+def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(loop, tmp_path) -> None:
+    root, ui, trained = (
+        shutil.copytree(loop.ws.root, tmp_path / "ws"),
+        Ui(as_json=True),
+        loop.trained,
+    )
+    spec = SPEC.replace("max_drop: 0.01,", "max_drop: 0.01, replay: false,")
+    (root / "gapmend.yaml").write_text(spec)
+    ws = OpenWorkspace.open(root)
+    assert gap(ws, ui).gap_id == loop.found.gap_id  # it decides no score
+    selected = select(ws, ui)
+    assert (selected.replay, selected.replay_rows) == ({}, 0)
+    (finding,) = forget(ws, ui, TunedModel(trained.adapter_id)).kept
+    assert finding.witness
+    listed = ws.catalog.query("SELECT guard, witness FROM forgetting ORDER BY created_at").rows
+    assert (listed[0], listed[-1]) == (("colour", False), ("colour", True))
+    mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
+    assert mended.missing[0].startswith("colour is a witness, so none of its rows is trained on")
+    promoted = promote(ws, ui, trained.adapter_id)
+    assert any(reason.startswith("colour, a witness, is ") for reason in promoted.reasons)
+    facts = describe(ws.store, ws.catalog, trained.adapter_id)
+    card = adapter_card(facts, Publication("me/it", trained.adapter_id, "mit", "fp32", {}, {}))
+    assert "| colour (witness) | " in card
+    assert "A witness is a guard of which no row was trained on" in card
 
 
 def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:

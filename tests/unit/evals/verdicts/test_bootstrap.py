@@ -137,9 +137,10 @@ def test_the_bounds_are_counted_from_the_ends() -> None:
     """Of 1,999 means: 49 lie below the bound at 2.5%, as 50 of 2,000 gaps between them do."""
     assert RESAMPLES == 1_999
     ranked = np.arange(1_999.0)
-    means = ResampledMeans(ranked, ranked + 5_000)
-    assert (means.low(0.025), means.low(0.05), means.low(1e-9)) == (49, 99, 0)
-    assert (means.high(0.025), means.high(0.05), means.high(1e-9)) == (6_949, 6_899, 6_998)
+    means = ResampledMeans(ranked, ranked + 5_000, -1, 9_999)
+    assert (means.low(0.025), means.low(0.05), means.low(0.0004)) == (49, 99, 0)
+    assert (means.high(0.025), means.high(0.05), means.high(0.0004)) == (6_949, 6_899, 6_998)
+    assert (means.low(1e-9), means.high(1e-9)) == (-1, 9_999)  # no mean is far enough out
     assert means.p_at_most(49) == 50.5 / 2_000
     assert means.p_at_most(48.5) == 49.5 / 2_000
     assert means.p_at_least(6_949) == 50.5 / 2_000
@@ -204,4 +205,15 @@ def test_the_bound_is_where_the_p_value_crosses_the_tail(past) -> None:
     for whole in (0, 1, 49, 600, 1500):
         tail = (whole + past) / 2000
         below = sum((k + 0.5) / 2000 < tail for k in range(2000))
-        assert bootstrap._rank(tail) == max(1, below)
+        means = ResampledMeans(np.arange(1_999.0), np.arange(1_999.0), -1, 1_999)
+        assert means.low(tail) == below - 1
+        assert means.high(tail) == 1_999 - below
+
+
+def test_a_small_tail_has_resamples_of_its_own() -> None:
+    """Of n right answers, the lower bound is tail^(1/n), as Clopper and Pearson's is."""
+    right, alone = [1.0] * 60, range(60)
+    for tail in (0.025, 0.05 / 2**6, 0.05 / 2**10):
+        found = resample(right, alone, 0.0, 1.0, tail)
+        assert found.low(tail) == pytest.approx(tail ** (1 / 60), abs=0.01)
+    assert len(resample(right, alone, 0.0, 1.0, 0.025).lows) == RESAMPLES

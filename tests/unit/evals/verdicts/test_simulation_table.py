@@ -11,6 +11,7 @@ import pytest
 
 from evals.verdicts import sample_size, stats
 from evals.verdicts.bootstrap import resampled_means
+from evals.verdicts.looks import level_at
 from evals.verdicts.stats import PairedItems, Scores
 from tests.support import simulated as sim
 from tests.support import usual_bootstraps as usual
@@ -207,10 +208,47 @@ def many() -> list[Row]:
     ]
 
 
+def ten_looks() -> list[Row]:
+    """Ten adapters that are just not good enough, one after the other on the same items."""
+
+    def closed(n: int, rate: float) -> float:
+        drawn = sim.generator("ten looks", n, rate).binomial(n, rate, (EVALS, 10, 1))
+
+        @functools.cache
+        def found(right: int, look: int) -> bool:
+            level = level_at(look).of_interval
+            return stats.mean_interval(sim.alone(right, n), level).low >= rate
+
+        return sim.share_of_series(drawn, found)
+
+    def kept(n: int, drop: float, gained: float) -> float:
+        random = sim.generator("ten looks", n, drop, gained)
+        rates = [drop + gained, gained, 1 - drop - 2 * gained]
+        drawn = random.multinomial(n, rates, (EVALS, 10))[..., :2]
+
+        @functools.cache
+        def found(lost: int, got: int, look: int) -> bool:
+            return stats.change_bounds(lost, got, n, level_at(look).of_bound)[0] > -drop
+
+        return sim.share_of_series(drawn, found)
+
+    return [
+        (
+            "ten looks at a goal just missed, ever called closed (worst of 4)",
+            lambda n: max(closed(n, rate) for rate in (0.5, 0.8, 0.95, 0.99)),
+        ),
+        (
+            "ten looks at max_drop lost, ever called kept (worst of 6)",
+            lambda n: max(kept(n, d, g) for d in (0.02, 0.05) for g in (0.0, 0.01, 0.05)),
+        ),
+    ]
+
+
 @pytest.mark.parametrize(
     "of",
     [
         ("right or wrong", lambda: rates() + changes()),
+        ("looks at test", ten_looks),
         ("right or wrong, in clusters", clustered),
         ("scores between", other_scores),
         ("many questions", many),

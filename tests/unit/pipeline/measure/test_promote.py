@@ -20,6 +20,7 @@ class Closed:
 class Kept:
     verdict: str
     accepted: bool = False
+    witness: bool = False
 
 
 CLOSED = st.builds(Closed, st.sampled_from(["closed", "open", "inconclusive"]))
@@ -67,6 +68,15 @@ def test_each_gate_says_what_was_found_and_accepts_a_loss_alone() -> None:
         ("kept:facts", True, "facts is kept on dev"),
         ("kept:sums", False, "sums is forgotten on dev"),
         ("kept:names", True, "names is inconclusive on dev, which the spec accepts"),
+    ]
+    told = gates(
+        {"mood": Closed("inconclusive")},
+        {"days": Kept("forgotten", witness=True)},
+        settling={"mood": "about 480 items would settle it"},
+    )
+    assert [one.reason for one in told] == [
+        "mood: the gap is inconclusive on test (about 480 items would settle it)",
+        "days, a witness, is forgotten on test",
     ]
     (alone,) = gates({}, {})
     assert (alone.name, alone.passed) == ("tuned", False)

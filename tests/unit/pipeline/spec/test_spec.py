@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from evals.tasks.capability import GuardSpec
 from pipeline.spec.errors import InvalidSpecError
 from pipeline.spec.spec import Spec, load_spec
 from registry.errors import UserError
@@ -326,3 +327,54 @@ def test_the_docs_name_every_key(project_root: Path) -> None:
     missing = {key for key in keys if f"`{key}`" not in text and f".{key}`" not in text}
     assert missing - set(Spec.model_fields) - {"dev", "test"} == set()
     assert all(f"{section}" in text for section in Spec.model_fields)
+
+
+GUARDED = """\
+  {a}: {{data: a, answer: exact{a_says}}}
+  {b}: {{data: b, answer: exact{b_says}}}
+  {c}: {{data: {c_data}, answer: exact{c_says}}}
+"""
+
+
+def guarded(tmp_path: Path, *says: str, c_data: str = "c", names: str = "abc") -> Spec:
+    """A spec of three guards, each with more keys of its own."""
+    more = "".join(f"  {name}: {{path: {name}.csv}}\n" for name in "abc")
+    text = GOOD.replace("datasets:\n", f"datasets:\n{more}")
+    text = text.replace("train:", "guards:\n%s\ntrain:")
+    a, b, c = (f", {one}" if one else "" for one in says)
+    named = dict(zip("abc", names, strict=True))
+    told = GUARDED.format(**named, a_says=a, b_says=b, c_says=c, c_data=c_data)
+    return loaded(tmp_path, text % told)
+
+
+def test_of_three_guards_the_last_that_may_be_is_a_witness(tmp_path: Path) -> None:
+    assert loaded(tmp_path, GOOD).witnesses == set()
+    assert guarded(tmp_path, "", "", "").witnesses == {"c"}
+    assert guarded(tmp_path, "", "", "", names="cba").witnesses == {"a"}  # by the spec's order
+    assert guarded(tmp_path, "", "", "replay: true").witnesses == {"b"}
+    assert guarded(tmp_path, *["replay: true"] * 3).witnesses == set()
+    assert guarded(tmp_path, "replay: false", "", "").witnesses == {"a"}
+    assert guarded(tmp_path, "replay: false", "replay: false", "").witnesses == {"a", "b"}
+    assert guarded(tmp_path, "", *["replay: false"] * 2, c_data="b").witnesses == {"b", "c"}
+    # Rows that a capability or another guard may be trained on are no witness's.
+    assert guarded(tmp_path, "", "", "", c_data="rows").witnesses == {"b"}
+    assert guarded(tmp_path, "", "", "", c_data="b").witnesses == {"a"}
+
+
+def test_two_guards_have_no_witness_unless_one_is_named(tmp_path: Path) -> None:
+    spec = guarded(tmp_path, "", "", "")
+    two = {name: spec.guards[name] for name in "ab"}
+    assert spec.model_copy(update={"guards": two}).witnesses == set()
+    task = {"t": GuardSpec(lm_eval="arc_easy", replay=False)}
+    assert spec.model_copy(update={"guards": two | task}).witnesses == {"t"}
+
+
+def test_a_witness_has_rows_of_its_own_and_a_task_has_none_to_replay(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpecError) as raised:
+        guarded(tmp_path, "", "", "replay: false", c_data="rows")
+    assert str(raised.value) == (
+        "gapmend.yaml:17: guards.c.replay: 'c' is to be a witness, and rows of its dataset 'rows' "
+        "may be trained on for intent; expected a dataset of its own"
+    )
+    with pytest.raises(ValidationError, match="replay: true needs data"):
+        GuardSpec(lm_eval="arc_easy", replay=True)
