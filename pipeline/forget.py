@@ -118,6 +118,8 @@ def forget(
     inputs |= {"gap": found.gap_id, "adapter": what.adapter_id, "scale": what.scale}
     if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)
+    if found.untaught:  # the pool decides it, which the gap's key doesn't know
+        inputs["untaught"] = sorted(found.untaught)
     parents.append(Parent(found.gap_id, "gap"))
     if what.base is None:
         parents.append(Parent(what.adapter_id, "adapter"))
@@ -214,8 +216,8 @@ def judge(
 
     Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
     itself, by what was lost. One that a prompt reaches is served by the base with that prompt,
-    the adapter switched off; who wants it kept under the adapter names it as a guard. `only`
-    limits it to the subjects named. `look` counts the looks at this test set, this one included:
+    the adapter switched off; who wants it kept under the adapter names it as a guard. One that no
+    row teaches is measured, and not judged. `only` limits it to the subjects named. `look` counts the looks at this test set, this one included:
     the verdicts may err by less each time.
     """
     _measure_in_turn(ws, ui, found, what, split)
@@ -235,6 +237,8 @@ def judge(
         evals += [before.id, after.id]
         pairs = paired(before, after)
         changes[one.name] = change_of(pairs, chance_of(before.samples))
+        if verdict == "untaught":
+            continue
         if verdict == "tune":
             closed[one.name] = judge_closed(
                 scores_of([after]),
@@ -263,7 +267,9 @@ def _measure_in_turn(
 def _judged_subjects(ws: OpenWorkspace, found: GapReport) -> Iterator[tuple[Subject, str]]:
     for one in subjects(ws.spec):
         verdict = "guard" if one.role == "guard" else found.verdict(one.name)
-        if verdict in {"guard", "met", "tune"}:
+        if one.name in found.untaught:
+            yield one, "untaught"
+        elif verdict in {"guard", "met", "tune"}:
             yield one, verdict
 
 

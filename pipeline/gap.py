@@ -6,14 +6,16 @@ prompt is scored on half A of dev, and the best of them judged on half B. Test i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evals.scoring.results import chance_of
 from evals.tasks.capability import GuardSpec
 from evals.verdicts.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
 from evals.verdicts.stats import Interval, Scores, mean_interval
 from pipeline.ingest import resolve
 from pipeline.measure.measure import items_of, measure, zero_shot
+from pipeline.measure.taught import untaught
 from pipeline.spec.subjects import measured_datasets, subjects
 from pipeline.workspace.stage import StageOutput, run_stage
 from registry.errors import DataError, UserError
@@ -47,14 +49,29 @@ class GapReport:
     run_id: str
     cached: bool
     seconds: float
+    chance: dict[str, float] = field(default_factory=dict)  # guard -> the score of guessing
+    untaught: dict[str, str] = field(default_factory=dict)  # with a gap that no row teaches -> why
 
     def verdict(self, capability: str) -> str:
         """Return the verdict on one capability."""
         return next(f.verdict for f in self.findings if f.capability == capability)
 
     def gaps(self) -> dict[str, float]:
-        """Return capability -> gap, for those whose verdict is `tune`."""
-        return {f.capability: f.gap for f in self.findings if f.verdict == "tune"}
+        """Return capability -> gap, for those whose verdict is `tune` and that rows can teach."""
+        wanted = [f for f in self.findings if f.verdict == "tune"]
+        return {f.capability: f.gap for f in wanted if f.capability not in self.untaught}
+
+    def at_chance(self) -> dict[str, str]:
+        """Return each guard whose score may be that of guessing, with a line that says so."""
+        found = {}
+        for name, chance in self.chance.items():
+            if (score := self.guards[name]).low <= chance:
+                found[name] = (
+                    f"the base scores {score.mean:.3f} [{score.low:.3f}, {score.high:.3f}], and "
+                    f"guessing {chance:.3f}: what it can't do it can't be seen to lose; choose "
+                    "items that it can do, or another prompt or scorer"
+                )
+        return found
 
 
 def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None) -> GapReport:
@@ -80,7 +97,10 @@ def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None) -> GapReport:
         parents=parents,
         config=inputs["subjects"],
     )
-    return outcome.report(GapReport, base=base, gap_id=outcome.outputs["gap"])
+    report = outcome.report(GapReport, base=base, gap_id=outcome.outputs["gap"])
+    left = untaught(ws.spec, ws.store, resolved.versions)
+    tuned = {name: why for name, why in left.items() if report.verdict(name) == "tune"}
+    return replace(report, untaught=tuned)
 
 
 def dev_inputs(ws: Resolved, base: str) -> tuple[dict[str, Any], list[Parent]]:
@@ -122,6 +142,7 @@ def scores_of(results: Sequence[EvalResult]) -> Scores:
 def _measure_gaps(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
     measured: list[MeasuredCapability] = []
     guards: dict[str, Interval] = {}
+    chance: dict[str, float] = {}
     used: list[Parent] = list(parents)
     for what in subjects(ws.spec):
         items = items_of(ws, what, "dev")
@@ -129,6 +150,7 @@ def _measure_gaps(ws: Resolved, ctx: StageContext, base: str, parents: list[Pare
         used.append(Parent(plain.id, "eval"))
         if isinstance(what.spec, GuardSpec):
             guards[what.name] = mean_interval(scores_of([plain]))
+            chance[what.name] = chance_of(plain.samples)
             continue
         tried = _try_prompts(ws, ctx.ui, what, base, items, plain)
         used += [Parent(eval_id, "eval") for eval_id in tried.evals]
@@ -148,6 +170,7 @@ def _measure_gaps(ws: Resolved, ctx: StageContext, base: str, parents: list[Pare
         "base": base,
         "findings": findings,
         "guards": {name: asdict(interval) for name, interval in guards.items()},
+        "chance": chance,
     }
     parts = [Parent(ctx.run_id, "run"), *used]
     made = ws.store.put(

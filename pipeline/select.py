@@ -8,7 +8,7 @@ selection is put together is in `assemble`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.gap import dev_inputs, gap
@@ -18,10 +18,12 @@ from pipeline.selection.candidates import pool_of
 from pipeline.selection.held_out import lm_eval_tasks
 from pipeline.spec.subjects import measured_datasets
 from pipeline.workspace.stage import run_stage
-from registry.errors import GateRefusedError
+from registry.errors import DataError, GateRefusedError
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.gap import GapReport
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
@@ -52,6 +54,7 @@ class SelectReport:
     run_id: str
     cached: bool
     seconds: float
+    untaught: dict[str, str] = field(default_factory=dict)  # what no row teaches, left out -> why
 
 
 def select(ws: OpenWorkspace, ui: Ui, change: MendChange | None = None) -> SelectReport:
@@ -63,6 +66,8 @@ def select(ws: OpenWorkspace, ui: Ui, change: MendChange | None = None) -> Selec
     """
     resolved = resolve(ws, ui)
     found = gap(resolved, ui)
+    if not found.gaps() and found.untaught:
+        raise nothing_taught(found.untaught)
     if not found.gaps():
         verdicts = ", ".join(f"{f.capability}: {f.verdict}" for f in found.findings)
         message = f"nothing to train: no capability has a gap that is real ({verdicts})"
@@ -78,7 +83,19 @@ def select(ws: OpenWorkspace, ui: Ui, change: MendChange | None = None) -> Selec
         parents=parents,
         config=ws.spec.train.model_dump(mode="json"),
     )
-    return outcome.report(SelectReport, selection_id=outcome.outputs["selection"])
+    selection_id = outcome.outputs["selection"]
+    return outcome.report(SelectReport, selection_id=selection_id, untaught=found.untaught)
+
+
+def nothing_taught(untaught: Mapping[str, str]) -> DataError:
+    """Return the error of a pool that teaches none of these capabilities (name -> why)."""
+    why = "; ".join(f"{name}: {reason}" for name, reason in untaught.items())
+    return DataError(
+        f"no row of the pool can be trained on ({why})",
+        where="train.pool",
+        expected="rows in train of a capability's dataset, or of one that nothing measures",
+        fix="add rows, move some to train, or name more datasets in train.pool",
+    )
 
 
 def _inputs(
@@ -97,6 +114,8 @@ def _inputs(
     }
     if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)
+    if train.objective != "sft":  # which other rows fit than by default
+        inputs["objective"] = train.objective
     if held := _also_held_out(ws):
         inputs["held_out"] = held
     known = {parent.id for parent in parents}

@@ -195,14 +195,14 @@ def gap(
     """
 
     def work(ws: Workspace) -> Answer:
-        from pipeline.report.stages import bases_table, gap_table
+        from pipeline.report.stages import bases_table, gap_notes, gap_table
 
         if base is None:
             report = ws.gap()
-            return Answer(report, [gap_table(report)])
+            return Answer(report, [gap_table(report), *gap_notes(report)])
         names = dict.fromkeys(name.strip() for name in base.split(","))
         reports = [ws.gap(name) for name in names]
-        tables = [gap_table(report) for report in reports]
+        tables = [part for one in reports for part in (gap_table(one), *gap_notes(one))]
         compared = [bases_table(reports)] if len(reports) > 1 else []
         return Answer(reports, [*tables, *compared])
 

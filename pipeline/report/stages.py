@@ -77,11 +77,21 @@ def gap_table(report: GapReport) -> Table:
             bounds(one.base),
             f"{max(0.0, one.gap):.3f}",
             _prompt(one.best_prompt, one.best_prompt_interval, one.prompt_tokens),
-            verdict(one.verdict),
+            verdict(one.verdict, " (can't be taught)" if one.capability in report.untaught else ""),
         )
     for name, score in report.guards.items():
         made.add_row(name, "guard", f"{score.mean:.3f}", bounds(score), "", "", "")
     return made
+
+
+def gap_notes(report: GapReport) -> list[RenderableType]:
+    """Return what no row can teach, and what guards nothing, a line each."""
+    left = [
+        f"{name}: {why}; it is measured, not trained for, and stops nothing else"
+        for name, why in report.untaught.items()
+    ]
+    guards = [f"guard {name}: {why}" for name, why in report.at_chance().items()]
+    return [Text(line, "yellow") for line in (*left, *guards)]
 
 
 def bases_table(reports: Sequence[GapReport]) -> Table:
@@ -113,6 +123,8 @@ def select_table(report: SelectReport) -> Table:
     excluded += [f"{report.rejects} too long for the base"] if report.rejects else []
     excluded += [f"{count} missing for {name}" for name, count in report.missing.items()]
     made.caption = "excluded: " + ", ".join(excluded)
+    for name, why in report.untaught.items():
+        made.caption += f"\nleft out: {name} ({why})"
     return made
 
 
@@ -138,6 +150,20 @@ def forget_tables(report: ForgetReport) -> list[RenderableType]:
     return [
         closed_table(f"what {name} closed {where}", report.closed, report.changes),
         _kept(f"what {name} lost {where}", report.kept, report.changes),
+        *_not_taught(report),
+    ]
+
+
+def _not_taught(report: ForgetReport | PromoteReport) -> list[Text]:
+    """Return a line for each capability that was measured alone: no row taught it."""
+    judged = {*report.closed, *(finding.guard for finding in report.kept)}
+    return [
+        Text(
+            f"{name} ({report.split}): {change.before:.3f} before, {change.after:.3f} after; not "
+            "judged, since no row of the pool teaches it"
+        )
+        for name, change in report.changes.items()
+        if name not in judged
     ]
 
 
@@ -280,6 +306,7 @@ def promote_tables(report: PromoteReport) -> list[RenderableType]:
             report.alpha or 0.05,
         ),
         _kept(f"promote: what {name} lost ({report.split})", report.kept, report.changes),
+        *_not_taught(report),
     ]
     for one in report.earlier:
         came_to = "promoted" if one.promoted else f"refused: {'; '.join(one.reasons)}"

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 _SHOWN: dict[str, Callable[[Any], Sequence[RenderableType]]] = {
     "ingest": lambda report: [reports.ingest_table(report)],
-    "gap": lambda report: [reports.gap_table(report), *_reasons(report)],
+    "gap": lambda report: [
+        reports.gap_table(report),
+        *_reasons(report),
+        *reports.gap_notes(report),
+    ],
     "select": lambda report: [reports.select_table(report)],
     "train": reports.train_tables,
     "forget": reports.forget_tables,
@@ -77,6 +81,8 @@ def _without_champion(done: Sequence[FinishedStage]) -> list[RenderableType]:
     if done[-1].stage == "gap":
         return [
             Text("Nothing is trained: no capability has a gap that is real and no prompt closes.")
+            if not done[-1].report.untaught
+            else Text("Nothing is trained: no row of the pool teaches what has a gap.")
         ]
     return [Text("No adapter was promoted; the reasons are above.")]
 

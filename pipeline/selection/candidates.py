@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pipeline.measure.measure import labels_of_subject
 from pipeline.selection.held_out import held_items
 from pipeline.selection.selection import SelectReject, is_trainable, render
-from pipeline.spec.subjects import measured_datasets, subjects
+from pipeline.spec import pool
+from pipeline.spec.subjects import subjects
 from pipeline.training.examples.fitting import TemplateFit
 from registry.datasets.duplicates.overlap import HeldOut, RowWords
 from registry.datasets.versions.rejects import commonest
@@ -49,18 +50,13 @@ def question_of(row: Row) -> str:
 
 
 def pool_of(ws: OpenWorkspace) -> tuple[str, ...]:
-    """Return the pool's datasets; without one in the spec, those of the capabilities."""
-    named = ws.spec.train.pool or [spec.data for spec in ws.spec.capabilities.values()]
-    return tuple(dict.fromkeys(named))
+    """Return the pool's datasets; see `spec.pool`."""
+    return pool.pool_of(ws.spec)
 
 
 def free_datasets(ws: OpenWorkspace) -> tuple[str, ...]:
-    """Return the pool's datasets that no capability or guard measures, a chat corpus for instance.
-
-    Their rows may serve any capability, and replay.
-    """
-    measured = measured_datasets(ws.spec)
-    return tuple(name for name in pool_of(ws) if name not in measured)
+    """Return the pool's datasets that no capability or guard measures; see `spec.pool`."""
+    return pool.free_datasets(ws.spec)
 
 
 class Candidates:

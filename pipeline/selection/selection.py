@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.spec.pool import TRAINABLE
 from registry.errors import StoreRequestError
 from registry.store.filenames import BITMAPS, REJECTS, ROWS
 from registry.store.hashing import digest
@@ -30,17 +31,9 @@ KIND = "selection"
 Reason = Literal["gap", "replay", "mend"]
 
 
-_TRAINABLE = {
-    "sft": frozenset(("sft", "preference", "text")),
-    "dpo": frozenset(("preference",)),
-    "orpo": frozenset(("preference",)),
-    "kto": frozenset(("feedback",)),
-}
-
-
 def is_trainable(row: Row, objective: str) -> bool:
     """Return whether an objective learns from rows of this kind."""
-    return row.kind in _TRAINABLE[objective]
+    return row.kind in TRAINABLE[objective]
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,12 @@ class VersionReader:
                 connection.execute("SELECT split, count(*) FROM v_refs GROUP BY 1").fetchall()
             )
 
+    def kinds(self, split: str) -> dict[str, int]:
+        """Return how many rows of each kind a split has; nothing else of them is read."""
+        sql = f"SELECT kind, count(*) FROM v_rows SEMI JOIN ({_refs('row_uid', (split,))}) AS r"
+        with self._open() as connection:
+            return dict(connection.execute(f"{sql} USING (row_uid) GROUP BY 1").fetchall())
+
     def uids(
         self,
         splits: Collection[str],
