@@ -217,8 +217,8 @@ def judge(
     Tuned capabilities are judged by their goal; guards, and capabilities that the base met by
     itself, by what was lost. One that a prompt reaches is served by the base with that prompt,
     the adapter switched off; who wants it kept under the adapter names it as a guard. One that no
-    row teaches is measured, and not judged. `only` limits it to the subjects named. `look` counts the looks at this test set, this one included:
-    the verdicts may err by less each time.
+    row teaches is measured, and not judged. `only` limits it to the subjects named. `look` counts
+    the looks at this test set, this one included: the verdicts may err by less each time.
     """
     _measure_in_turn(ws, ui, found, what, split)
     level, later = (DEV, DEV) if look is None else (level_at(look), level_at(look + 1))

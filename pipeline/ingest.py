@@ -211,6 +211,7 @@ def _make_version(
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
     from registry.datasets.sources.resolve import sources
     from registry.datasets.versions.make import VersionRequest, make_version
+    from registry.datasets.versions.placed import REMEDY, not_followed
     from registry.store.kinds import ErasureMeta, RowsMeta, RunMeta
 
     spec = ws.spec.datasets[name]
@@ -237,6 +238,8 @@ def _make_version(
     _tell_leaks(context.ui, name, made.hashes, made.placed)
     written = made.written
     facts = written.facts.as_json()
+    for line in not_followed(spec, inputs["files"], [run.inputs for run in runs], facts["splits"]):
+        context.ui.log(f"{name}: {line}; {REMEDY}")
     if made.withheld:
         rows = "1 row" if made.withheld == 1 else f"{made.withheld:,} rows"
         context.ui.log(f"{name}: {rows} were erased on purpose and are not taken in again")
@@ -280,6 +283,25 @@ def _runs(committed: Sequence[Manifest[RunMeta]], name: str) -> list[RunMeta]:
     runs = (run.meta for run in committed)
     ours = [run for run in runs if run.stage == STAGE and run.inputs["name"] == name]
     return [run for run in ours if run.status == "done"]
+
+
+def earlier_runs(ws: OpenWorkspace, name: str) -> list[RunMeta]:
+    """Return the runs that made a version of a dataset, oldest first."""
+    from registry.store.kinds import RunMeta
+
+    return _runs(ws.catalog.committed(RunMeta, stage=STAGE), name)
+
+
+def unfollowed(ws: OpenWorkspace, name: str, runs: Sequence[RunMeta]) -> list[str]:
+    """Return what the spec says of a dataset's splits and its committed rows don't follow."""
+    from registry.datasets.versions.placed import not_followed
+    from registry.store.kinds import VersionMeta
+
+    if not runs:
+        return []
+    files = _inputs(ws, name, None)["files"]
+    counts = ws.catalog.manifest(_version_of(runs[-1]), VersionMeta).meta.splits
+    return not_followed(ws.spec.datasets[name], files, [run.inputs for run in runs], counts)
 
 
 def _version_of(run: RunMeta) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from evals.verdicts.stats import (
     CONFIDENCE,
+    PairedItems,
+    Scores,
     cluster_sums,
     crowding,
     design_effect,
@@ -22,8 +24,6 @@ from evals.verdicts.stats import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evals.verdicts.stats import PairedItems, Scores
-
 POWER = 0.8
 """Probability with which `items_to_…` items settle the question, if the rates stay as seen."""
 
@@ -33,6 +33,42 @@ MOST_ITEMS = 10_000_000
 _SPARE = 1.05
 """More items than the approximation to the bootstrap says: without them, simulated power was down
 to 0.72 where a few low scores decide or all scores are nearly alike."""
+
+
+CHURN = 0.02
+"""The share of answers that is lost, and the share gained, where nothing is known of them yet."""
+
+
+def least_to_keep(max_drop: float) -> int:
+    """Return how many items it takes at least to find a guard kept: none of its answers changes."""
+    same = PairedItems((1.0,), (1.0,), (0,))
+    return items_to_show_kept(same, max_drop) or 1
+
+
+def usual_to_keep(max_drop: float, churn: float = CHURN) -> int:
+    """Return how many items find a guard kept where `churn` of its answers go each way."""
+    spread = math.sqrt(2 * churn)
+    lost = tango_lost(churn, churn, 1.0, -max_drop)
+    under = math.sqrt(max(0.0, 2 * lost - max_drop - max_drop * max_drop))
+    width = z_of(CONFIDENCE) * under + z_of(POWER) * spread
+    return max(least_to_keep(max_drop), _items(width, max_drop) or MOST_ITEMS)
+
+
+def least_to_reach(floor: float) -> int | None:
+    """Return how many items show a mean of at least `floor`, all of them right; None: no number."""
+    if floor <= 0:
+        return 1
+    return items_to_show_rate(Scores((1.0,), (0,)), floor)
+
+
+def least_to_miss(goal: float, family: int = 1) -> int | None:
+    """Return how many items show a mean below `goal`, none of them right.
+
+    Args:
+        goal: what is missed.
+        family: how many questions share the error (Holm).
+    """
+    return items_to_show_rate(Scores((0.0,), (0,)), goal, 1 - (1 - CONFIDENCE) / family)
 
 
 def items_to_show_rate(scores: Scores, bound: float, confidence: float = CONFIDENCE) -> int | None:

@@ -87,7 +87,7 @@ class Workspace(Records):
         from pipeline.verbs.check import check
 
         with self._opened() as ws:
-            return check(ws)
+            return check(ws, self._ui)
 
     def plan(self) -> list[PlanStep]:
         """Say what `run` would do, what is up to date, and why."""

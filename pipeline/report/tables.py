@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.spec.errors import line_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -103,6 +105,7 @@ def check_tables(report: CheckReport) -> list[RenderableType]:
         Text("bf16 has fp16's size and a wider range, not more precision."),
         table("datasets", ("dataset", "files", "where"), datasets),
         *(Text(note, "yellow") for note in report.notes),
+        *(Text(line_of(one), "yellow") for one in report.findings),
         Text(
             f"The spec is valid: {len(report.capabilities)} capabilities, "
             f"{len(report.guards)} guards."

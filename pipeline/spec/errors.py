@@ -69,18 +69,19 @@ class InvalidSpecError(SpecError):
     def __init__(self, records: Sequence[ErrorRecord]) -> None:
         """Keep the records, at least one."""
         self.records = tuple(records)
-        super().__init__(" | ".join(map(_line, records)))
+        super().__init__(" | ".join(map(line_of, records)))
 
     def __str__(self) -> str:
         """Return one line a problem."""
-        return "\n".join(map(_line, self.records))
+        return "\n".join(map(line_of, self.records))
 
     def record(self) -> ErrorRecord:
         """Return the first problem, with the others in `more`."""
         return replace(self.records[0], more=self.records[1:])
 
 
-def _line(problem: ErrorRecord) -> str:
+def line_of(problem: ErrorRecord) -> str:
+    """Return a problem as people read it."""
     text = f"{problem.file}:{problem.line}: {problem.key + ': ' if problem.key else ''}"
     text += problem.message
     if problem.expected:

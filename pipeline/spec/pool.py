@@ -79,6 +79,8 @@ def untaught(spec: Spec, rows: Mapping[str, DatasetRows]) -> dict[str, str]:
 def no_rows(dataset: str, rows: DatasetRows, objective: str) -> str:
     """Return why an objective learns nothing from a dataset of which it has no row."""
     others = sum(rows.splits.values())
+    if not others:
+        return f"dataset '{dataset}' has no row that can be used"
     if not rows.splits.get("train"):
         where = _joined([f"{n:,} {_WHERE[s]}" for s in _WHERE if (n := rows.splits.get(s, 0))])
         return f"none of the {others:,} rows of dataset '{dataset}' is for training ({where})"

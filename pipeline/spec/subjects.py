@@ -25,6 +25,11 @@ class Subject:
     role: Literal["capability", "guard"]
     spec: CapabilitySpec | GuardSpec
 
+    @property
+    def section(self) -> str:
+        """The key of the spec that it is under."""
+        return "capabilities" if self.role == "capability" else "guards"
+
 
 def subjects(spec: Spec) -> tuple[Subject, ...]:
     """Return every capability and then every guard of the spec, in its order."""
@@ -58,6 +63,5 @@ def errors_at(what: Subject) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        section = "capabilities" if what.role == "capability" else "guards"
-        error.place(f"gapmend.yaml: {section}.{what.name}")
+        error.place(f"gapmend.yaml: {what.section}.{what.name}")
         raise

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from evals.tasks.capability import CapabilitySpec, GuardSpec
+    from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.sources.resolve import Sources
+    from registry.errors import ErrorRecord
     from registry.models.load import BaseIdentity
     from registry.models.sizes import WeightSizes
 
@@ -48,16 +50,19 @@ class CheckReport:
     guards: tuple[str, ...]
     machine: Machine
     notes: tuple[str, ...] = ()  # what may not be meant; nothing is refused for it
+    findings: tuple[ErrorRecord, ...] = ()  # what will not come out as the spec wants it
 
 
-def check(ws: OpenWorkspace) -> CheckReport:
-    """Find every base, every data file and every lm-eval task that the spec names.
+def check(ws: OpenWorkspace, ui: Ui) -> CheckReport:
+    """Find every base, data file and lm-eval task that the spec names, and what won't do.
 
     Raises:
         UserError: a base, a file, a task or the backend is missing or unfit.
     """
     from evals.scoring.plan import code_digest
     from evals.tasks.task_files import task_file
+    from pipeline.outlook.finding import placed
+    from pipeline.outlook.findings import outlook
     from pipeline.selection.trainable import notes_on_rows
     from pipeline.spec.subjects import errors_at, subjects
     from registry.chat.tokens import check_tokens
@@ -84,6 +89,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
         chat = ws.models.chat(name)
         _ = chat.end_of_text
         check_tokens(chat)
+    findings = placed(ws.root, outlook(ws, ui, found).findings)
     notes += notes_on_rows(ws, found)
     ws.models.backend(ws.spec.train.base)
     return CheckReport(
@@ -93,6 +99,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
         tuple(ws.spec.guards),
         machine(ws),
         tuple(notes),
+        findings,
     )
 
 

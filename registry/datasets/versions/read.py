@@ -120,9 +120,12 @@ class VersionReader:
 
     def kinds(self, split: str) -> dict[str, int]:
         """Return how many rows of each kind a split has; nothing else of them is read."""
-        sql = f"SELECT kind, count(*) FROM v_rows SEMI JOIN ({_refs('row_uid', (split,))}) AS r"
+        refs = _refs("row_uid", (split,))
+        sql = (
+            f"SELECT kind, count(*) FROM v_rows SEMI JOIN ({refs}) AS r USING (row_uid) GROUP BY 1"  # noqa: S608 - our own words
+        )
         with self._open() as connection:
-            return dict(connection.execute(f"{sql} USING (row_uid) GROUP BY 1").fetchall())
+            return dict(connection.execute(sql).fetchall())
 
     def uids(
         self,

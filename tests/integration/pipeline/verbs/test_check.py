@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.ingest import ingest
+from pipeline.spec.errors import line_of
 from pipeline.verbs.check import check
+from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 from registry.models.load import nano_folder
@@ -31,7 +34,7 @@ def starter(folder: Path, *changes: tuple[str, str]) -> None:
 
 def checked(folder: Path, *changes: tuple[str, str]) -> None:
     starter(folder, *changes)
-    check(OpenWorkspace.open(folder))
+    check(OpenWorkspace.open(folder), Ui(as_json=True))
 
 
 def test_the_starter_is_fit(tmp_path: Path) -> None:
@@ -78,9 +81,9 @@ def test_a_base_without_a_tokenizer_is_found(tmp_path: Path) -> None:
 
 def notes(folder: Path, rows: str, *changes: tuple[str, str]) -> tuple[str, ...]:
     """Return what `check` says of the starter with these rows as its tickets."""
-    starter(folder, *changes)
+    starter(folder, ("{dev: 0.25, test: 0.25}", "{dev: 1, test: 1}"), *changes)
     (folder / "data" / "tickets.csv").write_bytes(rows.encode("utf-8", "surrogateescape"))
-    return check(OpenWorkspace.open(folder)).notes
+    return check(OpenWorkspace.open(folder), Ui(as_json=True)).notes
 
 
 def test_labels_that_differ_in_writing_alone_are_said(tmp_path: Path) -> None:
@@ -94,7 +97,7 @@ def test_labels_that_differ_in_writing_alone_are_said(tmp_path: Path) -> None:
 
 
 def test_labels_that_the_spec_lists_in_another_writing_are_said(tmp_path: Path) -> None:
-    rows = "text,team\n1,Billing\n2,sales\n3,sales\n"
+    rows = "text,team\n1,Billing\n2,sales\n3,sales\n4,sales\n"
     change = ("answer: choice  ", "answer: choice\n    labels: [billing, sales]  ")
     assert (
         "'billing' (of labels) and 'Billing' (data/tickets.csv:2) differ"
@@ -110,7 +113,7 @@ def test_missing_cells_as_answers_are_said(tmp_path: Path) -> None:
 
 
 def test_how_files_are_read_is_said_where_it_is_not_as_usual(tmp_path: Path) -> None:
-    assert notes(tmp_path, "text;team\n1;a\n2;b\n") == (
+    assert notes(tmp_path, "text;team\n1;a\n2;b\n3;b\n") == (
         "datasets.tickets: data/tickets.csv: separator ;",
     )
 
@@ -150,7 +153,7 @@ def rows_checked(folder: Path, *rows: dict[str, Any]) -> tuple[str, ...]:
     facts = "".join(f"what is {n},it is {n}\n" for n in range(12))
     (folder / "facts.csv").write_text(f"input,output\n{facts}")
     (folder / "chats.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return check(OpenWorkspace.open(folder)).notes
+    return check(OpenWorkspace.open(folder), Ui(as_json=True)).notes
 
 
 def chat(*said: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -198,4 +201,64 @@ def test_a_capability_of_calls_is_refused(pool: Path) -> None:
     (pool / "gapmend.yaml").write_text(spec)
     (pool / "chats.jsonl").write_text(f"{json.dumps(chat(CALL))}\n")
     with pytest.raises(UserError, match="the answer is a tool call, which no scorer reads"):
-        check(OpenWorkspace.open(pool))
+        check(OpenWorkspace.open(pool), Ui(as_json=True))
+
+
+LATE_SPEC = """
+bases: {nano: {model: nano}}
+datasets:
+  facts: {path: facts.jsonl, columns: {input: q, output: a}%s}
+capabilities:
+  facts: {data: facts, answer: exact, goal: 0.5%s}
+train: {base: nano, pool: [facts]%s}
+"""
+
+
+def late(folder: Path, *changes: str, asked: str = "q", long: int = 0) -> list[str]:
+    """What `check` finds before any model is asked, as people read it."""
+    (folder / "gapmend.yaml").write_text(LATE_SPEC % (*changes, *[""] * 3)[:3])
+    rows = [{asked: f"{n} of {n * n}? " * (800 if n < long else 1), "a": f"{n}"} for n in range(90)]
+    (folder / "facts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    try:
+        found = check(OpenWorkspace.open(folder), Ui(as_json=True)).findings
+    except UserError as error:
+        return str(error).splitlines()
+    return [line_of(one) for one in found]
+
+
+def test_what_would_stop_a_run_late_is_found_with_its_line(tmp_path: Path) -> None:
+    assert late(tmp_path) == []
+    (said,) = late(tmp_path, asked="question")
+    assert said == (
+        "gapmend.yaml:4: datasets.facts.columns.input: none of the 90 records has a column 'q'; "
+        "expected one of its columns question, a"
+    )
+    (said,) = late(tmp_path, "", "", ", objective: dpo")
+    assert said.startswith("gapmend.yaml:7: train.objective: no row of the pool can be trained on")
+    (said,) = late(tmp_path, "", "", ", base: nano, pool: [facts]")
+    assert "this key is repeated" in said
+    (said,) = late(tmp_path, ", split: {dev: 60, test: 30}")
+    assert "none of the 90 rows of dataset 'facts' is for training (60 in dev and 30 in" in said
+    (said,) = late(tmp_path, ", split: {dev: 0, test: 30}")
+    assert said.startswith("gapmend.yaml:6: capabilities.facts.data: it has no items in dev, so it")
+    (said,) = late(tmp_path, long=3)
+    assert said.startswith("gapmend.yaml:6: capabilities.facts.prompts: 3 of 90 items are longer")
+    assert "the first facts.jsonl:1 with" in said
+    for said in late(tmp_path, "", ", limit: 3"):
+        assert said.startswith("gapmend.yaml:6: capabilities.facts.limit: 3 items in dev (of 9, by")
+        assert "expected at least 6 items" in said
+
+
+def test_a_split_that_is_changed_after_ingest_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, the key was ignored without a word: dev stayed as it was."""
+    late(tmp_path)
+    ingest(OpenWorkspace.open(tmp_path), Ui(as_json=True))
+    assert late(tmp_path) == []
+    for _ in range(2):
+        (said,) = late(tmp_path, ", split: {dev: 0.4}")
+        assert said.startswith("gapmend.yaml:4: datasets.facts.split: dev is 0.4 now and was left")
+        assert "dev has 9 rows, not 36; to split it anew, give the dataset another name" in said
+        ingest(OpenWorkspace.open(tmp_path), Ui(as_json=True))
+    assert "facts: dev is 0.4 now and was left to the default" in capsys.readouterr().err

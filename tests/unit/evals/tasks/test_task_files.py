@@ -12,6 +12,7 @@ from evals.tasks.capability import GuardSpec
 from evals.tasks.task_files import installed_tasks, read_task, task_digest, task_file
 from pipeline.spec.spec import load_spec
 from pipeline.verbs.check import check
+from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
 
@@ -159,4 +160,4 @@ def test_check_says_that_a_task_is_not_there(tmp_path: Path, guard: str, line: s
     (tmp_path / "gapmend.yaml").write_text(SPEC % guard)
     (tmp_path / "rows.csv").write_text("text,label\na,b\n")
     with pytest.raises(UserError, match=rf"^guards\.g\.lm_eval: .*{line}"):
-        check(OpenWorkspace.open(tmp_path))
+        check(OpenWorkspace.open(tmp_path), Ui(as_json=True))

@@ -1,0 +1,180 @@
+"""What won't do in a workspace, by its spec, its datasets' first records and their versions.
+
+Everything here costs seconds: no model is loaded, only the train base's tokenizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pipeline.outlook.finding import Finding
+from pipeline.outlook.prompts import fits_below, too_long
+from pipeline.outlook.settled import unsettled
+from pipeline.outlook.survey import survey
+from pipeline.spec import pool
+from pipeline.spec.subjects import errors_at, subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pipeline.outlook.survey import Survey
+    from pipeline.workspace.ui import Ui
+    from pipeline.workspace.workspace import OpenWorkspace
+    from registry.datasets.sources.resolve import Sources
+    from registry.store.kinds import RunMeta
+
+_MEASURED = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What was looked at, and what was found.
+
+    Attributes:
+        surveys: dataset -> its first records.
+        items: capability or guard -> rows in dev and test that it may ask.
+        findings: what won't do.
+    """
+
+    surveys: Mapping[str, Survey]
+    items: Mapping[str, Mapping[str, int]]
+    findings: tuple[Finding, ...]
+
+
+def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = None) -> Outlook:
+    """Look at everything that the spec names.
+
+    Args:
+        ws: the workspace.
+        ui: where progress is shown.
+        files: dataset -> its files, where they were found already.
+
+    Raises:
+        UserError: files, a base or an lm-eval task that can't be read.
+    """
+    from pipeline.ingest import allowed_labels, earlier_runs
+    from registry.datasets.sources.resolve import sources
+
+    specs = ws.spec.datasets
+    if files is None:
+        files = {name: sources(spec, ws.root) for name, spec in specs.items()}
+    runs = {name: earlier_runs(ws, name) for name in specs}
+    known = _known(ws, ui, runs)
+    context = ws.models.identity(ws.spec.train.base).context
+    surveys = {}
+    for name, spec in specs.items():
+        asking = [what for what in subjects(ws.spec) if what.spec.data == name]
+        size = min((fits_below(what, context) for what in asking), default=context)
+        labels = allowed_labels(ws, name)
+        surveys[name] = survey(name, spec, files[name], labels, size, known.get(name))
+    items = {what.name: _items(ws, what, surveys) for what in subjects(ws.spec)}
+    found = [one for name in specs for one in _columns(ws, name, surveys[name])]
+    if any(one.stops for one in found):  # what else there is follows from it
+        return Outlook(surveys, items, tuple(found))
+    found += [one for name in specs for one in _splits(ws, name, runs[name])]
+    found += _pool(ws, surveys)
+    family = len(ws.spec.capabilities)
+    for what in subjects(ws.spec):
+        found += unsettled(what, items[what.name], family)
+        if what.spec.data is not None:
+            found += too_long(ws, what, surveys[what.spec.data])
+    return Outlook(surveys, items, tuple(found))
+
+
+def _known(
+    ws: OpenWorkspace, ui: Ui, runs: Mapping[str, list[RunMeta]]
+) -> dict[str, pool.DatasetRows]:
+    """Return the rows of each dataset whose version is up to date."""
+    from pipeline.ingest import find_ingested
+    from pipeline.measure.taught import rows_of
+
+    if not any(runs.values()):
+        return {}
+    made, _ = find_ingested(replace(ws, dry=True), ui)
+    return {name: rows_of(ws.store.root, version) for name, version in made.versions.items()}
+
+
+def _items(ws: OpenWorkspace, what: Any, surveys: Mapping[str, Survey]) -> Mapping[str, int]:
+    """Return how many items there are in dev and test, before any limit."""
+    if what.spec.data is not None:
+        splits = surveys[what.spec.data].rows.splits
+        return {split: splits.get(split, 0) for split in _MEASURED}
+    from evals.tasks.installed import installed_items
+
+    with errors_at(what):
+        named = what.spec.lm_eval
+        return {split: len(installed_items(named, ws.root, split)) for split in _MEASURED}
+
+
+def _columns(ws: OpenWorkspace, name: str, seen: Survey) -> Iterator[Finding]:
+    """Yield mapped columns that no record has, and records that can't be used."""
+    lost = False
+    for part, column in ws.spec.datasets[name].columns.items():
+        if column in seen.columns or not seen.records:
+            continue
+        lost = True
+        near = get_close_matches(column, seen.columns, n=1)
+        yield Finding(
+            ("datasets", name, "columns", part),
+            f"none of the {'' if seen.whole else 'first '}{seen.records:,} records has a column "
+            f"'{column}'",
+            expected=f"one of its columns {', '.join(seen.columns)}",
+            fix=f"did you mean '{near[0]}'?" if near else None,
+            stops=seen.whole,
+        )
+    count = sum(one for one, _ in seen.rejects.values())
+    allowed = ws.spec.datasets[name].allow_rejects
+    if lost or count <= allowed * seen.records:
+        return
+    from registry.datasets.readers.reading import remedy
+
+    worst = sorted(seen.rejects.items(), key=lambda item: -item[1][0])[:3]
+    told = "; ".join(f"{number:,} x {why} (first {where})" for why, (number, where) in worst)
+    yield Finding(
+        ("datasets", name),
+        f"{count:,} of {seen.records:,} records can't be used: {told}",
+        expected=f"at most {allowed:.1%} of them",
+        fix=remedy(worst[0][0]) or f"mend them, or raise datasets.{name}.allow_rejects",
+    )  # ingest stops at it, before any model is asked
+
+
+def _splits(ws: OpenWorkspace, name: str, runs: list[RunMeta]) -> Iterator[Finding]:
+    """Yield what is said of splits now, and committed rows don't follow."""
+    from pipeline.ingest import unfollowed
+    from registry.datasets.versions.placed import REMEDY
+
+    for line in unfollowed(ws, name, runs):
+        key = "path" if line.endswith("were") else "split"
+        yield Finding(("datasets", name, key), line, fix=REMEDY)
+
+
+def _pool(ws: OpenWorkspace, surveys: Mapping[str, Survey]) -> Iterator[Finding]:
+    """Yield what the pool can't teach."""
+    spec, objective = ws.spec, ws.spec.train.objective
+    rows = {name: seen.rows for name, seen in surveys.items()}
+    left = pool.untaught(spec, rows)
+    if len(left) == len(spec.capabilities):
+        why = "; ".join(f"{name}: {reason}" for name, reason in left.items())
+        fits = any(rows[name].kinds for name in pool.pool_of(spec))
+        yield Finding(
+            ("train", "objective" if fits else "pool"),
+            f"no row of the pool can be trained on ({why})",
+            expected="rows in train of a capability's dataset, or of one that nothing measures",
+            fix="add rows, move some to train, or name more datasets in train.pool",
+            stops=True,
+        )
+        return
+    for name, why in left.items():
+        yield Finding(
+            ("capabilities", name),
+            f"no row of the pool can teach it: {why}; it is measured, and not trained for",
+            fix="name a dataset with rows for it in train.pool",
+        )
+    for name in pool.pool_of(spec):
+        there = rows[name].kinds
+        if there and not rows[name].trainable(objective):
+            yield Finding(
+                ("train", "objective"), f"{pool.no_rows(name, rows[name], objective)}: none is used"
+            )

@@ -1,0 +1,132 @@
+"""The first records of a dataset, read once: rows by split, columns, rejects, and long rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipeline.spec.pool import DatasetRows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from registry.datasets.sources.resolve import Sources
+    from registry.datasets.spec import DatasetSpec
+    from registry.datasets.versions.row import Row
+
+LOOKED_AT = 20_000
+"""Records of a dataset that are read."""
+
+_KEPT = 64  # rows of a split that are kept, to see how long they are
+_MOST_LONG = 500  # and of those that may be longer than a context
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first records of a dataset are.
+
+    Attributes:
+        rows: by split, where near-duplicates aren't looked for; of the version, where it is there.
+        whole: every record was read.
+        records: how many were.
+        columns: column -> records that have it.
+        rejects: why records can't be used -> how many, and where the first stands.
+        some: split that the files give -> some of its rows, evenly.
+        long: rows that say more than the number of bytes asked for, the first ones.
+        many: how many these are.
+    """
+
+    rows: DatasetRows
+    whole: bool
+    records: int
+    columns: Mapping[str, int]
+    rejects: Mapping[str, tuple[int, str]]
+    some: Mapping[str, tuple[Row, ...]]
+    long: tuple[Row, ...] = ()
+    many: int = 0
+
+
+@dataclass
+class _Reading:
+    """What is gathered on the way."""
+
+    found: dict[str, tuple[str, str]] = field(default_factory=dict)  # hash -> split, kind
+    columns: Counter[str] = field(default_factory=Counter)
+    rejects: dict[str, tuple[int, str]] = field(default_factory=dict)
+    some: dict[str, list[Row]] = field(default_factory=dict)
+    long: list[Row] = field(default_factory=list)
+    many: int = 0
+
+
+def survey(
+    name: str,
+    spec: DatasetSpec,
+    files: Sources,
+    labels: Collection[str] | None,
+    size: int,
+    known: DatasetRows | None = None,
+) -> Survey:
+    """Read the first records of a dataset.
+
+    Args:
+        name: the dataset's.
+        spec: what the spec says of it.
+        files: of it.
+        labels: the answers that are allowed; None allows any.
+        size: rows of more bytes than this are kept as long.
+        known: rows by split, where its version is up to date.
+    """
+    from registry.datasets.formats.turns import UnusableError
+    from registry.datasets.sources.chunks import first_records, usable
+    from registry.datasets.versions.collect import row_of
+
+    seen, records = _Reading(), Counter[str]()
+    for file, record in first_records(files.files, LOOKED_AT):
+        records[file.label] += 1
+        seen.columns.update(iter(record.value or ()))
+        try:
+            made = usable(record, files.format, labels)
+        except UnusableError as error:
+            count, where = seen.rejects.get(error.reason, (0, f"{file.label}:{record.line}"))
+            seen.rejects[error.reason] = (count + 1, where)
+            continue
+        there = seen.found.get(made.row_hash)
+        seen.found[made.row_hash] = (_stronger(file.split, there), made.content.kind)
+        kept = seen.some.setdefault(file.split, [])
+        if there is None and made.size > size:
+            seen.many += 1
+            if len(seen.long) < _MOST_LONG:
+                seen.long.append(row_of(made, name, file, record.line))
+        if len(kept) < _KEPT:
+            kept.append(row_of(made, name, file, record.line))
+    share = max(1, LOOKED_AT // max(1, len(files.files)))
+    return Survey(
+        known or predicted(spec, list(seen.found.values())),
+        whole=files.num_samples is None and all(count < share for count in records.values()),
+        records=records.total(),
+        columns=seen.columns,
+        rejects=seen.rejects,
+        some={split: tuple(rows) for split, rows in seen.some.items()},
+        long=tuple(seen.long),
+        many=seen.many,
+    )
+
+
+def predicted(spec: DatasetSpec, rows: Collection[tuple[str, str]]) -> DatasetRows:
+    """Return how rows of these splits and kinds will be split, near-duplicates not looked for."""
+    from registry.datasets.versions.version import split_targets
+
+    splits = Counter(split for split, _ in rows)
+    for target in reversed(split_targets(spec, len(rows))):  # test is filled first
+        moved = min(target.rows, splits["train"])
+        splits[target.split] += moved
+        splits["train"] -= moved
+    kinds = Counter(kind for split, kind in rows if split == "train")
+    return DatasetRows(splits, kinds if splits["train"] else {})
+
+
+def _stronger(split: str, there: tuple[str, str] | None) -> str:
+    from registry.datasets.formats.content import SPLITS
+
+    return split if there is None else max(split, there[0], key=SPLITS.index)
