@@ -102,6 +102,8 @@ def run(
     from pipeline.report.story import closing, shown
 
     first, last = span(start, until)
+    if first == STAGES[0] and last != first:
+        _foreseen(ws, ui, _steps(ws, ui), last)
     done: list[FinishedStage] = []
     try:
         for one in loop(ws, ui, first):
@@ -146,7 +148,44 @@ def _not_up_to_date(stage: str, error: WouldRunError) -> UserError:
 
 
 def plan(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:
-    """Go through the loop without running anything: what is up to date, what would run, why."""
+    """Say what is up to date, what would run and why, and what it will take; nothing is run.
+
+    Raises:
+        InvalidSpecError: what would stop a run, before any model is asked.
+    """
+    return _foreseen(ws, ui, _steps(ws, ui), STAGES[-1])
+
+
+def _foreseen(ws: OpenWorkspace, ui: Ui, steps: list[PlanStep], last: str) -> list[PlanStep]:
+    """Say what won't do, where something would run, and return the steps with what they take."""
+    from pipeline.outlook.cost import run_cost
+    from pipeline.outlook.finding import placed
+    from pipeline.outlook.findings import outlook
+    from pipeline.report.cost import cost_lines
+    from pipeline.spec.errors import line_of
+
+    ahead = STAGES[: STAGES.index(last) + 1]
+    if all(step.state == "up to date" for step in steps if step.stage in ahead):
+        return steps
+    seen = outlook(ws, ui)
+    trains = last not in ("ingest", "gap")
+    findings = [one for one in seen.findings if trains or one.path[0] != "train"]
+    for record in placed(ws.root, findings):
+        ui.log(line_of(record))
+    found = run_cost(ws, seen)
+    costs = dict(found.stages)  # of ingest, that of all datasets stands once
+    steps = [
+        step if step.state == "up to date" else replace(step, cost=costs.pop(step.stage, None))
+        for step in steps
+    ]
+    taken = [step.cost for step in steps if step.cost is not None and step.stage in ahead]
+    for line in cost_lines(ws, taken, found.rates):
+        ui.log(line)
+    return steps
+
+
+def _steps(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:
+    """Go through the loop without running anything."""
     dry = replace(ws, dry=True)
     made, missing = find_ingested(dry, ui)
     steps = [_ingest_step(name, missing.get(name)) for name in ws.spec.datasets]

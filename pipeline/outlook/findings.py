@@ -33,11 +33,13 @@ class Outlook:
     """What was looked at, and what was found.
 
     Attributes:
+        files: dataset -> its files.
         surveys: dataset -> its first records.
         items: capability or guard -> rows in dev and test that it may ask.
         findings: what won't do.
     """
 
+    files: Mapping[str, Sources]
     surveys: Mapping[str, Survey]
     items: Mapping[str, Mapping[str, int]]
     findings: tuple[Finding, ...]
@@ -72,7 +74,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     items = {what.name: _items(ws, what, surveys) for what in subjects(ws.spec)}
     found = [one for name in specs for one in _columns(ws, name, surveys[name])]
     if any(one.stops for one in found):  # what else there is follows from it
-        return Outlook(surveys, items, tuple(found))
+        return Outlook(files, surveys, items, tuple(found))
     found += [one for name in specs for one in _splits(ws, name, runs[name])]
     found += _pool(ws, surveys)
     family = len(ws.spec.capabilities)
@@ -80,7 +82,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
         found += unsettled(what, items[what.name], family)
         if what.spec.data is not None:
             found += too_long(ws, what, surveys[what.spec.data])
-    return Outlook(surveys, items, tuple(found))
+    return Outlook(files, surveys, items, tuple(found))
 
 
 def _known(
@@ -169,8 +171,8 @@ def _pool(ws: OpenWorkspace, surveys: Mapping[str, Survey]) -> Iterator[Finding]
     for name, why in left.items():
         yield Finding(
             ("capabilities", name),
-            f"no row of the pool can teach it: {why}; it is measured, and not trained for",
-            fix="name a dataset with rows for it in train.pool",
+            f"no row of the pool can teach it, should it have a gap: {why}",
+            fix="name a dataset with rows for it in train.pool; else it is measured alone",
         )
     for name in pool.pool_of(spec):
         there = rows[name].kinds

@@ -62,6 +62,20 @@ class Asked:
             return asked, max(self._count(label) for label in labels)
         return asked, self.what.spec.max_new_tokens
 
+    def taken(self, item: Item) -> int:
+        """Return the tokens that go through the model for an item: of a choice, all its labels.
+
+        Raises:
+            UserError: the template can't ask it.
+        """
+        asked, _ = self.tokens(item)
+        if item.text is not None:
+            return asked + self._count(item.text)
+        labels = item.labels or self.labels
+        if self.what.spec.answer == "choice" and labels:
+            return asked + sum(self._count(label) for label in labels)
+        return asked + min(self.what.spec.max_new_tokens, self._count(item.expected) + 1)
+
     def _count(self, text: str) -> int:
         return len(self.chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
+_MINUTE, _HOUR = 60, 3600
 _SMALL = 0.01
 _LONG = 60  # characters of a cell, before it is cut in a table (csv and json never cut)
 
@@ -75,8 +76,11 @@ def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[Renderable
 
 
 def plan_table(steps: Sequence[PlanStep]) -> Table:
-    """Return what would run and what is up to date, and why."""
-    return table("plan", ("stage", "about", "state", "why"), [step.cells() for step in steps])
+    """Return what would run and what is up to date, why, and what it takes."""
+    from pipeline.report.cost import cost_text
+
+    rows = [(*step.cells(), "" if step.cost is None else cost_text(step.cost)) for step in steps]
+    return table("plan", ("stage", "about", "state", "why", "takes about"), rows)
 
 
 def check_tables(report: CheckReport) -> list[RenderableType]:
@@ -129,6 +133,15 @@ def in_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= _THOUSAND
     return ""
+
+
+def in_time(seconds: float) -> str:
+    """Return a duration as people write it: 4.2 min."""
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.1f} min"
+    return f"{seconds / _HOUR:.1f} h"
 
 
 def _number(value: float) -> str:

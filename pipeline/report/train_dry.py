@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import in_bytes, in_time, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _TRAINED = "bold green"
 _LONG = 600  # characters of a piece, before its middle is left out
 _NAMED_REJECTS = 3
-_MINUTE, _HOUR = 60, 3600
 
 
 def dry_run_tables(report: DryRun) -> list[RenderableType]:
@@ -52,7 +51,7 @@ def _facts(report: DryRun) -> Iterator[tuple[str, str]]:
         yield "memory", f"{in_bytes(found.weights)} base + about {in_bytes(found.growth)}"
     yield "free", "not known" if free is None else f"{in_bytes(free.bytes)} of {free.where}"
     if found is not None:
-        yield "time", f"about {_duration(found.seconds)}"
+        yield "time", f"about {in_time(found.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,3 @@ def _printable(text: str) -> str:
     """Rows come from anywhere: a terminal's control sequences are not to reach it."""
     return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}"
                    for one in text)  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{seconds / _MINUTE:.1f} min"
-    return f"{seconds / _HOUR:.1f} h"

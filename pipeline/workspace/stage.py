@@ -311,6 +311,7 @@ class PlanStep:
     about: str
     state: str  # `up to date`, `would run` or `after the above`
     why: str
+    cost: Any = None  # what it is expected to take, where that is known: a StageCost
 
     def cells(self) -> tuple[str, ...]:
         """Return the line's cells."""

@@ -10,13 +10,14 @@ import pytest
 
 from pipeline.forget import forget, other_base
 from pipeline.gap import GapReport, gap
+from pipeline.outlook.training import BaseOutline
 from pipeline.report.stages import forget_tables, gap_notes, select_table
 from pipeline.run import run
 from pipeline.select import select
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
-from registry.store.kinds import RunMeta
+from registry.store.kinds import EvalMeta, RunMeta
 from tests.support import tiny_models
 
 if TYPE_CHECKING:
@@ -79,6 +80,17 @@ def test_it_is_measured_and_stops_nothing_else(
     assert "left out: sums" in f"{select_table(done['select']).caption}"
     (line,) = forget_tables(forgot)[2:]
     assert f"{line}".startswith("sums (dev): 0.000 before, 0.000 after; not judged")
+
+
+def test_what_was_scored_here_says_how_long_more_will_take(ws: OpenWorkspace) -> None:
+    (run_of_gap,) = ws.catalog.committed(RunMeta, stage="gap")
+    evals = [one.meta for one in ws.catalog.committed(EvalMeta, split="dev") if one.meta.base]
+    asked = sum(one.n * one.prompt_tokens_mean for one in evals if one.base == "tiny")
+    outline = BaseOutline.of(ws)
+    learnt = outline.learnt(ws)
+    assert learnt.scored == pytest.approx(asked / run_of_gap.meta.seconds)
+    assert learnt.trained is None
+    assert outline.scoring_seconds(1000, learnt) == pytest.approx(1000 / learnt.scored)
 
 
 def test_a_guard_at_chance_is_one_line(ws: OpenWorkspace) -> None:

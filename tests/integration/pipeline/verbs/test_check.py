@@ -235,8 +235,6 @@ def test_what_would_stop_a_run_late_is_found_with_its_line(tmp_path: Path) -> No
     )
     (said,) = late(tmp_path, "", "", ", objective: dpo")
     assert said.startswith("gapmend.yaml:7: train.objective: no row of the pool can be trained on")
-    (said,) = late(tmp_path, "", "", ", base: nano, pool: [facts]")
-    assert "this key is repeated" in said
     (said,) = late(tmp_path, ", split: {dev: 60, test: 30}")
     assert "none of the 90 rows of dataset 'facts' is for training (60 in dev and 30 in" in said
     (said,) = late(tmp_path, ", split: {dev: 0, test: 30}")

@@ -79,16 +79,6 @@ def test_the_spec_is_read_again_at_each_call(ws: Workspace) -> None:
     assert ws.sql("select * from adapters").is_empty()  # what needs no spec still answers
 
 
-def test_what_would_run_is_planned_and_nothing_else(ws: Workspace) -> None:
-    steps = ws.plan()
-    assert [(step.stage, step.state) for step in steps[:2]] == [
-        ("ingest", "would run"),
-        ("gap", "after the above"),
-    ]
-    with pytest.raises(StoreRequestError, match=r"ingest is not up to date \(has not run yet\)"):
-        ws.run(start="gap")
-
-
 def test_an_answer_in_sql_is_a_frame_with_types_even_when_it_is_empty(ws: Workspace) -> None:
     empty = ws.sql("select name, rows from dataset_versions")
     assert empty.is_empty()

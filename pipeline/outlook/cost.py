@@ -1,0 +1,196 @@
+"""What a run will take, stage by stage, before it starts: an estimate from samples of the rows.
+
+Tokens are those of sampled items and rows, as they are asked and trained, times how many there are.
+Time is tokens by rates: those of earlier runs of the same base in this workspace, else the
+machine's, measured for a moment. Right within a factor of about two; what may not come to pass
+(other prompts, rounds of mending) is counted as if it did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.outlook.prompts import Asked, labels_in
+from pipeline.outlook.training import MEASURED, BaseOutline
+from pipeline.spec import pool
+from pipeline.spec.subjects import subjects
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.outlook.findings import Outlook
+    from pipeline.outlook.training import LearntRates, TrainingCost
+    from pipeline.spec.subjects import Subject
+    from pipeline.workspace.workspace import OpenWorkspace
+
+_SAMPLE = 16  # items or rows that are turned into tokens
+_CANDIDATES = (2000, 4)  # rows that are compared at least, and for each row of the budget
+_ASKED_TWICE = 2  # forget: an adapter answers, and base and adapter are compared along the answers
+_COPIES = 3  # of an adapter, with its checkpoints
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage is expected to take.
+
+    Attributes:
+        scored: tokens that go through the model to be scored or compared.
+        trained: tokens that it is trained on, over all epochs.
+        seconds: about.
+        memory: bytes at its peak, the base's weights included.
+        disk: bytes that it writes.
+    """
+
+    scored: int = 0
+    trained: int = 0
+    seconds: float = 0.0
+    memory: int = 0
+    disk: int = 0
+
+    def __add__(self, other: StageCost) -> StageCost:
+        """Both, one after the other."""
+        return StageCost(
+            self.scored + other.scored,
+            self.trained + other.trained,
+            self.seconds + other.seconds,
+            max(self.memory, other.memory),
+            self.disk + other.disk,
+        )
+
+    def times(self, count: int) -> StageCost:
+        """The same, so many times."""
+        return StageCost(
+            self.scored * count,
+            self.trained * count,
+            self.seconds * count,
+            self.memory,
+            self.disk * count,
+        )
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What each stage is expected to take, and where the rates are from."""
+
+    stages: Mapping[str, StageCost]
+    rates: str
+
+
+@dataclass(frozen=True)
+class _Items:
+    """What asking a subject takes: items by split, and the mean tokens of one."""
+
+    what: Subject
+    items: Mapping[str, int]
+    tokens: float
+
+    def asked(self, split: str) -> float:
+        return self.items[split] * self.tokens
+
+
+def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
+    """Estimate what each stage takes; the base's weights are not read.
+
+    Raises:
+        UserError: the base, or no row that was sampled of the pool can be trained on.
+    """
+    outline = BaseOutline.of(ws)
+    learnt = outline.learnt(ws)
+    asked = [_items(ws, what, seen) for what in subjects(ws.spec)]
+    rows = _budget(ws, seen)
+    trained = outline.training(ws, seen, rows, learnt)
+
+    def scoring(tokens: float) -> StageCost:
+        return StageCost(round(tokens), 0, outline.scoring_seconds(tokens, learnt), outline.weights)
+
+    dev, test = (sum(one.asked(split) for one in asked) for split in ("dev", "test"))
+    select = scoring(_selecting(ws, seen, asked, trained))
+    train = StageCost(0, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter)
+    forget = scoring(_ASKED_TWICE * dev)
+    files = [one.path.stat().st_size for found in seen.files.values() for one in found.files]
+    stages = {
+        "ingest": StageCost(disk=sum(files)),
+        "gap": scoring(dev + sum(_other_prompts(one) for one in asked)),
+        "select": select,
+        "train": train,
+        "forget": forget,
+        "mend": (select + train + forget).times(ws.spec.mend.rounds),
+        "promote": scoring(2 * test),
+        "merge": StageCost(memory=outline.weights, disk=outline.weights),
+    }
+    return RunCost(stages, _said(learnt))
+
+
+def _items(ws: OpenWorkspace, what: Subject, seen: Outlook) -> _Items:
+    most = what.spec.limit
+    items = {s: min(n, n if most is None else most) for s, n in seen.items[what.name].items()}
+    return _Items(what, items, _mean(_lengths(ws, what, seen)))
+
+
+def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[int]:
+    """Return how many tokens some items take, the answers that are compared or written too."""
+    from evals.tasks.capability import items_from_rows
+
+    if what.spec.data is None:
+        from evals.tasks.installed import documents
+
+        chat = ws.models.chat(ws.spec.train.base)
+        texts = [doc.text for doc in documents(str(what.spec.lm_eval), ws.root)[:_SAMPLE]]  # type: ignore[union-attr]
+        return [len(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
+    survey = seen.surveys[what.spec.data]
+    rows = [*survey.some.get("dev", ()), *survey.some.get("train", ())][:_SAMPLE]
+    asked = Asked(ws, what, labels_in(what, survey))
+    found = []
+    for row in rows:
+        try:
+            (item,) = items_from_rows([row], what.spec, whole=True)
+            found.append(asked.taken(item))
+        except UserError:  # check names it; here it is one of a sample
+            continue
+    return found
+
+
+def _other_prompts(one: _Items) -> float:
+    """Return the tokens of every other prompt on half of dev, and of the best on the other."""
+    from evals.tasks.prompts import arms_of
+
+    arms = arms_of(one.what.spec.prompts)[1:] if one.what.role == "capability" else ()
+    longest = max((arm.shots for arm in arms), default=-1) + 1
+    return one.asked("dev") / 2 * (sum(arm.shots + 1 for arm in arms) + longest)
+
+
+def _budget(ws: OpenWorkspace, seen: Outlook) -> int:
+    """Return how many rows will be trained on, as far as the pool has them."""
+    train = ws.spec.train
+    left = pool.untaught(ws.spec, {name: one.rows for name, one in seen.surveys.items()})
+    taught = {one.data for name, one in ws.spec.capabilities.items() if name not in left}
+    names = [n for n in pool.pool_of(ws.spec) if n in taught or n in pool.free_datasets(ws.spec)]
+    there = sum(seen.surveys[name].rows.trainable(train.objective) for name in names)
+    wanted = round(train.budget_rows * (1 - train.replay))
+    return min(wanted, there) + train.budget_rows - wanted
+
+
+def _selecting(
+    ws: OpenWorkspace, seen: Outlook, asked: Sequence[_Items], trained: TrainingCost
+) -> float:
+    """Return the tokens of rows that are compared with failures, and of those asked for replay."""
+    train = ws.spec.train
+    least, each = _CANDIDATES
+    there = sum(seen.surveys[name].rows.splits.get("train", 0) for name in pool.pool_of(ws.spec))
+    compared = min(there, max(least, each * train.budget_rows)) * trained.row
+    replayed = _mean([one.tokens for one in asked if one.what.role == "guard"])
+    return compared + 2 * train.replay * train.budget_rows * replayed
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _said(learnt: LearntRates) -> str:
+    known = [n for n, rate in (("scoring", learnt.scored), ("training", learnt.trained)) if rate]
+    if not known:
+        return f"at rates measured on this machine for {MEASURED:.1f} s"
+    first = f"{' and '.join(known)} at the rates of earlier runs here"
+    return first if len(known) > 1 else f"{first}, the rest at rates measured for {MEASURED:.1f} s"

@@ -1,0 +1,60 @@
+"""`plan` and `run` say what won't do and what it will take, before anything is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline import Workspace
+from pipeline.report.cost import cost_text
+from pipeline.report.tables import plan_table
+from registry.errors import SpecError, StoreRequestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return Workspace.init(tmp_path / "my-model")
+
+
+def test_what_would_run_is_planned_with_its_cost_and_nothing_else(
+    ws: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ws.plan()
+    assert [(step.stage, step.state) for step in steps[:2]] == [
+        ("ingest", "would run"),
+        ("gap", "after the above"),
+    ]
+    assert not (ws.folder / ".gapmend" / "objects").exists()
+    costs = {step.stage: step.cost for step in steps}
+    # 720 tickets: 180 are dev and 180 test, of about 40 tokens with the labels; few_shot [5] on
+    # half of dev asks for six in one, and once more on the other half.
+    asked = costs["promote"].scored / (2 * 180)
+    assert 20 < asked < 80
+    assert costs["gap"].scored == pytest.approx(180 * asked * (1 + 2 * 6 / 2), rel=0.01)
+    assert costs["forget"].scored == pytest.approx(2 * 180 * asked, rel=0.01)
+    assert 300 * 4 * 20 < costs["train"].trained < 300 * 4 * 80  # rows, epochs, tokens of a row
+    assert costs["mend"].trained == 3 * costs["train"].trained
+    assert costs["merge"].disk == 4 * 2_607_168  # nano's parameters in fp32
+    assert all(cost.seconds > 0 for stage, cost in costs.items() if cost.scored)
+    assert 10_428_672 < costs["train"].memory < 200_000_000
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("it will take about ")
+    assert "(at rates measured on this machine for 0.2 s)" in line
+    assert "memory free, and" in line
+    assert f"{plan_table(steps).columns[4].header}" == "takes about"
+    assert cost_text(costs["train"]).endswith(" s")
+    with pytest.raises(StoreRequestError, match=r"ingest is not up to date \(has not run yet\)"):
+        ws.run(start="gap")
+
+
+def test_what_would_stop_a_run_stops_it_before_anything_is_written(ws: Workspace) -> None:
+    spec = ws.folder / "gapmend.yaml"
+    spec.write_text(f"{spec.read_text('utf-8').rstrip()}\n  objective: dpo\n", "utf-8")
+    for call in (ws.plan, ws.run):
+        with pytest.raises(SpecError, match=r"gapmend\.yaml:\d+: train\.objective: no row of"):
+            call()
+    assert not (ws.folder / ".gapmend" / "objects").exists()
