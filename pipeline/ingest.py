@@ -285,11 +285,12 @@ def _runs(committed: Sequence[Manifest[RunMeta]], name: str) -> list[RunMeta]:
     return [run for run in ours if run.status == "done"]
 
 
-def earlier_runs(ws: OpenWorkspace, name: str) -> list[RunMeta]:
-    """Return the runs that made a version of a dataset, oldest first."""
+def earlier_runs(ws: OpenWorkspace) -> dict[str, list[RunMeta]]:
+    """Return the runs that made versions of each dataset, oldest first."""
     from registry.store.kinds import RunMeta
 
-    return _runs(ws.catalog.committed(RunMeta, stage=STAGE), name)
+    committed = ws.catalog.committed(RunMeta, stage=STAGE)
+    return {name: _runs(committed, name) for name in ws.spec.datasets}
 
 
 def unfollowed(ws: OpenWorkspace, name: str, runs: Sequence[RunMeta]) -> list[str]:

@@ -62,7 +62,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     specs = ws.spec.datasets
     if files is None:
         files = {name: sources(spec, ws.root) for name, spec in specs.items()}
-    runs = {name: earlier_runs(ws, name) for name in specs}
+    runs = earlier_runs(ws)
     known = _known(ws, ui, runs)
     context = ws.models.identity(ws.spec.train.base).context
     surveys = {}
