@@ -161,7 +161,7 @@ def _foreseen(ws: OpenWorkspace, ui: Ui, steps: list[PlanStep], last: str) -> li
     from pipeline.outlook.cost import run_cost
     from pipeline.outlook.finding import placed
     from pipeline.outlook.findings import outlook
-    from pipeline.report.cost import cost_lines
+    from pipeline.report.plan import cost_lines
     from pipeline.spec.errors import line_of
 
     ahead = STAGES[: STAGES.index(last) + 1]

@@ -117,7 +117,7 @@ def plan(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> N
     """
 
     def work(ws: Workspace) -> Answer:
-        from pipeline.report.tables import plan_table
+        from pipeline.report.plan import plan_table
 
         steps = ws.plan()
         return Answer(steps, [plan_table(steps)])

@@ -137,7 +137,7 @@ def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[int]:
         from evals.tasks.installed import documents
 
         chat = ws.models.chat(ws.spec.train.base)
-        texts = [doc.text for doc in documents(str(what.spec.lm_eval), ws.root)[:_SAMPLE]]  # type: ignore[union-attr]
+        texts = [doc.text for doc in documents(str(what.spec.lm_eval), ws.root)[:_SAMPLE]]
         return [len(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
     survey = seen.surveys[what.spec.data]
     rows = [*survey.some.get("dev", ()), *survey.some.get("train", ())][:_SAMPLE]

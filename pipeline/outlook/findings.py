@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.outlook.finding import Finding
 from pipeline.outlook.prompts import fits_below, too_long
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pipeline.outlook.survey import Survey
+    from pipeline.spec.subjects import Subject
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
     from registry.datasets.sources.resolve import Sources
@@ -81,6 +82,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     for what in subjects(ws.spec):
         found += unsettled(what, items[what.name], family)
         if what.spec.data is not None:
+            found += _examples(what, surveys[what.spec.data])
             found += too_long(ws, what, surveys[what.spec.data])
     return Outlook(files, surveys, items, tuple(found))
 
@@ -98,7 +100,7 @@ def _known(
     return {name: rows_of(ws.store.root, version) for name, version in made.versions.items()}
 
 
-def _items(ws: OpenWorkspace, what: Any, surveys: Mapping[str, Survey]) -> Mapping[str, int]:
+def _items(ws: OpenWorkspace, what: Subject, surveys: Mapping[str, Survey]) -> Mapping[str, int]:
     """Return how many items there are in dev and test, before any limit."""
     if what.spec.data is not None:
         splits = surveys[what.spec.data].rows.splits
@@ -106,7 +108,7 @@ def _items(ws: OpenWorkspace, what: Any, surveys: Mapping[str, Survey]) -> Mappi
     from evals.tasks.installed import installed_items
 
     with errors_at(what):
-        named = what.spec.lm_eval
+        named = str(what.spec.lm_eval)
         return {split: len(installed_items(named, ws.root, split)) for split in _MEASURED}
 
 
@@ -140,6 +142,19 @@ def _columns(ws: OpenWorkspace, name: str, seen: Survey) -> Iterator[Finding]:
         expected=f"at most {allowed:.1%} of them",
         fix=remedy(worst[0][0]) or f"mend them, or raise datasets.{name}.allow_rejects",
     )  # ingest stops at it, before any model is asked
+
+
+def _examples(what: Subject, seen: Survey) -> Iterator[Finding]:
+    """Yield that a prompt shows more examples than there are."""
+    there = seen.rows.splits.get("train", 0)
+    most = max(what.spec.prompts.few_shot, default=0)
+    if what.role == "capability" and most > there:
+        yield Finding(
+            (what.section, what.name, "prompts", "few_shot"),
+            f"{most} examples are wanted, and dataset '{what.spec.data}' has {there:,} rows in "
+            "train: gap stops there, if the goal isn't met without",
+            fix="ask for fewer, or add rows to train",
+        )
 
 
 def _splits(ws: OpenWorkspace, name: str, runs: list[RunMeta]) -> Iterator[Finding]:

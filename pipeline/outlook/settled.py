@@ -55,7 +55,7 @@ def unsettled(what: Subject, rows: Mapping[str, int], family: int) -> Iterator[F
             f"{short.said} can never show that it is kept: max_drop is {spec.max_drop:g}",
             expected=f"at least {least:,} items, if no answer changes, and about {usual:,} if "
             f"{CHURN:.0%} are lost and as many gained",
-            fix=short.fix(f"guards.{what.name}.max_drop"),
+            fix=short.fix(f"guards.{what.name}.max_drop", task=spec.data is None),
         )
 
 
@@ -104,9 +104,10 @@ class _Short:
     def key(self, what: Subject) -> tuple[str, ...]:
         return (what.section, what.name, *(("limit",) if self.limited else ()))
 
-    def fix(self, allowed: str | None = None) -> str:
+    def fix(self, allowed: str | None = None, *, task: bool = False) -> str:
         ways = ["raise limit"] if self.limited else []
-        ways += [] if self.limited and self.enough else ["add rows to dev and test"]
+        more = "take a task with more documents" if task else "add rows to dev and test"
+        ways += [] if self.limited and self.enough else [more]
         return " and ".join(ways) + (f", or raise {allowed}" if allowed else "")
 
 

@@ -123,8 +123,8 @@ def select_table(report: SelectReport) -> Table:
     excluded += [f"{report.rejects} too long for the base"] if report.rejects else []
     excluded += [f"{count} missing for {name}" for name, count in report.missing.items()]
     made.caption = "excluded: " + ", ".join(excluded)
-    for name, why in report.untaught.items():
-        made.caption += f"\nleft out: {name} ({why})"
+    for name, reason in report.untaught.items():
+        made.caption += f"\nleft out: {name} ({reason})"
     return made
 
 

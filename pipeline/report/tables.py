@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipeline.verbs.check import CheckReport
-    from pipeline.workspace.stage import PlanStep
     from registry.catalog.catalog import QueryResult
     from registry.upkeep.fsck import FsckReport
 
@@ -73,14 +72,6 @@ def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[Renderable
         else Text(f"{name}: none yet")
         for name, found in report.items()
     ]
-
-
-def plan_table(steps: Sequence[PlanStep]) -> Table:
-    """Return what would run and what is up to date, why, and what it takes."""
-    from pipeline.report.cost import cost_text
-
-    rows = [(*step.cells(), "" if step.cost is None else cost_text(step.cost)) for step in steps]
-    return table("plan", ("stage", "about", "state", "why", "takes about"), rows)
 
 
 def check_tables(report: CheckReport) -> list[RenderableType]:

@@ -242,6 +242,8 @@ def test_what_would_stop_a_run_late_is_found_with_its_line(tmp_path: Path) -> No
     (said,) = late(tmp_path, long=3)
     assert said.startswith("gapmend.yaml:6: capabilities.facts.prompts: 3 of 90 items are longer")
     assert "the first facts.jsonl:1 with" in said
+    (said,) = late(tmp_path, "", ", prompts: {few_shot: [5, 100]}")
+    assert "prompts.few_shot: 100 examples are wanted, and dataset 'facts' has 72 rows in" in said
     for said in late(tmp_path, "", ", limit: 3"):
         assert said.startswith("gapmend.yaml:6: capabilities.facts.limit: 3 items in dev (of 9, by")
         assert "expected at least 6 items" in said

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import Workspace
-from pipeline.report.cost import cost_text
-from pipeline.report.tables import plan_table
+from pipeline.report.plan import cost_text, plan_table
 from registry.errors import SpecError, StoreRequestError
 
 if TYPE_CHECKING:

@@ -56,9 +56,8 @@ def test_a_goal_that_no_answers_could_reach_or_miss_is_said() -> None:
 
 
 def test_a_split_without_an_item_stops_a_run() -> None:
-    for role in (guard, capability):
-        more = {"goal": 0.9} if role is capability else {}
-        (found,) = role({"dev": 0, "test": 9}, **more)
+    rows = {"dev": 0, "test": 9}
+    for found in (*guard(rows), *capability(rows, goal=0.9)):
         assert (found.stops, found.what[:23]) == (True, "it has no items in dev,")
 
 

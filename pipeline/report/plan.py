@@ -1,4 +1,4 @@
-"""What a run will take, in words."""
+"""What a run would do, and what it will take."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from pipeline.outlook.cost import StageCost
-from pipeline.report.tables import in_bytes, in_time
+from pipeline.report.tables import in_bytes, in_time, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.table import Table
+
+    from pipeline.workspace.stage import PlanStep
     from pipeline.workspace.workspace import OpenWorkspace
+
+
+def plan_table(steps: Sequence[PlanStep]) -> Table:
+    """Return what would run and what is up to date, why, and what it takes."""
+    rows = [(*step.cells(), cost_text(step.cost) if step.cost else "") for step in steps]
+    return table("plan", ("stage", "about", "state", "why", "takes about"), rows)
 
 
 def cost_lines(ws: OpenWorkspace, costs: Sequence[StageCost], rates: str) -> Iterator[str]:
