@@ -83,14 +83,22 @@ class Workspace(Records):
             return ws.spec
 
     def check(self) -> CheckReport:
-        """Validate the spec, find the data and the bases, and compare sizes with this machine."""
+        """Validate the spec, find what would stop a run late, and compare sizes with this machine.
+
+        Raises:
+            UserError: something would stop it, at its file, line and key.
+        """
         from pipeline.verbs.check import check
 
         with self._opened() as ws:
             return check(ws, self._ui)
 
     def plan(self) -> list[PlanStep]:
-        """Say what `run` would do, what is up to date, and why."""
+        """Say what `run` would do, what is up to date and why, and what it will take.
+
+        Raises:
+            UserError: something would stop it, before any model is asked.
+        """
         from pipeline.run import plan
 
         with self._opened() as ws:

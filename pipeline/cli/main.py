@@ -95,7 +95,7 @@ def init(
 
 @app.command()
 def check(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Validate the spec, find the data and the bases, and compare sizes with this machine.
+    """Validate the spec, find what would stop a run late, and compare sizes with this machine.
 
     Example: `gapmend check -C examples/quickstart`
     """
@@ -111,7 +111,7 @@ def check(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> 
 
 @app.command()
 def plan(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Show what `run` would do, what is up to date, and why.
+    """Show what `run` would do, what is up to date and why, and what it will take.
 
     Example: `gapmend plan -C examples/quickstart`
     """
