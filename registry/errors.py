@@ -11,7 +11,10 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SPEC_FILE = "gapmend.yaml"
 
@@ -177,6 +180,13 @@ class UserError(GapmendError):
         """Name the place of an error that has none."""
         if self.where is None:
             self.where = where
+            self.args = (self._line(),)
+
+    def find(self, line_of: Callable[[str], int]) -> None:
+        """Name the line of an error that names a key of the spec alone, by `line_of(key)`."""
+        place = place_of(self.where)
+        if place.file == SPEC_FILE and place.key is not None and place.line is None:
+            self.where = f"{SPEC_FILE}:{line_of(place.key)}: {place.key}"
             self.args = (self._line(),)
 
     def record(self) -> ErrorRecord:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.spec.errors import InvalidSpecError, Problem
 from pipeline.spec.yaml_lines import parse
-from registry.errors import SPEC_FILE
+from registry.errors import SPEC_FILE, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path as Folder
 
     from pipeline.spec.yaml_lines import Path
@@ -34,6 +35,17 @@ class Finding:
     expected: str | None = None
     fix: str | None = None
     stops: bool = False
+
+
+@contextmanager
+def with_lines(root: Folder) -> Iterator[None]:
+    """Name the line of gapmend.yaml in every error that names a key of it."""
+    try:
+        yield
+    except UserError as error:
+        document, _ = parse((root / SPEC_FILE).read_text("utf-8"), SPEC_FILE)
+        error.find(lambda key: document.line(tuple(key.split("."))))
+        raise
 
 
 def placed(root: Folder, found: Sequence[Finding]) -> tuple[ErrorRecord, ...]:

@@ -59,6 +59,13 @@ def check(ws: OpenWorkspace, ui: Ui) -> CheckReport:
     Raises:
         UserError: a base, a file, a task or the backend is missing or unfit.
     """
+    from pipeline.outlook.finding import with_lines
+
+    with with_lines(ws.root):
+        return _checked(ws, ui)
+
+
+def _checked(ws: OpenWorkspace, ui: Ui) -> CheckReport:
     from evals.scoring.plan import code_digest
     from evals.tasks.task_files import task_file
     from pipeline.outlook.finding import placed

@@ -133,7 +133,7 @@ def test_where_it_is_not_installed_one_line_says_so(
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == code
-        assert (f"gapmend: {line}\n" in capsys.readouterr().err) == (code == 2)
+        assert (f"{line}\n" in capsys.readouterr().err) == (code == 2)
 
 
 @pytest.mark.usefixtures("_absent")

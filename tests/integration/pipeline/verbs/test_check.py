@@ -75,7 +75,7 @@ def test_a_base_without_a_tokenizer_is_found(tmp_path: Path) -> None:
         shutil.copy(nano_folder() / name, base)
     with pytest.raises(UserError) as raised:
         checked(tmp_path, ("{model: nano}", "{model: base}"))
-    assert str(raised.value).startswith("bases.nano: reading the tokenizer fails: ")
+    assert str(raised.value).startswith("gapmend.yaml:4: bases.nano: reading the tokenizer fails: ")
     assert "\n" not in str(raised.value)
 
 

@@ -159,5 +159,5 @@ def test_a_task_file_is_run_by_leave_alone(tmp_path: Path) -> None:
 def test_check_says_that_a_task_is_not_there(tmp_path: Path, guard: str, line: str) -> None:
     (tmp_path / "gapmend.yaml").write_text(SPEC % guard)
     (tmp_path / "rows.csv").write_text("text,label\na,b\n")
-    with pytest.raises(UserError, match=rf"^guards\.g\.lm_eval: .*{line}"):
+    with pytest.raises(UserError, match=rf"^gapmend\.yaml:4: guards\.g\.lm_eval: .*{line}"):
         check(OpenWorkspace.open(tmp_path), Ui(as_json=True))
