@@ -10,10 +10,11 @@ import pytest
 
 from pipeline.forget import forget, other_base
 from pipeline.gap import GapReport, gap
+from pipeline.ingest import resolve
 from pipeline.outlook.training import BaseOutline
 from pipeline.report.stages import forget_tables, gap_notes, select_table
 from pipeline.run import run
-from pipeline.select import select
+from pipeline.select import _inputs, select
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
@@ -125,3 +126,9 @@ def test_an_objective_that_no_row_fits_is_one_line(
     with pytest.raises(UserError, match=reason) as raised:
         select(other, Ui(as_json=True))
     assert "has 24 instructions with an answer for training" in str(raised.value)
+    # Before, a selection for another objective was found again, whatever rows it has.
+    resolved = resolve(other, Ui(as_json=True))
+    found = gap(ws, Ui(as_json=True))
+    assert _inputs(resolved, found, None)[0]["objective"] == objective
+    resolved = resolve(ws, Ui(as_json=True))
+    assert "objective" not in _inputs(resolved, found, None)[0]
