@@ -19,7 +19,8 @@ LOOKED_AT = 20_000
 """Records of a dataset that are read."""
 
 _KEPT = 64  # rows of a split that are kept, to see how long they are
-_MOST_LONG = 500  # and of those that may be longer than a context
+_MOST_LONG = 500  # and of those that may be longer than a context,
+_LONG_BYTES = 8 << 20  # which together say no more: tokens of a megabyte take a second
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Reading:
     rejects: dict[str, tuple[int, str]] = field(default_factory=dict)
     some: dict[str, list[Row]] = field(default_factory=dict)
     long: list[Row] = field(default_factory=list)
+    bytes: int = 0  # of these
     many: int = 0
 
 
@@ -96,7 +98,8 @@ def survey(
         kept = seen.some.setdefault(file.split, [])
         if there is None and made.size > size:
             seen.many += 1
-            if len(seen.long) < _MOST_LONG:
+            seen.bytes += made.size
+            if len(seen.long) < _MOST_LONG and (not seen.long or seen.bytes <= _LONG_BYTES):
                 seen.long.append(row_of(made, name, file, record.line))
         if len(kept) < _KEPT:
             kept.append(row_of(made, name, file, record.line))
