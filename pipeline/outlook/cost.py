@@ -80,11 +80,15 @@ class RunCost:
 
 @dataclass(frozen=True)
 class _Items:
-    """What asking a subject takes: items by split, and the mean tokens of one."""
+    """What asking a subject takes: items by split, and the mean tokens of one.
+
+    `shown` are those of one that is an example: with its own answer, not with every label.
+    """
 
     what: Subject
     items: Mapping[str, int]
     tokens: float
+    shown: float
 
     def asked(self, split: str) -> float:
         return self.items[split] * self.tokens
@@ -126,11 +130,12 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
 def _items(ws: OpenWorkspace, what: Subject, seen: Outlook) -> _Items:
     most = what.spec.limit
     items = {s: min(n, n if most is None else most) for s, n in seen.items[what.name].items()}
-    return _Items(what, items, _mean(_lengths(ws, what, seen)))
+    lengths = _lengths(ws, what, seen)
+    return _Items(what, items, _mean([one for one, _ in lengths]), _mean([s for _, s in lengths]))
 
 
-def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[int]:
-    """Return how many tokens some items take, the answers that are compared or written too."""
+def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[tuple[int, int]]:
+    """Return how many tokens some items take, asked and shown as examples."""
     from evals.tasks.capability import items_from_rows
 
     if what.spec.data is None:
@@ -138,7 +143,8 @@ def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[int]:
 
         chat = ws.models.chat(ws.spec.train.base)
         texts = [doc.text for doc in documents(str(what.spec.lm_eval), ws.root)[:_SAMPLE]]
-        return [len(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
+        counts = [len(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
+        return list(zip(counts, counts, strict=True))
     survey = seen.surveys[what.spec.data]
     rows = [*survey.some.get("dev", ()), *survey.some.get("train", ())][:_SAMPLE]
     asked = Asked(ws, what, labels_in(what, survey))
@@ -146,19 +152,22 @@ def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[int]:
     for row in rows:
         try:
             (item,) = items_from_rows([row], what.spec, whole=True)
-            found.append(asked.taken(item))
+            found.append((asked.taken(item), asked.shown(item)))
         except UserError:  # check names it; here it is one of a sample
             continue
     return found
 
 
 def _other_prompts(one: _Items) -> float:
-    """Return the tokens of every other prompt on half of dev, and of the best on the other."""
+    """Return the tokens of every other prompt on half of dev, and of the longest on the other.
+
+    Examples that all items share go through the model once.
+    """
     from evals.tasks.prompts import arms_of
 
     arms = arms_of(one.what.spec.prompts)[1:] if one.what.role == "capability" else ()
-    longest = max((arm.shots for arm in arms), default=-1) + 1
-    return one.asked("dev") / 2 * (sum(arm.shots + 1 for arm in arms) + longest)
+    tokens = [one.tokens + (arm.shots * one.shown if arm.similar else 0) for arm in arms]
+    return one.items["dev"] / 2 * (sum(tokens) + max(tokens, default=0))
 
 
 def _budget(ws: OpenWorkspace, seen: Outlook) -> int:

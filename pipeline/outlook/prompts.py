@@ -76,6 +76,14 @@ class Asked:
             return asked + sum(self._count(label) for label in labels)
         return asked + min(self.what.spec.max_new_tokens, self._count(item.expected) + 1)
 
+    def shown(self, item: Item) -> int:
+        """Return the tokens of an item that is shown as an example.
+
+        Raises:
+            UserError: the template can't ask it.
+        """
+        return self.tokens(item)[0] + self._count(item.expected)
+
     def _count(self, text: str) -> int:
         return len(self.chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 

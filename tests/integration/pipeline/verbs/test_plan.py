@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,11 +30,11 @@ def test_what_would_run_is_planned_with_its_cost_and_nothing_else(
     ]
     assert not (ws.folder / ".gapmend" / "objects").exists()
     costs = {step.stage: step.cost for step in steps}
-    # 720 tickets: 180 are dev and 180 test, of about 40 tokens with the labels; few_shot [5] on
-    # half of dev asks for six in one, and once more on the other half.
+    # 720 tickets: 180 are dev and 180 test, of about 40 tokens with the labels; few_shot [5], whose
+    # examples all items share, is asked on half of dev, and once more on the other half.
     asked = costs["promote"].scored / (2 * 180)
     assert 20 < asked < 80
-    assert costs["gap"].scored == pytest.approx(180 * asked * (1 + 2 * 6 / 2), rel=0.01)
+    assert costs["gap"].scored == pytest.approx(180 * asked * 2, rel=0.01)
     assert costs["forget"].scored == pytest.approx(2 * 180 * asked, rel=0.01)
     assert 300 * 4 * 20 < costs["train"].trained < 300 * 4 * 80  # rows, epochs, tokens of a row
     assert costs["mend"].trained == 3 * costs["train"].trained
@@ -57,3 +58,13 @@ def test_what_would_stop_a_run_stops_it_before_anything_is_written(ws: Workspace
         with pytest.raises(SpecError, match=r"gapmend\.yaml:\d+: train\.objective: no row of"):
             call()
     assert not (ws.folder / ".gapmend" / "objects").exists()
+
+
+def test_examples_of_its_own_are_paid_for_each_item(ws: Workspace) -> None:
+    before = {step.stage: step.cost for step in ws.plan()}
+    spec = ws.folder / "gapmend.yaml"
+    text = spec.read_text("utf-8")
+    spec.write_text(text.replace("examples: [random] ", "examples: [similar]"), "utf-8")
+    after = {step.stage: step.cost for step in ws.plan()}
+    assert after["gap"].scored > 3 * before["gap"].scored  # five shown with one label each
+    assert after["promote"] == replace(before["promote"], seconds=after["promote"].seconds)
