@@ -39,26 +39,26 @@ CHURN = 0.02
 """The share of answers that is lost, and the share gained, where nothing is known of them yet."""
 
 
-def least_to_keep(max_drop: float) -> int:
+def least_to_keep(max_drop: float, confidence: float = CONFIDENCE) -> int:
     """Return how many items it takes at least to find a guard kept: none of its answers changes."""
     same = PairedItems((1.0,), (1.0,), (0,))
-    return items_to_show_kept(same, max_drop) or 1
+    return items_to_show_kept(same, max_drop, confidence) or 1
 
 
-def usual_to_keep(max_drop: float, churn: float = CHURN) -> int:
+def usual_to_keep(max_drop: float, confidence: float = CONFIDENCE, churn: float = CHURN) -> int:
     """Return how many items find a guard kept where `churn` of its answers go each way."""
     spread = math.sqrt(2 * churn)
     lost = tango_lost(churn, churn, 1.0, -max_drop)
     under = math.sqrt(max(0.0, 2 * lost - max_drop - max_drop * max_drop))
-    width = z_of(CONFIDENCE) * under + z_of(POWER) * spread
-    return max(least_to_keep(max_drop), _items(width, max_drop) or MOST_ITEMS)
+    width = z_of(confidence) * under + z_of(POWER) * spread
+    return max(least_to_keep(max_drop, confidence), _items(width, max_drop) or MOST_ITEMS)
 
 
-def least_to_reach(floor: float) -> int | None:
+def least_to_reach(floor: float, confidence: float = CONFIDENCE) -> int | None:
     """Return how many items show a mean of at least `floor`, all of them right; None: no number."""
     if floor <= 0:
         return 1
-    return items_to_show_rate(Scores((1.0,), (0,)), floor)
+    return items_to_show_rate(Scores((1.0,), (0,)), floor, confidence)
 
 
 def least_to_miss(goal: float, family: int = 1) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evals.tasks.capability import CapabilitySpec
+from evals.verdicts.looks import DEV, level_at
 from evals.verdicts.sample_size import (
     CHURN,
     least_to_keep,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.spec.subjects import Subject
 
 SPLITS = ("dev", "test")
+LEVELS = {"dev": DEV, "test": level_at(1)}
+"""The errors that verdicts may make on each, on test at the first look."""
 
 
 def unsettled(what: Subject, rows: Mapping[str, int], family: int) -> Iterator[Finding]:
@@ -47,14 +50,14 @@ def unsettled(what: Subject, rows: Mapping[str, int], family: int) -> Iterator[F
     if isinstance(spec, CapabilitySpec):
         yield from _goal(what, spec, items, rows, family)
         return
-    least = least_to_keep(spec.max_drop)
+    least = {s: least_to_keep(spec.max_drop, level.of_bound) for s, level in LEVELS.items()}
     if short := _short(items, rows, least):
-        usual = usual_to_keep(spec.max_drop)
+        usual = usual_to_keep(spec.max_drop, max(LEVELS[s].of_bound for s in short.splits))
         yield Finding(
             short.key(what),
             f"{short.said} can never show that it is kept: max_drop is {spec.max_drop:g}",
-            expected=f"at least {least:,} items, if no answer changes, and about {usual:,} if "
-            f"{CHURN:.0%} are lost and as many gained",
+            expected=f"{short.wanted}, if no answer changes, and about {usual:,} if {CHURN:.0%} "
+            "are lost and as many gained",
             fix=short.fix(f"guards.{what.name}.max_drop", task=spec.data is None),
         )
 
@@ -67,8 +70,9 @@ def _goal(
     family: int,
 ) -> Iterator[Finding]:
     floor = spec.goal - spec.margin
-    least = least_to_reach(floor)
-    if least is None:
+    reach = {s: least_to_reach(floor, level.of_interval) for s, level in LEVELS.items()}
+    least = {split: count for split, count in reach.items() if count is not None}
+    if not least:
         yield Finding(
             (what.section, what.name, "goal"),
             f"no number of items can show that a goal of {spec.goal:g} is reached, as its margin "
@@ -80,15 +84,15 @@ def _goal(
             short.key(what),
             f"{short.said} can never show that the goal is reached: {spec.goal:g} with a margin of "
             f"{spec.margin:g}",
-            expected=f"at least {least:,} items, if all are answered right",
+            expected=f"{short.wanted}, if all are answered right",
             fix=short.fix(f"capabilities.{what.name}.margin"),
         )
-    least = least_to_miss(spec.goal, family)
-    if least and (short := _short({"dev": items["dev"]}, rows, least)):
+    miss = least_to_miss(spec.goal, family)
+    if miss and (short := _short(items, rows, {"dev": miss})):
         yield Finding(
             short.key(what),
             f"{short.said} can never show that there is a gap: the goal is {spec.goal:g}",
-            expected=f"at least {least:,} items, if none is answered right",
+            expected=f"{short.wanted}, if none is answered right",
             fix=short.fix(),
         )
 
@@ -98,6 +102,8 @@ class _Short:
     """Items that are too few: `said` as "90 items in dev (of 480, by limit)"."""
 
     said: str
+    wanted: str
+    splits: tuple[str, ...]
     limited: bool
     enough: bool  # there are rows enough, without the limit
 
@@ -111,9 +117,11 @@ class _Short:
         return " and ".join(ways) + (f", or raise {allowed}" if allowed else "")
 
 
-def _short(items: Mapping[str, int], rows: Mapping[str, int], least: int) -> _Short | None:
+def _short(
+    items: Mapping[str, int], rows: Mapping[str, int], least: Mapping[str, int]
+) -> _Short | None:
     """Return where items are fewer than `least`; None where they are enough."""
-    few = {split: count for split, count in items.items() if count < least}
+    few = {split: items[split] for split, wanted in least.items() if items[split] < wanted}
     if not few:
         return None
     of = {split: f" (of {rows[split]:,}, by limit)" for split in few if few[split] < rows[split]}
@@ -121,4 +129,8 @@ def _short(items: Mapping[str, int], rows: Mapping[str, int], least: int) -> _Sh
         f"{count:,}{'' if place else ' items'} in {split}{of.get(split, '')}"
         for place, (split, count) in enumerate(few.items())
     ]
-    return _Short(" and ".join(said), bool(of), all(rows[split] >= least for split in few))
+    wanted = " and ".join(
+        f"{least[split]:,}{'' if place else ' items'} in {split}" for place, split in enumerate(few)
+    )
+    enough = all(rows[split] >= least[split] for split in few)
+    return _Short(" and ".join(said), f"at least {wanted}", tuple(few), bool(of), enough)

@@ -31,13 +31,13 @@ def test_a_limit_below_what_is_wanted_is_said_with_the_number_wanted() -> None:
     assert found.path == ("guards", "g", "limit")
     assert found.what.startswith("100 items in dev (of 480, by limit) and 100 in test (of 480, by")
     assert found.expected == (
-        "at least 149 items, if no answer changes, and about 695 if 2% are lost and as many gained"
+        "at least 149 items in dev and 183 in test, if no answer changes, and about 888 if 2% are "
+        "lost and as many gained"
     )
     assert (found.fix, found.stops) == ("raise limit, or raise guards.g.max_drop", False)
-    assert guard(rows, limit=149, max_drop=0.02) == []
-    assert guard(rows, limit=100, max_drop=0.03) == []  # 99 can: 0.97 ** 99 < 0.05
-    (found,) = guard({"dev": 480, "test": 98}, max_drop=0.03)
-    assert (found.path, found.what[:20]) == (("guards", "g"), "98 items in test can")
+    assert guard(rows, limit=183, max_drop=0.02) == []  # 0.98 ** 183 < 0.025
+    (found,) = guard({"dev": 99, "test": 121}, max_drop=0.03)  # 0.97 ** 99 < 0.05
+    assert (found.path, found.what[:21]) == (("guards", "g"), "121 items in test can")
     assert found.fix == "add rows to dev and test, or raise guards.g.max_drop"
 
 
@@ -45,11 +45,11 @@ def test_a_goal_that_no_answers_could_reach_or_miss_is_said() -> None:
     rows = {"dev": 100, "test": 200}
     (found,) = capability(rows, goal=0.99)  # 0.97 ** 122 < 0.025
     assert found.what.startswith("100 items in dev can never show that the goal is reached")
-    assert found.expected == "at least 122 items, if all are answered right"
+    assert found.expected == "at least 122 items in dev, if all are answered right"
     (found,) = capability(rows, goal=1.0, margin=0)
     assert (found.path[-1], found.what[:31]) == ("goal", "no number of items can show tha")
     (found,) = capability(rows, goal=0.03)
-    assert found.expected == "at least 122 items, if none is answered right"
+    assert found.expected == "at least 122 items in dev, if none is answered right"
     assert capability(rows, goal=0.05) == []  # 0.95 ** 72 < 0.025, but not of five capabilities:
     assert len(capability(rows, 5, goal=0.05)) == 1
     assert capability(rows, goal=0.9) == []
