@@ -102,7 +102,9 @@ def items_to_show_kept(
         return _resampled_items(pairs.differences, pairs.clusters, room, 1 - max_drop, tail)
     spread = deviation(pairs.differences)
     if spread == 0:  # nothing changed: the exact bound is 1 - (1 - confidence)^(1/n)
-        return math.ceil(math.log(tail) / math.log(1 - max_drop))
+        exact = math.ceil(math.log(tail) / math.log(1 - max_drop))
+        # Tango's, z^2 / (n + z^2), is the wider one above a confidence of 96%.
+        return max(exact, math.floor(z_of(confidence) ** 2 * (1 - max_drop) / max_drop) + 1)
     lost = tango_lost(pairs.gained / pairs.n, pairs.lost / pairs.n, 1.0, -max_drop)
     under = math.sqrt(max(0.0, 2 * lost - max_drop - max_drop * max_drop))
     return _items(z_of(confidence) * under + z_of(POWER) * spread, room)
