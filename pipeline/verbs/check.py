@@ -60,6 +60,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
     from evals.tasks.task_files import task_file
     from pipeline.selection.trainable import notes_on_rows
     from pipeline.spec.subjects import errors_at, subjects
+    from pipeline.training.machine.dtype import slow_choices
     from registry.chat.tokens import check_tokens
     from registry.datasets.sources.resolve import sources
     from registry.models.sizes import weight_sizes
@@ -85,6 +86,7 @@ def check(ws: OpenWorkspace) -> CheckReport:
         _ = chat.end_of_text
         check_tokens(chat)
     notes += notes_on_rows(ws, found)
+    notes += slow_choices(ws.spec.bases, ws.spec.train, ws.root)
     ws.models.backend(ws.spec.train.base)
     return CheckReport(
         bases,

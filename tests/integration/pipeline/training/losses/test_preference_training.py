@@ -27,7 +27,14 @@ from tests.integration.pipeline.training.test_training import conversations
 from tests.support import tiny_models
 
 SPEC = TrainSpec(
-    base="tiny", rank=4, learning_rate=5e-3, epochs=3, batch_tokens=256, checkpoint_steps=2, seed=5
+    base="tiny",
+    rank=4,
+    learning_rate=5e-3,
+    epochs=3,
+    batch_tokens=256,
+    min_steps=1,
+    checkpoint_steps=2,
+    seed=5,
 )
 OBJECTIVES: tuple[Objective, ...] = ("dpo", "orpo", "kto")
 
