@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SAMPLE = 16  # rows that make the round trip
 _NAMED = 3
 _FAR = 10
+_MANY_EPOCHS = 10  # above it rows are learnt by heart
 _SCALES = (0.25, 8)
 # An estimate is right within a factor of about two: a little above what is free may still fit.
 _TOO_MUCH = 1.5
@@ -227,7 +228,10 @@ def step_warnings(plan: Sequence[PackedBatch], spec: TrainSpec) -> Iterator[str]
     steps = math.ceil(len(plan) / spec.accumulation)
     if steps >= spec.min_steps:
         return
-    ways = [f"raise train.epochs ({spec.epochs:g}) to {_up(spec.epochs * spec.min_steps / steps)}"]
+    ways = []
+    epochs = spec.epochs * spec.min_steps / steps
+    if epochs <= _MANY_EPOCHS:
+        ways.append(f"raise train.epochs ({spec.epochs:g}) to {_up(epochs)}")
     if spec.accumulation > 1:
         ways.append(f"lower train.accumulation ({spec.accumulation})")
     ways.append("choose more rows (train.budget_rows, a wider pool)")

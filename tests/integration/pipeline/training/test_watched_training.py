@@ -198,7 +198,8 @@ loaded = load_model("tiny", BaseSpec(model=str(root), dtype="fp32"), root)
 small = TrainSpec(base="tiny", rank=4, epochs=1, batch_tokens=64, min_steps=1)
 fit(loaded, conversations(4), small, work / "first")  # all libraries are loaded
 rows = conversations(4000)
-spec = TrainSpec(base="tiny", rank=4, epochs=1, batch_tokens=60_000, batch_rows=10**6, min_steps=1, learning_rate=1e-3)
+large = {"batch_tokens": 60_000, "batch_rows": 10**6, "min_steps": 1}
+spec = TrainSpec(base="tiny", rank=4, epochs=1, learning_rate=1e-3, **large)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
 limit = used + int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

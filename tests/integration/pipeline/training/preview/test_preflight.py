@@ -188,7 +188,7 @@ def test_every_architecture_can_be_looked_at(tmp_path: Path, kind: str, method: 
 
 
 def test_the_built_in_base_passes_without_a_word(nano: LoadedModel) -> None:
-    spec = TrainSpec(base="nano", learning_rate=2e-3)
+    spec = TrainSpec(base="nano", learning_rate=2e-3, min_steps=1)
     found = checked(nano, conversations(40), spec)
     assert found.warnings == ()
     assert found.estimate is not None

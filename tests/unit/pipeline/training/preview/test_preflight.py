@@ -125,6 +125,8 @@ def test_too_few_steps_say_what_to_change() -> None:
     (line,) = warnings(20)
     assert "20 steps are below train.min_steps (60)" in line
     assert "raise train.epochs (2) to 6 or choose more rows" in line
+    (line,) = warnings(2)
+    assert "little may be learnt; choose more rows" in line
     (line,) = warnings(119, accumulation=2, min_steps=61, epochs=0.5)
     assert "60 steps" in line
     assert "raise train.epochs (0.5) to 0.51 or lower train.accumulation (2)" in line
