@@ -73,8 +73,8 @@ capabilities:
 guards:
   colour: {data: colour, answer: choice, max_drop: 0.01, prompts: {zero_shot: "Colour? {input}"}}
 train:
-  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, pool: [mood],
-   budget_rows: 60, replay: 0.2}
+  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, batch_rows: 99,
+   min_steps: 1, pool: [mood], budget_rows: 60, replay: 0.2}
 mend: {rounds: 1}
 """
 

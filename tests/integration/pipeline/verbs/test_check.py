@@ -12,6 +12,7 @@ import pytest
 from pipeline.verbs.check import check
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
+from registry.models import half
 from registry.models.load import nano_folder
 from tests.support import tiny_models
 
@@ -199,3 +200,12 @@ def test_a_capability_of_calls_is_refused(pool: Path) -> None:
     (pool / "chats.jsonl").write_text(f"{json.dumps(chat(CALL))}\n")
     with pytest.raises(UserError, match="the answer is a tool call, which no scorer reads"):
         check(OpenWorkspace.open(pool))
+
+
+def test_a_dtype_that_this_machine_is_slow_in_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half, "_device", lambda: ("cpu", frozenset()))
+    starter(tmp_path, ("{model: nano}", "{model: nano, dtype: bf16}"))
+    (said,) = check(OpenWorkspace.open(tmp_path)).notes
+    assert said.startswith("bases.nano.dtype: bf16 is slow here: this CPU is without avx512_bf16")
