@@ -272,6 +272,14 @@ def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
     assert measure(ws, ui, what, base="tiny", items=everything, split="train").mean < 0.9
 
 
+def test_what_was_left_to_the_machine_is_recorded(loop) -> None:
+    trained = loop.trained
+    assert (trained.learning_rate, trained.dtype, trained.recomputed) == (0.003, "fp32", False)
+    run = loop.ws.catalog.manifest(trained.run_id, RunMeta).meta
+    assert run.config["learning_rate"] == run.inputs["train"]["learning_rate"] == 0.003
+    assert "activation_checkpointing" not in run.inputs["train"]
+
+
 def test_the_catalog_tells_which_rows_taught_which_adapter(loop) -> None:
     sql = loop.ws.catalog.query
     taught = sql("SELECT count(*) FROM rows_that_taught(?)", [loop.trained.adapter_id])
