@@ -82,13 +82,13 @@ def done(file: Path) -> list[dict[str, Any]]:
 
 def run(args: argparse.Namespace) -> None:
     """Measure what isn't in the file yet, as long as there is time."""
-    began = time.monotonic()
     known = {one["key"] for one in done(args.file)}
     left = [piece for piece in pieces(args) if piece["key"] not in known]
     if not left:
         return
     found: Ground = ground(args.base, args.items)
     args.file.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     for piece in left:
         if args.seconds is not None and time.monotonic() - began > args.seconds:
             break
