@@ -4,9 +4,9 @@ A large base in half precision is the exception, where the spec doesn't say what
 the machine is asked whether it is fast in that.
 
 A base is the built-in `nano`, a local folder, a GGUF file, or a Hub repository at a commit. Its
-digest covers
-all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it
-is computed in and its quantisation. Only safetensors are read: a pickled checkpoint runs code.
+digest covers all that decides what the model answers: weights, config, tokenizer, chat template,
+the dtype it is computed in and its quantisation. Only safetensors are read: a pickled checkpoint
+runs code.
 """
 
 from __future__ import annotations
