@@ -106,6 +106,10 @@ bench-data *args:
     HF_HUB_OFFLINE=1 python benchmarks/rows_scale.py && HF_HUB_OFFLINE=1 python benchmarks/ingest.py "$@"
     HF_HUB_OFFLINE=1 python benchmarks/version_scale.py
 
+# The sweep behind train's defaults, in pieces (--base FOLDER --rows 110,500 --seconds 600; --table).
+bench-defaults *args:
+    HF_HUB_OFFLINE=1 python benchmarks/defaults.py "$@"
+
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.
 docs:
     HF_HUB_OFFLINE=1 pytest -k docs tests

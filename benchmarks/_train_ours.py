@@ -32,7 +32,10 @@ def main() -> None:
 
     base = BaseSpec(model=given["folder"], dtype=given["dtype"])
     loaded = load_model("bench", base, Path.cwd())
-    spec = TrainSpec(base="bench", rank=16, alpha=32, learning_rate=2e-4, **given["trainer"])
+    # The peers' batches are filled with tokens, too.
+    filled = {"batch_rows": 10**6, "min_steps": 1}
+    settings = {"rank": 16, "alpha": 32, "learning_rate": 2e-4, **filled, **given["trainer"]}
+    spec = TrainSpec(base="bench", **settings)
     asked = rows(given)
     data: list[Any]
     each = 1.0  # trained tokens in what a step counts: tokens, or pairs

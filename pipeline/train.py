@@ -20,6 +20,7 @@ from registry.store.objects import Parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.spec.train import TrainSpec
     from pipeline.training.fit import FitResult
     from pipeline.training.preview.dry_run import DryRun
     from pipeline.training.record.metrics import StepMetrics
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
+    from registry.models.base import BaseIdentity
     from registry.store.objects import ObjectRef
 
 STAGE = "train"
-VERSION = 3
+VERSION = 4
 
 _CURVE_POINTS = 100
 
@@ -71,6 +73,9 @@ class TrainReport:
         kept_step: the step whose weights validation kept; None for the last.
         processes: that trained together.
         sharded: whether each of them held a part of the weights alone (FSDP).
+        recomputed: whether activations were, to spare memory.
+        learning_rate: the highest.
+        dtype: that the frozen weights were computed in.
         run_id: the run.
         cached: whether it had been done before.
         seconds: that the stage took.
@@ -98,6 +103,9 @@ class TrainReport:
     kept_step: int | None
     processes: int
     sharded: bool
+    recomputed: bool
+    learning_rate: float
+    dtype: str
     run_id: str
     cached: bool
     seconds: float
@@ -110,8 +118,8 @@ def train(ws: OpenWorkspace, ui: Ui, selection_id: str) -> TrainReport:
         UserError: rows that can't be trained on or are in a dev or test set, a target the base
             doesn't have, a diverged loss.
     """
-    spec = ws.spec.train
-    identity = ws.models.identity(spec.base)
+    identity = ws.models.identity(ws.spec.train.base)
+    spec = _settled(ws, identity)
     parents = [Parent(selection_id, "selection")]
     outcome = run_stage(
         ws,
@@ -122,7 +130,7 @@ def train(ws: OpenWorkspace, ui: Ui, selection_id: str) -> TrainReport:
             "selection": selection_id,
             "train": spec.deciding(),
         },
-        lambda ctx: _train_adapter(resolve(ws, ctx.ui), ctx, selection_id),
+        lambda ctx: _train_adapter(resolve(ws, ctx.ui), ctx, selection_id, spec),
         version=VERSION,
         parents=parents,
         config=spec.model_dump(mode="json"),
@@ -132,6 +140,17 @@ def train(ws: OpenWorkspace, ui: Ui, selection_id: str) -> TrainReport:
         _dismiss()
     adapter = outcome.outputs["adapter"]
     return outcome.report(TrainReport, adapter_id=adapter, selection_id=selection_id)
+
+
+def _settled(ws: OpenWorkspace, identity: BaseIdentity) -> TrainSpec:
+    """Return the spec with what this base and this machine decide written out."""
+    from pipeline.training.machine.dtype import training_dtype
+
+    given = ws.spec.train
+    spec = given.on_base(identity.width)
+    quantised = ws.spec.bases[given.base].quantize is not None
+    dtype = given.dtype or training_dtype(identity, quantised=quantised)
+    return spec.model_copy(update={"dtype": dtype})
 
 
 def _dismiss() -> None:
@@ -150,7 +169,7 @@ def dry(ws: OpenWorkspace, ui: Ui, selection_id: str) -> DryRun:
     """
     from pipeline.training.preview.look import look
 
-    spec = ws.spec.train
+    spec = _settled(ws, ws.models.identity(ws.spec.train.base))
     resolved = resolve(ws, ui)
     refuse_leaks(resolved, selection_id)
     return look(ws.models.get(spec.base), training_set(resolved, ui, selection_id).rows, spec)
@@ -170,7 +189,8 @@ def follow(ws: OpenWorkspace, ui: Ui) -> None:
         return  # it had been done before
     given = training_set(resolve(ws, ui), ui, told["selection"])
     loaded = ws.models.get(ws.spec.train.base)
-    fit(loaded, given.rows, ws.spec.train, Path(told["workdir"]), watch=given.watch)
+    spec = ws.spec.train.model_copy(update={"dtype": told["dtype"]})
+    fit(loaded, given.rows, spec, Path(told["workdir"]), watch=given.watch)
 
 
 def _on_cpu() -> bool:
@@ -179,18 +199,24 @@ def _on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def _train_adapter(ws: Resolved, ctx: StageContext, selection_id: str) -> StageOutput:
+def _train_adapter(
+    ws: Resolved, ctx: StageContext, selection_id: str, spec: TrainSpec
+) -> StageOutput:
     from pipeline.training.fit import fit
     from pipeline.training.machine import processes
+    from pipeline.training.machine.dtype import slow_choices
     from pipeline.training.record.run_metrics import measured_steps, put_metrics, step_values
     from pipeline.training.record.trackers import open_trackers
 
-    spec = ws.spec.train
     refuse_leaks(ws, selection_id)
+    own = {spec.base: ws.spec.bases[spec.base]}
+    for line in slow_choices(own, ws.spec.train, ws.root):
+        ctx.ui.log(f"warning: {line}")
     given = training_set(ws, ctx.ui, selection_id)
     loaded = ws.models.get(spec.base)
     if processes.count() > 1:
-        message = {"selection": selection_id, "workdir": str(ctx.workdir.resolve())}
+        workdir = str(ctx.workdir.resolve())
+        message = {"selection": selection_id, "workdir": workdir, "dtype": spec.dtype}
         processes.broadcast(message, on_cpu=_on_cpu())
     with (
         ctx.ui.progress(f"train · {spec.base}") as bar,
@@ -252,6 +278,9 @@ def _result(fitted: FitResult, base: str, method: str, rows: int) -> dict[str, A
         "kept_step": fitted.kept_step,
         "processes": fitted.processes,
         "sharded": fitted.sharded,
+        "recomputed": fitted.recomputed,
+        "learning_rate": fitted.learning_rate,
+        "dtype": fitted.dtype,
     }
 
 

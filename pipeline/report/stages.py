@@ -135,7 +135,9 @@ def train_tables(report: TrainReport) -> list[RenderableType]:
     facts = Text(
         f"adapter {report.adapter_id[:12]}: {report.method} on {report.base}, {report.rows} rows, "
         f"{report.steps} steps, {report.tokens:,} tokens ({report.trained_tokens:,} trained) in "
-        f"{report.train_seconds:.1f} s, {report.tokens_per_second:,.0f} tokens/s"
+        f"{report.train_seconds:.1f} s, {report.tokens_per_second:,.0f} tokens/s; rate "
+        f"{report.learning_rate:.2g}, {report.dtype}"
+        + (", activations recomputed" if report.recomputed else "")
     )
     note = [Text(f"one row a pass: {report.note}")] if report.note else []
     return [Text("training", style="bold"), curve, facts, *note]

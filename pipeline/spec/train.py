@@ -8,24 +8,32 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 # The base is identified by its content, the rows by theirs; the rest is about the run alone.
 _NOT_DECIDING = frozenset(
-    ("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects", "trackers")
+    (
+        *("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects", "trackers"),
+        "activation_checkpointing",  # what is recomputed is what it was
+    )
 )
 
 # What decides something for some methods alone.
 _WITH_BASE = ("dpo", "kto")
 _NO_REFERENCE = ("pissa", "freeze", "full")
 _ONLY_FOR = {"lora_plus_ratio": ("lora+",), "layers": ("freeze",)}
-_LORA_ALONE = ("rank", "targets")
+_LORA_ALONE = ("rank", "targets", "dropout")
 
 ComputeDtype = Literal["fp32", "fp16", "bf16"]
 Method = Literal["lora", "dora", "rslora", "pissa", "lora+", "freeze", "full"]
 Objective = Literal["sft", "dpo", "orpo", "kto"]
+Schedule = Literal["cosine", "linear", "constant"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 # LoRA's best rate is about ten times that of whole weights, whatever the model and its size
 # (Schulman et al., "LoRA Without Regret", 2025).
 _WHOLE_RATE = 0.1
 _LORA_RATE = 2e-4
+# The best rate falls with a model's width by this power (fitted on Llama models; the same, as
+# published in tinker-cookbook), and is flat for about a factor of three to either side: above
+# this width it is left as it is.
+_WIDTH, _WIDTH_POWER = 2000, 0.781
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
@@ -55,8 +63,7 @@ class ValidationSpec(BaseModel):
 class TrainSpec(BaseModel):
     """Everything that decides an adapter, besides the base and the selected rows.
 
-    The defaults suit instruction-tuned models of 0.5 to 10 billion parameters; a very small base
-    wants a higher rate (the quickstart says 2e-3 for `nano`).
+    The defaults suit instruction-tuned models of 0.1 to 10 billion parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,7 +92,23 @@ class TrainSpec(BaseModel):
         default=None,
         gt=0,
         le=0.05,
-        description="peak rate of AdamW. 2e-4; 2e-5 for freeze and full",
+        description="peak rate of AdamW. 2e-4, more below a width of 2,000; a tenth of it for "
+        "freeze and full",
+    )
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises"
+    )
+    schedule: Schedule = Field(
+        default="cosine", description="how the rate falls to 0 after it, or that it doesn't"
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1, description="AdamW's, of matrices; not of biases and norms"
+    )
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="norm that a step's gradient is clipped to; null: it is not"
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of LoRA's inputs that a step leaves out"
     )
     lora_plus_ratio: float = Field(
         default=16, ge=1, le=1024, description="lora+: rate of the B matrices / that of the others"
@@ -93,9 +116,15 @@ class TrainSpec(BaseModel):
     layers: int = Field(
         default=2, ge=1, description="freeze: how many layers, the last, are trained"
     )
-    epochs: int = Field(default=2, ge=1, le=100, description="passes over the selected rows")
+    epochs: float = Field(
+        default=2, ge=0.01, le=100, description="passes over the selected rows; 1.5 ends half-way"
+    )
+    batch_rows: int = Field(default=16, ge=1, description="most rows in one packed batch")
     batch_tokens: int = Field(
-        default=4096, ge=64, description="most tokens of whole rows in one packed batch"
+        default=4096, ge=64, description="most tokens of whole rows in one packed batch: memory"
+    )
+    min_steps: int = Field(
+        default=60, ge=1, description="steps that batches are made smaller for, where rows are few"
     )
     accumulation: int = Field(
         default=1, ge=1, description="packed batches whose gradients make one step"
@@ -107,10 +136,14 @@ class TrainSpec(BaseModel):
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of LoRA's start and the row order")
     dtype: ComputeDtype | None = Field(
-        default=None, description="dtype of the frozen weights while training; as loaded if null"
+        default=None,
+        description="dtype of the frozen weights while training; null: what this machine computes "
+        "fastest and well",
     )
-    activation_checkpointing: bool = Field(
-        default=False, description="recompute activations: less memory for a third more time"
+    activation_checkpointing: bool | None = Field(
+        default=None,
+        description="recompute activations: less memory for a third more time; null: where memory "
+        "would not be enough without",
     )
     validation: ValidationSpec | None = Field(
         default=None, description="checks on a schedule; the best one's weights are kept"
@@ -137,6 +170,16 @@ class TrainSpec(BaseModel):
             message = (
                 f"{self.objective} needs the base beside what is trained, and {self.method} has "
                 "changed it; take lora, dora, rslora or lora+, or orpo, which needs none"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _no_noise(self) -> Self:
+        if self.dropout and self.objective != "sft":
+            message = (
+                f"{self.objective} compares two likelihoods, which dropout makes noise of; "
+                "leave dropout out"
             )
             raise ValueError(message)
         return self
@@ -172,10 +215,19 @@ class TrainSpec(BaseModel):
 
     @property
     def rate(self) -> float:
-        """The peak learning rate in force."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return _LORA_RATE if self.is_lora else _LORA_RATE * _WHOLE_RATE
+        """The peak learning rate in force; see `on_base`."""
+        return self.learning_rate if self.learning_rate is not None else self.usual_rate(None)
+
+    def usual_rate(self, width: int | None) -> float:
+        """Return the method's rate for a base of this width, where it is known."""
+        rate = _LORA_RATE if self.is_lora else _LORA_RATE * _WHOLE_RATE
+        return rate * max(1.0, (_WIDTH / width) ** _WIDTH_POWER) if width else rate
+
+    def on_base(self, width: int | None) -> Self:
+        """The same with the rate written out that a base of this width is trained at."""
+        rate = self.learning_rate
+        rate = self.usual_rate(width) if rate is None else rate
+        return self.model_copy(update={"learning_rate": rate})
 
     @property
     def lora_alpha(self) -> int:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pipeline.training.record.watch import Validation
 
 
-MAX_NORM = 1.0
-_WARMUP = 0.05
+# The trainer's own clipping looks at every norm, clipped or not; transformers leaves it out at 0.
+_LOOKED_AT = 1.0
 
 
 def arguments(run: TrainingRun, model: torch.nn.Module) -> TrainingArguments:
@@ -35,7 +35,7 @@ def arguments(run: TrainingRun, model: torch.nn.Module) -> TrainingArguments:
         num_train_epochs=1,
         gradient_accumulation_steps=run.spec.accumulation,
         learning_rate=run.spec.rate,
-        max_grad_norm=MAX_NORM,
+        max_grad_norm=_LOOKED_AT,
         save_strategy="steps",
         save_steps=run.spec.checkpoint_steps,
         logging_strategy="no",
@@ -50,12 +50,15 @@ def arguments(run: TrainingRun, model: torch.nn.Module) -> TrainingArguments:
     )
 
 
-def share_of_rate(step: int, steps: int) -> float:
+def share_of_rate(step: int, steps: int, spec: TrainSpec) -> float:
     """Share of the peak rate at a step (from 0) of a run: above 0 from the first to the last."""
-    warmup = int(steps * _WARMUP)
+    warmup = int(steps * spec.warmup)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+    gone = (step - warmup) / max(1, steps - warmup)
+    if spec.schedule == "constant":
+        return 1.0
+    return 1 - gone if spec.schedule == "linear" else 0.5 + 0.5 * math.cos(math.pi * gone)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.training.examples.encode import RejectedRow, TrainingRow
-from pipeline.training.losses.objective import ForwardMode, TrainingExample, encode, plan
+from pipeline.training.losses.objective import (
+    ForwardMode,
+    TrainingExample,
+    encode,
+    plan,
+    plan_checks,
+)
 from pipeline.training.machine import processes
 from pipeline.training.record.metrics import MetricsFile, StepMetrics
 
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pipeline.spec.train import TrainSpec
+    from pipeline.spec.train import ComputeDtype, TrainSpec
     from pipeline.training.examples.encode import EncodedRow
     from pipeline.training.losses.objective import Objective
     from pipeline.training.record.watch import Validation
@@ -59,6 +65,9 @@ class FitResult:
         shared: whether rows of one prompt went through the model with it once.
         processes: that took part in what finished it.
         sharded: whether each of them held a part of the weights alone.
+        recomputed: whether activations were, to spare memory.
+        learning_rate: the highest.
+        dtype: that the frozen weights were computed in.
     """
 
     adapter_dir: Path
@@ -78,6 +87,9 @@ class FitResult:
     shared: bool
     processes: int
     sharded: bool
+    recomputed: bool
+    learning_rate: float
+    dtype: ComputeDtype
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ def fit(
     Raises:
         UserError: rows that can't be trained on, an unknown target, a diverged loss, a full disk.
     """
+    spec = spec.on_base(loaded.identity.width)
     encoded = encode(loaded, rows, spec, allow_rejects=spec.allow_rejects)
     held = encode(loaded, watch.rows, spec, allow_rejects=1.0).objective if watch else None
     parts = [*encoded.objective.parts, *(held.parts if held else ())]
@@ -151,6 +164,9 @@ def fit(
         shared=done.shared,
         processes=done.processes,
         sharded=done.sharded,
+        recomputed=done.recomputed,
+        learning_rate=spec.rate,
+        dtype=spec.dtype or loaded.identity.dtype,
     )
 
 
@@ -168,6 +184,7 @@ class _FitRecord:
     shared: bool
     processes: int
     sharded: bool
+    recomputed: bool
 
 
 @dataclass(frozen=True)
@@ -213,6 +230,7 @@ def _train(
         from pipeline.training.machine import memory
         from pipeline.training.methods import lora, methods
         from pipeline.training.preview.look import checked
+        from pipeline.training.preview.recompute import with_recompute
         from pipeline.training.record import checkpoint
 
     loaded, spec, workdir = call.loaded, call.spec, call.workdir
@@ -222,7 +240,10 @@ def _train(
     with one_line_when_full(workdir), compute.computed_in(loaded, spec.dtype):
         note = compute.why_not_packed(loaded, _longest(call))
         share = note is None and compute.shares_prompts(loaded)
-        laid = plan(call.objective, spec, epochs=spec.epochs, share=share)
+        laid = plan(call.objective, spec, share=share)
+        spec = with_recompute(loaded, call.objective, laid, spec, share=share)
+        if spec.activation_checkpointing and call.spec.activation_checkpointing is None:
+            log("activations are recomputed: memory would not be enough to keep them")
         if start is None and processes.count() == 1:
             found = checked(loaded, call.rows, call.objective, laid, spec, share=share)
             for line in found.warnings:
@@ -277,6 +298,7 @@ def _train(
             shared=share,
             processes=processes.count(),
             sharded=ended.sharded,
+            recomputed=bool(spec.activation_checkpointing),
         )
         if not processes.is_first():
             return done
@@ -298,7 +320,7 @@ def _validation(call: _FitCall, *, share: bool) -> Validation | None:
     given = call.spec.validation
     if given is None or call.watch is None or call.held is None:
         return None
-    batches = plan(call.held, call.spec, epochs=1, share=share)
+    batches = plan_checks(call.held, call.spec, share=share)
     return Validation(call.held, batches, given.every, given.patience, call.watch.probe)
 
 

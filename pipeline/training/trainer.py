@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from pipeline.training.arguments import MAX_NORM, TrainingRun, arguments, share_of_rate
+from pipeline.training.arguments import TrainingRun, arguments, share_of_rate
 from pipeline.training.losses.batches import PlannedBatches, is_out_of_memory
 from pipeline.training.machine import processes
 from pipeline.training.methods.lora import trainable
@@ -110,12 +110,12 @@ class PackedTrainer(Trainer):
         return DataLoader(data, batch_size=1, collate_fn=_only_item)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW without decay, in one fused call over all matrices."""
+        """AdamW, in one fused call over all matrices."""
         self.optimizer: torch.optim.Optimizer | None
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(
                 rate_groups(model or self.model, self._run.spec),
-                weight_decay=0.0,
+                weight_decay=0.0,  # a group's own, if it has one
                 fused=True,
             )
         return self.optimizer
@@ -123,12 +123,12 @@ class PackedTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """A short rise and half a cosine; transformers' own makes the first step at rate 0."""
+        """The spec's; transformers' own make the first step at rate 0."""
         self.lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.create_optimizer(),
-                lambda step: share_of_rate(step, num_training_steps),
+                lambda step: share_of_rate(step, num_training_steps, self._run.spec),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -222,7 +222,8 @@ class PackedTrainer(Trainer):
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clip, and stop before a step that would put NaN into the weights."""
         del model  # whose other parameters have no gradient and need not be walked
-        norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), MAX_NORM)
+        most = self._run.spec.max_grad_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(list(self._trained.values()), most)
         self._grad_norm = float(processes.gather(norm))
         if not (math.isfinite(self._grad_norm) and math.isfinite(self._step.loss)):
             raise self._diverged()

@@ -72,6 +72,7 @@ def _checked(ws: OpenWorkspace, ui: Ui) -> CheckReport:
     from pipeline.outlook.findings import outlook
     from pipeline.selection.trainable import notes_on_rows
     from pipeline.spec.subjects import errors_at, subjects
+    from pipeline.training.machine.dtype import slow_choices
     from registry.chat.tokens import check_tokens
     from registry.datasets.sources.resolve import sources
     from registry.models.sizes import weight_sizes
@@ -98,6 +99,7 @@ def _checked(ws: OpenWorkspace, ui: Ui) -> CheckReport:
         check_tokens(chat)
     findings = placed(ws.root, outlook(ws, ui, found).findings)
     notes += notes_on_rows(ws, found)
+    notes += slow_choices(ws.spec.bases, ws.spec.train, ws.root)
     ws.models.backend(ws.spec.train.base)
     return CheckReport(
         bases,

@@ -176,7 +176,8 @@ def _in_dtype(spec: Spec, dtype: str) -> Variant:
         raise UserError(f"no dtype '{dtype}'", "--sweep", ", ".join(_DTYPES))
     name = f"{spec.train.base}-{dtype}"
     base = spec.bases[spec.train.base].model_copy(update=_DTYPES[dtype])
-    train_spec = spec.train.model_copy(update={"base": name, "dtype": None})
+    same = {"base": name, "dtype": base.dtype}  # not what this machine would take
+    train_spec = spec.train.model_copy(update=same)
     bases = {**spec.bases, name: base}
     return Variant(dtype, spec.model_copy(update={"bases": bases, "train": train_spec}))
 

@@ -14,9 +14,13 @@ from registry.store.objects import Parent, Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.spec.train import TrainSpec
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
     from registry.store.manifest import Manifest
+
+
+_ANY_ROWS = 10**9
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,26 @@ def _base_named(ws: OpenWorkspace, digest: str) -> str:
     )
 
 
+def settings_of(run: RunMeta, base: str) -> TrainSpec:
+    """Return the settings that a run trained by, defaults of its time among them."""
+    from pipeline.spec.train import TrainSpec
+
+    then: dict[str, Any] = {}
+    if "batch_rows" not in run.config:
+        # Batches were laid by their tokens alone, and the rate was the method's for every width.
+        rate = run.inputs["train"]["learning_rate"]
+        then = {"batch_rows": _ANY_ROWS, "min_steps": 1, "learning_rate": rate}
+    return TrainSpec.model_validate({**run.config, **then, "base": base})
+
+
 def _train(
     ws: OpenWorkspace, ui: Ui, run: Manifest[RunMeta], selection: str, base: str, workdir: Path
 ) -> Path:
     from pipeline.ingest import resolve
     from pipeline.selection.validation import training_set
-    from pipeline.spec.train import TrainSpec
     from pipeline.training.fit import fit
 
-    spec = TrainSpec.model_validate({**run.meta.config, "base": base})
+    spec = settings_of(run.meta, base)
     by_spec = resolve(ws, ui).with_spec(ws.spec.model_copy(update={"train": spec}))
     given = training_set(by_spec, ui, selection)
     workdir.mkdir()

@@ -1,9 +1,12 @@
 """The identity of a base: found without importing torch, and the same on any machine.
 
+A large base in half precision is the exception, where the spec doesn't say what it is computed in:
+the machine is asked whether it is fast in that.
+
 A base is the built-in `nano`, a local folder, a GGUF file, or a Hub repository at a commit. Its
-digest covers
-all that decides what the model answers: weights, config, tokenizer, chat template, the dtype it
-is computed in and its quantisation. Only safetensors are read: a pickled checkpoint runs code.
+digest covers all that decides what the model answers: weights, config, tokenizer, chat template,
+the dtype it is computed in and its quantisation. Only safetensors are read: a pickled checkpoint
+runs code.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from registry.errors import ModelError, UserError
 from registry.models.base_config import CONTEXT_KEYS, indexed, read_config, read_object
 from registry.models.files import TOKENIZER_FILES, holds_changed
 from registry.models.from_gguf import VERSION, folder_of, gguf_file
+from registry.models.half import why_slow
 from registry.models.safetensors_header import read_header
 from registry.store.filenames import (
     GENERATION_CONFIG,
@@ -62,7 +66,8 @@ NANO = "nano"
 MERGED = "merged:"
 DEFAULT_CONTEXT = 2048
 # Below this size a base without a `dtype` is computed in fp32 (exact and, on a CPU, no slower);
-# above it in the dtype of its checkpoint, because fp32 would double its memory.
+# above it in the dtype of its checkpoint, because fp32 would double its memory; but never in one
+# that this machine is slow in.
 FP32_UP_TO_PARAMETERS = 500_000_000
 
 _UNTOLD = asdict(ChatSettings())
@@ -77,6 +82,7 @@ _IDENTITY_FILES = (MODEL_CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
 _SMALL_FILES = (*_IDENTITY_FILES, MODEL_INDEX, "additional_chat_templates/*")
 # The same weights once more, in another form or another precision.
 _SECOND_COPIES = ("*/*", "consolidated*", "model.fp*", "model.bf*", "adapter*")
+_WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
 _DTYPE_NAMES: dict[str, Dtype] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
@@ -130,6 +136,7 @@ class BaseIdentity:
         architecture: the class that its config names, such as 'LlamaForCausalLM'.
         dtype: what it is computed in.
         stops: tokens at which its config and generation config end an answer.
+        width: of a token's state, where its config says so under a usual name.
         chat: how it is spoken to.
     """
 
@@ -141,6 +148,7 @@ class BaseIdentity:
     architecture: str
     dtype: Dtype
     stops: tuple[int, ...] = ()
+    width: int | None = None
     chat: ChatSettings = field(default_factory=ChatSettings)
 
     @property
@@ -195,7 +203,7 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
         from registry.hub.base import stored_parameters
 
         parameters = stored_parameters(str(folder.hub), where)
-    dtype = spec.dtype or _default_dtype(config, parameters)
+    dtype = spec.dtype or _default_dtype(config, parameters, root)
     identity: dict[str, Any] = {
         "format": 1,
         "weights": folder.hub or {file.name: remembered_digest(file, root) for file in files},
@@ -219,6 +227,7 @@ def identify(name: str, spec: BaseSpec, root: Path) -> BaseIdentity:
         architecture=str((config.get("architectures") or [config.get("model_type", "?")])[0]),
         dtype=dtype,
         stops=_stops(config, folder.path),
+        width=_width(config),
         chat=chat,
     )
 
@@ -378,11 +387,18 @@ def _parameters(files: tuple[Path, ...]) -> int:
     return sum(math.prod(one.shape) for path in files for one in read_header(path).values())
 
 
-def _default_dtype(config: dict[str, Any], parameters: int) -> Dtype:
+def _default_dtype(config: dict[str, Any], parameters: int, root: Path) -> Dtype:
     if parameters <= FP32_UP_TO_PARAMETERS:
         return "fp32"
-    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return _DTYPE_NAMES.get(str(stored), "fp32")
+    text = config.get("dtype") or config.get("torch_dtype") or "float32"
+    stored = _DTYPE_NAMES.get(str(text), "fp32")
+    return "fp32" if stored == "fp32" or why_slow(stored, root) else stored
+
+
+def _width(config: dict[str, Any]) -> int | None:
+    text = config.get("text_config") or config
+    found = (text.get(key) for key in _WIDTH_KEYS)
+    return next((size for size in found if type(size) is int and size > 0), None)
 
 
 def _context(config: dict[str, Any], folder: Path, where: str) -> int:

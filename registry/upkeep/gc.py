@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from registry.catalog.database import CATALOG_NAME, committed_manifests, create_catalog
 from registry.catalog.recovery import PENDING, finish
+from registry.models.half import SPEEDS
 from registry.store.hashing import HASHES
 from registry.store.locks import catalog_lock
 
@@ -33,7 +34,8 @@ What = Literal[
     "log",  # a traceback
 ]
 CACHE = "cache"
-_KEPT_CACHES = frozenset({HASHES})  # hashes of the bases' files: no row, long to make
+# No rows: hashes of the bases' files, long to make, and speeds, which decide a base's dtype.
+_KEPT_CACHES = frozenset({HASHES, SPEEDS})
 # An object is put, and committed when the catalog is free, for which a process waits half a minute.
 _SETTLED_S = 60
 _FOREIGN_S = 24 * 3600  # nobody writes at one object for so long

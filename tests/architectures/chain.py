@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 
 NEVER = ("router", ".gate.", "expert_gate", "vision", "visual", "projector", "lm_head", "embed_t")
 SPEC = TrainSpec(
-    base="tiny", rank=2, learning_rate=1e-2, epochs=2, batch_tokens=4096, checkpoint_steps=100
+    base="tiny",
+    rank=2,
+    learning_rate=1e-2,
+    epochs=2,
+    batch_tokens=4096,
+    batch_rows=100,
+    min_steps=1,
+    checkpoint_steps=100,
 )
 SHOT = (
     "Question: how much is 12 plus 30? Answer: card arrival.\n\nQuestion: the quick brown fox\n\n"

@@ -40,6 +40,46 @@ class Family:
     prefix: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowLimits:
+    """How many rows make a batch.
+
+    Attributes:
+        most: in one batch.
+        batches: that there should be at least; batches of fewer rows are made for it.
+        fewest: that they are made of.
+    """
+
+    most: int
+    batches: int = 1
+    fewest: int = 1
+
+    def among(self, rows: int) -> int:
+        """Most rows of a batch, where there are so many in all epochs together."""
+        return min(self.most, max(self.fewest, rows // self.batches, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Most tokens of a batch, and most rows where they are limited."""
+
+    tokens: int
+    rows: int | None
+
+    @property
+    def room(self) -> int:
+        return self.tokens * (self.rows or 1)
+
+    def cost(self, unit: _Unit) -> int:
+        """What a unit takes of the room, by the limit that it takes more of."""
+        if self.rows is None:
+            return unit.tokens
+        return max(unit.tokens * self.rows, len(unit.rows) * self.tokens)
+
+    def hold(self, tokens: int, rows: int) -> bool:
+        return tokens <= self.tokens and (self.rows is None or rows <= self.rows)
+
+
 def families(rows: Sequence[EncodedRow]) -> tuple[Family, ...]:
     """Find rows with one prompt (the tokens before the first trained one), in the rows' order.
 
@@ -101,35 +141,47 @@ def _shared_tokens(rows: Sequence[np.ndarray]) -> int:
 def plan_batches(
     lengths: Sequence[int],
     *,
-    epochs: int,
+    epochs: float,
     seed: int,
     budget: int,
     shared: Sequence[Family] = (),
+    rows: RowLimits | None = None,
 ) -> tuple[PackedBatch, ...]:
     """Lay out every epoch's batches.
 
     Args:
         lengths: tokens of each row, all above 0.
-        epochs: passes over the rows; each has an order of its own.
+        epochs: passes over the rows; each has an order of its own, of which a part of a pass is
+            the first part.
         seed: decides the orders.
         budget: most tokens in a batch, shared ones counted once; a row longer than that is a batch
             of its own.
-        shared: rows that are kept together as far as the budget allows; none is in two families.
+        shared: rows that are kept together as far as the limits allow; none is in two families.
+        rows: how many make a batch, where their tokens alone don't decide it.
 
     Returns:
-        Batches in training order; within an epoch each row is in exactly one of them, and their
-        token counts are as even as the rows allow (a last batch of few tokens would be a step of
-        full size on little evidence).
+        Batches in training order; within a whole epoch each row is in exactly one of them, and
+        they are as even as the rows allow (a last batch of few tokens would be a step of full
+        size on little evidence).
     """
+    counts = _epoch_counts(len(lengths), epochs)
+    limits = _Limits(budget, rows.among(sum(counts)) if rows else None)
     plan: list[PackedBatch] = []
-    for epoch in range(epochs):
-        order = epoch_order(len(lengths), seed=seed, epoch=epoch)
-        units = list(_units(lengths, order, shared, budget))
-        for batch in _even_cuts(units, budget):
-            rows = (row for unit in batch for row in unit.rows)
-            ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    for epoch, count in enumerate(counts):
+        order = epoch_order(len(lengths), seed=seed, epoch=epoch)[:count]
+        units = list(_units(lengths, order, shared, limits))
+        for batch in _even_cuts(units, limits):
+            chosen = (row for unit in batch for row in unit.rows)
+            ordered = sorted(chosen, key=lambda row: (-lengths[row], row))
             plan.append(PackedBatch(rows=tuple(ordered), epoch=epoch))
     return tuple(plan)
+
+
+def _epoch_counts(rows: int, epochs: float) -> list[int]:
+    """How many rows each pass has: all of them, and of the last its part, one at least."""
+    whole = int(epochs)
+    part = epochs - whole
+    return [rows] * whole + ([max(1, round(part * rows))] if part and rows else [])
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
@@ -150,7 +202,7 @@ class _Unit:
 
 
 def _units(
-    lengths: Sequence[int], order: Sequence[int], shared: Sequence[Family], budget: int
+    lengths: Sequence[int], order: Sequence[int], shared: Sequence[Family], limits: _Limits
 ) -> Iterator[_Unit]:
     """Yield rows in the order given, a family where its first row stands."""
     family_of = {row: family for family in shared for row in family.rows}
@@ -162,16 +214,18 @@ def _units(
         if row not in family_of:
             yield _Unit((row,), lengths[row])
         elif members[family_of[row]][0] == row:
-            yield from _parts(lengths, members[family_of[row]], family_of[row].prefix, budget)
+            yield from _parts(lengths, members[family_of[row]], family_of[row].prefix, limits)
 
 
-def _parts(lengths: Sequence[int], rows: list[int], prefix: int, budget: int) -> Iterator[_Unit]:
-    """Yield a family's rows, in several parts where they are over the budget."""
+def _parts(
+    lengths: Sequence[int], rows: list[int], prefix: int, limits: _Limits
+) -> Iterator[_Unit]:
+    """Yield a family's rows, in several parts where they are over a limit."""
     part: list[int] = []
     tokens = prefix
     for row in rows:
         own = lengths[row] - prefix
-        if part and tokens + own > budget:
+        if part and not limits.hold(tokens + own, len(part) + 1):
             yield _Unit(tuple(part), tokens)
             part, tokens = [], prefix
         part.append(row)
@@ -179,26 +233,32 @@ def _parts(lengths: Sequence[int], rows: list[int], prefix: int, budget: int) ->
     yield _Unit(tuple(part), tokens)
 
 
-def _even_cuts(units: Sequence[_Unit], budget: int) -> list[list[_Unit]]:
-    """Cut the order into runs of about equal tokens, none above the budget (or its only unit)."""
-    total = sum(unit.tokens for unit in units)
-    count = -(-total // budget) if units else 0
+def _even_cuts(units: Sequence[_Unit], limits: _Limits) -> list[list[_Unit]]:
+    """Cut the order into runs that take about equal room, none above a limit (or its only unit)."""
+    costs = [limits.cost(unit) for unit in units]
+    total = sum(costs)
+    count = -(-total // limits.room) if units else 0
+    least = min(count, len(units))
     while count:
-        batches = _cut(units, total / count)
-        if all(
-            len(batch) == 1 or sum(unit.tokens for unit in batch) <= budget for batch in batches
-        ):
+        batches = _cut(units, costs, total / count)
+        if len(batches) >= least and all(_fits(batch, limits) for batch in batches):
             return batches
-        # Ends: once a share is below the shortest unit, every batch is a single one.
+        # Ends: once a share is below the smallest unit, every batch is a single one.
         count = max(count + 1, count + count // 50)
     return []
 
 
-def _cut(units: Sequence[_Unit], share: float) -> list[list[_Unit]]:
-    """Put each unit into the share of the token line that its middle falls into."""
+def _fits(batch: Sequence[_Unit], limits: _Limits) -> bool:
+    if len(batch) == 1:
+        return True
+    return limits.hold(sum(unit.tokens for unit in batch), sum(len(unit.rows) for unit in batch))
+
+
+def _cut(units: Sequence[_Unit], costs: Sequence[int], share: float) -> list[list[_Unit]]:
+    """Put each unit into the share of the line of costs that its middle falls into."""
     batches: dict[int, list[_Unit]] = {}
     begin = 0
-    for unit in units:
-        batches.setdefault(int((begin + unit.tokens / 2) / share), []).append(unit)
-        begin += unit.tokens
+    for unit, cost in zip(units, costs, strict=True):
+        batches.setdefault(int((begin + cost / 2) / share), []).append(unit)
+        begin += cost
     return list(batches.values())

@@ -20,7 +20,12 @@ from pipeline.training.examples.encode import (
     TrainingRow,
     encode_rows,
 )
-from pipeline.training.examples.packing import PackedBatch, families, plan_batches
+from pipeline.training.examples.packing import (
+    PackedBatch,
+    RowLimits,
+    families,
+    plan_batches,
+)
 from pipeline.training.losses import preference
 from pipeline.training.losses.batches import cuts, moved, on_device
 from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
@@ -288,16 +293,38 @@ KINDS = {
 }
 
 
-def plan(
-    objective: Objective, spec: TrainSpec, *, epochs: int, share: bool
+# KTO compares a batch's rows with each other's answers, and TRL wants four of them at least.
+_FEWEST_ROWS = {"kto": 4}
+
+
+def plan(objective: Objective, spec: TrainSpec, *, share: bool) -> tuple[PackedBatch, ...]:
+    """Lay the rows of an objective into the batches that they are trained in."""
+    rows = RowLimits(
+        spec.batch_rows, spec.min_steps * spec.accumulation, _FEWEST_ROWS.get(spec.objective, 1)
+    )
+    return _plan(objective, spec, share=share, epochs=spec.epochs, rows=rows)
+
+
+def plan_checks(objective: Objective, spec: TrainSpec, *, share: bool) -> tuple[PackedBatch, ...]:
+    """Lay them into those that a check looks at once: as large as memory allows."""
+    return _plan(objective, spec, share=share, epochs=1)
+
+
+def _plan(
+    objective: Objective,
+    spec: TrainSpec,
+    *,
+    share: bool,
+    epochs: float,
+    rows: RowLimits | None = None,
 ) -> tuple[PackedBatch, ...]:
-    """Lay the rows of an objective into batches."""
     return plan_batches(
         [objective.tokens(position) for position in range(len(objective.parts))],
         epochs=epochs,
         seed=spec.seed,
         budget=spec.batch_tokens,
         shared=objective.family() if share else (),
+        rows=rows,
     )
 
 
@@ -309,4 +336,5 @@ __all__ = [
     "TrainingExample",
     "encode",
     "plan",
+    "plan_checks",
 ]

@@ -91,6 +91,10 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
     rows = new_rows(loaded)
     _refuse_quantised(model, targets, spec)
     _refuse_twice(rows, targets)
+    if spec.dropout and "target_parameters" in targets.for_peft():
+        raise ModelError(
+            "LoRA on experts has no dropout", "train.dropout", "0, or targets without experts"
+        )
     before: dict[str, torch.Tensor] = {}
     if spec.method == "pissa":
         # PEFT takes the main part out of these weights; they are put back at the end.
@@ -98,6 +102,7 @@ def lora_modules(loaded: LoadedModel, spec: TrainSpec) -> Iterator[PeftModel]:
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.dropout,
         **targets.for_peft(),
         bias="none",
         task_type="CAUSAL_LM",

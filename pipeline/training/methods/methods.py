@@ -81,16 +81,19 @@ def _recompute(model: Any) -> None:
 
 
 def rate_groups(model: torch.nn.Module, spec: TrainSpec) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups.
+    """Return AdamW's parameter groups: those of one rate and one decay together.
 
-    LoRA+ gives B a higher rate than A (Hayou et al., "LoRA+", 2024).
+    LoRA+ gives B a higher rate than A (Hayou et al., "LoRA+", 2024). Matrices decay; biases, norms
+    and magnitudes, which are no matrices, and rows of new tokens, most of which are the base's,
+    don't.
     """
-    weights = lora.trainable(model)
-    if spec.method != "lora+":
-        return [{"params": list(weights.values()), "lr": spec.rate}]
-    fast = {name for name in weights if ".lora_B." in name or ".lora_embedding_B" in name}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, weight in lora.trainable(model).items():
+        fast = spec.method == "lora+" and (".lora_B." in name or ".lora_embedding_B" in name)
+        decays = weight.ndim > 1 and "trainable_tokens" not in name
+        rate = spec.rate * spec.lora_plus_ratio if fast else spec.rate
+        groups.setdefault((rate, spec.weight_decay if decays else 0.0), []).append(weight)
     return [
-        {"params": [p for n, p in weights.items() if n not in fast], "lr": spec.rate},
-        {"params": [weights[n] for n in weights if n in fast],
-         "lr": spec.rate * spec.lora_plus_ratio},
-    ]  # fmt: skip
+        {"params": weights, "lr": rate, "weight_decay": decay}
+        for (rate, decay), weights in groups.items()
+    ]

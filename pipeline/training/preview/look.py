@@ -11,6 +11,7 @@ from pipeline.training.losses.objective import Objective, encode, plan
 from pipeline.training.preview.dry_run import DryRun, dry_run
 from pipeline.training.preview.estimate import flattened
 from pipeline.training.preview.preflight import Preflight, preflight
+from pipeline.training.preview.recompute import with_recompute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,13 +32,15 @@ def look(loaded: LoadedModel, rows: Sequence[Any], spec: TrainSpec) -> DryRun:
     Raises:
         UserError: what would stop the run before its first step.
     """
+    spec = spec.on_base(loaded.identity.width)
     encoded = encode(loaded, rows, spec, allow_rejects=spec.allow_rejects)
     loaded.use(None)
     with compute.computed_in(loaded, spec.dtype):
         longest = max(row.tokens for part in encoded.objective.parts for row in part)
         packs = compute.why_not_packed(loaded, longest) is None
         share = packs and compute.shares_prompts(loaded)
-    laid = plan(encoded.objective, spec, epochs=spec.epochs, share=share)
+    laid = plan(encoded.objective, spec, share=share)
+    spec = with_recompute(loaded, encoded.objective, laid, spec, share=share)
     flat, batches = flattened(encoded.objective.parts, laid)
     found = checked(loaded, rows, encoded.objective, laid, spec, share=share)
     return dry_run(loaded, flat, encoded.rejects, batches, spec, found)

@@ -8,11 +8,11 @@ does is a warning.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.spec.train import TrainSpec
 from pipeline.training.examples.encode import IGNORED, decoded, plain_text, turns_of
 from pipeline.training.machine.free_memory import FreeMemory, free_memory
 from pipeline.training.methods.targets import layer_sides, lora_targets
@@ -25,8 +25,10 @@ from registry.models.parts import figure, text_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pipeline.spec.train import TrainSpec
     from pipeline.training.examples.encode import EncodedRow, TrainingRow
     from pipeline.training.examples.packing import Family, PackedBatch
+    from pipeline.training.machine.rates import Rates
     from registry.chat.chat import Chat
     from registry.chat.form import AnswerForm
     from registry.chat.settings import ChatSettings
@@ -34,11 +36,8 @@ if TYPE_CHECKING:
 
 _SAMPLE = 16  # rows that make the round trip
 _NAMED = 3
-# The best rate falls with a model's width by this power (fitted on Llama models; Schulman et al.,
-# "LoRA Without Regret", 2025, as published in tinker-cookbook), and is flat for about a factor of
-# three to either side.
-_WIDTH, _WIDTH_POWER = 2000, 0.781
 _FAR = 10
+_MANY_EPOCHS = 10  # above it rows are learnt by heart
 _SCALES = (0.25, 8)
 # An estimate is right within a factor of about two: a little above what is free may still fit.
 _TOO_MUCH = 1.5
@@ -83,13 +82,14 @@ def preflight(
         UserError: a base whose tokenizer gives no row's text back, a target, rank or number of
             layers that the base can't have, or memory that can't be enough.
     """
-    expected, said = _estimated(loaded, encoded, plan, spec, shared)
+    expected, said = estimated(loaded, encoded, plan, spec, shared)
     free = free_memory(loaded.device)
     warnings = [
         *round_trip_warnings(loaded, rows, encoded),
         *_thought_warnings(loaded.chat, rows),
         *stop_warnings(loaded, encoded),
         *budget_warnings(encoded, spec),
+        *step_warnings(plan, spec),
         *rate_warnings(spec, figure(text_config(loaded.model), "hidden_size")),
         *(target_warnings(loaded.model, spec) if spec.is_lora else ()),
         *(memory_warnings(expected, free, spec) if expected and free else ()),
@@ -211,7 +211,7 @@ def rate_warnings(spec: TrainSpec, hidden: int | None) -> Iterator[str]:
     """The learning rate is within a factor of ten of what a base of this width takes."""
     if hidden is None:
         return
-    usual = usual_rate(spec, hidden)
+    usual = spec.usual_rate(hidden)
     factor = spec.rate / usual
     if not 1 / _FAR <= factor <= _FAR:
         high = factor > 1
@@ -223,22 +223,41 @@ def rate_warnings(spec: TrainSpec, hidden: int | None) -> Iterator[str]:
         )
 
 
-def usual_rate(spec: TrainSpec, hidden: int) -> float:
-    """Return the method's rate for a base of this width: the default, and more below 2,000."""
-    default = TrainSpec(base=spec.base, method=spec.method).rate
-    return default * max(1.0, (_WIDTH / hidden) ** _WIDTH_POWER)
+def step_warnings(plan: Sequence[PackedBatch], spec: TrainSpec) -> Iterator[str]:
+    """There are as many steps as the spec wants, which few rows don't give."""
+    steps = math.ceil(len(plan) / spec.accumulation)
+    if steps >= spec.min_steps:
+        return
+    ways = []
+    epochs = spec.epochs * spec.min_steps / steps
+    if epochs <= _MANY_EPOCHS:
+        ways.append(f"raise train.epochs ({spec.epochs:g}) to {_up(epochs)}")
+    if spec.accumulation > 1:
+        ways.append(f"lower train.accumulation ({spec.accumulation})")
+    ways.append("choose more rows (train.budget_rows, a wider pool)")
+    yield (
+        f"{steps} steps are below train.min_steps ({spec.min_steps}), though batches are as small "
+        f"as they can be: little may be learnt; {' or '.join(ways)}"
+    )
 
 
-def _estimated(
+def _up(epochs: float) -> str:
+    """Round to two digits, never down."""
+    return f"{math.ceil(epochs) if epochs > 1 else math.ceil(epochs * 100) / 100:g}"
+
+
+def estimated(
     loaded: LoadedModel,
     encoded: Sequence[EncodedRow],
     plan: Sequence[PackedBatch],
     spec: TrainSpec,
     shared: Sequence[Family],
+    *,
+    rates: Rates | None = None,
 ) -> tuple[Estimate | None, list[str]]:
     """Return the estimate, or why there is none: that alone stops no run."""
     try:
-        return estimate(loaded, encoded, plan, spec, shared=shared), []
+        return estimate(loaded, encoded, plan, spec, shared=shared, rates=rates), []
     except UserError:
         raise  # what the base can't be trained by
     except Exception as error:  # noqa: BLE001 - an architecture may lack a figure in its own way
@@ -270,21 +289,26 @@ def rank_warnings(spec: TrainSpec, layers: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def memory_warnings(expected: Estimate, free: FreeMemory, spec: TrainSpec) -> Iterator[str]:
-    """What training adds is free.
+def needed(expected: Estimate, free: FreeMemory) -> int:
+    """Bytes that have to be free.
 
     Where taking too much raises an error, a batch is halved then: what counts is what training
     takes with the smallest batches.
+    """
+    return expected.least if free.raises else expected.growth
+
+
+def memory_warnings(expected: Estimate, free: FreeMemory, spec: TrainSpec) -> Iterator[str]:
+    """What training adds is free.
 
     Raises:
         UserError: it takes more than 1.5 times what is free.
     """
-    needed = expected.least if free.raises else expected.growth
     said = (
         f"training is expected to add {_mb(expected.growth)} to the base's "
         f"{_mb(expected.weights)}, and {_mb(free.bytes)} are free of {free.where}"
     )
-    if needed > _TOO_MUCH * free.bytes:
+    if needed(expected, free) > _TOO_MUCH * free.bytes:
         raise DataError(said, fix=_less_memory(expected, spec))
     if expected.growth > free.bytes:
         yield f"{said}: {_less_memory(expected, spec)}"

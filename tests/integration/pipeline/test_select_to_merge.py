@@ -73,8 +73,8 @@ capabilities:
 guards:
   colour: {data: colour, answer: choice, max_drop: 0.01, prompts: {zero_shot: "Colour? {input}"}}
 train:
-  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, pool: [mood],
-   budget_rows: 60, replay: 0.2}
+  {base: tiny, rank: 4, learning_rate: 0.003, epochs: 1, batch_tokens: 1024, batch_rows: 99,
+   min_steps: 1, pool: [mood], budget_rows: 60, replay: 0.2}
 mend: {rounds: 1}
 """
 
@@ -274,6 +274,14 @@ def test_only_what_the_base_gets_right_is_replayed(loop) -> None:
     assert [sample.score for sample in result.samples] == [1.0] * 12
     everything = items_of(ws, what, "train")
     assert measure(ws, ui, what, base="tiny", items=everything, split="train").mean < 0.9
+
+
+def test_what_was_left_to_the_machine_is_recorded(loop) -> None:
+    trained = loop.trained
+    assert (trained.learning_rate, trained.dtype, trained.recomputed) == (0.003, "fp32", False)
+    run = loop.ws.catalog.manifest(trained.run_id, RunMeta).meta
+    assert run.config["learning_rate"] == run.inputs["train"]["learning_rate"] == 0.003
+    assert "activation_checkpointing" not in run.inputs["train"]
 
 
 def test_the_catalog_tells_which_rows_taught_which_adapter(loop) -> None:

@@ -30,7 +30,7 @@ datasets:
 %s
 capabilities: {intent: {data: bank, answer: exact, goal: 0.9}}
 %s
-train: {base: tiny, rank: 4, batch_tokens: 256}
+train: {base: tiny, rank: 4, batch_tokens: 256, min_steps: 1}
 """
 MORE = """
   other:

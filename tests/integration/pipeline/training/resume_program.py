@@ -12,7 +12,18 @@ from pipeline.training.fit import TrainingRow, fit
 from registry.models.load import BaseSpec, load_model
 
 SPEC = TrainSpec(
-    base="tiny", rank=4, learning_rate=5e-3, epochs=3, batch_tokens=96, checkpoint_steps=3, seed=11
+    base="tiny",
+    rank=4,
+    learning_rate=5e-3,
+    epochs=2.5,
+    batch_tokens=96,
+    batch_rows=3,
+    min_steps=1,
+    dropout=0.1,
+    weight_decay=0.1,
+    schedule="linear",
+    checkpoint_steps=3,
+    seed=11,
 )
 _WORDS = ["the", "film", "was", "good", "dull", "but", "warm", "as", "a", "card", "lazy", "dog"]
 

@@ -29,7 +29,14 @@ from tests.support import tiny_models
 
 NEW = ("<refund>", "<card>", "→")
 SPEC = TrainSpec(
-    base="tiny", rank=4, learning_rate=1e-2, epochs=4, batch_tokens=128, checkpoint_steps=2, seed=5
+    base="tiny",
+    rank=4,
+    learning_rate=1e-2,
+    epochs=4,
+    batch_tokens=128,
+    min_steps=1,
+    checkpoint_steps=2,
+    seed=5,
 )
 KINDS = ("tied", "untied", "spare")
 FIRST = 425  # as many tokens as the tokenizer has

@@ -31,7 +31,14 @@ from tests.support import tiny_models
 PACKABLE = ("llama", "qwen3", "gemma3", "mistral", "gpt2")
 NOT_PACKABLE = ("gemma2", "mamba", "jamba", "qwen3_next")
 SPEC = TrainSpec(
-    base="tiny", rank=4, learning_rate=1e-2, epochs=3, batch_tokens=128, checkpoint_steps=2, seed=5
+    base="tiny",
+    rank=4,
+    learning_rate=1e-2,
+    epochs=3,
+    batch_tokens=128,
+    min_steps=1,
+    checkpoint_steps=2,
+    seed=5,
 )
 
 

@@ -23,7 +23,14 @@ from tests.integration.pipeline.training.test_training import conversations
 from tests.support import tiny_models
 
 SPEC = TrainSpec(
-    base="tiny", rank=4, learning_rate=1e-2, epochs=4, batch_tokens=128, checkpoint_steps=3, seed=5
+    base="tiny",
+    rank=4,
+    learning_rate=1e-2,
+    epochs=4,
+    batch_tokens=128,
+    min_steps=1,
+    checkpoint_steps=3,
+    seed=5,
 )
 WATCHED = SPEC.model_copy(update={"validation": ValidationSpec(every=2, patience=2)})
 
@@ -188,10 +195,11 @@ import torch
 torch.set_num_threads(1)
 root, work = Path(sys.argv[1]), Path(sys.argv[2])
 loaded = load_model("tiny", BaseSpec(model=str(root), dtype="fp32"), root)
-small = TrainSpec(base="tiny", rank=4, epochs=1, batch_tokens=64)
+small = TrainSpec(base="tiny", rank=4, epochs=1, batch_tokens=64, min_steps=1)
 fit(loaded, conversations(4), small, work / "first")  # all libraries are loaded
 rows = conversations(4000)
-spec = TrainSpec(base="tiny", rank=4, epochs=1, batch_tokens=60_000, learning_rate=1e-3)
+large = {"batch_tokens": 60_000, "batch_rows": 10**6, "min_steps": 1}
+spec = TrainSpec(base="tiny", rank=4, epochs=1, learning_rate=1e-3, **large)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
 limit = used + int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

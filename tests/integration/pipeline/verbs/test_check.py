@@ -15,6 +15,7 @@ from pipeline.verbs.check import check
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
+from registry.models import half
 from registry.models.load import nano_folder
 from tests.support import tiny_models
 
@@ -262,3 +263,12 @@ def test_a_split_that_is_changed_after_ingest_is_said(
         assert "dev has 9 rows, not 36; to split it anew, give the dataset another name" in said
         ingest(OpenWorkspace.open(tmp_path), Ui(as_json=True))
     assert "facts: dev is 0.4 now and was left to the default" in capsys.readouterr().err
+
+
+def test_a_dtype_that_this_machine_is_slow_in_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half, "_device", lambda: ("cpu", frozenset()))
+    starter(tmp_path, ("{model: nano}", "{model: nano, dtype: bf16}"))
+    (said,) = check(OpenWorkspace.open(tmp_path), Ui(as_json=True)).notes
+    assert said.startswith("bases.nano.dtype: bf16 is slow here: this CPU is without avx512_bf16")

@@ -24,7 +24,14 @@ from tests.integration.pipeline.training.test_training import conversations
 from tests.support import tiny_models
 
 SPEC = TrainSpec(
-    base="tiny", rank=4, learning_rate=1e-2, epochs=3, batch_tokens=128, checkpoint_steps=2, seed=5
+    base="tiny",
+    rank=4,
+    learning_rate=1e-2,
+    epochs=3,
+    batch_tokens=128,
+    min_steps=1,
+    checkpoint_steps=2,
+    seed=5,
 )
 # The others in `./just soak`: each goes through the same code as one of these.
 FEW = [

@@ -37,7 +37,9 @@ from registry.errors import UserError
 from registry.models.load import BaseSpec, LoadedModel, load_model
 from tests.support import tiny_models
 
-SPEC = TrainSpec(base="tiny", rank=4, learning_rate=5e-3, epochs=2, batch_tokens=128, seed=5)
+SPEC = TrainSpec(
+    base="tiny", rank=4, learning_rate=5e-3, epochs=2, batch_tokens=128, min_steps=1, seed=5
+)
 WORDS = ["the", "film", "was", "good", "dull", "but", "warm", "as", "a", "card", "lazy", "dog"]
 
 
@@ -93,7 +95,9 @@ def checked(loaded: LoadedModel, rows: Sequence[TrainingRow], spec: TrainSpec) -
 def test_memory_and_time_are_near_the_measured(
     nano: LoadedModel, tmp_path: Path, method: Any
 ) -> None:
-    spec = TrainSpec(base="nano", method=method, epochs=1, batch_tokens=1536)
+    spec = TrainSpec(
+        base="nano", method=method, epochs=1, batch_tokens=1536, batch_rows=99, min_steps=1
+    )
     rows = conversations(48, words=70)
     encoded, plan = planned(nano, rows, spec)
     assert len(plan) > 2
@@ -184,7 +188,7 @@ def test_every_architecture_can_be_looked_at(tmp_path: Path, kind: str, method: 
 
 
 def test_the_built_in_base_passes_without_a_word(nano: LoadedModel) -> None:
-    spec = TrainSpec(base="nano", learning_rate=2e-3)
+    spec = TrainSpec(base="nano", learning_rate=2e-3, min_steps=1)
     found = checked(nano, conversations(40), spec)
     assert found.warnings == ()
     assert found.estimate is not None

@@ -32,7 +32,9 @@ from registry.store.filenames import METRICS
 from registry.store.objects import Store
 from tests.support import tiny_models
 
-SPEC = TrainSpec(base="tiny", rank=4, epochs=2, batch_tokens=128, checkpoint_steps=2, seed=5)
+SPEC = TrainSpec(
+    base="tiny", rank=4, epochs=2, batch_tokens=128, min_steps=1, checkpoint_steps=2, seed=5
+)
 NAMES = ("grad_norm", "learning_rate", "loss", "tokens", "tokens_per_second", "trained_tokens")
 ALL = "SELECT run_id, stage, step, name, value, seconds FROM run_metrics ORDER BY step, name"
 

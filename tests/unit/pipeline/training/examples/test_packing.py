@@ -13,7 +13,13 @@ from pydantic import ValidationError
 
 from pipeline.spec.train import TrainSpec
 from pipeline.training.examples.encode import IGNORED, EncodedRow
-from pipeline.training.examples.packing import Family, epoch_order, families, plan_batches
+from pipeline.training.examples.packing import (
+    Family,
+    RowLimits,
+    epoch_order,
+    families,
+    plan_batches,
+)
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
 
@@ -55,6 +61,72 @@ def test_seed_and_epoch_change_the_order() -> None:
 def test_a_row_over_the_budget_is_a_batch_of_its_own() -> None:
     plan = plan_batches([10, 900, 10], epochs=1, seed=0, budget=100)
     assert (1,) in [batch.rows for batch in plan]
+
+
+ROWS = st.builds(
+    RowLimits,
+    most=st.integers(1, 40),
+    batches=st.integers(1, 100),
+    fewest=st.sampled_from([1, 4]),
+)
+
+
+@given(lengths=LENGTHS, epochs=st.integers(1, 3), budget=st.integers(64, 500), rows=ROWS)
+@settings(max_examples=80, deadline=None)
+def test_rows_are_limited_and_the_least_steps_are_made(
+    lengths: list[int], epochs: int, budget: int, rows: RowLimits
+) -> None:
+    plan = plan_batches(lengths, epochs=epochs, seed=3, budget=budget, rows=rows)
+    for epoch in range(epochs):
+        seen = Counter(row for batch in plan if batch.epoch == epoch for row in batch.rows)
+        assert seen == Counter(range(len(lengths)))
+    for batch in plan:
+        assert len(batch.rows) <= rows.most
+        assert len(batch.rows) == 1 or sum(lengths[row] for row in batch.rows) <= budget
+    passes = epochs * len(lengths)
+    if passes >= rows.fewest * rows.batches:  # else there are too few rows for so many batches
+        assert len(plan) >= rows.batches
+
+
+@given(lengths=LENGTHS, epochs=st.floats(0.01, 3), rows=st.one_of(st.none(), ROWS))
+@settings(max_examples=80, deadline=None)
+def test_a_part_of_a_pass_is_its_first_part(
+    lengths: list[int], epochs: float, rows: RowLimits | None
+) -> None:
+    plan = plan_batches(lengths, epochs=epochs, seed=3, budget=300, rows=rows)
+    assert plan == plan_batches(lengths, epochs=epochs, seed=3, budget=300, rows=rows)
+    last = int(epochs)
+    for epoch in range(last + 1):
+        seen = Counter(row for batch in plan if batch.epoch == epoch for row in batch.rows)
+        order = epoch_order(len(lengths), seed=3, epoch=epoch)
+        part = 1.0 if epoch < last else epochs - last
+        count = max(1, round(part * len(lengths))) if part else 0
+        assert seen == Counter(order[:count])
+
+
+def test_few_rows_make_small_batches_and_many_make_full_ones() -> None:
+    def sizes(count: int) -> set[int]:
+        rows = RowLimits(most=16, batches=60)
+        plan = plan_batches([50] * count, epochs=2, seed=0, budget=4096, rows=rows)
+        assert len(plan) >= min(60, 2 * count)
+        return {len(batch.rows) for batch in plan}
+
+    # By their tokens alone 110 rows of 50 would be 4 steps, and 500 would be 14.
+    assert sizes(20) == {1}
+    assert sizes(110) <= {2, 3}
+    assert sizes(500) <= {15, 16}
+    assert sizes(5000) <= {15, 16}
+
+
+def test_long_rows_are_limited_by_their_tokens() -> None:
+    plan = plan_batches([1000] * 64, epochs=1, seed=0, budget=4096, rows=RowLimits(16))
+    assert {len(batch.rows) for batch in plan} == {4}
+
+
+def test_a_family_of_more_rows_than_a_batch_is_parted() -> None:
+    shared = [Family(tuple(range(9)), 40)]
+    plan = plan_batches([50] * 9, epochs=1, seed=0, budget=900, shared=shared, rows=RowLimits(3))
+    assert [len(batch.rows) for batch in plan] == [3, 3, 3]
 
 
 def row(prompt: list[int], answer: list[int]) -> EncodedRow:
@@ -137,7 +209,24 @@ def test_the_plan_with_families_is_fixed_for_ever() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("rank", 0), ("learning_rate", 0.0), ("learning_rate", 1.0), ("epochs", 0), ("targets", [])],
+    [
+        ("rank", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", 1.0),
+        ("epochs", 0),
+        ("epochs", -0.5),
+        ("targets", []),
+        ("batch_rows", 0),
+        ("batch_rows", 2.5),
+        ("min_steps", 0),
+        ("warmup", 1.0),
+        ("warmup", -0.1),
+        ("schedule", "step"),
+        ("weight_decay", -1),
+        ("max_grad_norm", 0),
+        ("dropout", 1.0),
+        ("activation_checkpointing", "often"),
+    ],
 )
 def test_a_spec_without_sense_is_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
@@ -148,7 +237,20 @@ def test_what_does_not_touch_the_weights_is_not_part_of_what_decides_them() -> N
     plain = TrainSpec(base="nano")
     same = TrainSpec(base="other", pool=("a",), budget_rows=5, checkpoint_steps=1, alpha=32)
     assert plain.deciding() == same.deciding()
-    assert TrainSpec(base="nano", seed=1).deciding() != plain.deciding()
+    assert plain.deciding() == TrainSpec(base="nano", activation_checkpointing=True).deciding()
+    for key, value in (
+        *(("seed", 1), ("batch_rows", 8), ("min_steps", 1), ("epochs", 1.5), ("warmup", 0.1)),
+        *(("schedule", "linear"), ("weight_decay", 0.1), ("max_grad_norm", None)),
+        *(("dropout", 0.1), ("dtype", "bf16")),
+    ):
+        other = TrainSpec.model_validate({"base": "nano", key: value})
+        assert other.deciding() != plain.deciding(), key
+
+
+@pytest.mark.parametrize("objective", ["dpo", "orpo", "kto"])
+def test_dropout_is_not_for_comparing_likelihoods(objective: str) -> None:
+    with pytest.raises(ValidationError, match="dropout"):
+        TrainSpec.model_validate({"base": "nano", "objective": objective, "dropout": 0.1})
 
 
 def test_turns_of_one_conversation_share_what_they_have_in_common() -> None:

@@ -23,8 +23,8 @@ from pipeline.training.preview.preflight import (
     budget_warnings,
     memory_warnings,
     rate_warnings,
+    step_warnings,
     thought_warnings,
-    usual_rate,
 )
 from registry.chat.form import AnswerForm
 from registry.chat.settings import ChatSettings
@@ -99,10 +99,37 @@ def test_the_default_rate_is_a_usual_one_for_bases_of_billions(method: Any) -> N
 
 def test_whole_weights_take_a_tenth_of_loras_rate() -> None:
     for hidden in (192, 4096):
-        usual = usual_rate(spec(), hidden)
-        assert usual_rate(spec(method="full"), hidden) == pytest.approx(usual / 10)
+        usual = spec().usual_rate(hidden)
+        assert spec(method="full").usual_rate(hidden) == pytest.approx(usual / 10)
     # What the quickstart says for `nano`, 192 wide, is not far from it.
-    assert usual_rate(spec(), 192) == pytest.approx(2e-3, rel=0.5)
+    assert spec().usual_rate(192) == pytest.approx(2e-3, rel=0.5)
+
+
+def test_a_rate_that_is_left_out_is_that_of_the_base_s_width() -> None:
+    assert spec().on_base(4096).rate == spec().on_base(None).rate == 2e-4
+    assert spec().on_base(576).rate == pytest.approx(2e-4 * (2000 / 576) ** 0.781)
+    assert spec(method="full").on_base(576).rate == pytest.approx(5.29e-5, rel=1e-2)
+    assert spec(learning_rate=3e-4).on_base(64).rate == 3e-4
+
+
+# ------------------------------------------------------------------------------------------ steps
+
+
+def test_too_few_steps_say_what_to_change() -> None:
+    def warnings(batches: int, **given: Any) -> list[str]:
+        plan = [PackedBatch((row,), 0) for row in range(batches)]
+        return list(step_warnings(plan, spec(**given)))
+
+    assert not warnings(60)
+    assert not warnings(20, min_steps=20)
+    (line,) = warnings(20)
+    assert "20 steps are below train.min_steps (60)" in line
+    assert "raise train.epochs (2) to 6 or choose more rows" in line
+    (line,) = warnings(2)
+    assert "little may be learnt; choose more rows" in line
+    (line,) = warnings(119, accumulation=2, min_steps=61, epochs=0.5)
+    assert "60 steps" in line
+    assert "raise train.epochs (0.5) to 0.51 or lower train.accumulation (2)" in line
 
 
 @pytest.mark.parametrize(
