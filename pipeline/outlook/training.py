@@ -128,7 +128,7 @@ class BaseOutline:
             return TrainingCost(0, 0.0, self.weights, 0, 0.0)
         encoded = encode(self.loaded, sample, spec, allow_rejects=1.0).objective
         lengths = [encoded.tokens(position) for position in range(len(encoded.parts))]
-        flat, batches = flattened(encoded.parts, _batches(lengths, spec.batch_tokens))
+        flat, batches = flattened(encoded.parts, _batches(lengths, spec.batch_tokens, spec.batch_rows))
         found = estimate(self.loaded, flat, batches, spec, rates=self.rates)
         share = rows * spec.epochs / len(lengths)
         tokens = round(found.tokens * share)
@@ -168,14 +168,14 @@ def _rows(ws: OpenWorkspace, seen: Outlook) -> Iterator[Any]:
                 continue
 
 
-def _batches(lengths: Sequence[Any], most: int) -> list[PackedBatch]:
-    """Return rows put together, in their order, up to so many tokens."""
+def _batches(lengths: Sequence[Any], most: int, rows: int) -> list[PackedBatch]:
+    """Return rows put together, in their order, up to so many tokens and rows."""
     from pipeline.training.examples.packing import PackedBatch
 
     made: list[list[int]] = [[]]
     filled = 0
     for position, length in enumerate(lengths):
-        if made[-1] and filled + length > most:
+        if made[-1] and (filled + length > most or len(made[-1]) == rows):
             made.append([])
             filled = 0
         made[-1].append(position)

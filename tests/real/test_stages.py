@@ -51,7 +51,7 @@ def test_every_stage_takes_it(smol_root: Path, tmp_path: Path) -> None:
             (smol_root / f"{name}-{split}.jsonl").write_text(lines)
     (smol_root / "gapmend.yaml").write_text(SPEC)
     ws, ui = OpenWorkspace.open(smol_root), Ui(as_json=True)
-    (note,) = (one for one in check(ws).notes if one.startswith("bases."))
+    (note,) = (one for one in check(ws, ui).notes if one.startswith("bases."))
     assert "210 as Q4_1 and 1 as Q8_0; what is left of them is kept in float32, exactly" in note
     found = gap(ws, ui)
     assert found.verdict("desk") == "tune"
