@@ -128,8 +128,8 @@ class BaseOutline:
             return TrainingCost(0, 0.0, self.weights, 0, 0.0)
         encoded = encode(self.loaded, sample, spec, allow_rejects=1.0).objective
         lengths = [encoded.tokens(position) for position in range(len(encoded.parts))]
-        batches = _batches(lengths, spec.batch_tokens, spec.batch_rows)
-        flat, batches = flattened(encoded.parts, batches)
+        packed = _batches(lengths, spec.batch_tokens, spec.batch_rows)
+        flat, batches = flattened(encoded.parts, packed)
         found = estimate(self.loaded, flat, batches, spec, rates=self.rates)
         share = rows * spec.epochs / len(lengths)
         tokens = round(found.tokens * share)
