@@ -1,11 +1,13 @@
 """RDS+ embeddings: a vector for each text from the base's last hidden states.
 
 The last hidden states of a text, averaged with weights that grow with the position (a later token
-has read more of the text), padding masked out, then L2-normalised.
+has read more of the text), padding masked out, then L2-normalised. The same pass gives the vector
+of the question alone and the loss of the answer.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import DataError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
+    import torch
 
     from registry.models.load import LoadedModel
 
@@ -27,18 +30,52 @@ VERSION = 1
 """Raised when the same text would get another embedding."""
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text in two parts: what is asked, which may be empty, and the answer to it."""
+
+    asked: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """All of it, the answer on a line of its own."""
+        return "\n".join(part for part in (self.asked, self.answer) if part)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What the base makes of passages in one pass.
+
+    Attributes:
+        vectors: of the whole passages, [passages, hidden], float32, unit rows.
+        asked: of what is asked alone, which the answer has no part in; of a passage that asks
+            nothing the whole one's.
+        losses: the mean loss of each answer's tokens; NaN where it wasn't wanted, or the answer
+            has no token of its own.
+        tokens: how many the base read, without padding.
+    """
+
+    vectors: Matrix
+    asked: Matrix
+    losses: Matrix
+    tokens: int
+
+
 def embed(
     loaded: LoadedModel,
-    texts: Sequence[str],
+    passages: Sequence[Passage],
     *,
+    losses: bool = False,
     token_budget: int = TOKEN_BUDGET,
     progress: Callable[[int, int], None] | None = None,
-) -> Matrix:
-    """Return the embeddings of `texts` by the base alone: [len(texts), hidden], float32, unit rows.
+) -> Embeddings:
+    """Return what the base alone makes of `passages`.
 
     Args:
         loaded: the model; an adapter in use is taken off.
-        texts: none may be empty or longer than the model's context.
+        passages: none may be empty or longer than the model's context.
+        losses: of the answers too, for which the LM head runs on their tokens.
         token_budget: most tokens in a batch; texts of like length are batched together.
         progress: told (texts done, texts in all) after each batch.
 
@@ -49,26 +86,46 @@ def embed(
     import torch
 
     loaded.use(None)
-    tokens: list[list[int]] = (
-        loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-    )
-    _check(tokens, texts, loaded.context)
+    tokens = _encoded(loaded, [one.text for one in passages])
+    asked = _encoded(loaded, [one.asked for one in passages])
+    _check(tokens, [one.text for one in passages], loaded.context)
     refuse_beyond(
         loaded.model,
         loaded.tokenizer,
         [max(row) for row in tokens],
         f"bases.{loaded.identity.name}",
     )
+    heads = [_shared(whole, part) for whole, part in zip(tokens, asked, strict=True)]
     width = int(loaded.model.get_input_embeddings().weight.shape[1])
-    out = np.zeros((len(texts), width), np.float32)
+    vectors, questions = (np.zeros((len(passages), width), np.float32) for _ in range(2))
+    lost = np.full(len(passages), np.nan, np.float32)
     done = 0
     with torch.inference_mode():
         for batch in _batches([len(row) for row in tokens], token_budget):
-            out[batch] = _embed_batch(loaded, [tokens[position] for position in batch])
+            rows, begins = [tokens[i] for i in batch], [heads[i] for i in batch]
+            hidden = _hidden(loaded, rows)
+            vectors[batch] = _mean(hidden, [len(row) for row in rows])
+            ends = [begin or len(row) for begin, row in zip(begins, rows, strict=True)]
+            questions[batch] = _mean(hidden, ends)
+            if losses:
+                lost[batch] = _losses(loaded.model, hidden, rows, begins)
             done += len(batch)
             if progress is not None:
-                progress(done, len(texts))
-    return out
+                progress(done, len(passages))
+    return Embeddings(vectors, questions, lost, sum(map(len, tokens)))
+
+
+def _encoded(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+    found: list[list[int]] = (
+        loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    )
+    return found
+
+
+def _shared(whole: Sequence[int], part: Sequence[int]) -> int:
+    """Return how many tokens at the start of `whole` are those of `part`."""
+    pairs = enumerate(zip(whole, part, strict=False))
+    return next((i for i, (one, other) in pairs if one != other), min(len(whole), len(part)))
 
 
 def _check(tokens: Sequence[Sequence[int]], texts: Sequence[str], context: int) -> None:
@@ -96,8 +153,8 @@ def _batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _embed_batch(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> Matrix:
-    import numpy as np
+def _hidden(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the last hidden states of rows, padded behind: [rows, longest, hidden]."""
     import torch
 
     longest = max(len(row) for row in rows)
@@ -106,11 +163,36 @@ def _embed_batch(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> Matrix:
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row)
         mask[number, : len(row)] = 1
-    given = ids.to(loaded.device), mask.to(loaded.device)
-    hidden = last_hidden_states(loaded.model, *given).float()  # [rows, longest, hidden]
-    position = torch.arange(1, longest + 1, dtype=torch.float32)
-    weight = (position * mask).to(hidden.device)
+    return last_hidden_states(loaded.model, ids.to(loaded.device), mask.to(loaded.device))
+
+
+def _mean(hidden: torch.Tensor, ends: Sequence[int]) -> Matrix:
+    """Return the weighted means of each row's first tokens, as many as `ends` says."""
+    import numpy as np
+    import torch
+
+    position = torch.arange(1, hidden.shape[1] + 1, dtype=torch.float32)
+    weight = (position * (position <= torch.tensor(ends)[:, None])).to(hidden.device)
     weight = weight / weight.sum(dim=1, keepdim=True)
-    mean = torch.einsum("rl,rlh->rh", weight, hidden)
+    mean = torch.einsum("rl,rlh->rh", weight, hidden.float())
     unit = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
     return np.asarray(unit, dtype=np.float32)
+
+
+def _losses(
+    model: Any, hidden: torch.Tensor, rows: Sequence[Sequence[int]], begins: Sequence[int]
+) -> list[float]:
+    """Return the mean loss of each row's tokens from `begins` on, the first one of all apart."""
+    import torch
+
+    head, found = model.get_output_embeddings(), []
+    for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
+        first = max(1, begin)
+        if head is None or first >= len(row):
+            found.append(float("nan"))
+            continue
+        # A row at a time: with a large vocabulary, the logits of a batch would fill memory.
+        logits = head(hidden[place, first - 1 : len(row) - 1]).float()
+        wanted = torch.tensor(row[first:], device=logits.device)
+        found.append(float(torch.nn.functional.cross_entropy(logits, wanted)))
+    return found

@@ -1,0 +1,131 @@
+"""Rows that look wrong: a label that its neighbours deny, an answer that the base can't believe.
+
+Pure. The thresholds were measured, see docs/internals/decisions/0027.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    Matrix = np.ndarray[Any, np.dtype[np.float32]]
+
+NEIGHBOURS = 10
+MARGIN = 0.4
+"""The votes of another label, less those of the row's own, from which a label is doubted."""
+
+LEAST_AGREEMENT = 0.4
+"""Neighbours are believed where they foretell labels by so much of what chance leaves open.
+
+It is Cohen's kappa of each row's label and its neighbours' commonest: 0 is chance, 1 is all.
+"""
+
+LOSS_DEVIATIONS = 6.0
+"""Deviations above the median loss (scaled MAD) from which an answer is doubted."""
+
+FEWEST = 40
+"""Rows without which nothing is said of any."""
+
+_MAD = 1.4826  # makes the median deviation that of a normal distribution
+_BLOCK = 1024
+_NORMAL = 1e-3  # of a loss per token: where all are the same, nothing deviates by less
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A row that looks wrong: its position, and why."""
+
+    position: int
+    why: str
+
+
+def doubted_labels(asked: Matrix, labels: Sequence[str]) -> list[Doubt]:
+    """Return the rows whose ten nearest rows have another label.
+
+    A neighbour's vote counts by its cosine. No row is doubted where neighbours don't foretell
+    labels (`LEAST_AGREEMENT`), or where rows are few.
+
+    Args:
+        asked: embeddings of the questions alone, [n, d]; with the label in the text, a wrong one
+            would have the wrong neighbours.
+        labels: of each row.
+    """
+    import numpy as np
+
+    if len(labels) < FEWEST:
+        return []
+    names, own = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
+    found: list[Doubt] = []
+    foretold = np.zeros(len(labels), np.int64)
+    for rows, near, cosine in _neighbours(asked):
+        votes = np.zeros((len(rows), len(names)))
+        np.add.at(votes, (np.arange(len(rows))[:, None], own[near]), np.maximum(cosine, 0))
+        votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
+        foretold[rows] = votes.argmax(axis=1)
+        mine = votes[np.arange(len(rows)), own[rows]]
+        votes[np.arange(len(rows)), own[rows]] = 0.0
+        other = votes.argmax(axis=1)
+        margin = votes.max(axis=1) - mine
+        for place in np.flatnonzero(margin >= MARGIN):
+            says = int((own[near[place]] == other[place]).sum())
+            why = (
+                f"looks mislabelled: {says} of the {len(near[place])} rows most like it say "
+                f"{names[other[place]]!r}, and it says {names[own[rows[place]]]!r}"
+            )
+            found.append(Doubt(int(rows[place]), why))
+    return found if _agreement(own, foretold) >= LEAST_AGREEMENT else []
+
+
+def doubted_answers(losses: Sequence[float]) -> list[Doubt]:
+    """Return the rows whose answer the base finds far less likely than those of the others.
+
+    Args:
+        losses: of each row, the base's mean loss a token of its answer; NaN where there is none.
+    """
+    import numpy as np
+
+    values = np.asarray(losses, np.float64)
+    known = values[np.isfinite(values)]
+    if len(known) < FEWEST:
+        return []
+    middle = float(np.median(known))
+    spread = max(_MAD * float(np.median(np.abs(known - middle))), _NORMAL)
+    limit = middle + LOSS_DEVIATIONS * spread
+    return [
+        Doubt(
+            int(place),
+            f"looks wrong: the base's loss on its answer is {values[place]:.2f} a token, and "
+            f"{middle:.2f} on half of the rows",
+        )
+        for place in np.flatnonzero(np.nan_to_num(values, nan=middle) > limit)
+    ]
+
+
+def _neighbours(asked: Matrix) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield rows, their nearest other rows and the cosines to them, centred, block by block."""
+    import numpy as np
+
+    from pipeline.selection.choose import centred
+
+    unit, _ = centred(asked, asked[:1])
+    count = min(NEIGHBOURS, len(unit) - 1)
+    for start in range(0, len(unit), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(unit)))
+        cosine = unit[rows] @ unit.T
+        cosine[np.arange(len(rows)), rows] = -2.0  # not itself
+        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        yield rows, near, np.take_along_axis(cosine, near, axis=1)
+
+
+def _agreement(own: Any, foretold: Any) -> float:
+    """Return Cohen's kappa of two labellings."""
+    total = len(own)
+    mine, theirs = Counter(own.tolist()), Counter(foretold.tolist())
+    chance = sum(count * theirs[label] for label, count in mine.items()) / total**2
+    return float(((own == foretold).mean() - chance) / (1 - chance)) if chance < 1 else 0.0
