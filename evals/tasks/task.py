@@ -60,6 +60,24 @@ class AskedForm:
     reasoned: bool = False
     max_new_tokens: int = 0
 
+    def generation(self) -> dict[str, Any]:
+        """Return how an answer is generated: greedily, up to what ends a turn."""
+        wanted = {
+            "until": [self.form.end] if self.form.end else ["\n\n"],
+            "max_gen_toks": self.max_new_tokens,
+            "do_sample": False,
+        }
+        if self.form.needs_specials(self.specials):
+            wanted["skip_special_tokens"] = False
+        return wanted
+
+    def answer_in(self, written: str) -> str:
+        """Return the answer in what the model wrote, without its thought and special tokens."""
+        answer = self.form.answer_in(written)
+        for special in self.specials if self.form.needs_specials(self.specials) else ():
+            answer = answer.replace(special, "")
+        return answer
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
@@ -96,7 +114,7 @@ class CapabilityTask(Task):
         self._config = TaskConfig(
             task=name,
             output_type=self.OUTPUT_TYPE,
-            generation_kwargs=None if asking.scorer is None else self._generation(),
+            generation_kwargs=None if asking.scorer is None else asking.generation(),
         )
         self._instances: list[Instance] = []
         self._filters = [build_filter_ensemble("none", [("take_first", None)])]
@@ -144,7 +162,7 @@ class CapabilityTask(Task):
         """Return the requests of one question: one a label, or one."""
         asking, item = self._asking, self._questions[doc["position"]].item
         if asking.scorer is not None:
-            return [Instance("generate_until", doc, (ctx, self._generation()), 0, metadata)]
+            return [Instance("generate_until", doc, (ctx, asking.generation()), 0, metadata)]
         if item.text is not None:
             return [Instance("loglikelihood_rolling", doc, (item.text,), 0, metadata)]
         answers = item.labels or asking.labels or (item.expected,)
@@ -168,23 +186,10 @@ class CapabilityTask(Task):
         """Return that a higher score is better."""
         return {"score": True}
 
-    def _generation(self) -> dict[str, Any]:
-        asking = self._asking
-        wanted = {
-            "until": [asking.form.end] if asking.form.end else ["\n\n"],
-            "max_gen_toks": asking.max_new_tokens,
-            "do_sample": False,
-        }
-        if asking.form.needs_specials(asking.specials):
-            wanted["skip_special_tokens"] = False
-        return wanted
-
     def _outcome(self, item: Item, results: Sequence[Any]) -> Outcome:
         asking = self._asking
         if asking.scorer is not None:
-            answer = asking.form.answer_in(str(results[0]))
-            for special in asking.specials if asking.form.needs_specials(asking.specials) else ():
-                answer = answer.replace(special, "")
+            answer = asking.answer_in(str(results[0]))
             said = final_answer(answer) if asking.reasoned else answer
             return Outcome(answer, asking.scorer(said, item), None)
         likelihoods = tuple(_likelihood(result) for result in results)

@@ -103,21 +103,60 @@ class Budget:
         return sum(self.gap.values()) + sum(self.replay.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What can be replayed under one name.
+
+    Attributes:
+        rows: that there are.
+        tokens: of a row, on average.
+        at_risk: the share of its answers that the base can lose, 0 to 1: what it gets right beyond
+            guessing; 1 where its own answers are kept as they are.
+    """
+
+    rows: int
+    tokens: float
+    at_risk: float
+
+
+def replay_shares(supplies: Mapping[str, Supply], rows: int) -> dict[str, int]:
+    """Divide `rows` so that each name's share of the tokens is as large as what it can lose.
+
+    Divided evenly by rows, a guard of short questions would have next to no part in what is
+    trained. What a name has no rows for goes to the others.
+
+    Args:
+        supplies: what there is under each name.
+        rows: to give away; fewer are given where fewer are there.
+    """
+    risks = {name: supply.at_risk for name, supply in supplies.items() if supply.rows > 0}
+    if not any(risk > 0 for risk in risks.values()):
+        risks = dict.fromkeys(risks, 1.0)  # nothing to lose by any figure: evenly
+    free = {n: risk / max(1.0, supplies[n].tokens) for n, risk in risks.items() if risk > 0}
+    given: dict[str, int] = {}
+    while free:
+        spread = whole_numbers(free, rows - sum(given.values()))
+        used_up = [name for name, share in spread.items() if share >= supplies[name].rows]
+        if not used_up:
+            given |= spread
+            break
+        given |= {name: supplies[name].rows for name in used_up}
+        free = {name: weight for name, weight in free.items() if name not in given}
+    return dict.fromkeys(supplies, 0) | given
+
+
 def first_budget(
-    gaps: Mapping[str, float], sources: Mapping[str, int], rows: int, replay: float
+    gaps: Mapping[str, float], sources: Mapping[str, Supply], rows: int, replay: float
 ) -> Budget:
-    """Return the budget of the first selection: `replay` of the rows over `sources`, evenly.
+    """Return the budget of the first selection: `replay` of the rows by `replay_shares`.
 
     Args:
         gaps: capability to tune -> its gap.
-        sources: what can be replayed -> rows that there are of it.
+        sources: what can be replayed.
         rows: all rows.
         replay: the share that is replayed, 0 to below 1.
     """
-    live = {name: 1.0 for name, there in sources.items() if there > 0}
-    spread = whole_numbers(live, round(rows * replay))
-    replayed = dict.fromkeys(sources, 0)
-    replayed |= {name: min(share, sources[name]) for name, share in spread.items()}
+    replayed = replay_shares(sources, round(rows * replay))
     return Budget(budget(gaps, rows - sum(replayed.values())), replayed)
 
 

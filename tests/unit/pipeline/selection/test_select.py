@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from pipeline.selection.budget import (
     FLOOR,
     LABEL_FLOOR,
+    Supply,
     budget,
     first_budget,
     label_quota,
+    replay_shares,
     whole_numbers,
 )
 from pipeline.selection.choose import centred, choose_nearest, interleave
@@ -116,16 +118,68 @@ def test_a_label_quota_never_asks_for_more_than_there_is(available, total) -> No
         assert all(quota[label] >= 1 for label in live)
 
 
-def test_replay_is_spread_evenly_over_what_can_be_replayed() -> None:
-    made = first_budget({"intent": 0.3}, {"facts": 500, "sums": 500, "none": 0}, 1000, 0.2)
+def supply(rows: int, tokens: float = 20, at_risk: float = 0.8) -> Supply:
+    return Supply(rows, tokens, at_risk)
+
+
+def test_replay_takes_its_share_of_the_rows_from_what_is_there() -> None:
+    made = first_budget(
+        {"intent": 0.3}, {"facts": supply(500), "sums": supply(500), "none": supply(0)}, 1000, 0.2
+    )
     assert dict(made.replay) == {"facts": 100, "sums": 100, "none": 0}
     assert dict(made.gap) == {"intent": 800}
-    assert first_budget({"intent": 0.3}, {"facts": 5}, 100, 0.0).gap == {"intent": 100}
-    assert first_budget({"intent": 0.3}, {"facts": 5}, 100, 0.2).gap == {"intent": 95}
-    odd = first_budget({"intent": 0.3}, {"facts": 500, "sums": 1, "one": 300}, 1003, 0.2)
-    assert dict(odd.replay) == {"facts": 67, "sums": 1, "one": 67}  # 67 of 200.6 for each
-    assert (dict(odd.gap), odd.total) == ({"intent": 868}, 1003)
-    assert first_budget({"intent": 0.3}, {"none": 0}, 100, 0.2).gap == {"intent": 100}
+    assert first_budget({"intent": 0.3}, {"facts": supply(5)}, 100, 0.0).gap == {"intent": 100}
+    assert first_budget({"intent": 0.3}, {"facts": supply(5)}, 100, 0.2).gap == {"intent": 95}
+    odd = {"facts": supply(500), "sums": supply(1), "one": supply(300)}
+    # 201 rows: one of sums, and what it had no rows for goes to the others.
+    found = first_budget({"intent": 0.3}, odd, 1003, 0.2)
+    assert dict(found.replay) == {"facts": 100, "sums": 1, "one": 100}
+    assert (dict(found.gap), found.total) == ({"intent": 802}, 1003)
+    assert first_budget({"intent": 0.3}, {"none": supply(0)}, 100, 0.2).gap == {"intent": 100}
+
+
+def test_replay_is_shared_by_tokens_and_by_what_can_be_lost() -> None:
+    """Of 240 tokens' worth, 180 go to what has three times as much to lose: 9 rows of 20, 6 of 10.
+
+    By rows: 0.9 / 20 to 0.3 / 10, three to two.
+    """
+    two = {"long": supply(99, 20, 0.9), "short": supply(99, 10, 0.3)}
+    assert replay_shares(two, 15) == {"long": 9, "short": 6}
+    assert replay_shares({"a": supply(9, 5), "b": supply(9, 50)}, 11) == {"a": 9, "b": 2}
+    # Nothing at risk gets nothing, unless nothing is.
+    assert replay_shares({"a": supply(9), "chance": supply(9, at_risk=0)}, 4)["chance"] == 0
+    assert replay_shares({"b": supply(9, at_risk=0), "a": supply(9, at_risk=0)}, 4) == {
+        "b": 2,
+        "a": 2,
+    }
+    assert replay_shares({"empty": supply(9, tokens=0), "one": supply(9, tokens=1)}, 4) == {
+        "empty": 2,
+        "one": 2,
+    }
+    assert replay_shares({}, 4) == {}
+
+
+@given(
+    st.dictionaries(
+        NAMES,
+        st.builds(Supply, st.integers(0, 60), st.floats(0, 500), st.floats(0, 1)),
+        max_size=6,
+    ),
+    st.integers(0, 200),
+)
+def test_replay_shares_never_exceed_the_supply_nor_leave_rows_that_could_be_given(
+    supplies, rows
+) -> None:
+    given_rows = replay_shares(supplies, rows)
+    assert set(given_rows) == set(supplies)
+    assert all(0 <= given_rows[name] <= one.rows for name, one in supplies.items())
+    live = [one for one in supplies.values() if one.rows and one.at_risk > 0]
+    there = sum(one.rows for one in live or supplies.values())
+    assert sum(given_rows.values()) == min(rows, there)
+    for name, one in supplies.items():  # of two alike, the one with more to lose gets no less
+        for other, two in supplies.items():
+            if one.rows == two.rows and one.tokens == two.tokens and one.at_risk <= two.at_risk:
+                assert given_rows[name] <= given_rows[other] + 1  # rounding
 
 
 def test_failures_take_turns_with_their_nearest_row() -> None:
