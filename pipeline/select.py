@@ -1,9 +1,10 @@
 """select: which rows are trained on, decided by the gap; and by what was lost, when mending.
 
 The budget is divided over the capabilities whose verdict is `tune`, by the root of their gaps.
-Inside one, rows nearest to its failed dev items are taken in turns. Replay rows are spread evenly
-among them. Nothing of dev or test can be chosen, whatever dataset or lm-eval task it is of. How a
-selection is put together is in `assemble`.
+Inside one, rows nearest to its failed dev items are taken in turns, as far as they are like these
+and don't look wrong. Replay rows, with the base's own answers, are spread evenly among them.
+Nothing of dev or test can be chosen, whatever dataset or lm-eval task it is of. How a selection is
+put together is in `assemble`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MendChange", "SelectReport", "select"]
 
 STAGE = "select"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class SelectReport:
     leaks: dict[str, int]  # why -> rows excluded, for being near dev or test
     rejects: int  # rows too long for the base
     missing: dict[str, int]  # name -> rows of its budget that the pool did not have
+    short_of: dict[str, str]  # name -> what there is no more of, in words
+    set_aside: dict[str, int]  # why -> rows kept out for what they say
+    deciding_tokens: dict[str, int]  # what for -> tokens that the base read and wrote to decide
     run_id: str
     cached: bool
     seconds: float

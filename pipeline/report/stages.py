@@ -121,10 +121,19 @@ def select_table(report: SelectReport) -> Table:
     excluded = [f"{count} {reason}" for reason, count in report.leaks.items()]
     excluded += [f"{report.near_duplicates} near-duplicates"]
     excluded += [f"{report.rejects} too long for the base"] if report.rejects else []
-    excluded += [f"{count} missing for {name}" for name, count in report.missing.items()]
-    made.caption = "excluded: " + ", ".join(excluded)
-    for name, reason in report.untaught.items():
-        made.caption += f"\nleft out: {name} ({reason})"
+    lines = ["excluded: " + ", ".join(excluded)]
+    lines += [
+        f"missing for {name}: {count} rows; {report.short_of.get(name, 'the pool has no more')}"
+        for name, count in report.missing.items()
+    ]
+    if report.set_aside:
+        aside = [f"{count} {kind}" for kind, count in report.set_aside.items()]
+        lines.append("set aside: " + ", ".join(aside))
+    if report.set_aside or report.rejects:
+        query = "select reason, source_file, source_line, excerpt from rejects"
+        lines.append(f"which: gapmend sql \"{query} where object_id = '{report.selection_id}'\"")
+    lines += [f"left out: {name} ({reason})" for name, reason in report.untaught.items()]
+    made.caption = "\n".join(lines)
     return made
 
 

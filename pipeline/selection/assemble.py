@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.measure.measure import items_of, measure
+from pipeline.measure.measure import items_of
 from pipeline.selection.budget import Budget, first_budget
-from pipeline.selection.candidates import Candidates, free_datasets, pool_of, text_of
-from pipeline.selection.choose import centred, choose_nearest, interleave
-from pipeline.selection.replay import MOST_SCORED, PASSES, passing, pick, sources
+from pipeline.selection.candidates import Candidates, free_datasets, pool_of
+from pipeline.selection.choose import interleave
+from pipeline.selection.gap_rows import MOST_FAILURES, GapRows
+from pipeline.selection.judge.answers import UNUSABLE
+from pipeline.selection.judge.free import FreeRows
+from pipeline.selection.judge.readings import Readings, passage_of, passage_of_item
+from pipeline.selection.replay import MOST_SCORED, passing, pick, sources, supply_of
 from pipeline.selection.selection import SelectedRow, put_selection, read_selection
 from pipeline.spec.subjects import subject
 from pipeline.workspace.stage import StageOutput
-from registry.errors import DataError
-from registry.store.hashing import digest
-from registry.store.kept import SUFFIX, keep, kept
+from registry.errors import ModelError
 from registry.store.kinds import SelectionMeta
 from registry.store.objects import Parent
 
@@ -27,13 +28,11 @@ if TYPE_CHECKING:
     from evals.tasks.capability import Item
     from pipeline.gap import GapReport
     from pipeline.measure.measure import TunedModel
-    from pipeline.selection.choose import Matrix
-    from pipeline.selection.replay import ReplaySource
+    from pipeline.selection.replay import PassingRow, ReplaySource
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
     from registry.datasets.versions.row import Row
 
-_MOST_FAILURES = 300
 _FEWEST_CANDIDATES = 2000
 _CANDIDATES_A_ROW = 4  # candidates for each row of the budget: enough to choose among
 
@@ -76,6 +75,15 @@ class _Chosen:
     answer: str | None = None
 
 
+class _Parts(NamedTuple):
+    """What a selection is put together from; `free` only where rows of free datasets are wanted."""
+
+    candidates: Candidates
+    readings: Readings
+    gaps: GapRows
+    free: FreeRows | None
+
+
 @dataclass
 class Assembly:
     """One selection in the making."""
@@ -84,36 +92,38 @@ class Assembly:
     ctx: StageContext
     found: GapReport
     change: MendChange | None
-    near_duplicates: int = 0
     missing: dict[str, int] = field(default_factory=dict)
-    evals: list[str] = field(default_factory=list)
+    short_of: dict[str, str] = field(default_factory=dict)
 
     def work(self, parents: Sequence[Parent]) -> StageOutput:
         """Choose the rows and put the selection, made from `parents`, into the store."""
         replayable = sources(self.ws, self.found)
         candidates = Candidates(self.ws, self._most(replayable))
         budget = self._budget(candidates, replayable)
-        gap_rows = [self._nearest(candidates, name, rows) for name, rows in budget.gap.items()]
-        replayed = [
-            self._replay(candidates, source, budget.replay.get(source.name, 0))
-            for source in replayable
-        ]
+        parts = self._parts(candidates, budget)
+        gap_rows = [self._for_gap(parts, name, rows) for name, rows in budget.gap.items()]
+        taken = set(parts.gaps.taken)
+        replayed: list[list[_Chosen]] = []
+        for source in replayable:
+            replayed.append(self._replay(parts, source, budget.replay.get(source.name, 0), taken))
+            taken |= {one.row.uid for one in replayed[-1]}
         candidates.check()
+        self._refuse_useless(candidates, budget, replayed)
         chosen = interleave(_mixed(gap_rows), _mixed(replayed))
         rows = [
             SelectedRow(c.row.uid, c.row.row_hash, c.capability, c.reason, c.score, rank, c.answer)
             for rank, c in enumerate(chosen)
         ]
-        result = self._result(rows, budget, candidates)
+        result = self._result(rows, budget, parts)
         made = put_selection(
             self.ws.store,
             rows,
-            list(candidates.rejects.values()),
+            candidates.all_rejects(),
             base_digest=self.ws.models.identity(self.found.base).digest,
             parents=[
                 Parent(self.ctx.run_id, "run"),
                 *parents,
-                *(Parent(eval_id, "eval") for eval_id in dict.fromkeys(self.evals)),
+                *(Parent(eval_id, "eval") for eval_id in dict.fromkeys(parts.gaps.evals)),
             ],
             meta=SelectionMeta.model_validate(result),
         )
@@ -130,90 +140,49 @@ class Assembly:
     def _budget(self, candidates: Candidates, replayable: Sequence[ReplaySource]) -> Budget:
         if self.change:
             return self.change.budget
-        there = {source.name: len(candidates.rows(source.dataset)) for source in replayable}
         train = self.ws.spec.train
+        chat = self.ws.models.chat(self.found.base)
+        there = {
+            source.name: supply_of(self.found, source, candidates, chat) for source in replayable
+        }
         return first_budget(self.found.gaps(), there, train.budget_rows, train.replay)
 
-    def _nearest(self, candidates: Candidates, name: str, wanted: int) -> list[_Chosen]:
-        """Choose rows for one capability: of its own dataset, then of free ones."""
-        what = subject(self.ws.spec, name)
-        failures = self._failures(name)
-        own = what.spec.data if what.spec.data in pool_of(self.ws) else None
-        chosen: list[_Chosen] = []
-        for dataset in ([own] if own else []) + list(free_datasets(self.ws)):
-            left = wanted - len(chosen)
-            if left <= 0:
-                break
-            rows = candidates.fitting(candidates.rows(dataset), name)
-            shared = what.spec.answer == "choice" and what.spec.labels_column is None
-            by_label = shared and dataset == own
-            chosen += self._turns(rows, failures, name, left, by_label=by_label)
-        if not chosen and wanted:
-            candidates.check()  # where all were refused, why says more
-            raise DataError(
-                f"no row of the pool can be trained on for '{name}'",
-                where="train.pool",
-                expected=f"rows for training in dataset '{what.spec.data}', or a chat dataset",
-            )
-        if len(chosen) < wanted:
-            self.missing[name] = wanted - len(chosen)
-        return chosen
+    def _parts(self, candidates: Candidates, budget: Budget) -> _Parts:
+        readings = Readings(self.ws, self.ctx.ui, self.found.base)
+        gaps = GapRows(self.ws, self.ctx.ui, candidates, readings, self.found.base)
+        names = free_datasets(self.ws)
+        short = [name for name, rows in budget.gap.items() if len(gaps.own(name)) < rows]
+        free = None
+        if names and (short or any(budget.replay.get(name) for name in names)):
+            failures = {name: gaps.failures(name, None) for name in budget.gap}
+            losses = any(subject(self.ws.spec, name).spec.answer != "choice" for name in short)
+            free = FreeRows(candidates, readings, failures, losses=losses)
+        return _Parts(candidates, readings, gaps, free)
 
-    def _turns(
-        self, rows: list[Row], failures: list[Item], name: str, wanted: int, *, by_label: bool
+    def _for_gap(self, parts: _Parts, name: str, wanted: int) -> list[_Chosen]:
+        failures = parts.gaps.failures(name, self.change.after if self.change else None)
+        rows = parts.gaps.choose(name, wanted, failures, parts.free)
+        return [_Chosen(one.row, name, "gap", one.score) for one in rows]
+
+    def _replay(
+        self, parts: _Parts, source: ReplaySource, wanted: int, taken: set[int]
     ) -> list[_Chosen]:
-        if not rows:
-            return []
-        pool, asked = centred(
-            self._embed([text_of(row) for row in rows], f"{name} · rows"),
-            self._embed([_text(item) for item in failures], f"{name} · failures"),
-        )
-        picks = choose_nearest(
-            pool,
-            asked,
-            wanted,
-            labels=[row.messages[-1].content if by_label else None for row in rows],
-            wanted=[item.expected if by_label else None for item in failures],
-        )
-        self.near_duplicates += picks.near_duplicates
-        return [_Chosen(rows[p.position], name, "gap", p.score) for p in picks.chosen]
-
-    def _failures(self, name: str) -> list[Item]:
-        """Return the dev items that are failed, those that the last adapter fails first."""
-        what = subject(self.ws.spec, name)
-        items = items_of(self.ws, what, "dev")
-        failed: dict[int, None] = {}
-        for tuned in (self.change.after, None) if self.change else (None,):
-            result = measure(
-                self.ws,
-                self.ctx.ui,
-                what,
-                base=self.found.base,
-                items=items,
-                split="dev",
-                tuned=tuned,
-            )
-            self.evals.append(result.id)
-            wrong = [s for s in result.samples if s.score < PASSES]
-            failed |= dict.fromkeys(s.row_uid for s in sorted(wrong, key=lambda s: s.row_hash))
-        by_uid = {item.uid: item for item in items}
-        return [by_uid[uid] for uid in failed][:_MOST_FAILURES]
-
-    def _replay(self, candidates: Candidates, source: ReplaySource, wanted: int) -> list[_Chosen]:
         if wanted <= 0:
             return []
-        there = passing(self.ws, self.ctx.ui, candidates, source, wanted)
+        there = self._replayable(parts, source, wanted, taken)
         had = self._had(source)
         lost = self._lost(source)
-        vectors = (
-            self._embed([text_of(one.row) for one in there], f"{source.name} · rows")
-            if lost and wanted > len(had)
-            else None
-        )
-        nearest = self._embed([_text(item) for item in lost], source.name) if lost else None
+        vectors = nearest = None
+        if lost and wanted > len(had):
+            rows = [passage_of(one.row) for one in there]
+            vectors = parts.readings.embed(rows, f"{source.name} · rows").vectors
+            items = [passage_of_item(item) for item in lost]
+            nearest = parts.readings.embed(items, source.name).vectors
         picked = pick(there, wanted, had, vectors, nearest)
         if len(picked) < wanted:
+            how = "gets right" if source.subject else "answers so that it can be replayed"
             self.missing[source.name] = wanted - len(picked)
+            self.short_of[source.name] = f"there are {len(picked)} that the base {how}"
         return [
             _Chosen(
                 one.passing.row,
@@ -224,6 +193,34 @@ class Assembly:
             )
             for one in picked
         ]
+
+    def _replayable(
+        self, parts: _Parts, source: ReplaySource, wanted: int, taken: set[int]
+    ) -> list[PassingRow]:
+        if source.subject is None:
+            free = parts.free
+            return free.answered(source.dataset, wanted, taken) if free else []
+        there, tokens = passing(
+            self.ws, self.ctx.ui, parts.candidates, source.subject, wanted, taken
+        )
+        parts.readings.tokens["replay"] += tokens
+        return there
+
+    def _refuse_useless(
+        self, candidates: Candidates, budget: Budget, replayed: Sequence[list[_Chosen]]
+    ) -> None:
+        """Stop where replay is wanted and rests on a base whose own answers are all useless."""
+        counts = {kind: len(candidates.aside.get(kind, ())) for kind in UNUSABLE}
+        asked = sum(counts.values())
+        if any(replayed) or not asked or not sum(budget.replay.values()):
+            return
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        raise ModelError(
+            f"none of the {asked} answers that the base gives by itself can be replayed: {told}",
+            f"bases.{self.found.base}",
+            "a base that answers, and ends",
+            "take another base, name guards with data, or set train.replay: 0",
+        )
 
     def _had(self, source: ReplaySource) -> dict[int, Any]:
         """Return uid -> reason of what the last selection replayed for `source`."""
@@ -242,30 +239,10 @@ class Assembly:
         lost = set(self.change.lost.get(source.name, ()))
         items = items_of(self.ws, source.subject, "dev")
         found = sorted((i for i in items if i.uid in lost), key=lambda item: item.row_hash)
-        return found[:_MOST_FAILURES]
+        return found[:MOST_FAILURES]
 
-    def _embed(self, texts: list[str], label: str) -> Matrix:
-        """Return the base's embeddings of `texts`, kept between rounds."""
-        import numpy as np
-
-        from evals.engine.embed import VERSION as EMBEDDING
-        from evals.engine.embed import embed
-
-        key = digest([EMBEDDING, self.ws.models.identity(self.found.base).digest, texts])
-        path = self.ws.state / "cache" / "embeddings" / f"{key}{SUFFIX}"
-        if (data := kept(path)) is not None:
-            return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
-        loaded = self.ws.models.get(self.found.base)
-        with self.ctx.ui.progress(f"{label} · embeddings", total=len(texts)) as bar:
-            made = embed(loaded, texts, progress=bar.update)
-        written = io.BytesIO()
-        np.save(written, made, allow_pickle=False)
-        keep(path, written.getvalue())
-        return made
-
-    def _result(
-        self, rows: Sequence[SelectedRow], budget: Budget, candidates: Candidates
-    ) -> dict[str, Any]:
+    def _result(self, rows: Sequence[SelectedRow], budget: Budget, parts: _Parts) -> dict[str, Any]:
+        candidates = parts.candidates
         return {
             "base": self.found.base,
             "round": self.change.round if self.change else 0,
@@ -274,17 +251,14 @@ class Assembly:
             "budget": dict(budget.gap),
             "replay": dict(budget.replay),
             "parts": [asdict(part) for part in _parts(rows)],
-            "near_duplicates": self.near_duplicates,
+            "near_duplicates": parts.gaps.near_duplicates,
             "leaks": {why: count for why, count in candidates.leaks.items() if count},
             "rejects": len(candidates.rejects),
-            "missing": self.missing,
+            "missing": parts.gaps.missing | self.missing,
+            "short_of": parts.gaps.short_of | self.short_of,
+            "set_aside": {kind: len(aside) for kind, aside in candidates.aside.items()},
+            "deciding_tokens": dict(parts.readings.tokens),
         }
-
-
-def _text(item: Item) -> str:
-    return "\n".join(
-        [*(turn.content for turn in item.history), item.fields["input"], item.expected]
-    )
 
 
 def _mixed(groups: Sequence[list[_Chosen]]) -> list[_Chosen]:

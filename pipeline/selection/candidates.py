@@ -69,10 +69,11 @@ class Candidates:
             ws: the workspace.
             most: dataset -> how many of its rows to take at most, chosen by hash.
         """
-        self._ws = ws
+        self.ws = ws
         self._labels: dict[str, tuple[str, ...]] = {}
         self.leaks: Counter[str] = Counter()
         self.rejects: dict[int, SelectReject] = {}
+        self.aside: dict[str, dict[int, SelectReject]] = {}
         self._checked: set[int] = set()
         self._template = TemplateFit(ws.models.chat(ws.spec.train.base))
         held = HeldOut(held_items(ws))
@@ -93,18 +94,36 @@ class Candidates:
         """Return those of `rows` that fit the base as examples for `name`; others are rejects."""
         return [row for row in rows if self._fits(row, name)]
 
+    def set_aside(self, row: Row, kind: str, reason: str) -> None:
+        """Keep a row out for what it says; a reject with its reason, that no limit counts.
+
+        Args:
+            row: it.
+            kind: of the reason, as it is counted for people: `mislabelled`.
+            reason: of this row.
+        """
+        base = self.ws.spec.train.base
+        self.aside.setdefault(kind, {}).setdefault(row.uid, _reject(row, base, reason))
+
+    def all_rejects(self) -> list[SelectReject]:
+        """Return what was kept out, a row once: too long, refused by the template, set aside."""
+        found = dict(self.rejects)
+        for rows in self.aside.values():
+            found = rows | found
+        return list(found.values())
+
     def check(self) -> None:
         """Stop if more rows are too long for the base than the spec allows.
 
         Raises:
             UserError: they are; names the commonest reasons.
         """
-        allowed, found = self._ws.spec.train.allow_rejects, list(self.rejects.values())
+        allowed, found = self.ws.spec.train.allow_rejects, list(self.rejects.values())
         if len(found) > allowed * len(self._checked):
             told = commonest((one.reason, f"{one.source_file}:{one.source_line}") for one in found)
             raise DataError(
                 f"{len(found)} of {len(self._checked)} rows can't be trained on with base "
-                f"'{self._ws.spec.train.base}': {told}",
+                f"'{self.ws.spec.train.base}': {told}",
                 expected=f"at most {allowed:.1%}",
                 fix="shorten or drop them, or raise train.allow_rejects",
             )
@@ -113,7 +132,7 @@ class Candidates:
         """Return the first `cut` usable rows by hash; what comes after them is not looked at."""
         from registry.datasets.versions.read import VersionReader
 
-        reader = VersionReader(self._ws.store, self._ws.versions[dataset], dataset)
+        reader = VersionReader(self.ws.store, self.ws.versions[dataset], dataset)
         usable: list[Row] = []
         for row in reader.by_hash({"train"}, "pool", cut + _SPARE):
             if len(usable) == cut:
@@ -121,7 +140,7 @@ class Candidates:
             why = held.refuses(RowWords(row.row_hash, text_of(row), question_of(row)))
             if why is not None:
                 self.leaks[why] += 1
-            elif is_trainable(row, self._ws.spec.train.objective):
+            elif is_trainable(row, self.ws.spec.train.objective):
                 usable.append(row)
         return usable
 
@@ -129,8 +148,8 @@ class Candidates:
         from pipeline.training.examples.encode import RowRejectedError, encode_row
         from pipeline.training.examples.pairs import answered
 
-        base = self._ws.spec.train.base
-        example = render(self._ws, row, name, labels=self._labels_of(name))
+        base = self.ws.spec.train.base
+        example = render(self.ws, row, name, labels=self.labels_of(name))
         self._checked.add(row.uid)
         examples = answered(example)
         size = max(
@@ -140,21 +159,22 @@ class Candidates:
         if why := next(filter(None, map(self._template.refuses, examples)), None):
             self.rejects[row.uid] = _reject(row, base, f"{why}")
             return False
-        short = size + _TEMPLATE_TOKENS <= self._ws.models.identity(base).context
+        short = size + _TEMPLATE_TOKENS <= self.ws.models.identity(base).context
         if short and row.tools is None:
             return True  # a token is at least a byte
         try:
             for one in examples:
-                encode_row(self._ws.models.get(base), one)
+                encode_row(self.ws.models.get(base), one)
         except RowRejectedError as error:
             self.rejects[row.uid] = _reject(row, base, error.what)
             return False
         return True
 
-    def _labels_of(self, name: str) -> tuple[str, ...]:
+    def labels_of(self, name: str) -> tuple[str, ...]:
+        """Return the labels of a choice; none for what is no choice, or has each item's own."""
         if name not in self._labels:
-            what = next((one for one in subjects(self._ws.spec) if one.name == name), None)
-            found = labels_of_subject(self._ws, what) if what else ()
+            what = next((one for one in subjects(self.ws.spec) if one.name == name), None)
+            found = labels_of_subject(self.ws, what) if what else ()
             self._labels[name] = found
         return self._labels[name]
 

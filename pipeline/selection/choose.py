@@ -139,16 +139,17 @@ def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
     Hidden states of a language model share one large direction: without this, the cosine of any
     two rows of one task is above .9 and says little about what they have in common.
     """
+    mean = pool.mean(axis=0) if len(pool) else 0.0
+    return about(mean, pool), about(mean, failures)
+
+
+def about(mean: Any, matrix: Matrix) -> Matrix:
+    """Return `matrix` with `mean` taken away, L2-normalised."""
     import numpy as np
 
-    mean = pool.mean(axis=0) if len(pool) else 0.0
-
-    def unit(matrix: Matrix) -> Matrix:
-        moved = matrix - mean
-        length = np.linalg.norm(moved, axis=1, keepdims=True)
-        return (moved / np.maximum(length, 1e-12)).astype(np.float32)
-
-    return unit(pool), unit(failures)
+    moved = matrix - mean
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    return (moved / np.maximum(length, 1e-12)).astype(np.float32)
 
 
 def interleave(gap: Sequence[Any], replay: Sequence[Any]) -> list[Any]:

@@ -2,7 +2,8 @@
 
 A guard's or met capability's train rows are asked of the base by the prompt they are measured by,
 and only those it answers right are replayed, with the base's own words as the answer. Rows of free
-datasets (a chat corpus in the pool) have no scorer and are replayed as they stand.
+datasets (a chat corpus in the pool) have no scorer: they are asked as they stand, and whatever the
+base says is replayed (judge/free.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.measure.measure import measure
-from pipeline.selection.candidates import free_datasets
+from pipeline.selection.budget import Supply
+from pipeline.selection.candidates import free_datasets, text_of
 from pipeline.selection.choose import centred, choose_nearest
 from pipeline.spec.subjects import subjects
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
+    from registry.chat.chat import Chat
     from registry.datasets.versions.row import Row
 
 PASSES = 0.5
@@ -32,6 +35,7 @@ PASSES = 0.5
 
 MOST_SCORED = 3200
 _FEWEST_SCORED = 200
+_MEASURED = 100  # rows whose lengths stand for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class ReplayedRow:
 
 @dataclass(frozen=True)
 class ReplaySource:
-    """What can be replayed under one name: a measured subject, or a free dataset as it stands."""
+    """What can be replayed under one name: a measured subject, or a free dataset."""
 
     name: str
     dataset: str
@@ -75,29 +79,48 @@ def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
     return (*kept, *(ReplaySource(name, name, None) for name in free_datasets(ws)))
 
 
-def passing(
-    ws: Resolved, ui: Ui, candidates: Candidates, source: ReplaySource, wanted: int
-) -> list[PassingRow]:
-    """Return rows of `source` that the base gets right, in the order of their hashes.
+def supply_of(found: GapReport, source: ReplaySource, candidates: Candidates, chat: Chat) -> Supply:
+    """Return how many rows of `source` there are, how long they are, and what can be lost of it."""
+    rows = candidates.rows(source.dataset)
+    texts = [text_of(row) for row in rows[:_MEASURED]]
+    lengths = [len(ids) for ids in chat.tokenizer(texts)["input_ids"]] if texts else [0]
+    tokens = sum(lengths) / len(lengths)
+    if source.subject is None:
+        return Supply(len(rows), tokens, 1.0)
+    labels = candidates.labels_of(source.name)
+    chance = 1 / len(labels) if labels else 0.0
+    known = {finding.capability: finding.base for finding in found.findings} | found.guards
+    return Supply(len(rows), tokens, max(0.0, known[source.name].mean - chance) / (1 - chance))
 
-    About twice as many rows as wanted are asked, at most 3,200.
+
+def passing(
+    ws: Resolved,
+    ui: Ui,
+    candidates: Candidates,
+    what: Subject,
+    wanted: int,
+    without: Collection[int] = (),
+) -> tuple[list[PassingRow], int]:
+    """Return rows of `what` that the base gets right, by their hashes, and tokens asked for them.
+
+    About twice as many rows as wanted are asked, at most 3,200; none of `without`.
     """
     from evals.tasks.capability import items_from_rows
 
-    asked = scored_rows(wanted)
-    rows = candidates.fitting(candidates.rows(source.dataset)[:asked], source.name)
-    if source.subject is None or not rows:
-        return [PassingRow(row, None) for row in rows]
-    items = items_from_rows(rows, source.subject.spec, whole=True)
-    base = ws.spec.train.base
-    result = measure(ws, ui, source.subject, base=base, items=items, split="train")
+    there = [row for row in candidates.rows(what.spec.data or "") if row.uid not in without]
+    rows = candidates.fitting(there[: scored_rows(wanted)], what.name)
+    if not rows:
+        return [], 0
+    items = items_from_rows(rows, what.spec, whole=True)
+    result = measure(ws, ui, what, base=ws.spec.train.base, items=items, split="train")
     by_uid = {row.uid: row for row in rows}
-    scored = source.subject.spec.answer != "perplexity"
-    return [
+    scored = what.spec.answer != "perplexity"
+    found = [
         PassingRow(by_uid[sample.row_uid], _own(sample.answer, sample.expected) if scored else None)
         for sample in result.samples
         if sample.score >= PASSES or not scored
     ]
+    return found, sum(sample.prompt_tokens for sample in result.samples)
 
 
 def scored_rows(wanted: int) -> int:

@@ -44,11 +44,11 @@ class SelectedRow:
         row_uid: the row.
         row_hash: its content.
         capability: what it is trained for, or the guard, met capability or dataset that it keeps.
-        reason: `gap` (near a failure), `replay` (the base gets it right), `mend` (replayed since
-            something was lost).
+        reason: `gap` (near a failure), `replay` (the base gets it right, or says it by itself),
+            `mend` (replayed since something was lost).
         score: cosine to the failure it was chosen for; None where there was none.
         rank: position in the training order, from 0.
-        answer: the base's own answer, which passed and is trained on instead; None for the row's.
+        answer: the base's own answer, which is trained on instead; None for the row's.
     """
 
     row_uid: int
@@ -62,7 +62,7 @@ class SelectedRow:
 
 @dataclass(frozen=True, slots=True)
 class SelectReject:
-    """A row that could not be selected, in the columns of every `rejects.parquet`."""
+    """A row that was not to be selected, in the columns of every `rejects.parquet`."""
 
     stage: str
     base: str
@@ -160,7 +160,7 @@ def render(
         ws: whose spec has the prompts.
         row: an instruction, preference or text row.
         name: a capability or guard; or a dataset, whose rows are taken as they stand.
-        answer: stands in for the row's own answer.
+        answer: the base's, stands in for the row's own.
         labels: fill `{labels}` in the prompt.
     """
     from evals.tasks.capability import items_from_rows
@@ -176,10 +176,14 @@ def render(
         tuple(_turn(turn) for turn in turns or ())
         for turns in (row.messages, row.chosen, row.rejected)
     )
-    if objective == "kto" and row.kind == "feedback":
-        return FeedbackRow(row.uid, question, bool(row.label), tools, name, where)
-    as_stands = spec is None or spec.data != row.dataset or row.kind == "text"
     prefers = objective in ("dpo", "orpo") and row.kind == "preference"
+    as_stands = spec is None or spec.data != row.dataset or row.kind == "text"
+    is_own = as_stands and answer is not None
+    if is_own:
+        question, chosen = asked_of(row), ({"role": "assistant", "content": answer},)
+    if objective == "kto" and row.kind == "feedback":
+        good = bool(row.label) or is_own
+        return FeedbackRow(row.uid, (*question, *chosen), good, tools, name, where)
     if as_stands and prefers:
         return PreferenceRow(row.uid, question, chosen, rejected, tools, name, where)
     if spec is None or as_stands:
@@ -195,6 +199,22 @@ def render(
     if prefers:
         return PreferenceRow(row.uid, context, (said,), rejected, tools, name, where)
     return TrainingRow(row.uid, (*context, said), tools, name, where)
+
+
+def asked_of(row: Row) -> tuple[dict[str, Any], ...]:
+    """Return the turns before a row's last answer, none of which is trained.
+
+    Empty where there is nothing to ask: of a plain text, and where the question isn't the last of
+    them. Of a row with tools too, since its answer may be a call.
+    """
+    turns = row.messages
+    if row.kind in ("sft", "feedback"):
+        turns = turns[:-1] if turns and turns[-1].role == "assistant" else ()
+    asks = turns and turns[-1].role == "user" and turns[-1].content.strip()
+    if row.tools is not None or not asks or any(turn.tool_calls for turn in turns):
+        return ()
+    told = (_turn(turn) for turn in turns)
+    return tuple({**t, "train": False} if t["role"] == "assistant" else t for t in told)
 
 
 def _turn(message: Message) -> dict[str, Any]:

@@ -98,7 +98,11 @@ class ErasureMeta(Meta):
 
 
 class SelectionMeta(Meta):
-    """The rows that an adapter is trained on; `budget` and `replay` are by capability or guard."""
+    """The rows that an adapter is trained on; `budget` and `replay` are by capability or guard.
+
+    `set_aside` counts the rows that were kept out by why, `short_of` says what rows are missing,
+    `deciding_tokens` what the base read and wrote to decide.
+    """
 
     of_kind: ClassVar[str] = "selection"
 
@@ -113,6 +117,9 @@ class SelectionMeta(Meta):
     leaks: dict[str, int] = Field(default_factory=dict)
     rejects: int = 0
     missing: dict[str, int] = Field(default_factory=dict)
+    short_of: dict[str, str] = Field(default_factory=dict)
+    set_aside: dict[str, int] = Field(default_factory=dict)
+    deciding_tokens: dict[str, int] = Field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------- what is measured

@@ -6,9 +6,15 @@ What is filtered here would be trained: a base that refuses or repeats itself wo
 from __future__ import annotations
 
 import re
-from typing import Literal
 
-Unusable = Literal["empty", "no end", "a refusal", "an echo", "endless repetition"]
+UNUSABLE = {
+    "endless repetition": "says the same over and over",
+    "answers without end": "doesn't end",
+    "empty answers": "is empty",
+    "refusals": "is a refusal",
+    "echoes": "is the question",
+}
+"""Kind -> what is said of such an answer of the base."""
 
 _REFUSAL = re.compile(
     r"(i'?m sorry|i am sorry|sorry|i apologi[sz]e|my apologies|unfortunately)\b.{0,80}"
@@ -24,8 +30,8 @@ _LOOKED_AT = 240
 _GRAM, _FEWEST_CHARACTERS, _LEAST_DISTINCT = 12, 72, 0.5
 
 
-def why_unusable(answer: str, question: str, *, ended: bool) -> Unusable | None:
-    """Return why an answer of the base is not to be replayed; None where it may be.
+def why_unusable(answer: str, question: str, *, ended: bool) -> str | None:
+    """Return why an answer of the base is not to be replayed, of `UNUSABLE`; None if it may be.
 
     Args:
         answer: what it said.
@@ -36,12 +42,12 @@ def why_unusable(answer: str, question: str, *, ended: bool) -> Unusable | None:
     if repeats(said):
         return "endless repetition"
     if not ended:
-        return "no end"
+        return "answers without end"
     if not said:
-        return "empty"
+        return "empty answers"
     if _REFUSAL.match(said[:_LOOKED_AT].replace("\u2019", "'")):
-        return "a refusal"
-    return "an echo" if said == question.strip() else None
+        return "refusals"
+    return "echoes" if said == question.strip() else None
 
 
 def repeats(text: str) -> bool:

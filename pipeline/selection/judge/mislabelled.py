@@ -26,7 +26,7 @@ LEAST_AGREEMENT = 0.4
 It is Cohen's kappa of each row's label and its neighbours' commonest: 0 is chance, 1 is all.
 """
 
-LOSS_DEVIATIONS = 6.0
+LOSS_DEVIATIONS = 3.0
 """Deviations above the median loss (scaled MAD) from which an answer is doubted."""
 
 FEWEST = 40

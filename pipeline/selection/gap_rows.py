@@ -1,0 +1,232 @@
+"""Rows for the gaps: of a capability's own dataset, then of free ones, like its failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.measure.measure import items_of, measure
+from pipeline.selection.candidates import pool_of
+from pipeline.selection.choose import centred, choose_nearest
+from pipeline.selection.judge.mislabelled import doubted_answers, doubted_labels
+from pipeline.selection.judge.readings import passage_of, passage_of_item
+from pipeline.selection.replay import PASSES
+from pipeline.spec.subjects import subject
+from registry.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from evals.tasks.capability import Item
+    from pipeline.measure.measure import TunedModel
+    from pipeline.selection.candidates import Candidates
+    from pipeline.selection.choose import Matrix
+    from pipeline.selection.judge.free import FreeRows
+    from pipeline.selection.judge.readings import Readings
+    from pipeline.spec.subjects import Subject
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.ui import Ui
+    from registry.datasets.versions.row import Row
+
+MOST_FAILURES = 300
+_KINDS_NAMED = 3
+
+
+class GapRow(NamedTuple):
+    """A row for a gap, and its cosine to the failure that it was chosen for."""
+
+    row: Row
+    score: float
+
+
+class _Read(NamedTuple):
+    """Rows and failures in one space; questions alone and losses, to judge the rows by."""
+
+    rows: list[Row]
+    vectors: Matrix
+    failures: Matrix
+    asked: Matrix
+    losses: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float32]]
+
+
+class GapRows:
+    """Chooses the rows for one gap after the other; no row is chosen twice.
+
+    Attributes:
+        taken: uids of what was chosen.
+        near_duplicates: how many rows were passed over for saying what a chosen one says.
+        missing: gap -> rows of its budget that are not there.
+        short_of: gap -> what there is no more of, in words.
+        evals: ids of the evaluations that the failures were taken from.
+    """
+
+    def __init__(
+        self, ws: Resolved, ui: Ui, candidates: Candidates, readings: Readings, base: str
+    ) -> None:
+        """Choose nothing yet."""
+        self._ws = ws
+        self._ui = ui
+        self._candidates = candidates
+        self._readings = readings
+        self._base = base
+        self.taken: set[int] = set()
+        self.near_duplicates = 0
+        self.missing: dict[str, int] = {}
+        self.short_of: dict[str, str] = {}
+        self.evals: list[str] = []
+
+    def own(self, name: str) -> list[Row]:
+        """Return the candidates of a capability's own dataset; none if it isn't in the pool."""
+        data = subject(self._ws.spec, name).spec.data
+        if data not in pool_of(self._ws):
+            return []
+        rows = self._candidates.fitting(self._candidates.rows(data), name)
+        return [row for row in rows if row.uid not in self.taken]
+
+    def choose(
+        self, name: str, wanted: int, failures: list[Item], free: FreeRows | None
+    ) -> list[GapRow]:
+        """Choose rows for a gap.
+
+        Args:
+            name: the capability.
+            wanted: how many.
+            failures: dev items that are failed, in the order of their turns.
+            free: the rows of free datasets, where own ones may not do.
+
+        Raises:
+            UserError: there is none.
+        """
+        what = subject(self._ws.spec, name)
+        chosen = self._of_own(what, wanted, failures)
+        own = len(chosen)
+        if len(chosen) < wanted and free is not None:
+            chosen += self._of_free(what, wanted - len(chosen), failures, free)
+        if not chosen and wanted:
+            self._candidates.check()  # where all were refused, why says more
+            raise DataError(
+                f"no row of the pool can be trained on for '{name}'"
+                f"{self._nothing_like(name, free)}",
+                where="train.pool",
+                expected=f"rows for training in dataset '{what.spec.data}', or a chat dataset",
+            )
+        if len(chosen) < wanted:
+            self.missing[name] = wanted - len(chosen)
+            self.short_of[name] = self._kind(what, own, chosen, free)
+        return chosen
+
+    def failures(self, name: str, after: TunedModel | None) -> list[Item]:
+        """Return the dev items that are failed, those that an adapter fails first."""
+        what = subject(self._ws.spec, name)
+        items = items_of(self._ws, what, "dev")
+        failed: dict[int, None] = {}
+        for tuned in (after, None) if after else (None,):
+            result = measure(
+                self._ws,
+                self._ui,
+                what,
+                base=self._base,
+                items=items,
+                split="dev",
+                tuned=tuned,
+            )
+            self.evals.append(result.id)
+            wrong = [s for s in result.samples if s.score < PASSES]
+            failed |= dict.fromkeys(s.row_uid for s in sorted(wrong, key=lambda s: s.row_hash))
+        by_uid = {item.uid: item for item in items}
+        return [by_uid[uid] for uid in failed][:MOST_FAILURES]
+
+    def _of_own(self, what: Subject, wanted: int, failures: list[Item]) -> list[GapRow]:
+        rows = self.own(what.name)
+        if not rows or wanted <= 0:
+            return []
+        passages = [passage_of(row) for row in rows]
+        losses = what.spec.answer != "choice"
+        pool = self._readings.embed(passages, f"{what.name} · rows", losses=losses)
+        asked = self._readings.embed(
+            [passage_of_item(item) for item in failures], f"{what.name} · failures"
+        )
+        near, failed = centred(pool.vectors, asked.vectors)
+        shared = what.spec.answer == "choice" and what.spec.labels_column is None
+        read = _Read(rows, near, failed, pool.asked, pool.losses)
+        return self._turns(what, read, failures, wanted, by_label=shared)
+
+    def _of_free(
+        self, what: Subject, wanted: int, failures: list[Item], free: FreeRows
+    ) -> list[GapRow]:
+        import numpy as np
+
+        rows = [row for row in free.like(what.name) if row.uid not in self.taken]
+        if not rows:
+            return []
+        readings = [free.reading(row) for row in rows]
+        read = _Read(
+            rows,
+            free.centred(rows),
+            free.centred_items(failures, what.name),
+            np.stack([one.asked for one in readings]),
+            [one.loss for one in readings],
+        )
+        return self._turns(what, read, failures, wanted, by_label=False)
+
+    def _turns(
+        self, what: Subject, read: _Read, failures: list[Item], wanted: int, *, by_label: bool
+    ) -> list[GapRow]:
+        doubted = self._doubted(what, read)
+        kept = [i for i, row in enumerate(read.rows) if row.uid not in doubted]
+        answers = [_answer(read.rows[i]) if by_label else None for i in kept]
+        picks = choose_nearest(
+            read.vectors[kept],
+            read.failures,
+            wanted,
+            labels=answers,
+            wanted=[item.expected if by_label else None for item in failures],
+        )
+        self.near_duplicates += picks.near_duplicates
+        chosen = [GapRow(read.rows[kept[one.position]], one.score) for one in picks.chosen]
+        self.taken |= {one.row.uid for one in chosen}
+        return chosen
+
+    def _doubted(self, what: Subject, read: _Read) -> set[int]:
+        """Set aside the rows that look wrong, and return their uids."""
+        labels = set(self._candidates.labels_of(what.name))
+        if what.spec.answer == "choice":
+            judged = [i for i, row in enumerate(read.rows) if _answer(row) in labels]
+            names = [_answer(read.rows[i]) for i in judged]
+            found, kind = doubted_labels(read.asked[judged], names), "mislabelled"
+        else:
+            judged = [i for i, row in enumerate(read.rows) if row.kind != "text"]
+            losses = [float(read.losses[i]) for i in judged]
+            found, kind = doubted_answers(losses), "doubtful answers"
+        rows = [(read.rows[judged[doubt.position]], doubt.why) for doubt in found]
+        for row, why in rows:
+            self._candidates.set_aside(row, kind, why)
+        return {row.uid for row, _ in rows}
+
+    def _kind(
+        self, what: Subject, own: int, chosen: Sequence[GapRow], free: FreeRows | None
+    ) -> str:
+        """Return what there is no more of, in words."""
+        parts = [f"{own} of '{what.spec.data}'"] if what.spec.data in pool_of(self._ws) else []
+        if free is not None:
+            like = f"like what it fails (similarity of {free.floors[what.name]:.2f} or more)"
+            parts.append(f"{len(chosen) - own} in free datasets {like}")
+        told = "there are " + " and ".join(parts)
+        labels = self._candidates.labels_of(what.name)
+        if labels:
+            counts = Counter(_answer(one.row) for one in chosen)
+            fewest = sorted(labels, key=lambda label: (counts[label], label))[:_KINDS_NAMED]
+            told += ", fewest of " + ", ".join(f"{label!r} ({counts[label]})" for label in fewest)
+        return told
+
+    def _nothing_like(self, name: str, free: FreeRows | None) -> str:
+        if free is None:
+            return ""
+        return f": none is like what it fails (similarity of {free.floors[name]:.2f} or more)"
+
+
+def _answer(row: Row) -> str:
+    """Return the last thing that a row says, of a preference the better answer."""
+    return (*row.messages, *(row.chosen or ()))[-1].content

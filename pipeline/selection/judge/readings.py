@@ -1,0 +1,122 @@
+"""Readings: what the base makes of rows and items, kept between rounds, with what reading cost."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from registry.store.hashing import digest
+from registry.store.kept import SUFFIX, keep, kept
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from evals.engine.embed import Embeddings, Passage
+    from evals.scoring.own_answers import OwnAnswer
+    from evals.tasks.capability import Item
+    from pipeline.workspace.resolved import Resolved
+    from pipeline.workspace.ui import Ui
+    from registry.datasets.versions.row import Row
+
+MOST_ANSWER_TOKENS = 256
+"""The longest answer of its own that a base is let write; a longer one isn't replayed."""
+
+_FORMAT = 1
+
+
+class Readings:
+    """Asks a base about texts. `tokens` counts what it has read and written, by what for.
+
+    They count whether it did so now or in an earlier round: that is what deciding takes.
+    """
+
+    def __init__(self, ws: Resolved, ui: Ui, base: str) -> None:
+        """Remember whom to ask; nothing is loaded until something has to be."""
+        self._ws = ws
+        self._ui = ui
+        self._base = base
+        self.tokens: Counter[str] = Counter()
+
+    def embed(self, passages: Sequence[Passage], label: str, *, losses: bool = False) -> Embeddings:
+        """Return the base's embeddings of `passages`, with the losses of answers if wanted."""
+        from evals.engine.embed import VERSION, embed
+
+        texts = [[one.asked, one.answer] for one in passages]
+        named = [_FORMAT, VERSION, self._ws.models.identity(self._base).digest, losses, texts]
+        path = self._cache("embeddings") / f"{digest(named)}{SUFFIX}"
+        found = _read(path)
+        if found is None:
+            loaded = self._ws.models.get(self._base)
+            with self._ui.progress(f"{label} · embeddings", total=len(passages)) as bar:
+                found = embed(loaded, passages, losses=losses, progress=bar.update)
+            _write(path, found)
+        self.tokens["embeddings"] += found.tokens
+        return found
+
+    def own_answers(
+        self, questions: Sequence[Sequence[dict[str, object]]], label: str
+    ) -> list[OwnAnswer | None]:
+        """Return what the base says to each; None where it can't be asked."""
+        from evals.engine.limits import ENGINE_VERSION
+        from evals.scoring.own_answers import own_answers
+
+        models = self._ws.models
+        identity = models.identity(self._base)
+        named = [_FORMAT, ENGINE_VERSION, models.backend(self._base), identity.digest]
+        path = self._cache("answers") / f"{digest(named)}.jsonl"
+        most = max(1, min(MOST_ANSWER_TOKENS, identity.context // 2))
+        with self._ui.progress(f"{label} · own answers", total=len(questions)) as bar:
+            engine = models.engine(self._base, bar.update)
+            found = own_answers(engine, questions, path, max_new_tokens=most)
+        self.tokens["own answers"] += sum(one.tokens for one in found if one is not None)
+        return found
+
+    def _cache(self, name: str) -> Path:
+        return self._ws.state / "cache" / name
+
+
+def passage_of(row: Row) -> Passage:
+    """Return a row as what it asks and its answer; all of it together is `text_of(row)`."""
+    from evals.engine.embed import Passage
+
+    *asked, answer = (*row.messages, *(row.chosen or ()))
+    return Passage("\n".join(turn.content for turn in asked if turn.content), answer.content)
+
+
+def passage_of_item(item: Item) -> Passage:
+    """Return an item as what it asks and the answer that is expected."""
+    from evals.engine.embed import Passage
+
+    asked = [*(turn.content for turn in item.history), item.fields["input"]]
+    return Passage("\n".join(asked), item.expected)
+
+
+def _read(path: Path) -> Embeddings | None:
+    import numpy as np
+
+    from evals.engine.embed import Embeddings
+
+    data = kept(path)
+    if data is None:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as parts:
+        vectors, asked, losses = (
+            np.asarray(parts[name], np.float32) for name in ("vectors", "asked", "losses")
+        )
+        return Embeddings(vectors, asked, losses, int(parts["tokens"]))
+
+
+def _write(path: Path, found: Embeddings) -> None:
+    import numpy as np
+
+    written = io.BytesIO()
+    np.savez(
+        written,
+        vectors=found.vectors,
+        asked=found.asked,
+        losses=found.losses,
+        tokens=np.int64(found.tokens),
+    )
+    keep(path, written.getvalue())
