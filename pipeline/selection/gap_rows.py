@@ -11,6 +11,7 @@ from pipeline.selection.choose import centred, choose_nearest
 from pipeline.selection.judge.mislabelled import doubted_answers, doubted_labels
 from pipeline.selection.judge.readings import passage_of, passage_of_item
 from pipeline.selection.replay import PASSES
+from pipeline.selection.selection import answer_of
 from pipeline.spec.subjects import subject
 from registry.errors import DataError
 
@@ -151,14 +152,15 @@ class GapRows:
         near, failed = centred(pool.vectors, asked.vectors)
         shared = what.spec.answer == "choice" and what.spec.labels_column is None
         read = _Read(rows, near, failed, pool.asked, pool.losses)
-        return self._turns(what, read, failures, wanted, by_label=shared)
+        right = [item.expected for item in failures] if shared else []
+        return self._turns(what, read, right, wanted)
 
     def _of_free(
         self, what: Subject, wanted: int, failures: list[Item], free: FreeRows
     ) -> list[GapRow]:
         import numpy as np
 
-        rows = [row for row in free.like(what.name) if row.uid not in self.taken]
+        rows = free.like(what.name, wanted, self.taken)
         if not rows:
             return []
         readings = [free.reading(row) for row in rows]
@@ -169,20 +171,18 @@ class GapRows:
             np.stack([one.asked for one in readings]),
             [one.loss for one in readings],
         )
-        return self._turns(what, read, failures, wanted, by_label=False)
+        return self._turns(what, read, [], wanted)
 
-    def _turns(
-        self, what: Subject, read: _Read, failures: list[Item], wanted: int, *, by_label: bool
-    ) -> list[GapRow]:
+    def _turns(self, what: Subject, read: _Read, right: Sequence[str], wanted: int) -> list[GapRow]:
+        """Choose rows by the failures in turn; `right` are the failures' labels, if they count."""
         doubted = self._doubted(what, read)
         kept = [i for i, row in enumerate(read.rows) if row.uid not in doubted]
-        answers = [_answer(read.rows[i]) if by_label else None for i in kept]
         picks = choose_nearest(
             read.vectors[kept],
             read.failures,
             wanted,
-            labels=answers,
-            wanted=[item.expected if by_label else None for item in failures],
+            labels=[answer_of(read.rows[i]) if right else None for i in kept],
+            wanted=right or [None] * len(read.failures),
         )
         self.near_duplicates += picks.near_duplicates
         chosen = [GapRow(read.rows[kept[one.position]], one.score) for one in picks.chosen]
@@ -193,8 +193,8 @@ class GapRows:
         """Set aside the rows that look wrong, and return their uids."""
         labels = set(self._candidates.labels_of(what.name))
         if what.spec.answer == "choice":
-            judged = [i for i, row in enumerate(read.rows) if _answer(row) in labels]
-            names = [_answer(read.rows[i]) for i in judged]
+            judged = [i for i, row in enumerate(read.rows) if answer_of(row) in labels]
+            names = [answer_of(read.rows[i]) for i in judged]
             found, kind = doubted_labels(read.asked[judged], names), "mislabelled"
         else:
             judged = [i for i, row in enumerate(read.rows) if row.kind != "text"]
@@ -211,12 +211,12 @@ class GapRows:
         """Return what there is no more of, in words."""
         parts = [f"{own} of '{what.spec.data}'"] if what.spec.data in pool_of(self._ws) else []
         if free is not None:
-            like = f"like what it fails (similarity of {free.floors[what.name]:.2f} or more)"
+            like = f"like what it fails ({_at_least(free, what.name)})"
             parts.append(f"{len(chosen) - own} in free datasets {like}")
         told = "there are " + " and ".join(parts)
         labels = self._candidates.labels_of(what.name)
         if labels:
-            counts = Counter(_answer(one.row) for one in chosen)
+            counts = Counter(answer_of(one.row) for one in chosen)
             fewest = sorted(labels, key=lambda label: (counts[label], label))[:_KINDS_NAMED]
             told += ", fewest of " + ", ".join(f"{label!r} ({counts[label]})" for label in fewest)
         return told
@@ -224,9 +224,9 @@ class GapRows:
     def _nothing_like(self, name: str, free: FreeRows | None) -> str:
         if free is None:
             return ""
-        return f": none is like what it fails (similarity of {free.floors[name]:.2f} or more)"
+        return f": none is like what it fails ({_at_least(free, name)})"
 
 
-def _answer(row: Row) -> str:
-    """Return the last thing that a row says, of a preference the better answer."""
-    return (*row.messages, *(row.chosen or ()))[-1].content
+def _at_least(free: FreeRows, name: str) -> str:
+    """Return the floor of a gap, in words."""
+    return f"similarity of at least {min(free.floors[name]):.2f}"

@@ -201,6 +201,11 @@ def render(
     return TrainingRow(row.uid, (*context, said), tools, name, where)
 
 
+def answer_of(row: Row) -> str:
+    """Return the last thing that a row says, of a preference the better answer."""
+    return (*row.messages, *(row.chosen or ()))[-1].content
+
+
 def asked_of(row: Row) -> tuple[dict[str, Any], ...]:
     """Return the turns before a row's last answer, none of which is trained.
 

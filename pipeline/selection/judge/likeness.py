@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -35,29 +35,36 @@ def floor_of(failures: Matrix, share: float = PASSED_OVER) -> float:
     return max(0.0, float(np.quantile(among.max(axis=1), share)))
 
 
-def nearest_to(rows: Matrix, failures: Matrix) -> Vector:
-    """Return the cosine of each row to its nearest failure, both centred and L2-normalised."""
+def above_floor(rows: Matrix, forms: Sequence[Matrix], floors: Sequence[float]) -> Vector:
+    """Return how far above its floor each row's cosine to its nearest failure is; below 0: unlike.
+
+    Args:
+        rows: [n, d], centred and L2-normalised.
+        forms: the failures in each form that a row may have; the form it is nearest in counts.
+        floors: of each form.
+    """
     import numpy as np
 
-    if not len(failures):
-        return np.full(len(rows), -1.0, np.float32)
-    return np.asarray((rows @ failures.T).max(axis=1), np.float32)
+    found = np.full(len(rows), -1.0, np.float32)
+    for failures, floor in zip(forms, floors, strict=True):
+        if len(failures) and len(rows):
+            found = np.maximum(found, (rows @ failures.T).max(axis=1) - floor)
+    return found
 
 
-def owners(likeness: Mapping[str, Vector], floors: Mapping[str, float]) -> list[str | None]:
-    """Return for each row the gap that it is like: the nearest of those whose floor it reaches.
+def owners(above: Mapping[str, Vector]) -> list[str | None]:
+    """Return for each row the gap that it is like: the one whose floor it is farthest above.
 
     None for a row that is like no gap. Every row has one owner, so that no two gaps get it.
 
     Args:
-        likeness: gap -> the rows' cosines to its failures, all of one length.
-        floors: gap -> its floor.
+        above: gap -> `above_floor` of the rows, all of one length.
     """
-    names = list(likeness)
-    count = len(likeness[names[0]]) if names else 0
+    if not above:
+        return []
+    names = list(above)
     found: list[str | None] = []
-    for place in range(count):
-        near = {name: float(likeness[name][place]) for name in names}
-        like = [name for name in names if near[name] >= floors[name]]
-        found.append(max(like, key=near.__getitem__) if like else None)
+    for values in zip(*(above[name].tolist() for name in names), strict=True):
+        best = max(range(len(names)), key=values.__getitem__)
+        found.append(names[best] if values[best] >= 0 else None)
     return found
