@@ -182,13 +182,18 @@ def _mean(hidden: torch.Tensor, ends: Sequence[int]) -> Matrix:
 def _losses(
     model: Any, hidden: torch.Tensor, rows: Sequence[Sequence[int]], begins: Sequence[int]
 ) -> list[float]:
-    """Return the mean loss of each row's tokens from `begins` on, the first one of all apart."""
+    """Return the mean loss of each row's tokens from `begins` on, the first one of all apart.
+
+    By the LM head alone: what a class does to its logits besides (a scale, a cap) is left out.
+    """
     import torch
 
-    head, found = model.get_output_embeddings(), []
+    head, found = model.get_output_embeddings(), list[float]()
+    if head is None or head.weight.shape[-1] != hidden.shape[-1]:
+        return [float("nan")] * len(rows)
     for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
         first = max(1, begin)
-        if head is None or first >= len(row):
+        if first >= len(row):
             found.append(float("nan"))
             continue
         # A row at a time: with a large vocabulary, the logits of a batch would fill memory.

@@ -123,8 +123,11 @@ def select_table(report: SelectReport) -> Table:
     excluded += [f"{report.rejects} too long for the base"] if report.rejects else []
     lines = ["excluded: " + ", ".join(excluded)]
     lines += [
-        f"missing for {name}: {count} rows; {report.short_of.get(name, 'the pool has no more')}"
+        f"missing for {name}: {count} rows; {report.short_of[name]}"
         for name, count in report.missing.items()
+    ]
+    lines += [
+        f"{name}: {why}" for name, why in report.short_of.items() if name not in report.missing
     ]
     if report.set_aside:
         aside = [f"{count} {kind}" for kind, count in report.set_aside.items()]

@@ -145,6 +145,10 @@ class Assembly:
         there = {
             source.name: supply_of(self.found, source, candidates, chat) for source in replayable
         }
+        for source in replayable:
+            if source.subject is None and not there[source.name].rows and train.replay:
+                none = "no row of it has a question that can be asked, so that none is replayed"
+                self.short_of[source.name] = none
         return first_budget(self.found.gaps(), there, train.budget_rows, train.replay)
 
     def _parts(self, candidates: Candidates, budget: Budget) -> _Parts:

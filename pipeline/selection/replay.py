@@ -15,6 +15,7 @@ from pipeline.measure.measure import measure
 from pipeline.selection.budget import Supply
 from pipeline.selection.candidates import free_datasets, text_of
 from pipeline.selection.choose import centred, choose_nearest
+from pipeline.selection.selection import asked_of
 from pipeline.spec.subjects import subjects
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
 def supply_of(found: GapReport, source: ReplaySource, candidates: Candidates, chat: Chat) -> Supply:
     """Return how many rows of `source` there are, how long they are, and what can be lost of it."""
     rows = candidates.rows(source.dataset)
+    if source.subject is None:
+        rows = [row for row in rows if asked_of(row)]
     texts = [text_of(row) for row in rows[:_MEASURED]]
     lengths = [len(ids) for ids in chat.tokenizer(texts)["input_ids"]] if texts else [0]
     tokens = sum(lengths) / len(lengths)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from evals.engine.embed import embed
+from evals.engine.embed import Passage, embed
 from evals.engine.packed import PackedLM
 from pipeline.training.fit import fit
 from pipeline.training.preview import preflight as looked
@@ -52,9 +52,11 @@ def test_the_last_hidden_states_are_what_the_head_is_given(
 
 @pytest.mark.parametrize("kind", ["llama4_text", "opt", "gemma4", "qwen3_next"])
 def test_texts_are_embedded(base: Base, kind: str) -> None:
-    found = embed(base(kind), ["the quick brown fox", "no"])
-    assert found.shape[0] == 2
-    assert abs(float((found[0] ** 2).sum()) - 1) < 1e-5
+    given = [Passage("the quick", "brown fox"), Passage("", "no")]
+    found = embed(base(kind), given, losses=True)
+    assert found.vectors.shape[0] == 2
+    assert abs(float((found.vectors[0] ** 2).sum()) - 1) < 1e-5
+    assert float(found.losses[0]) > 0
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_token_beyond_the_embeddings_is_one_line(small: LoadedModel, tmp_path:
     for work in (
         lambda: engine.loglikelihood(asked("loglikelihood", text, " sentiment")),
         lambda: engine.generate_until(asked("generate_until", text, {"max_gen_toks": 2})),
-        lambda: embed(small, [text]),
+        lambda: embed(small, [Passage("", text)]),
         lambda: fit(small, rows(), SPEC, tmp_path),
         lambda: look(small, rows(), SPEC),
     ):

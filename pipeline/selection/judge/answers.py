@@ -17,7 +17,7 @@ UNUSABLE = {
 """Kind -> what is said of such an answer of the base."""
 
 _REFUSAL = re.compile(
-    r"(i'?m sorry|i am sorry|sorry|i apologi[sz]e|my apologies|unfortunately)\b.{0,80}"
+    r"(i'?m sorry|i am sorry|sorry,|i apologi[sz]e|my apologies|unfortunately,)[ ,].{0,80}"
     r"\b(can'?t|cannot|can not|unable|not able|couldn'?t|don'?t have|do not have)\b"
     r"|(i|we) (can'?t|cannot|can not|won'?t|will not|am unable|'?m unable|am not able|'?m not able)"
     r" (to )?(help|assist|answer|provide|fulfil|comply|do that|do this|access|browse|engage|write)"

@@ -1,6 +1,6 @@
 """Rows that look wrong: a label that its neighbours deny, an answer that the base can't believe.
 
-Pure. The thresholds were measured, see docs/internals/decisions/0027.
+Pure. The thresholds were measured, see docs/internals/decisions/0027-rows-that-are-kept-out.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 10
 MARGIN = 0.4
-"""The votes of another label, less those of the row's own, from which a label is doubted."""
+"""The votes of another label, less those of the row's own, from which a label is doubted.
+
+Where neighbours foretell labels less well (`LEAST_AGREEMENT`), more of them have to agree: the
+margin is at least what their agreement lacks to 1.
+"""
 
 LEAST_AGREEMENT = 0.4
 """Neighbours are believed where they foretell labels by so much of what chance leaves open.
@@ -61,25 +65,30 @@ def doubted_labels(asked: Matrix, labels: Sequence[str]) -> list[Doubt]:
     if len(labels) < FEWEST:
         return []
     names, own = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
-    found: list[Doubt] = []
-    foretold = np.zeros(len(labels), np.int64)
-    for rows, near, cosine in _neighbours(asked):
+    every = np.arange(len(labels))
+    foretold, other, against = np.zeros_like(own), np.zeros_like(own), np.zeros(len(labels))
+    near = np.zeros((len(labels), min(NEIGHBOURS, len(labels) - 1)), np.int64)
+    for rows, nearest, cosine in _neighbours(asked):
         votes = np.zeros((len(rows), len(names)))
-        np.add.at(votes, (np.arange(len(rows))[:, None], own[near]), np.maximum(cosine, 0))
+        np.add.at(votes, (np.arange(len(rows))[:, None], own[nearest]), np.maximum(cosine, 0))
         votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
-        foretold[rows] = votes.argmax(axis=1)
-        mine = votes[np.arange(len(rows)), own[rows]]
-        votes[np.arange(len(rows)), own[rows]] = 0.0
-        other = votes.argmax(axis=1)
-        margin = votes.max(axis=1) - mine
-        for place in np.flatnonzero(margin >= MARGIN):
-            says = int((own[near[place]] == other[place]).sum())
-            why = (
-                f"looks mislabelled: {says} of the {len(near[place])} rows most like it say "
-                f"{names[other[place]]!r}, and it says {names[own[rows[place]]]!r}"
-            )
-            found.append(Doubt(int(rows[place]), why))
-    return found if _agreement(own, foretold) >= LEAST_AGREEMENT else []
+        mine = np.arange(len(rows)), own[rows]
+        near[rows], foretold[rows], against[rows] = nearest, votes.argmax(axis=1), -votes[mine]
+        votes[mine] = 0.0
+        other[rows] = votes.argmax(axis=1)
+        against[rows] += votes.max(axis=1)
+    agreement = _agreement(own, foretold)
+    if agreement < LEAST_AGREEMENT:
+        return []
+    return [
+        Doubt(
+            int(place),
+            f"looks mislabelled: {int((own[near[place]] == other[place]).sum())} of the "
+            f"{near.shape[1]} rows most like it say {str(names[other[place]])!r}, and it says "
+            f"{str(names[own[place]])!r}",
+        )
+        for place in every[against >= max(MARGIN, 1 - agreement)]
+    ]
 
 
 def doubted_answers(losses: Sequence[float]) -> list[Doubt]:

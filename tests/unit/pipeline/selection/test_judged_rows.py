@@ -1,0 +1,182 @@
+"""Judgements on rows of the pool: likeness to a gap, what looks wrong, which answers hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.selection.judge.answers import UNUSABLE, repeats, why_unusable
+from pipeline.selection.judge.likeness import above_floor, floor_of, owners
+from pipeline.selection.judge.mislabelled import FEWEST, doubted_answers, doubted_labels
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def around(centres: np.ndarray, each: int, spread: float, seed: int = 0) -> np.ndarray:
+    """So many rows about each centre, one centre after the other."""
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(centres, each, axis=0)
+    return unit(rows + rng.normal(size=rows.shape) * spread)
+
+
+def test_the_floor_is_what_nearly_all_failures_have_to_another_one() -> None:
+    """Angles 0, 10, 30 and 90 degrees: nearest others at 10, 10, 20 and 60 degrees."""
+    angles = np.radians([0, 10, 30, 90])
+    failures = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert floor_of(failures, share=0.0) == pytest.approx(np.cos(np.radians(60)), abs=1e-6)
+    assert floor_of(failures, share=1.0) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
+    assert floor_of(failures[:1]) == 0.0
+    assert floor_of(failures[:0]) == 0.0
+    apart = np.array([[1, 0], [-1, 0]], np.float32)
+    assert floor_of(apart) == 0.0  # never a row that is unlike
+
+
+@given(st.integers(0, 2**16))
+def test_rows_of_the_failures_kind_are_above_their_floor_and_others_below(seed) -> None:
+    """95 of 100 are: of 200, fewer than 170 by chance once in a million."""
+    one, other = np.eye(32)[:1], np.eye(32)[1:2]
+    failures = around(one, 100, 0.15, seed)
+    floor = floor_of(failures)
+    near = above_floor(around(one, 200, 0.15, seed + 1), [failures], [floor])
+    far = above_floor(around(other, 200, 0.15, seed + 2), [failures], [floor])
+    assert (near >= 0).sum() >= 170
+    assert (far >= 0).sum() == 0
+
+
+def test_a_row_is_measured_in_the_form_that_it_has() -> None:
+    plain, prompted = np.eye(3, dtype=np.float32)[:1], np.eye(3, dtype=np.float32)[1:2]
+    rows = unit(np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]]))
+    assert above_floor(rows, [plain, prompted], [0.9, 0.5]) == pytest.approx(
+        [0.1, 0.5, -0.5, 0.5**0.5 - 0.9], abs=1e-6
+    )
+    assert above_floor(rows[:0], [plain], [0.0]).shape == (0,)
+    assert above_floor(rows[:1], [plain[:0]], [0.0]).tolist() == [-1.0]  # nothing fails
+
+
+def test_a_row_belongs_to_the_gap_whose_floor_it_is_farthest_above() -> None:
+    above = {
+        "orders": np.array([0.2, -0.1, 0.0, -0.2], np.float32),
+        "intent": np.array([0.1, -0.2, 0.3, -0.1], np.float32),
+    }
+    assert owners(above) == ["orders", None, "intent", None]
+    assert owners({}) == []
+    assert owners({"alone": np.array([0.0, -0.01], np.float32)}) == ["alone", None]
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1)), max_size=20))
+def test_every_row_has_one_owner_at_most_and_only_one_that_it_is_like(values) -> None:
+    above = {name: np.array([row[i] for row in values]) for i, name in enumerate("abc")}
+    found = owners(above)
+    assert len(found) == len(values)
+    for row, owner in zip(values, found, strict=True):
+        assert (owner is None) == (max(row) < 0)
+        assert owner is None or row["abc".index(owner)] == max(row)
+
+
+def test_a_label_that_the_neighbours_deny_is_doubted() -> None:
+    asked = around(np.eye(16)[:4], 30, 0.1)
+    labels = [name for name in "abcd" for _ in range(30)]
+    labels[3], labels[64] = "b", "a"
+    found = doubted_labels(asked, labels)
+    assert [doubt.position for doubt in found] == [3, 64]
+    assert found[0].why == (
+        "looks mislabelled: 10 of the 10 rows most like it say 'a', and it says 'b'"
+    )
+
+
+@given(st.integers(0, 2**16), st.integers(0, 8))
+def test_flipped_labels_are_found_where_neighbours_foretell_them(seed, flips) -> None:
+    rng = np.random.default_rng(seed)
+    asked = around(np.eye(16)[:5], 30, 0.1, seed)
+    labels = [name for name in "abcde" for _ in range(30)]
+    flipped = set(rng.choice(150, size=flips, replace=False).tolist())
+    for place in flipped:
+        labels[place] = "abcde"["abcde".index(labels[place]) - 1]
+    found = {doubt.position for doubt in doubted_labels(asked, labels)}
+    assert found <= flipped
+    assert len(found) >= flips / 2  # next to another flipped one, a margin can be too small
+
+
+@given(st.integers(0, 2**16), st.integers(2, 30))
+def test_where_questions_say_nothing_of_labels_nothing_is_doubted(seed, kinds) -> None:
+    """Two labels by a coin: by votes alone, a sixth of all rows would be doubted."""
+    rng = np.random.default_rng(seed)
+    asked = unit(rng.normal(size=(200, 8)))
+    assert doubted_labels(asked, [f"l{i}" for i in rng.integers(0, kinds, size=200)]) == []
+
+
+def test_few_rows_or_one_label_say_nothing() -> None:
+    asked = around(np.eye(8)[:2], FEWEST // 2, 0.05)
+    labels = ["a"] * (FEWEST // 2) + ["b"] * (FEWEST // 2)
+    labels[0] = "b"
+    assert [doubt.position for doubt in doubted_labels(asked, labels)] == [0]
+    assert doubted_labels(asked[:-1], labels[:-1]) == []
+    assert doubted_labels(asked, ["a"] * FEWEST) == []
+    assert doubted_labels(asked[:0], []) == []
+
+
+def test_an_answer_far_less_likely_than_the_others_is_doubted() -> None:
+    """Median 2.0, median deviation 0.5, so that three deviations end at 2 + 3 x 1.4826 x 0.5."""
+    losses = [1.5, 2.0, 2.0, 2.5] * 10 + [1.0, 4.22, 4.23, float("nan"), 3.0]
+    losses += [1.0] * 3
+    found = doubted_answers(losses)
+    assert [doubt.position for doubt in found] == [42]
+    assert found[0].why == (
+        "looks wrong: the base's loss on its answer is 4.23 a token, and 2.00 on half of the rows"
+    )
+    assert doubted_answers([1.0] * (FEWEST - 1) + [float("nan"), 9.0][:1]) == []
+    assert [one.position for one in doubted_answers([1.0] * FEWEST + [1.1])] == [FEWEST]
+
+
+@given(st.lists(st.floats(0, 20), min_size=FEWEST, max_size=200))
+def test_at_most_half_of_the_answers_are_doubted_and_those_are_the_least_likely(losses) -> None:
+    doubted = {doubt.position for doubt in doubted_answers(losses)}
+    assert len(doubted) <= len(losses) / 2
+    worst = max((loss for i, loss in enumerate(losses) if i not in doubted), default=0)
+    assert all(losses[place] >= worst for place in doubted)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("Paris is the capital of France.", None),
+        ("Sorry is a word; so is cannot.", None),
+        ("No, I can't think of one.", None),
+        ("  \n", "empty answers"),
+        ("I'm sorry, but I can't help with that.", "refusals"),
+        ("I\u2019m sorry, I am unable to open files.", "refusals"),
+        ("As an AI language model, I have no body.", "refusals"),
+        ("I cannot provide medical advice.", "refusals"),
+        ("What is the capital of France? ", "echoes"),
+        ("Paris " * 30, "endless repetition"),
+    ],
+)
+def test_an_answer_of_the_base_is_replayed_if_it_is_one(answer, why) -> None:
+    assert why_unusable(answer, "What is the capital of France?", ended=True) == why
+    assert why is None or why in UNUSABLE
+
+
+def test_an_answer_that_was_cut_is_not_replayed() -> None:
+    assert why_unusable("Paris is", "?", ended=False) == "answers without end"
+    assert why_unusable("Paris " * 30, "?", ended=False) == "endless repetition"
+
+
+@pytest.mark.parametrize(
+    "script", ["The sun rises in the east. ", "太阳从东方升起。今天天气很好。"]
+)
+def test_what_comes_three_times_is_repetition_in_any_script(script) -> None:
+    long = script if len(script) > 20 else script * 2
+    assert repeats(long.replace("太", "大", 1) + long * 3)
+    assert not repeats(" ".join(f"{number}. {word}" for number, word in enumerate(
+        "apple pear plum fig grape melon lemon lime cherry peach mango kiwi".split()  # noqa: SIM905
+    )))  # fmt: skip
+    assert not repeats("ha" * 30)  # short
+
+
+@given(st.text("abcdefg é.\n", min_size=80, max_size=120))
+def test_a_text_said_three_times_over_is_repetition(text) -> None:
+    assert repeats(text * 3)
