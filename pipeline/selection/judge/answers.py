@@ -24,9 +24,6 @@ _REFUSAL = re.compile(
     r"|as an? (ai|artificial intelligence|language model|large language model)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_LOOKED_AT = 240
-"""Characters at the start, where a refusal stands."""
-
 _GRAM, _FEWEST_CHARACTERS, _LEAST_DISTINCT = 12, 72, 0.5
 
 
@@ -45,7 +42,7 @@ def why_unusable(answer: str, question: str, *, ended: bool) -> str | None:
         return "answers without end"
     if not said:
         return "empty answers"
-    if _REFUSAL.match(said[:_LOOKED_AT].replace("\u2019", "'")):
+    if _REFUSAL.match(said.replace("\u2019", "'")):
         return "refusals"
     return "echoes" if said == question.strip() else None
 

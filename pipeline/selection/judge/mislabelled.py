@@ -38,6 +38,7 @@ FEWEST = 40
 
 _MAD = 1.4826  # makes the median deviation that of a normal distribution
 _BLOCK = 1024
+_ROUNDING = 1e-6
 _NORMAL = 1e-3  # of a loss per token: where all are the same, nothing deviates by less
 
 
@@ -65,9 +66,8 @@ def doubted_labels(asked: Matrix, labels: Sequence[str]) -> list[Doubt]:
     if len(labels) < FEWEST:
         return []
     names, own = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
-    every = np.arange(len(labels))
     foretold, other, against = np.zeros_like(own), np.zeros_like(own), np.zeros(len(labels))
-    near = np.zeros((len(labels), min(NEIGHBOURS, len(labels) - 1)), np.int64)
+    near = np.zeros((len(labels), NEIGHBOURS), np.int64)
     for rows, nearest, cosine in _neighbours(asked):
         votes = np.zeros((len(rows), len(names)))
         np.add.at(votes, (np.arange(len(rows))[:, None], own[nearest]), np.maximum(cosine, 0))
@@ -84,10 +84,10 @@ def doubted_labels(asked: Matrix, labels: Sequence[str]) -> list[Doubt]:
         Doubt(
             int(place),
             f"looks mislabelled: {int((own[near[place]] == other[place]).sum())} of the "
-            f"{near.shape[1]} rows most like it say {str(names[other[place]])!r}, and it says "
+            f"{NEIGHBOURS} rows most like it say {str(names[other[place]])!r}, and it says "
             f"{str(names[own[place]])!r}",
         )
-        for place in every[against >= max(MARGIN, 1 - agreement)]
+        for place in np.flatnonzero(against > max(MARGIN, 1 - agreement) - _ROUNDING)
     ]
 
 
@@ -123,12 +123,11 @@ def _neighbours(asked: Matrix) -> Iterator[tuple[Any, Any, Any]]:
     from pipeline.selection.choose import centred
 
     unit, _ = centred(asked, asked[:1])
-    count = min(NEIGHBOURS, len(unit) - 1)
     for start in range(0, len(unit), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(unit)))
         cosine = unit[rows] @ unit.T
         cosine[np.arange(len(rows)), rows] = -2.0  # not itself
-        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        near = np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
         yield rows, near, np.take_along_axis(cosine, near, axis=1)
 
 

@@ -195,15 +195,38 @@ def test_a_round_of_mending_asks_nothing_again_and_keeps_what_was_replayed(
     assert set(asked) == {0}
 
 
-def test_a_base_that_only_repeats_itself_is_one_line(tmp_path: Path, monkeypatch) -> None:
+def temperatures(root: Path, count: int) -> None:
+    """Three splits of questions that the base answers by chance."""
     rng = random.Random(1)
     for split in ("train", "dev", "test"):
         rows = [
             {"input": f"{rng.random()} {'warm' if i % 2 else 'cold'}?", "output": "yn"[i % 2]}
-            for i in range(60)
+            for i in range(count)
         ]
-        write(tmp_path / f"{split}.jsonl", rows)
-    write(tmp_path / "chat.jsonl", [chat(f"Tell me {rng.random()}", "no") for _ in range(40)])
+        write(root / f"{split}.jsonl", rows)
+
+
+def test_two_gaps_on_one_dataset_share_its_rows(tmp_path: Path) -> None:
+    temperatures(tmp_path, 60)
+    spec = SPEC.replace("few", "train").replace("mixed, texts", "intent").replace("200", "100")
+    spec = spec.replace("  texts: {path: {train: texts.jsonl}}\n", "")
+    spec = spec.replace("  mixed: {path: {train: mixed.jsonl}}\n", "")
+    other = (
+        "  other: {data: intent, answer: choice, goal: 0.9, prompts: {zero_shot: 'So? {input}'}}"
+    )
+    (tmp_path / "gapmend.yaml").write_text(spec.replace("\ntrain:", f"\n{other}\ntrain:"), "utf-8")
+    ws = OpenWorkspace.open(tmp_path)
+    report = select(ws, Ui(as_json=True))
+    rows = read_selection(ws.store, report.selection_id)
+    assert len({row.row_uid for row in rows}) == len(rows) <= 60
+    assert sum(report.budget.values()) == 100
+    assert {row.capability for row in rows} == {"intent", "other"}
+    assert sum(report.missing.values()) == 100 - len(rows)
+
+
+def test_a_base_that_only_repeats_itself_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    temperatures(tmp_path, 60)
+    write(tmp_path / "chat.jsonl", [chat(f"Tell me {number}", "no") for number in range(40)])
     spec = (
         SPEC.replace("few", "train")
         .replace("mixed", "chat")

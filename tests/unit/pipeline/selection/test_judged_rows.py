@@ -29,6 +29,7 @@ def test_the_floor_is_what_nearly_all_failures_have_to_another_one() -> None:
     failures = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert floor_of(failures, share=0.0) == pytest.approx(np.cos(np.radians(60)), abs=1e-6)
     assert floor_of(failures, share=1.0) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
+    assert floor_of(failures[:2]) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
     assert floor_of(failures[:1]) == 0.0
     assert floor_of(failures[:0]) == 0.0
     apart = np.array([[1, 0], [-1, 0]], np.float32)
@@ -109,6 +110,29 @@ def test_where_questions_say_nothing_of_labels_nothing_is_doubted(seed, kinds) -
     assert doubted_labels(asked, [f"l{i}" for i in rng.integers(0, kinds, size=200)]) == []
 
 
+def groups(*labels: str) -> tuple[np.ndarray, list[str]]:
+    """Groups of 11 rows at one place each, so that the others of a row's group are its nearest."""
+    places = np.repeat(np.eye(len(labels)), 11, axis=0).astype(np.float32)
+    return places, [label for group in labels for label in group]
+
+
+def test_a_margin_of_four_votes_of_ten_is_enough_where_neighbours_foretell_labels() -> None:
+    """In 7 a and 4 b each b has 3 votes to 7; in 6 a and 5 b it has 4 to 6."""
+    pure = [label * 11 for label in "cdefghij"]
+    found = doubted_labels(*groups("aaaaaaabbbb", "aaaaaabbbbb", *pure))
+    assert [doubt.position for doubt in found] == [7, 8, 9, 10]
+    assert found[0].why.startswith("looks mislabelled: 7 of the 10 rows most like it say 'a'")
+
+
+def test_the_less_neighbours_foretell_the_more_of_them_have_to_agree() -> None:
+    """Kappa .54 asks for .46: 8 to 2 are enough, 7 to 3 are not. At .32 nothing is."""
+    pure, scattered = [label * 11 for label in "cdefgh"], ["ijklmnopqrs"] * 5
+    mixed = ["aaaaaaabbbb", "aaaaaaaabbb"]
+    found = doubted_labels(*groups(*mixed, *pure, *scattered))
+    assert [doubt.position for doubt in found] == [19, 20, 21]
+    assert doubted_labels(*groups(*mixed, *pure[:3], *scattered, *scattered[:2])) == []
+
+
 def test_few_rows_or_one_label_say_nothing() -> None:
     asked = around(np.eye(8)[:2], FEWEST // 2, 0.05)
     labels = ["a"] * (FEWEST // 2) + ["b"] * (FEWEST // 2)
@@ -180,3 +204,13 @@ def test_what_comes_three_times_is_repetition_in_any_script(script) -> None:
 @given(st.text("abcdefg é.\n", min_size=80, max_size=120))
 def test_a_text_said_three_times_over_is_repetition(text) -> None:
     assert repeats(text * 3)
+
+
+def test_repetition_is_where_fewer_than_half_of_the_pieces_differ() -> None:
+    """Of 111 characters there are 100 pieces of 12; of a period of 50, 50 differ."""
+    letters = "".join(chr(0x4E00 + place) for place in range(50))
+    assert not repeats((letters * 3)[:111])
+    assert repeats((letters * 3)[:112])
+    assert repeats((letters[:49] * 3)[:111])
+    assert repeats("ab" * 36)
+    assert not repeats(("ab" * 36)[:71])
