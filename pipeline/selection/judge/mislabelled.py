@@ -1,6 +1,6 @@
 """Rows that look wrong: a label that its neighbours deny, an answer that the base can't believe.
 
-Pure. The thresholds were measured, see docs/internals/decisions/0027-rows-that-are-kept-out.md.
+Pure. The thresholds were measured, see docs/internals/decisions/0025-rows-that-are-kept-out.md.
 """
 
 from __future__ import annotations

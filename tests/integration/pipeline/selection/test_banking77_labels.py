@@ -1,4 +1,4 @@
-"""Labels that are wrong, in banking77: what decision 27 says of nano, measured again."""
+"""Labels that are wrong, in banking77: what decision 25 says of nano, measured again."""
 
 from __future__ import annotations
 
