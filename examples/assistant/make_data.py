@@ -35,6 +35,17 @@ def pairs(text: str) -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in parted]
 
 
+def disjoint(known: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs none of whose words an earlier pair has."""
+    seen: set[str] = set()
+    kept = []
+    for pair in known:
+        if not seen & set(pair):
+            kept.append(pair)
+            seen |= set(pair)
+    return kept
+
+
 def choice(rng: random.Random, question: str, answer: str, others: Sequence[str]) -> Item:
     """Return a question with four options of its own, in a drawn order."""
     wrong = rng.sample([one for one in others if one != answer], OPTIONS - 1)
@@ -152,7 +163,7 @@ def names() -> list[tuple[str, str]]:
 
 GUARDS: dict[str, tuple[Callable[..., list[Item]], list[tuple[str, str]]]] = {
     "facts": (facts, pairs(words.CAPITALS)),
-    "opposites": (opposites, pairs(words.OPPOSITES)),
+    "opposites": (opposites, disjoint(pairs(words.OPPOSITES))),
     "categories": (
         categories,
         [(word, kind) for kind, members in words.CATEGORIES.items() for word in members.split()],
