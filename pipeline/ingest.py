@@ -130,7 +130,7 @@ def _ingest_one(
     inputs = _inputs(ws, name, erased)
     done = find_outcome(ws, STAGE, stage_key(STAGE, inputs, version=VERSION))
     if done is None:
-        with _alone(ws):
+        with alone(ws):
             done = run_stage(
                 ws,
                 ui,
@@ -195,7 +195,7 @@ def _file_hash(path: Path, label: str, root: Path) -> str:
 
 
 @contextmanager
-def _alone(ws: OpenWorkspace) -> Iterator[None]:
+def alone(ws: OpenWorkspace) -> Iterator[None]:
     """Let one ingest at a time into a store: a content must not get two uids."""
     if ws.dry:
         yield

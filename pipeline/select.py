@@ -17,6 +17,8 @@ from pipeline.ingest import resolve
 from pipeline.selection.assemble import Assembly, MendChange, SelectionPart
 from pipeline.selection.candidates import pool_of
 from pipeline.selection.held_out import lm_eval_tasks
+from pipeline.selection.judge.own_text import decided_by
+from pipeline.selection.replay import own_text_rows
 from pipeline.spec.subjects import measured_datasets
 from pipeline.workspace.stage import run_stage
 from registry.errors import DataError, GateRefusedError
@@ -116,6 +118,8 @@ def _inputs(
         "allow_rejects": train.allow_rejects,
         "change": asdict(change) if change else None,
     }
+    if rows := own_text_rows(ws.spec, change and change.budget):
+        inputs["own_text"] = decided_by(ws, found.base, rows) | {"rows": rows}
     if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)
     if train.objective != "sft":  # which other rows fit than by default

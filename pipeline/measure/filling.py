@@ -57,14 +57,14 @@ def why_unfilled(source: RowSource, full: int | None) -> str:
     name = source.key.partition(".")[2]
     if source.witness:
         return (
-            f"{name} is a witness, so none of its rows is trained on: a chat dataset in train.pool "
-            "or a lower train.learning_rate may keep it; with "
+            f"{name} is a witness, so none of its rows is trained on: a chat dataset in train.pool, "
+            "a higher train.general or a lower train.learning_rate may keep it; with "
             f"{source.key}.replay: true its rows are replayed, and it is a witness no more"
         )
     if source.dataset is None:
         return (
             f"{name} has no rows to replay, being an lm-eval task: name a chat dataset in "
-            "train.pool, or add a guard with data that asks the like"
+            "train.pool, raise train.general, or add a guard with data that asks the like"
         )
     if full is not None and not source.short:
         most = f"the selection may have no more than its {full:,} rows"

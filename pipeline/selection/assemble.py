@@ -13,10 +13,21 @@ from pipeline.selection.choose import interleave
 from pipeline.selection.gap_rows import MOST_FAILURES, GapRows
 from pipeline.selection.judge.answers import UNUSABLE
 from pipeline.selection.judge.free import FreeRows
+from pipeline.selection.judge.own_text import OwnText, own_text
 from pipeline.selection.judge.readings import Readings, passage_of, passage_of_item
-from pipeline.selection.replay import MOST_SCORED, passing, pick, sources, supply_of
+from pipeline.selection.replay import (
+    MOST_SCORED,
+    PassingRow,
+    own_text_rows,
+    passing,
+    pick,
+    sources,
+    supply_of,
+)
 from pipeline.selection.selection import SelectedRow, put_selection, read_selection
+from pipeline.spec.pool import OWN_TEXT
 from pipeline.spec.subjects import subject
+from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import StageOutput
 from registry.errors import ModelError
 from registry.store.kinds import SelectionMeta
@@ -28,8 +39,7 @@ if TYPE_CHECKING:
     from evals.tasks.capability import Item
     from pipeline.gap import GapReport
     from pipeline.measure.measure import TunedModel
-    from pipeline.selection.replay import PassingRow, ReplaySource
-    from pipeline.workspace.resolved import Resolved
+    from pipeline.selection.replay import ReplaySource
     from pipeline.workspace.stage import StageContext
     from registry.datasets.versions.row import Row
 
@@ -98,9 +108,12 @@ class Assembly:
     def work(self, parents: Sequence[Parent]) -> StageOutput:
         """Choose the rows and put the selection, made from `parents`, into the store."""
         replayable = sources(self.ws, self.found)
+        said = self._own_text()
         candidates = Candidates(self.ws, self._most(replayable))
         budget = self._budget(candidates, replayable)
         parts = self._parts(candidates, budget)
+        if said.tokens:
+            parts.readings.tokens[OWN_TEXT] = said.tokens
         gap_rows = [self._for_gap(parts, name, rows) for name, rows in budget.gap.items()]
         taken = set(parts.gaps.taken)
         replayed: list[list[_Chosen]] = []
@@ -123,6 +136,7 @@ class Assembly:
             parents=[
                 Parent(self.ctx.run_id, "run"),
                 *parents,
+                *([] if said.version is None else [Parent(said.version, "dataset")]),
                 *(Parent(eval_id, "eval") for eval_id in dict.fromkeys(parts.gaps.evals)),
             ],
             meta=SelectionMeta.model_validate(result),
@@ -134,22 +148,43 @@ class Assembly:
         rows = _CANDIDATES_A_ROW * self.ws.spec.train.budget_rows
         most = dict.fromkeys(pool_of(self.ws), max(_FEWEST_CANDIDATES, rows))
         for source in replayable:
-            most.setdefault(source.dataset, MOST_SCORED)
+            if source.dataset in self.ws.versions:
+                most.setdefault(source.dataset, MOST_SCORED)
         return most
+
+    def _own_text(self) -> OwnText:
+        """Have the base's own text made, as far as it is wanted, and read it with the datasets."""
+        wanted = own_text_rows(self.ws.spec, self.change and self.change.budget)
+        if not wanted:
+            return OwnText(None, 0, 0)
+        said = own_text(self.ws, self.ctx.ui, self.found.base, wanted)
+        if said.version is not None:
+            self.ws = Resolved.of(self.ws, {**self.ws.versions, OWN_TEXT: said.version})
+        return said
 
     def _budget(self, candidates: Candidates, replayable: Sequence[ReplaySource]) -> Budget:
         if self.change:
             return self.change.budget
         train = self.ws.spec.train
         chat = self.ws.models.chat(self.found.base)
+        general = {
+            source.name: own_text_rows(self.ws.spec, None)
+            for source in replayable
+            if source.name == OWN_TEXT
+        }
         there = {
-            source.name: supply_of(self.found, source, candidates, chat) for source in replayable
+            source.name: supply_of(self.found, source, candidates, chat)
+            for source in replayable
+            if source.name not in general
         }
         for source in replayable:
+            if source.name in general:
+                continue
             if source.subject is None and not there[source.name].rows and train.replay:
                 none = "no row of it has a question that can be asked, so that none is replayed"
                 self.short_of[source.name] = none
-        return first_budget(self.found.gaps(), there, train.budget_rows, train.replay)
+        gaps = self.found.gaps()
+        return first_budget(gaps, there, train.budget_rows, train.replay, general)
 
     def _parts(self, candidates: Candidates, budget: Budget) -> _Parts:
         readings = Readings(self.ws, self.ctx.ui, self.found.base)
@@ -184,9 +219,8 @@ class Assembly:
             nearest = parts.readings.embed(items, source.name).vectors
         picked = pick(there, wanted, had, vectors, nearest)
         if len(picked) < wanted:
-            how = "gets right" if source.subject else "answers so that it can be replayed"
             self.missing[source.name] = wanted - len(picked)
-            self.short_of[source.name] = f"there are {len(picked)} that the base {how}"
+            self.short_of[source.name] = f"there are {len(picked)} that the base {_how(source)}"
         return [
             _Chosen(
                 one.passing.row,
@@ -201,6 +235,10 @@ class Assembly:
     def _replayable(
         self, parts: _Parts, source: ReplaySource, wanted: int, taken: set[int]
     ) -> list[PassingRow]:
+        if source.name == OWN_TEXT:
+            there = parts.candidates.rows(OWN_TEXT) if OWN_TEXT in self.ws.versions else []
+            rows = [row for row in there if row.uid not in taken]
+            return [PassingRow(row, None) for row in parts.candidates.fitting(rows, OWN_TEXT)]
         if source.subject is None:
             free = parts.free
             return free.answered(source.dataset, wanted, taken) if free else []
@@ -263,6 +301,14 @@ class Assembly:
             "set_aside": {kind: len(aside) for kind, aside in candidates.aside.items()},
             "deciding_tokens": dict(parts.readings.tokens),
         }
+
+
+def _how(source: ReplaySource) -> str:
+    if source.subject:
+        return "gets right"
+    if source.name == OWN_TEXT:
+        return "can be trained to say again"
+    return "answers so that it can be replayed"
 
 
 def _mixed(groups: Sequence[list[_Chosen]]) -> list[_Chosen]:

@@ -146,7 +146,11 @@ def replay_shares(supplies: Mapping[str, Supply], rows: int) -> dict[str, int]:
 
 
 def first_budget(
-    gaps: Mapping[str, float], sources: Mapping[str, Supply], rows: int, replay: float
+    gaps: Mapping[str, float],
+    sources: Mapping[str, Supply],
+    rows: int,
+    replay: float,
+    general: Mapping[str, int] | None = None,
 ) -> Budget:
     """Return the budget of the first selection: `replay` of the rows by `replay_shares`.
 
@@ -155,8 +159,9 @@ def first_budget(
         sources: what can be replayed.
         rows: all rows.
         replay: the share that is replayed, 0 to below 1.
+        general: rows that are replayed beside them, by what they go by.
     """
-    replayed = replay_shares(sources, round(rows * replay))
+    replayed = replay_shares(sources, round(rows * replay)) | dict(general or {})
     return Budget(budget(gaps, rows - sum(replayed.values())), replayed)
 
 

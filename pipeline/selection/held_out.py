@@ -87,7 +87,11 @@ def refuse_leaks(ws: Resolved, selection_id: str) -> None:
 
 
 def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]]:
-    """Yield these rows as the spec's datasets have them, deduplicated, those in train first."""
+    """Yield these rows as the spec's datasets have them, deduplicated, those in train first.
+
+    Then those of the base's own text.
+    """
+    from pipeline.selection.judge.own_text import own_text_versions
     from registry.datasets.versions.read import VersionReader
 
     left = set(uids)
@@ -97,3 +101,7 @@ def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]
             for rows in reader.texts(splits, frozenset(left)):
                 left.difference_update(row.uid for row in rows)
                 yield rows
+    for version in own_text_versions(ws) if left else ():
+        for rows in VersionReader(ws.store, version).texts(("train",), frozenset(left)):
+            left.difference_update(row.uid for row in rows)
+            yield rows

@@ -3,7 +3,7 @@
 A guard's or met capability's train rows are asked of the base by the prompt they are measured by,
 and only those it answers right are replayed, with the base's own words as the answer. Rows of free
 datasets (a chat corpus in the pool) have no scorer: they are asked as they stand, and whatever the
-base says is replayed (judge/free.py).
+base says is replayed (judge/free.py). The base's own text asks for no rows (judge/own_text.py).
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from pipeline.selection.budget import Supply
 from pipeline.selection.candidates import free_datasets, text_of
 from pipeline.selection.choose import centred, choose_nearest
 from pipeline.selection.selection import asked_of
+from pipeline.spec.pool import OWN_TEXT, own_text_share
 from pipeline.spec.subjects import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from pipeline.gap import GapReport
+    from pipeline.selection.budget import Budget
     from pipeline.selection.candidates import Candidates
     from pipeline.selection.choose import Matrix
+    from pipeline.spec.spec import Spec
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
@@ -57,7 +60,7 @@ class ReplayedRow:
 
 @dataclass(frozen=True)
 class ReplaySource:
-    """What can be replayed under one name: a measured subject, or a free dataset."""
+    """What can be replayed under one name: a measured subject, free dataset, or own text."""
 
     name: str
     dataset: str
@@ -65,9 +68,10 @@ class ReplaySource:
 
 
 def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
-    """Return all that can be replayed: guards and met capabilities with data, free datasets.
+    """Return all that can be replayed: guards and met capabilities with data, then the rest.
 
-    Witnesses are left out: nothing of them is ever trained on.
+    Free datasets, and the base's own text, stand for what has no rows of its own. Witnesses are
+    left out: nothing of them is ever trained on.
     """
     unseen = ws.spec.witnesses
     kept = [
@@ -77,7 +81,15 @@ def sources(ws: OpenWorkspace, found: GapReport) -> tuple[ReplaySource, ...]:
         and what.name not in unseen
         and (what.role == "guard" or found.verdict(what.name) == "met")
     ]
-    return (*kept, *(ReplaySource(name, name, None) for name in free_datasets(ws)))
+    general = () if own_text_share(ws.spec) is None else (OWN_TEXT,)
+    return (*kept, *(ReplaySource(name, name, None) for name in (*free_datasets(ws), *general)))
+
+
+def own_text_rows(spec: Spec, budget: Budget | None) -> int:
+    """Return how many rows of the base's own text are wanted, at first or in a mending round."""
+    if budget is not None:
+        return budget.replay.get(OWN_TEXT, 0)
+    return round((own_text_share(spec) or 0.0) * spec.train.budget_rows)
 
 
 def supply_of(found: GapReport, source: ReplaySource, candidates: Candidates, chat: Chat) -> Supply:

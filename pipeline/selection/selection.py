@@ -118,6 +118,7 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
     measured; any other row is taken as it stands.
     """
     from pipeline.measure.measure import labels_of_subject
+    from pipeline.selection.judge.own_text import own_text_versions
     from pipeline.spec.subjects import subjects
     from registry.datasets.versions.read import VersionReader
 
@@ -128,6 +129,10 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
         reader = VersionReader(ws.store, ws.versions[name], name)
         found[name] = {row.uid: row for row in reader.rows(wanted, {"train"})}
     by_uid = {uid: row for rows_of in found.values() for uid, row in rows_of.items()}
+    if wanted - by_uid.keys():
+        for version in own_text_versions(ws):
+            rows = VersionReader(ws.store, version).rows(wanted - by_uid.keys(), {"train"})
+            by_uid |= {row.uid: row for row in rows}
     if gone := sorted(wanted - by_uid.keys()):
         raise StoreRequestError(
             f"{len(gone)} of the selected rows are not there any more, row {gone[0]} first",

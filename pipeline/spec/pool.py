@@ -57,6 +57,29 @@ def free_datasets(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name in pool_of(spec) if name not in measured)
 
 
+OWN_TEXT = "own text"
+"""What the base's own text goes by. No dataset of a spec can be called so, nor a guard."""
+
+OWN_TEXT_SHARE = 0.05
+
+
+def own_text_share(spec: Spec) -> float | None:
+    """Return the share of rows that is the base's own text at first; None: never any.
+
+    Where the spec doesn't say: some, if a guard is an lm-eval task, which has no rows to replay,
+    and no free dataset of the pool serves it. None at first, and some when it is lost, for a
+    witness, whose rows may not be replayed. Where all that is measured has rows of its own, never.
+    """
+    train = spec.train
+    if train.general is not None:
+        return train.general or None
+    if train.objective != "sft" or free_datasets(spec):
+        return None
+    if any(guard.data is None for guard in spec.guards.values()):
+        return OWN_TEXT_SHARE if train.replay else 0.0
+    return 0.0 if spec.witnesses else None
+
+
 def untaught(spec: Spec, rows: Mapping[str, DatasetRows]) -> dict[str, str]:
     """Return each capability that no row of the pool can teach, with the reason.
 

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 # The base is identified by its content, the rows by theirs; the rest is about the run alone.
 _NOT_DECIDING = frozenset(
     (
-        *("base", "pool", "budget_rows", "replay", "checkpoint_steps", "allow_rejects", "trackers"),
+        *(
+            "base",
+            "pool",
+            "budget_rows",
+            "replay",
+            "general",
+            "checkpoint_steps",
+            "allow_rejects",
+            "trackers",
+        ),
         "activation_checkpointing",  # what is recomputed is what it was
     )
 )
@@ -134,6 +143,13 @@ class TrainSpec(BaseModel):
     replay: float = Field(
         default=0.2, ge=0, lt=1, description="share of rows that the base already answers right"
     )
+    general: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="share of rows that are the base's own text; null: 0.05 where a guard is an "
+        "lm-eval task and replay is not 0",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of LoRA's start and the row order")
     dtype: ComputeDtype | None = Field(
         default=None,
@@ -171,6 +187,19 @@ class TrainSpec(BaseModel):
                 f"{self.objective} needs the base beside what is trained, and {self.method} has "
                 "changed it; take lora, dora, rslora or lora+, or orpo, which needs none"
             )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_gaps(self) -> Self:
+        if self.general and self.objective != "sft":
+            message = (
+                f"{self.objective} doesn't learn from the base's own text, which has no other "
+                "answer beside it; leave general out, or take sft"
+            )
+            raise ValueError(message)
+        if self.general and self.general + self.replay >= 1:
+            message = "replay and general are shares of the same rows, and leave none for the gaps"
             raise ValueError(message)
         return self
 

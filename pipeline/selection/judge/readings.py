@@ -66,12 +66,36 @@ class Readings:
         identity = models.identity(self._base)
         named = [_FORMAT, ENGINE_VERSION, models.backend(self._base), identity.digest]
         path = self._cache("answers") / f"{digest(named)}.jsonl"
-        most = max(1, min(MOST_ANSWER_TOKENS, identity.context // 2))
+        most = self._most()
         with self._ui.progress(f"{label} · own answers", total=len(questions)) as bar:
             engine = models.engine(self._base, bar.update)
             found = own_answers(engine, questions, path, max_new_tokens=most)
         self.tokens["own answers"] += sum(one.tokens for one in found if one is not None)
         return found
+
+    def drawn(
+        self, question: Sequence[dict[str, object]], count: int, label: str
+    ) -> list[OwnAnswer]:
+        """Return `count` texts that the base draws from its own distribution after a question.
+
+        Raises:
+            TurnRefusedError: its template doesn't take the question.
+        """
+        from evals.scoring.sampled import sampled
+
+        loaded = self._ws.models.get(self._base)
+        path = (
+            self._cache("answers") / f"{digest([_FORMAT, 'drawn', loaded.identity.digest])}.jsonl"
+        )
+        with self._ui.progress(f"{label} · drawn", total=count) as bar:
+            found = sampled(
+                loaded, question, count, path, max_new_tokens=self._most(), progress=bar.update
+            )
+        self.tokens["own answers"] += sum(one.tokens for one in found)
+        return found
+
+    def _most(self) -> int:
+        return max(1, min(MOST_ANSWER_TOKENS, self._ws.models.identity(self._base).context // 2))
 
     def _cache(self, name: str) -> Path:
         return self._ws.state / "cache" / name
