@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from pipeline.spec.pool import OWN_TEXT
 from pipeline.spec.subjects import subjects
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import StageOutput, WouldRunError, find_outcome, run_stage, stage_key
@@ -291,6 +292,15 @@ def earlier_runs(ws: OpenWorkspace) -> dict[str, list[RunMeta]]:
 
     committed = ws.catalog.committed(RunMeta, stage=STAGE)
     return {name: _runs(committed, name) for name in ws.spec.datasets}
+
+
+def own_text_versions(ws: OpenWorkspace) -> list[str]:
+    """Return the versions that hold the own text of any base, oldest first."""
+    from registry.store.kinds import RunMeta
+
+    runs = [run.meta for run in ws.catalog.committed(RunMeta, stage=OWN_TEXT)]
+    made = [one.id for run in runs if run.done for one in run.outputs if one.role == "version"]
+    return list(dict.fromkeys(made))
 
 
 def unfollowed(ws: OpenWorkspace, name: str, runs: Sequence[RunMeta]) -> list[str]:

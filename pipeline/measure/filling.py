@@ -57,8 +57,8 @@ def why_unfilled(source: RowSource, full: int | None) -> str:
     name = source.key.partition(".")[2]
     if source.witness:
         return (
-            f"{name} is a witness, so none of its rows is trained on: a chat dataset in train.pool, "
-            "a higher train.general or a lower train.learning_rate may keep it; with "
+            f"{name} is a witness, so none of its rows is trained on: a chat dataset in "
+            "train.pool, a higher train.general or a lower train.learning_rate may keep it; with "
             f"{source.key}.replay: true its rows are replayed, and it is a witness no more"
         )
     if source.dataset is None:

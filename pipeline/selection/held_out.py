@@ -91,7 +91,7 @@ def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]
 
     Then those of the base's own text.
     """
-    from pipeline.selection.judge.own_text import own_text_versions
+    from pipeline.ingest import own_text_versions
     from registry.datasets.versions.read import VersionReader
 
     left = set(uids)

@@ -117,8 +117,8 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
     A row of a capability's or guard's own dataset is asked by its zero-shot prompt, as it is
     measured; any other row is taken as it stands.
     """
+    from pipeline.ingest import own_text_versions
     from pipeline.measure.measure import labels_of_subject
-    from pipeline.selection.judge.own_text import own_text_versions
     from pipeline.spec.subjects import subjects
     from registry.datasets.versions.read import VersionReader
 
@@ -151,13 +151,20 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
             row.capability,
             row.answer,
             labels.get(row.capability, ()),
+            keeps=row.reason != "gap",
         )
         for row in selected
     ]
 
 
 def render(
-    ws: OpenWorkspace, row: Row, name: str, answer: str | None = None, labels: Sequence[str] = ()
+    ws: OpenWorkspace,
+    row: Row,
+    name: str,
+    answer: str | None = None,
+    labels: Sequence[str] = (),
+    *,
+    keeps: bool = False,
 ) -> TrainingExample:
     """Return `row` as a training example for capability or guard `name`, by the spec's objective.
 
@@ -167,6 +174,7 @@ def render(
         name: a capability or guard; or a dataset, whose rows are taken as they stand.
         answer: the base's, stands in for the row's own.
         labels: fill `{labels}` in the prompt.
+        keeps: it is replayed.
     """
     from evals.tasks.capability import items_from_rows
     from evals.tasks.prompts import arms_of, render_messages
@@ -192,7 +200,7 @@ def render(
     if as_stands and prefers:
         return PreferenceRow(row.uid, question, chosen, rejected, tools, name, where)
     if spec is None or as_stands:
-        return TrainingRow(row.uid, (*question, *chosen), tools, name, where)
+        return TrainingRow(row.uid, (*question, *chosen), tools, name, where, keeps)
     item = items_from_rows([row], spec, whole=True)[0]
     asked = render_messages(arms_of(spec.prompts)[0], item, (), labels)
     said = {"role": "assistant", "content": item.expected if answer is None else answer}
@@ -203,7 +211,7 @@ def render(
     )
     if prefers:
         return PreferenceRow(row.uid, context, (said,), rejected, tools, name, where)
-    return TrainingRow(row.uid, (*context, said), tools, name, where)
+    return TrainingRow(row.uid, (*context, said), tools, name, where, keeps)
 
 
 def answer_of(row: Row) -> str:

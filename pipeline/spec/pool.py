@@ -58,7 +58,7 @@ def free_datasets(spec: Spec) -> tuple[str, ...]:
 
 
 OWN_TEXT = "own text"
-"""What the base's own text goes by. No dataset of a spec can be called so, nor a guard."""
+"""What the base's own text, and the stage that makes it, go by. No name of a spec is like it."""
 
 OWN_TEXT_SHARE = 0.05
 

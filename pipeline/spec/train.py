@@ -150,6 +150,12 @@ class TrainSpec(BaseModel):
         description="share of rows that are the base's own text; null: 0.05 where a guard is an "
         "lm-eval task and replay is not 0",
     )
+    kl: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="weight of the KL divergence from the base on the answers of replayed rows",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of LoRA's start and the row order")
     dtype: ComputeDtype | None = Field(
         default=None,
@@ -204,7 +210,28 @@ class TrainSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_base_to_keep_to(self) -> Self:
+        if not self.kl:
+            return self
+        if self.objective != "sft":
+            message = (
+                f"kl is for sft, and {self.objective} has its own way to stay near the base; "
+                "leave kl out"
+            )
+            raise ValueError(message)
+        if self.method in _NO_REFERENCE:
+            message = (
+                f"kl needs the base beside what is trained, and {self.method} has changed it; "
+                "take lora, dora, rslora or lora+"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _no_noise(self) -> Self:
+        if self.dropout and self.kl:
+            message = "kl compares two likelihoods, which dropout makes noise of; leave dropout out"
+            raise ValueError(message)
         if self.dropout and self.objective != "sft":
             message = (
                 f"{self.objective} compares two likelihoods, which dropout makes noise of; "
@@ -224,6 +251,8 @@ class TrainSpec(BaseModel):
             kept = {key: kept[key] for key in kept if key not in {"alpha", *_LORA_ALONE}}
         if self.objective == "sft":
             del kept["beta"]
+        if not self.kl:
+            del kept["kl"]
         if self.validation is None:
             del kept["validation"]
         without = {key for key, methods in _ONLY_FOR.items() if self.method not in methods}

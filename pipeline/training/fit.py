@@ -134,7 +134,8 @@ def fit(
     """
     spec = spec.on_base(loaded.identity.width)
     encoded = encode(loaded, rows, spec, allow_rejects=spec.allow_rejects)
-    held = encode(loaded, watch.rows, spec, allow_rejects=1.0).objective if watch else None
+    plain = spec.model_copy(update={"kl": 0.0})  # a check is of the answers alone
+    held = encode(loaded, watch.rows, plain, allow_rejects=1.0).objective if watch else None
     parts = [*encoded.objective.parts, *(held.parts if held else ())]
     fingerprint = _fingerprint(loaded, parts, spec)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -279,7 +280,7 @@ def _train(
             compute.seeded(spec.seed),
             compute.packing(loaded.model, wanted=note is None),
             # Two likelihoods are compared: each by other dropped units would be noise.
-            compute.without_dropout(loaded.model, wanted=spec.objective != "sft"),
+            compute.without_dropout(loaded.model, wanted=spec.objective != "sft" or spec.kl > 0),
             methods.trained_weights(loaded, spec) as trained,
         ):
             trainable = sum(p.numel() for p in lora.trainable(trained.model).values())
@@ -358,4 +359,6 @@ def _fingerprint(
         sha.update(len(row.input_ids).to_bytes(8, "little"))
         sha.update(row.input_ids.tobytes())
         sha.update(row.labels.tobytes())
+        if spec.kl:
+            sha.update(bytes([row.keeps]))
     return sha.hexdigest()

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
 
-STAGE = "own text"
 VERSION = 1
 
 _EMPTY_EACH = 3
@@ -99,7 +98,7 @@ def decided_by(ws: OpenWorkspace, base: str, wanted: int) -> dict[str, Any]:
 def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:
     """Return the base's own text, made now or earlier, of about `wanted` rows and more."""
     inputs = decided_by(ws, base, wanted)
-    done = find_outcome(ws, STAGE, stage_key(STAGE, inputs, version=VERSION))
+    done = find_outcome(ws, OWN_TEXT, stage_key(OWN_TEXT, inputs, version=VERSION))
     if done is None:
         readings = Readings(ws, ui, base)
         kept, unusable = _usable(readings, inputs["asked"])
@@ -112,7 +111,7 @@ def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:
             done = run_stage(
                 ws,
                 ui,
-                STAGE,
+                OWN_TEXT,
                 inputs,
                 lambda ctx: _put(ws, ctx, kept, spec, facts),
                 version=VERSION,
@@ -124,15 +123,6 @@ def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:
         many = f"{rows} of the {asked}" if rows else f"none of the {asked}"
         ui.log(f"{OWN_TEXT} of base '{base}': {many} texts can be replayed ({told})")
     return OwnText(done.outputs.get("version"), rows, result["tokens"])
-
-
-def own_text_versions(ws: OpenWorkspace) -> list[str]:
-    """Return the versions of any base's own text, the newest last."""
-    from registry.store.kinds import RunMeta
-
-    runs = [run.meta for run in ws.catalog.committed(RunMeta, stage=STAGE)]
-    made = [one.id for run in runs if run.done for one in run.outputs if one.role == "version"]
-    return list(dict.fromkeys(made))
 
 
 def _usable(readings: Readings, asked: Sequence[str]) -> tuple[list[_Said], dict[str, int]]:
@@ -193,7 +183,7 @@ def _put(
         sources,
         None,
         earlier=(),
-        key=stage_key(STAGE, {"texts": [[one.question, one.text] for one in kept]}, version=1),
+        key=stage_key(OWN_TEXT, {"texts": [[one.question, one.text] for one in kept]}, version=1),
         rows=there["rows"],
         erasures=there["erasure"],
     )

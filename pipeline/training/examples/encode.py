@@ -45,6 +45,7 @@ class TrainingRow:
         tools: JSON schemas of the tools in reach, or None.
         capability: what it is trained for, or the name of what it keeps.
         where: its file and line.
+        keeps: whether it is replayed: what the base says of it is to be kept.
     """
 
     uid: int
@@ -52,18 +53,20 @@ class TrainingRow:
     tools: list[dict[str, Any]] | None
     capability: str
     where: str = ""
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedRow:
     """Tokens of an example: `input_ids` and `labels` are int32 arrays of one length T.
 
-    A row is one example, or several of one `uid`.
+    A row is one example, or several of one `uid`; `keeps` as of a `TrainingRow`.
     """
 
     uid: int
     input_ids: np.ndarray
     labels: np.ndarray
+    keeps: bool = False
 
     @property
     def tokens(self) -> int:
@@ -229,7 +232,12 @@ def _examples(
             raise RowRejectedError("no token would be trained")
         made.append((ids, labels))
     return tuple(
-        EncodedRow(row.uid, np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32))
+        EncodedRow(
+            row.uid,
+            np.array(ids, dtype=np.int32),
+            np.array(labels, dtype=np.int32),
+            keeps=row.keeps,
+        )
         for ids, labels in made
     )
 

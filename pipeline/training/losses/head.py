@@ -7,6 +7,7 @@ as its logits are. It is taken then, some tokens at a time, and the logits are d
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +19,11 @@ from pipeline.training.examples.rounding import round_trained
 from pipeline.training.losses.attention import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _TARGETS = "gapmend_targets"
+_KEPT = "gapmend_kept"
+_BARE = "gapmend_bare"
 _FUSED = "gapmend_fused"  # on the head itself: LoRA on it is another module around it
 _ON_CPU = 256  # tokens at a time: their logits stay near the caches
 _ON_GPU = 1 << 27  # logits at a time
@@ -28,14 +31,36 @@ _PROBED = 9
 _SAME = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What the base says where it is to be kept.
+
+    Attributes:
+        strength: of its KL divergence to what is trained, beside the loss.
+        slots: int64 [N], which of `said` is of each trained token; -1 where none is.
+        said: the base's hidden states before its head [M, d], or its logits [M, V].
+    """
+
+    strength: float
+    slots: torch.Tensor
+    said: torch.Tensor
+
+
 class _HeadLoss(torch.autograd.Function):
     """-log softmax(h W')[target] of each token; h [N, d], W [V, d], targets [N]; fp32 [N].
 
-    W gets no gradient.
+    And for what is kept the divergence from the base's distribution, softmax(h0 W'). W gets no
+    gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        kept: Kept | None,
+    ) -> Any:
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if wanted else None
@@ -48,11 +73,16 @@ class _HeadLoss(torch.autograd.Function):
             logits = linear(part, weight)[:count].float()
             top = logits.amax(1, keepdim=True)
             right = logits.gather(1, places)
+            extra = None if kept is None else _divergence(kept, cut, logits, weight, size)
             shares = logits.sub_(top).exp_()
             total = shares.sum(1, keepdim=True)
             losses[cut] = (total.log() + top - right).squeeze(1)
+            if extra is not None:
+                losses[begin + extra[0]] += extra[1]
             if gradient is not None:
                 shares.div_(total).scatter_add_(1, places, torch.full_like(right, -1.0))
+                if extra is not None:
+                    shares[extra[0]] += extra[2]
                 shares = round_trained(shares.to(hidden.dtype), size)
                 gradient[cut] = (shares @ weight)[:count]
         ctx.save_for_backward(gradient)
@@ -61,7 +91,25 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0][:, None].to(gradient.dtype), None, None
+        return gradient * grads[0][:, None].to(gradient.dtype), None, None, None
+
+
+def divergence(trained: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Return KL(base || trained) of each token, given both log-probabilities [M, V]."""
+    return (base.exp() * (base - trained)).sum(1)
+
+
+def _divergence(
+    kept: Kept, cut: slice, logits: torch.Tensor, weight: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return which tokens of a cut are kept, what that costs, and its gradient on their logits."""
+    slots = kept.slots[cut]
+    mine = (slots >= 0).nonzero().squeeze(1)
+    said = round_trained(kept.said[slots[mine]], size)
+    base = linear(said, weight)[: len(mine)].float().log_softmax(1)
+    trained = logits[mine].log_softmax(1)
+    away = trained.exp() - base.exp()
+    return mine, kept.strength * divergence(trained, base), kept.strength * away
 
 
 _head_loss: Any = _HeadLoss.apply  # it has no types
@@ -80,11 +128,14 @@ def fused_head(model: Any) -> Iterator[None]:
         return
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
+        if getattr(head, _BARE, False):
+            return hidden
         targets = getattr(head, _TARGETS, None)
         # Read at each call: sharded weights are whole during a pass alone, trained ones need grads.
         if targets is None or head.weight.requires_grad:
             return linear(hidden, head.weight)
-        losses: torch.Tensor = _head_loss(hidden.flatten(0, -2), head.weight, targets)
+        kept = getattr(head, _KEPT, None)
+        losses: torch.Tensor = _head_loss(hidden.flatten(0, -2), head.weight, targets, kept)
         return losses.view(hidden.shape[:-1])
 
     head.forward = forward
@@ -124,22 +175,38 @@ def _hands_logits_on(model: Any) -> bool:
 
 
 @contextmanager
-def head_losses(model: Any, targets: torch.Tensor) -> Iterator[bool]:
+def head_losses(model: Any, targets: torch.Tensor, kept: Kept | None = None) -> Iterator[bool]:
     """Within it the model's `logits` are the losses of `targets`, if what is yielded is true.
 
     Args:
         model: called for the logits of as many places as there are targets.
         targets: int64 [N].
+        kept: what the base says at some of them, as `bare_head` has it.
     """
+    with _told(model, {_TARGETS: targets, _KEPT: kept}) as is_fused:
+        yield is_fused
+
+
+@contextmanager
+def bare_head(model: Any) -> Iterator[bool]:
+    """Within it the model's `logits` are the states before its head, if what is yielded is true."""
+    with _told(model, {_BARE: True}) as is_fused:
+        yield is_fused
+
+
+@contextmanager
+def _told(model: Any, what: Mapping[str, Any]) -> Iterator[bool]:
     head = _own(model).get_output_embeddings()
     if _FUSED not in vars(head) or head.weight.requires_grad:
         yield False
         return
-    setattr(head, _TARGETS, targets)
+    for name, value in what.items():
+        setattr(head, name, value)
     try:
         yield True
     finally:
-        delattr(head, _TARGETS)
+        for name in what:
+            delattr(head, name)
 
 
 def _own(model: Any) -> Any:

@@ -8,7 +8,8 @@ of the batch predicts it.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, fields
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipeline.training.examples.encode import IGNORED, EncodedRow
 from pipeline.training.examples.layout import PrefixTree, TreeLayout, make_layout
 from pipeline.training.examples.packing import families
 from pipeline.training.examples.rounding import round_tokens, wants_whole_steps
-from pipeline.training.losses.head import head_losses
+from pipeline.training.losses.head import Kept, bare_head, divergence, head_losses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -138,22 +139,29 @@ def _joined(arrays: Sequence[Any]) -> torch.Tensor:
     return torch.cat([torch.from_numpy(array) for array in arrays]).long().unsqueeze(0)
 
 
-def packed_loss(model: torch.nn.Module, rows: PackedRows) -> torch.Tensor:
+def packed_loss(model: torch.nn.Module, rows: PackedRows, kept: Kept | None = None) -> torch.Tensor:
     """Sum of the trained tokens' losses in one forward pass over all rows; fp32 scalar.
 
     A trained token that rows share counts once for each of them, as if they were apart.
     Only for a model whose attention is `attention.NAME`.
     """
-    return token_losses(model, rows, packed=True).sum()
+    return token_losses(model, rows, packed=True, kept=kept).sum()
 
 
-def row_by_row_loss(model: torch.nn.Module, rows: PackedRows) -> torch.Tensor:
+def row_by_row_loss(
+    model: torch.nn.Module, rows: PackedRows, kept: Kept | None = None
+) -> torch.Tensor:
     """The same sum, one forward pass a row, for models that can't be packed.
 
     Raises:
         ValueError: no rows, or rows that were packed to share tokens.
     """
-    parts = [token_losses(model, row).sum() for row in single_rows(rows)]
+    parts, begin = [], 0
+    for row in single_rows(rows):
+        end = begin + int((row.labels != IGNORED).sum())
+        own = None if kept is None else replace(kept, slots=kept.slots[begin:end])
+        parts.append(token_losses(model, row, kept=own).sum())
+        begin = end
     if not parts:
         raise ValueError("a batch without rows")
     return sum(parts[1:], start=parts[0])
@@ -180,15 +188,48 @@ def single_rows(rows: PackedRows) -> Iterator[PackedRows]:
         begin += length
 
 
-def token_losses(model: torch.nn.Module, rows: PackedRows, *, packed: bool = False) -> torch.Tensor:
+def token_losses(
+    model: torch.nn.Module, rows: PackedRows, *, packed: bool = False, kept: Kept | None = None
+) -> torch.Tensor:
     """-log p of each trained token, row after row: fp32, one for each label.
 
-    Without `packed` it is one row, which the model attends to as it does by itself.
+    Without `packed` it is one row, which the model attends to as it does by itself. With `kept`,
+    the divergence from the base is added to those that it is of.
     """
+    targets = rows.labels[0, rows.labels[0] != IGNORED]
+    places = takes_places(model)
+    with (
+        head_losses(model, targets, kept)
+        if places
+        else nullcontext(enter_result=False) as are_losses
+    ):
+        found = _at_trained(model, rows, packed=packed)
+    if are_losses:
+        return found
+    losses = cross_entropy(found.float(), targets, reduction="none")
+    if kept is None:
+        return losses
+    mine = (kept.slots >= 0).nonzero().squeeze(1)
+    trained, base = (
+        logits.float().log_softmax(1) for logits in (found[mine], kept.said[kept.slots[mine]])
+    )
+    return losses.index_add(0, mine, kept.strength * divergence(trained, base))
+
+
+def base_said(model: torch.nn.Module, rows: PackedRows, *, packed: bool) -> torch.Tensor:
+    """What `Kept` has of the base, for each trained token row after row; the adapter is off."""
+    bare = bare_head(model) if takes_places(model) else nullcontext(enter_result=False)
+    with torch.no_grad(), bare:
+        if packed:
+            return _at_trained(model, rows, packed=True)
+        return torch.cat([_at_trained(model, row, packed=False) for row in single_rows(rows)])
+
+
+def _at_trained(model: torch.nn.Module, rows: PackedRows, *, packed: bool) -> torch.Tensor:
+    """What the head gives where trained tokens are predicted, [N, ...]."""
     # A row's first token has no label, so no row is predicted from the one before it.
     trained = (rows.labels[0] != IGNORED).nonzero().squeeze(1)
     places = trained - 1 if rows.sources is None else rows.sources[0, trained]
-    targets = rows.labels[0, trained]
     kwargs: dict[str, Any] = {"attention_mask": None, "use_cache": False}
     ids, positions = rows.input_ids, rows.position_ids
     if packed:
@@ -199,11 +240,10 @@ def token_losses(model: torch.nn.Module, rows: PackedRows, *, packed: bool = Fal
             )
     kwargs |= {"input_ids": ids, "position_ids": positions}
     if not takes_places(model):
-        logits = model(**kwargs).logits[0][places]
-        return cross_entropy(logits.float(), targets, reduction="none")
-    with head_losses(model, targets) as are_losses:
-        found: torch.Tensor = model(**kwargs, logits_to_keep=places).logits[0]
-    return found if are_losses else cross_entropy(found.float(), targets, reduction="none")
+        logits: torch.Tensor = model(**kwargs).logits[0][places]
+        return logits
+    found: torch.Tensor = model(**kwargs, logits_to_keep=places).logits[0]
+    return found
 
 
 def takes_places(model: Any) -> bool:

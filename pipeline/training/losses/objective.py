@@ -28,7 +28,15 @@ from pipeline.training.examples.packing import (
 )
 from pipeline.training.losses import preference
 from pipeline.training.losses.batches import cuts, moved, on_device
-from pipeline.training.losses.loss import PackedRows, pack_rows, packed_loss, row_by_row_loss
+from pipeline.training.losses.head import Kept
+from pipeline.training.losses.loss import (
+    PackedRows,
+    base_said,
+    pack_rows,
+    packed_loss,
+    row_by_row_loss,
+)
+from pipeline.training.machine import processes
 from registry.errors import DataError
 from registry.models.parts import refuse_beyond
 
@@ -84,10 +92,14 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Answers:
-    """Learn the answers: cross-entropy of their tokens."""
+    """Learn the answers: cross-entropy of their tokens.
+
+    With `kl`, what is replayed costs its divergence from the base as well, so many times.
+    """
 
     rows: Sequence[EncodedRow]
     device: torch.device
+    kl: float = 0.0
 
     @property
     def parts(self) -> Sequence[Sequence[EncodedRow]]:
@@ -116,7 +128,34 @@ class Answers:
         rows = [self.rows[position] for position in positions]
         summed = packed_loss if ways.packed else row_by_row_loss
         for cut in cuts([row.tokens for row in rows], pieces):
-            yield summed(model, on_device(pack_rows(rows[cut], share=ways.share), self.device))
+            packed = on_device(pack_rows(rows[cut], share=ways.share), self.device)
+            yield summed(model, packed, self._kept(model, rows[cut], packed.order, ways))
+
+    def _kept(
+        self,
+        model: torch.nn.Module,
+        rows: Sequence[EncodedRow],
+        order: Sequence[int],
+        ways: ForwardMode,
+    ) -> Kept | None:
+        """Ask the base about those of a batch's rows that are replayed, by themselves."""
+        places = [place for place, row in enumerate(rows) if row.keeps] if self.kl else []
+        if not self.kl or not (places or processes.count() > 1):
+            return None
+        # Processes go through the model together: one with nothing to keep goes along.
+        given = [rows[place] for place in places] or rows[:1]
+        asked = on_device(pack_rows(given, share=ways.share), self.device)
+        with torch.no_grad(), _reference(ways)():
+            said = base_said(model, asked, packed=ways.packed)
+        if not places:
+            return None
+        slots, begin = {}, 0
+        for number in asked.order:
+            count = rows[places[number]].trained_tokens
+            slots[places[number]] = torch.arange(begin, begin + count)
+            begin += count
+        found = [slots.get(place, torch.full((rows[place].trained_tokens,), -1)) for place in order]
+        return Kept(self.kl, torch.cat(found).to(self.device), said)
 
 
 @dataclass
@@ -275,7 +314,7 @@ def _encode(
     device = loaded.device
     if spec.objective == "sft":
         found = encode_rows(loaded, rows, allow_rejects=allow_rejects)
-        return EncodedObjective(Answers(found.rows, device), found.rejects)
+        return EncodedObjective(Answers(found.rows, device, spec.kl), found.rejects)
     if spec.objective == "kto":
         judged, rejects = encoding.encode_feedback(loaded, rows, allow_rejects=allow_rejects)
         return EncodedObjective(Verdicts(judged, device, spec.beta, loaded.context), rejects)

@@ -667,7 +667,7 @@ def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(loop, tmp_path) -
     ws = OpenWorkspace.open(root)
     assert gap(ws, ui).gap_id == loop.found.gap_id  # it decides no score
     selected = select(ws, ui)
-    assert (selected.replay, selected.replay_rows) == ({}, 0)
+    assert (selected.replay, selected.replay_rows) == ({"own text": 0}, 0)
     (finding,) = forget(ws, ui, TunedModel(trained.adapter_id)).kept
     assert finding.witness
     listed = ws.catalog.query("SELECT guard, witness FROM forgetting ORDER BY created_at").rows
