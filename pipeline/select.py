@@ -118,7 +118,7 @@ def _inputs(
         "allow_rejects": train.allow_rejects,
         "change": asdict(change) if change else None,
     }
-    if rows := own_text_rows(ws.spec, change and change.budget):
+    if rows := own_text_rows(ws.spec, change.budget if change else None):
         inputs["own_text"] = decided_by(ws, found.base, rows) | {"rows": rows}
     if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)

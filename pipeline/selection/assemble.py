@@ -154,7 +154,7 @@ class Assembly:
 
     def _own_text(self) -> OwnText:
         """Have the base's own text made, as far as it is wanted, and read it with the datasets."""
-        wanted = own_text_rows(self.ws.spec, self.change and self.change.budget)
+        wanted = own_text_rows(self.ws.spec, self.change.budget if self.change else None)
         if not wanted:
             return OwnText(None, 0, 0)
         said = own_text(self.ws, self.ctx.ui, self.found.base, wanted)
@@ -236,8 +236,8 @@ class Assembly:
         self, parts: _Parts, source: ReplaySource, wanted: int, taken: set[int]
     ) -> list[PassingRow]:
         if source.name == OWN_TEXT:
-            there = parts.candidates.rows(OWN_TEXT) if OWN_TEXT in self.ws.versions else []
-            rows = [row for row in there if row.uid not in taken]
+            known = parts.candidates.rows(OWN_TEXT) if OWN_TEXT in self.ws.versions else []
+            rows = [row for row in known if row.uid not in taken]
             return [PassingRow(row, None) for row in parts.candidates.fitting(rows, OWN_TEXT)]
         if source.subject is None:
             free = parts.free

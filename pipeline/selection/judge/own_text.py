@@ -128,10 +128,12 @@ def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:
 def _usable(readings: Readings, asked: Sequence[str]) -> tuple[list[_Said], dict[str, int]]:
     """Return what the base said that may be replayed, and kind -> how many may not."""
     put = [question for question in asked if question]
-    turns = [[{"role": "user", "content": question}] for question in put]
+    turns: list[list[dict[str, object]]] = [
+        [{"role": "user", "content": question}] for question in put
+    ]
     found = list(zip(put, readings.own_answers(turns, OWN_TEXT), strict=True))
     try:
-        drawn = readings.drawn([{"role": "user", "content": ""}], len(asked) - len(put), OWN_TEXT)
+        drawn = readings.drawn([_user("")], len(asked) - len(put), OWN_TEXT)
         found += [("", one) for one in drawn]
     except TurnRefusedError:  # a template that wants something asked
         found += [("", None)] * (len(asked) - len(put))
@@ -147,6 +149,10 @@ def _usable(readings: Readings, asked: Sequence[str]) -> tuple[list[_Said], dict
             unusable[why_not] += 1
     order = [kind for kind in (*UNUSABLE, "that can't be asked") if kind in unusable]
     return kept, {kind: unusable[kind] for kind in order}
+
+
+def _user(said: str) -> dict[str, object]:
+    return {"role": "user", "content": said}
 
 
 def _put(

@@ -36,7 +36,8 @@ def test_what_was_drawn_before_a_kill_is_not_drawn_again(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = sampled(nano, ASKED, 2 * BATCH, tmp_path / "whole.jsonl", max_new_tokens=4)
-    draw, drawn = module._draw, []
+    draw = module._draw
+    drawn: list[Any] = []
 
     def killed(*given: Any) -> Any:
         if drawn:

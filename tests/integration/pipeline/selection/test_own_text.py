@@ -92,6 +92,7 @@ def test_own_text_is_trained_as_the_base_said_it(selected) -> None:
     said = Readings(resolve(selected.ws, selected.ui), selected.ui, "nano").own_answers(asked, "x")
     answers = [one.text.strip() for one in said if one is not None]
     assert [row.messages[1]["content"] for row in own] == answers
+    assert all(row.keeps == (row in own) for row in selected.rows)
 
 
 def test_own_text_is_made_once(selected, monkeypatch) -> None:
