@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from registry.models.load import LoadedModel
 
-BATCH = 16
+BATCH = 8
 """Texts that are drawn together; another number would give others."""
 
 # Without these a checkpoint's own settings would bend the distribution.

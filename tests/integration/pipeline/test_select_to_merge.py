@@ -663,11 +663,12 @@ def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(loop, tmp_path) -
         loop.trained,
     )
     spec = SPEC.replace("max_drop: 0.01,", "max_drop: 0.01, replay: false,")
+    spec = spec.replace("replay: 0.2", "replay: 0.2, general: 0")
     (root / "gapmend.yaml").write_text(spec)
     ws = OpenWorkspace.open(root)
     assert gap(ws, ui).gap_id == loop.found.gap_id  # it decides no score
     selected = select(ws, ui)
-    assert (selected.replay, selected.replay_rows) == ({"own text": 0}, 0)
+    assert (selected.replay, selected.replay_rows) == ({}, 0)
     (finding,) = forget(ws, ui, TunedModel(trained.adapter_id)).kept
     assert finding.witness
     listed = ws.catalog.query("SELECT guard, witness FROM forgetting ORDER BY created_at").rows
@@ -680,6 +681,19 @@ def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(loop, tmp_path) -
     card = adapter_card(facts, Publication("me/it", trained.adapter_id, "mit", "fp32", {}, {}))
     assert "| colour (witness) | " in card
     assert "A witness is a guard of which no row was trained on" in card
+
+
+@pytest.mark.soak
+def test_a_lost_witness_is_filled_in_by_the_base_s_own_text(loop, tmp_path) -> None:
+    root, ui = shutil.copytree(loop.ws.root, tmp_path / "ws"), Ui(as_json=True)
+    spec = SPEC.replace("max_drop: 0.01,", "max_drop: 0.01, replay: false,")
+    (root / "gapmend.yaml").write_text(spec)
+    ws = OpenWorkspace.open(root)
+    selected = select(ws, ui)
+    assert (selected.replay, selected.replay_rows) == ({"own text": 0}, 0)
+    mended = mend(ws, ui, loop.trained.adapter_id, selected.selection_id)
+    assert mended.missing == ()
+    assert mended.rounds[1].added["own text"] == mended.rounds[1].replay_rows > 0
 
 
 def test_choices_of_each_row_s_own_go_through_gap_and_select(tmp_path) -> None:
