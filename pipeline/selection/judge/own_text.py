@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
+    from registry.models.load import LoadedModel
 
 VERSION = 1
 
@@ -83,12 +84,13 @@ def texts_asked(wanted: int) -> int:
 
 
 def decided_by(ws: OpenWorkspace, base: str, wanted: int) -> dict[str, Any]:
-    """Return what decides the rows: the base, what computes it, and what it is asked."""
+    """Return what decides the rows: the base, how it is spoken to, what computes it, and asked."""
     from evals.engine.limits import ENGINE_VERSION
     from registry.models.license import license_of_base
 
     return {
         "base": ws.models.identity(base).digest,
+        "form": ws.models.chat(base).context([_user("?")]),  # as the spec wants it spoken to
         "engine": [ENGINE_VERSION, ws.models.backend(base)],
         "asked": questions(texts_asked(wanted)),
         "license": license_of_base(base, ws.spec.bases[base], ws.root),
@@ -101,7 +103,10 @@ def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:
     done = find_outcome(ws, OWN_TEXT, stage_key(OWN_TEXT, inputs, version=VERSION))
     if done is None:
         readings = Readings(ws, ui, base)
-        kept, unusable = _usable(readings, inputs["asked"])
+        said, unusable = _usable(readings, inputs["asked"])
+        kept = _trainable(ws.models.get(base), said)
+        if len(kept) < len(said):
+            unusable["that can't be trained on"] = len(said) - len(kept)
         label = f"{OWN_TEXT} of base {inputs['base'][:12]}"
         spec = DatasetSpec(
             path={"train": label}, license=inputs["license"], split=SplitSpec(dev=0, test=0)
@@ -128,9 +133,7 @@ def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:
 def _usable(readings: Readings, asked: Sequence[str]) -> tuple[list[_Said], dict[str, int]]:
     """Return what the base said that may be replayed, and kind -> how many may not."""
     put = [question for question in asked if question]
-    turns: list[list[dict[str, object]]] = [
-        [{"role": "user", "content": question}] for question in put
-    ]
+    turns = [[_user(question)] for question in put]
     found = list(zip(put, readings.own_answers(turns, OWN_TEXT), strict=True))
     try:
         drawn = readings.drawn([_user("")], len(asked) - len(put), OWN_TEXT)
@@ -149,6 +152,23 @@ def _usable(readings: Readings, asked: Sequence[str]) -> tuple[list[_Said], dict
             unusable[why_not] += 1
     order = [kind for kind in (*UNUSABLE, "that can't be asked") if kind in unusable]
     return kept, {kind: unusable[kind] for kind in order}
+
+
+def _trainable(loaded: LoadedModel, said: Sequence[_Said]) -> list[_Said]:
+    """Return what the base's template and context take as a row: its own words may be refused."""
+    from pipeline.training.examples.encode import RowRejectedError, TrainingRow, encode_each
+
+    rows = [
+        TrainingRow(
+            place,
+            (_user(one.question), {"role": "assistant", "content": one.text}),
+            None,
+            OWN_TEXT,
+        )
+        for place, one in enumerate(said)
+    ]
+    outcomes = zip(said, encode_each(loaded, rows), strict=True)
+    return [one for one, outcome in outcomes if not isinstance(outcome, RowRejectedError)]
 
 
 def _user(said: str) -> dict[str, object]:

@@ -150,6 +150,14 @@ def test_a_base_that_only_repeats_itself_is_said_and_selection_goes_on(
     ]
 
 
+def test_what_the_template_would_not_train_is_left_out(selected) -> None:
+    """An end of turn in the middle of what was said."""
+    loaded = selected.ws.models.get("nano")
+    stop = loaded.tokenizer.decode([min(loaded.chat.stops)])
+    whole, broken = module._Said("Hello", "Good day"), module._Said("Hello", f"Good{stop} day")
+    assert module._trainable(loaded, [whole, broken]) == [whole]
+
+
 def test_a_lost_guard_without_rows_is_filled_in_by_own_text() -> None:
     current = Budget({"mood": 100}, {"facts": 20, "own text": 10})
     lost = {"facts": Need("kept"), "task": Need("forgotten", 0.2)}
