@@ -46,7 +46,7 @@ def test_what_would_run_is_planned_with_its_cost_and_nothing_else(
     assert "(at rates measured on this machine for 0.2 s)" in line
     assert "memory free, and" in line
     assert f"{plan_table(steps).columns[4].header}" == "takes about"
-    assert cost_text(costs["train"]).endswith(" s")
+    assert cost_text(costs["train"]).endswith((" s", " min"))  # by how busy the machine is
     with pytest.raises(StoreRequestError, match=r"ingest is not up to date \(has not run yet\)"):
         ws.run(start="gap")
 
