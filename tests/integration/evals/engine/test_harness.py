@@ -93,6 +93,7 @@ def test_its_own_help_is_reached(folder: Path) -> None:
     assert "--model_args" in done.stdout
 
 
+@pytest.mark.soak
 def test_a_base_that_is_not_there_is_one_line(folder: Path) -> None:
     done = called(
         *("lm-eval", "run", "--model", "gapmend", "--model_args", "pretrained=./gone"),

@@ -141,8 +141,8 @@ class Short:
         self._own = packed_loss
         monkeypatch.setattr(objective, "packed_loss", self)
 
-    def __call__(self, model: torch.nn.Module, rows: Any) -> torch.Tensor:
-        loss = self._own(model, rows)
+    def __call__(self, model: torch.nn.Module, rows: Any, kept: Any) -> torch.Tensor:
+        loss = self._own(model, rows, kept)
         if len(rows.lengths) > self.rows:
             self.raised += 1
             loss.backward(retain_graph=True)  # leaves gradients behind, as a real one may

@@ -94,7 +94,14 @@ def test_a_choice_that_cannot_be_asked_for_says_how() -> None:
     assert answer_form(chat_of("deepseek-r1-distill", "off")).written("4").startswith("4")
 
 
-@pytest.mark.parametrize(("said", "told"), [(None, "auto"), (True, "on"), (False, "off")])
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param(None, "auto", marks=pytest.mark.soak),
+        pytest.param(True, "on", marks=pytest.mark.soak),
+        (False, "off"),
+    ],
+)
 def test_lm_evals_program_may_say_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool | None, told: str
 ) -> None:

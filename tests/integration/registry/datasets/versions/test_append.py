@@ -148,7 +148,9 @@ def run_history(folder: Path, path: str, history: list[Step]) -> None:
     shutil.rmtree(folder)
 
 
-FOLDERS = pytest.mark.parametrize("path", [ONE_FOLDER, TWO_FOLDERS])
+FOLDERS = pytest.mark.parametrize(
+    "path", [ONE_FOLDER, pytest.param(TWO_FOLDERS, marks=pytest.mark.soak)]
+)
 DRAWN = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
