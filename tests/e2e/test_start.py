@@ -60,6 +60,7 @@ def test_the_starter_runs_as_it_is_and_ends_promoted(starter: Path) -> None:
 def test_docs_the_page_on_notebooks_runs_block_after_block(
     starter: Path, project_root: Path
 ) -> None:
+    Workspace.open(starter).run()  # up to date, or this test is run alone
     before = stages(starter)
     page = (project_root / "docs/guide/notebook.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
