@@ -102,7 +102,7 @@ class Readings:
 
 
 def passage_of(row: Row) -> Passage:
-    """Return a row as what it asks and its answer; all of it together is `text_of(row)`."""
+    """Return a row as what it asks and its answer; all of it together is `row.text`."""
     from evals.engine.embed import Passage
 
     *asked, answer = (*row.messages, *(row.chosen or ()))
