@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.gap import dev_inputs, gap
 from pipeline.ingest import resolve
+from pipeline.measure.held_items import lm_eval_tasks
 from pipeline.selection.assemble import Assembly, MendChange, SelectionPart
 from pipeline.selection.candidates import pool_of
-from pipeline.selection.held_out import lm_eval_tasks
+from pipeline.selection.judge import own_right
 from pipeline.selection.judge.own_text import decided_by
 from pipeline.selection.replay import own_text_rows
 from pipeline.spec.subjects import measured_datasets
@@ -60,6 +61,7 @@ class SelectReport:
     run_id: str
     cached: bool
     seconds: float
+    own_answers: dict[str, dict[str, int]] = field(default_factory=dict)  # gap -> target -> rows
     untaught: dict[str, str] = field(default_factory=dict)  # what no row teaches, left out -> why
 
 
@@ -120,6 +122,8 @@ def _inputs(
     }
     if rows := own_text_rows(ws.spec, change.budget if change else None):
         inputs["own_text"] = decided_by(ws, found.base, rows) | {"rows": rows}
+    if train.own_answers:
+        inputs["own_answers"] = [own_right.VERSION, train.own_answers]
     if unseen := ws.spec.witnesses:
         inputs["witnesses"] = sorted(unseen)
     if train.objective != "sft":  # which other rows fit than by default

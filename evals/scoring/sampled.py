@@ -15,9 +15,10 @@ import torch
 from evals.engine.journal import Journal, keys_of
 from evals.scoring.own_answers import OwnAnswer
 from registry.chat.form import answer_form
+from registry.chat.tokens import TextTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from registry.models.load import LoadedModel
@@ -59,32 +60,74 @@ def sampled(
     Raises:
         TurnRefusedError: the base's template doesn't take the conversation.
     """
-    chat = loaded.chat
-    context = chat.context([dict(turn) for turn in conversation])
-    (asked,) = chat.tokenizer([context], add_special_tokens=False)["input_ids"]
-    loaded.use(None)
-    journal, form = Journal(kept), answer_form(chat)
+    context = loaded.chat.context([dict(turn) for turn in conversation])
+    drawer = Drawer(loaded, kept, max_new_tokens=max_new_tokens)
     found: list[OwnAnswer] = []
-    for start in range(0, count, BATCH):
-        setting = {"seed": seed, "from": start, "tokens": max_new_tokens, **_PLAIN}
-        (key,) = keys_of("sampled", [(context, setting)])
-        drawn = journal.get(key)
-        if drawn is None:
-            drawn = _draw(loaded, list(asked), max_new_tokens, f"{seed}:{start}")
-            journal.add(key, drawn)
-            journal.flush()
-        for tokens in drawn:
-            said = list(takewhile(lambda token: token not in chat.specials, tokens))
-            ended = len(said) < len(tokens) and tokens[len(said)] in chat.stops
-            text = str(chat.tokenizer.decode(said))
-            found.append(OwnAnswer(form.answer_in(text), ended, len(asked) + len(said)))
+    for one in drawer.draws(context, count, seed=seed):
+        found.append(one)
         if progress is not None:
-            progress(min(len(found), count), count)
-    return found[:count]
+            progress(len(found), count)
+    return found
 
 
-def _draw(loaded: LoadedModel, asked: list[int], most: int, seed: str) -> list[list[int]]:
-    ids = torch.tensor([asked] * BATCH, device=loaded.device)
+class Drawer:
+    """Draws answers of the base alone, as they are wanted, and keeps them.
+
+    Args:
+        loaded: the base.
+        kept: the journal; of one base.
+        max_new_tokens: the longest answer. One with a special token inside hasn't ended.
+    """
+
+    def __init__(self, loaded: LoadedModel, kept: Path, *, max_new_tokens: int) -> None:
+        """See the class."""
+        self._loaded = loaded
+        self._journal = Journal(kept)
+        self._most = max_new_tokens
+        self._form = answer_form(loaded.chat)
+        self._tokens = TextTokens(loaded.tokenizer)
+
+    def draws(
+        self, context: str, count: int, *, seed: int = 0, together: int = BATCH
+    ) -> Iterator[OwnAnswer]:
+        """Yield `count` answers to a context of the base's chat template, none before it is wanted.
+
+        Args:
+            context: what the base reads.
+            count: a larger one begins with the same.
+            seed: of the draws.
+            together: how many are drawn at once; another number gives others.
+        """
+        asked = self._tokens.whole(context)
+        for start in range(0, count, together):
+            setting = {"seed": seed, "from": start, "tokens": self._most, **_PLAIN}
+            if together != BATCH:
+                setting["together"] = together
+            (key,) = keys_of("sampled", [(context, setting)])
+            drawn = self._journal.get(key)
+            if drawn is None:
+                self._loaded.use(None)
+                drawn = _draw(self._loaded, asked, self._most, f"{seed}:{start}", together)
+                self._journal.add(key, drawn)
+                self._journal.flush()
+            for tokens in drawn[: count - start]:
+                yield self._answer(len(asked), tokens)
+
+    def _answer(self, asked: int, tokens: Sequence[int]) -> OwnAnswer:
+        """Return what was said up to what ends a turn, as a scorer is given it."""
+        chat = self._loaded.chat
+        said = list(takewhile(lambda token: token not in chat.stops, tokens))
+        text, end, _ = str(chat.tokenizer.decode(said)).partition(self._form.end or "\n\n")
+        answer = self._form.answer_in(text)
+        whole = not any(special in answer for special in chat.texts_of(chat.specials) if special)
+        ended = whole and (bool(end) or len(said) < len(tokens))
+        return OwnAnswer(answer, ended, asked + len(said))
+
+
+def _draw(
+    loaded: LoadedModel, asked: list[int], most: int, seed: str, together: int
+) -> list[list[int]]:
+    ids = torch.tensor([asked] * together, device=loaded.device)
     devices = [] if loaded.device.type == "cpu" else [loaded.device]
     stops = sorted(loaded.chat.stops)
     with torch.inference_mode(), torch.random.fork_rng(devices):

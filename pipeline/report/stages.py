@@ -129,6 +129,9 @@ def select_table(report: SelectReport) -> Table:
     lines += [
         f"{name}: {why}" for name, why in report.short_of.items() if name not in report.missing
     ]
+    for name, counts in report.own_answers.items():
+        told = ", ".join(f"{rows} {what}" for what, rows in counts.items())
+        lines.append(f"answers trained for {name}: {told}")
     if report.set_aside:
         aside = [f"{count} {kind}" for kind, count in report.set_aside.items()]
         lines.append("set aside: " + ", ".join(aside))

@@ -13,6 +13,7 @@ from pipeline.selection.choose import interleave
 from pipeline.selection.gap_rows import MOST_FAILURES, GapRows
 from pipeline.selection.judge.answers import UNUSABLE
 from pipeline.selection.judge.free import FreeRows
+from pipeline.selection.judge.own_right import own_right
 from pipeline.selection.judge.own_text import OwnText, own_text
 from pipeline.selection.judge.readings import Readings, passage_of, passage_of_item
 from pipeline.selection.replay import (
@@ -104,6 +105,7 @@ class Assembly:
     change: MendChange | None
     missing: dict[str, int] = field(default_factory=dict)
     short_of: dict[str, str] = field(default_factory=dict)
+    own_answers: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def work(self, parents: Sequence[Parent]) -> StageOutput:
         """Choose the rows and put the selection, made from `parents`, into the store."""
@@ -201,7 +203,17 @@ class Assembly:
     def _for_gap(self, parts: _Parts, name: str, wanted: int) -> list[_Chosen]:
         failures = parts.gaps.failures(name, self.change.after if self.change else None)
         rows = parts.gaps.choose(name, wanted, failures, parts.free)
-        return [_Chosen(one.row, name, "gap", one.score) for one in rows]
+        own = self._own_answers(parts, name, [one.row for one in rows])
+        return [_Chosen(one.row, name, "gap", one.score, own.get(one.row.uid)) for one in rows]
+
+    def _own_answers(self, parts: _Parts, name: str, rows: Sequence[Row]) -> Mapping[int, str]:
+        """Return uid -> the base's own right answer, where these are wanted and there are some."""
+        draws = self.ws.spec.train.own_answers
+        if not draws or not rows:
+            return {}
+        found = own_right(self.ws, parts.readings, name, rows, draws)
+        self.own_answers[name] = dict(found.counts)
+        return found.answers
 
     def _replay(
         self, parts: _Parts, source: ReplaySource, wanted: int, taken: set[int]
@@ -300,6 +312,7 @@ class Assembly:
             "short_of": parts.gaps.short_of | self.short_of,
             "set_aside": {kind: len(aside) for kind, aside in candidates.aside.items()},
             "deciding_tokens": dict(parts.readings.tokens),
+            **({"own_answers": self.own_answers} if self.own_answers else {}),
         }
 
 

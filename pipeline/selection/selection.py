@@ -48,7 +48,8 @@ class SelectedRow:
             `mend` (replayed since something was lost).
         score: cosine to the failure it was chosen for; None where there was none.
         rank: position in the training order, from 0.
-        answer: the base's own answer, which is trained on instead; None for the row's.
+        answer: the base's own answer, which is trained on instead; None for the row's. Of a `gap`
+            row it is one that is right.
     """
 
     row_uid: int

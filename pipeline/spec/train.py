@@ -15,6 +15,7 @@ _NOT_DECIDING = frozenset(
             "budget_rows",
             "replay",
             "general",
+            "own_answers",
             "checkpoint_steps",
             "allow_rejects",
             "trackers",
@@ -156,6 +157,13 @@ class TrainSpec(BaseModel):
         le=10,
         description="weight of the KL divergence from the base on the answers of replayed rows",
     )
+    own_answers: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="answers that the base draws to each row for a gap; the first right one is "
+        "trained on instead of the dataset's",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of LoRA's start and the row order")
     dtype: ComputeDtype | None = Field(
         default=None,
@@ -206,6 +214,16 @@ class TrainSpec(BaseModel):
             raise ValueError(message)
         if self.general and self.general + self.replay >= 1:
             message = "replay and general are shares of the same rows, and leave none for the gaps"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _answers_to_learn(self) -> Self:
+        if self.own_answers and self.objective != "sft":
+            message = (
+                f"own_answers is for sft, and {self.objective} learns from more than a right "
+                "answer; leave own_answers out, or take sft"
+            )
             raise ValueError(message)
         return self
 

@@ -101,7 +101,8 @@ class SelectionMeta(Meta):
     """The rows that an adapter is trained on; `budget` and `replay` are by capability or guard.
 
     `set_aside` counts the rows that were kept out by why, `short_of` says what rows are missing,
-    `deciding_tokens` what the base read and wrote to decide.
+    `deciding_tokens` what the base read and wrote to decide, `own_answers` what became of the rows
+    for each gap where the base's own right answers were wanted: what -> rows.
     """
 
     of_kind: ClassVar[str] = "selection"
@@ -120,6 +121,7 @@ class SelectionMeta(Meta):
     short_of: dict[str, str] = Field(default_factory=dict)
     set_aside: dict[str, int] = Field(default_factory=dict)
     deciding_tokens: dict[str, int] = Field(default_factory=dict)
+    own_answers: dict[str, dict[str, int]] = Field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------- what is measured

@@ -10,7 +10,7 @@ from registry.store.hashing import digest
 from registry.store.kept import SUFFIX, keep, kept
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from evals.engine.embed import Embeddings, Passage
@@ -24,6 +24,8 @@ MOST_ANSWER_TOKENS = 256
 """The longest answer of its own that a base is let write; a longer one isn't replayed."""
 
 _FORMAT = 1
+
+_TOGETHER = 4  # answers drawn at once: an easy row takes no more
 
 
 class Readings:
@@ -94,6 +96,44 @@ class Readings:
         self.tokens["own answers"] += sum(one.tokens for one in found)
         return found
 
+    def first_right(
+        self,
+        contexts: Sequence[str],
+        count: int,
+        label: str,
+        *,
+        max_new_tokens: int,
+        right: Callable[[int, OwnAnswer], bool],
+    ) -> list[OwnAnswer | None]:
+        """Return the first answer to each context that is right, of `count` that the base draws.
+
+        Args:
+            contexts: by the base's template.
+            count: drawn at most; none after the right one's batch.
+            label: for the progress.
+            max_new_tokens: the longest answer.
+            right: whether the answer at a place is.
+        """
+        from evals.scoring.sampled import Drawer
+
+        loaded = self._ws.models.get(self._base)
+        path = (
+            self._cache("answers") / f"{digest([_FORMAT, 'drawn', loaded.identity.digest])}.jsonl"
+        )
+        drawer = Drawer(loaded, path, max_new_tokens=max_new_tokens)
+        found: list[OwnAnswer | None] = []
+        with self._ui.progress(f"{label} · own answers drawn", total=len(contexts)) as bar:
+            for place, context in enumerate(contexts):
+                found.append(None)
+                seed = int(digest(context)[:4], 16)  # not the same chance for every row
+                for one in drawer.draws(context, count, seed=seed, together=_TOGETHER):
+                    self.tokens["own answers for gaps"] += one.tokens
+                    if right(place, one):
+                        found[-1] = one
+                        break
+                bar.update(place + 1, len(contexts))
+        return found
+
     def _most(self) -> int:
         return max(1, min(MOST_ANSWER_TOKENS, self._ws.models.identity(self._base).context // 2))
 
@@ -102,7 +142,7 @@ class Readings:
 
 
 def passage_of(row: Row) -> Passage:
-    """Return a row as what it asks and its answer; all of it together is `text_of(row)`."""
+    """Return a row as what it asks and its answer; all of it together is `row.text`."""
     from evals.engine.embed import Passage
 
     *asked, answer = (*row.messages, *(row.chosen or ()))
