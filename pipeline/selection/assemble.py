@@ -16,6 +16,7 @@ from pipeline.selection.judge.free import FreeRows
 from pipeline.selection.judge.own_right import own_right
 from pipeline.selection.judge.own_text import OwnText, own_text
 from pipeline.selection.judge.readings import Readings, passage_of, passage_of_item
+from pipeline.selection.judge.terms import Terms
 from pipeline.selection.replay import (
     MOST_SCORED,
     PassingRow,
@@ -27,7 +28,6 @@ from pipeline.selection.replay import (
 )
 from pipeline.selection.selection import SelectedRow, put_selection, read_selection
 from pipeline.spec.pool import OWN_TEXT
-from pipeline.spec.subjects import subject
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import StageOutput
 from registry.errors import ModelError
@@ -196,8 +196,7 @@ class Assembly:
         free = None
         if names and (short or any(budget.replay.get(name) for name in names)):
             failures = {name: gaps.failures(name, None) for name in budget.gap}
-            losses = any(subject(self.ws.spec, name).spec.answer != "choice" for name in short)
-            free = FreeRows(candidates, readings, failures, losses=losses)
+            free = FreeRows(candidates, readings, failures)
         return _Parts(candidates, readings, gaps, free)
 
     def _for_gap(self, parts: _Parts, name: str, wanted: int) -> list[_Chosen]:
@@ -225,10 +224,10 @@ class Assembly:
         lost = self._lost(source)
         vectors = nearest = None
         if lost and wanted > len(had):
-            rows = [passage_of(one.row) for one in there]
-            vectors = parts.readings.embed(rows, f"{source.name} · rows").vectors
-            items = [passage_of_item(item) for item in lost]
-            nearest = parts.readings.embed(items, source.name).vectors
+            texts = [passage_of(one.row).text for one in there]
+            terms = Terms.of(texts)
+            vectors = terms.vectors(texts)
+            nearest = terms.vectors([passage_of_item(item).text for item in lost])
         picked = pick(there, wanted, had, vectors, nearest)
         if len(picked) < wanted:
             self.missing[source.name] = wanted - len(picked)
