@@ -98,8 +98,9 @@ def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None) -> GapReport:
         config=inputs["subjects"],
     )
     report = outcome.report(GapReport, base=base, gap_id=outcome.outputs["gap"])
-    left = untaught(ws.spec, ws.store, resolved.versions)
-    tuned = {name: why for name, why in left.items() if report.verdict(name) == "tune"}
+    if not report.gaps():
+        return report
+    tuned = {n: why for n, why in untaught(resolved).items() if report.verdict(n) == "tune"}
     return replace(report, untaught=tuned)
 
 

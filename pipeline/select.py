@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.gap import dev_inputs, gap
 from pipeline.ingest import resolve
+from pipeline.measure.held_items import lm_eval_tasks
 from pipeline.selection.assemble import Assembly, MendChange, SelectionPart
 from pipeline.selection.candidates import pool_of
-from pipeline.selection.held_out import lm_eval_tasks
 from pipeline.selection.judge import own_right
 from pipeline.selection.judge.own_text import decided_by
 from pipeline.selection.replay import own_text_rows

@@ -1,30 +1,35 @@
-"""The capabilities that the pool can't teach, by the datasets' versions: no row is read for it."""
+"""The capabilities that the pool can't teach, by the datasets' versions."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pipeline.measure.held_items import held_datasets
 from pipeline.spec import pool
 from registry.store.objects import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.spec.spec import Spec
+    from pipeline.workspace.resolved import Resolved
 
 
-def untaught(spec: Spec, store: Store, versions: Mapping[str, str]) -> dict[str, str]:
+def untaught(ws: Resolved) -> dict[str, str]:
     """Return each capability that no row of the pool can teach, with the reason.
 
-    Args:
-        spec: with capabilities, pool and objective.
-        store: where the versions are.
-        versions: dataset -> id of its version; one without is taken to have rows.
+    A dataset without a version is taken to have rows.
+
+    Raises:
+        UserError: an lm-eval task that can't be loaded.
     """
-    wanted = [name for name in pool.pool_of(spec) if name in versions]
-    return pool.untaught(spec, {name: rows_of(store.root, versions[name]) for name in wanted})
+    wanted = [name for name in pool.pool_of(ws.spec) if name in ws.versions]
+    rows = {name: rows_of(ws.store.root, ws.versions[name]) for name in wanted}
+    held = held_datasets(ws)
+    return pool.untaught(
+        ws.spec, {name: replace(one, held=held.get(name, {})) for name, one in rows.items()}
+    )
 
 
 @lru_cache(maxsize=64)

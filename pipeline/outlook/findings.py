@@ -15,6 +15,7 @@ from pipeline.outlook.settled import unsettled
 from pipeline.outlook.survey import survey
 from pipeline.spec import pool
 from pipeline.spec.subjects import errors_at, subjects
+from pipeline.workspace.resolved import Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,13 +59,15 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
         UserError: files, a base or an lm-eval task that can't be read.
     """
     from pipeline.ingest import allowed_labels, earlier_runs
+    from pipeline.measure.taught import rows_of
     from registry.datasets.sources.resolve import sources
 
     specs = ws.spec.datasets
     if files is None:
         files = {name: sources(spec, ws.root) for name, spec in specs.items()}
     runs = earlier_runs(ws)
-    known = _known(ws, ui, runs)
+    versions = _versions(ws, ui, runs)
+    known = {name: rows_of(ws.store.root, version) for name, version in versions.items()}
     context = ws.models.identity(ws.spec.train.base).context
     surveys = {}
     for name, spec in specs.items():
@@ -77,6 +80,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     if any(one.stops for one in found):  # what else there is follows from it
         return Outlook(files, surveys, items, tuple(found))
     found += [one for name in specs for one in _splits(ws, name, runs[name])]
+    surveys |= _all_held(Resolved.of(ws, versions), files, surveys)
     found += _pool(ws, surveys)
     family = len(ws.spec.capabilities)
     for what in subjects(ws.spec):
@@ -87,17 +91,40 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     return Outlook(files, surveys, items, tuple(found))
 
 
-def _known(
-    ws: OpenWorkspace, ui: Ui, runs: Mapping[str, list[RunMeta]]
-) -> dict[str, pool.DatasetRows]:
-    """Return the rows of each dataset whose version is up to date."""
+def _versions(ws: OpenWorkspace, ui: Ui, runs: Mapping[str, list[RunMeta]]) -> Mapping[str, str]:
+    """Return the version of each dataset that has one which is up to date."""
     from pipeline.ingest import find_ingested
-    from pipeline.measure.taught import rows_of
 
     if not any(runs.values()):
         return {}
     made, _ = find_ingested(replace(ws, dry=True), ui)
-    return {name: rows_of(ws.store.root, version) for name, version in made.versions.items()}
+    return made.versions
+
+
+def _all_held(
+    ws: Resolved, files: Mapping[str, Sources], surveys: Mapping[str, Survey]
+) -> dict[str, Survey]:
+    """Return the surveys of the pool's datasets whose rows for training are all held out."""
+    from pipeline.ingest import allowed_labels
+    from pipeline.measure.held_items import all_held, growing, held_items, rows_for_training
+    from pipeline.outlook.survey import rows_in_train
+    from registry.datasets.duplicates.overlap import HeldOut
+
+    objective = ws.spec.train.objective
+    held = HeldOut([*held_items(ws), *(item for seen in surveys.values() for item in seen.held)])
+    found = {}
+    for name in pool.pool_of(ws.spec):
+        if name in ws.versions:
+            rows = rows_for_training(ws.store, ws.versions[name], name, objective)
+        elif surveys[name].whole:
+            labels = allowed_labels(ws, name)
+            rows = growing(rows_in_train(name, files[name], labels, objective))
+        else:
+            continue
+        if kinds := all_held(rows, held):
+            seen = surveys[name]
+            found[name] = replace(seen, rows=replace(seen.rows, held=kinds))
+    return found
 
 
 def _items(ws: OpenWorkspace, what: Subject, surveys: Mapping[str, Survey]) -> Mapping[str, int]:

@@ -6,11 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.spec.pool import DatasetRows
+from pipeline.measure.held_items import MEASURED, words_of_row
+from pipeline.spec.pool import TRAINABLE, DatasetRows
+from registry.datasets.duplicates.overlap import HeldOutItem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
+    from registry.datasets.duplicates.overlap import RowWords
     from registry.datasets.sources.resolve import Sources
     from registry.datasets.spec import DatasetSpec
     from registry.datasets.versions.row import Row
@@ -21,6 +24,7 @@ LOOKED_AT = 20_000
 _KEPT = 64  # rows of a split that are kept, to see how long they are
 _MOST_LONG = 500  # and of those that may be longer than a context,
 _LONG_BYTES = 8 << 20  # which together say no more: tokens of a megabyte take a second
+_HELD_BYTES = 32 << 20  # and of those that measure, to look for in the rows for training
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Survey:
         some: split that the files give -> some of its rows, evenly.
         long: rows that say more than the number of bytes asked for, the first ones.
         many: how many these are.
+        held: what its rows for dev and test say, where there is no version that has it.
     """
 
     rows: DatasetRows
@@ -46,6 +51,7 @@ class Survey:
     some: Mapping[str, tuple[Row, ...]]
     long: tuple[Row, ...] = ()
     many: int = 0
+    held: tuple[HeldOutItem, ...] = ()
 
 
 @dataclass
@@ -59,6 +65,8 @@ class _Reading:
     long: list[Row] = field(default_factory=list)
     bytes: int = 0  # of these
     many: int = 0
+    held: list[HeldOutItem] = field(default_factory=list)
+    held_bytes: int = 0
 
 
 def survey(
@@ -101,8 +109,14 @@ def survey(
             seen.bytes += made.size
             if len(seen.long) < _MOST_LONG and (not seen.long or seen.bytes <= _LONG_BYTES):
                 seen.long.append(row_of(made, name, file, record.line))
+        row = row_of(made, name, file, record.line)
         if len(kept) < _KEPT:
-            kept.append(row_of(made, name, file, record.line))
+            kept.append(row)
+        if known is None and file.split in MEASURED and seen.held_bytes <= _HELD_BYTES:
+            seen.held_bytes += made.size
+            where = f"{row.source_file}:{row.source_line}"
+            said = (row.row_hash, row.text, (row.question,))
+            seen.held.append(HeldOutItem(f"{name} {row.split}", where, *said))
     share = max(1, LOOKED_AT // max(1, len(files.files)))
     return Survey(
         known or predicted(spec, list(seen.found.values())),
@@ -113,7 +127,29 @@ def survey(
         some={split: tuple(rows) for split, rows in seen.some.items()},
         long=tuple(seen.long),
         many=seen.many,
+        held=tuple(seen.held),
     )
+
+
+def rows_in_train(
+    name: str, files: Sources, labels: Collection[str] | None, objective: str
+) -> Iterator[RowWords]:
+    """Yield what the rows for training say that an objective learns from, each once."""
+    from registry.datasets.formats.turns import UnusableError
+    from registry.datasets.sources.chunks import first_records, usable
+    from registry.datasets.versions.collect import row_of
+
+    told: set[str] = set()
+    for file, record in first_records(files.files, LOOKED_AT):
+        if file.split != "train":
+            continue
+        try:
+            made = usable(record, files.format, labels)
+        except UnusableError:
+            continue
+        if made.content.kind in TRAINABLE[objective] and made.row_hash not in told:
+            told.add(made.row_hash)
+            yield words_of_row(row_of(made, name, file, record.line))
 
 
 def predicted(spec: DatasetSpec, rows: Collection[tuple[str, str]]) -> DatasetRows:

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pipeline.measure.held_items import held_items, words_of_row
 from pipeline.measure.measure import labels_of_subject
-from pipeline.selection.held_out import held_items
 from pipeline.selection.selection import SelectReject, is_trainable, render
 from pipeline.spec import pool
 from pipeline.spec.subjects import subjects
 from pipeline.training.examples.fitting import TemplateFit
-from registry.datasets.duplicates.overlap import HeldOut, RowWords
+from registry.datasets.duplicates.overlap import HeldOut
 from registry.datasets.versions.rejects import commonest
 from registry.errors import DataError
 
@@ -35,18 +35,6 @@ _TEMPLATE_TOKENS = 256
 
 _EXCERPT = 200
 _SPARE = 100  # rows read beyond those that are taken, for those that are refused
-
-
-def text_of(row: Row) -> str:
-    """Return all that a row says, one turn a line: what is embedded and compared."""
-    turns = (*row.messages, *(row.chosen or ()))
-    return "\n".join(turn.content for turn in turns if turn.content)
-
-
-def question_of(row: Row) -> str:
-    """Return what a row asks: its user turns, or all of a plain text."""
-    asked = [turn.content for turn in row.messages if turn.role in {"user", "text"}]
-    return "\n".join(asked)
 
 
 def pool_of(ws: OpenWorkspace) -> tuple[str, ...]:
@@ -78,7 +66,7 @@ class Candidates:
         self._template = TemplateFit(ws.models.chat(ws.spec.train.base))
         held = HeldOut(held_items(ws))
         kept = {name: self._read(name, held, cut) for name, cut in most.items()}
-        near = held.near([question_of(row) for rows in kept.values() for row in rows])
+        near = held.near([row.question for rows in kept.values() for row in rows])
         self.leaks["near-duplicate"] += len(near)
         places = iter(range(sum(map(len, kept.values()))))
         self._rows = {
@@ -102,8 +90,9 @@ class Candidates:
             kind: of the reason, as it is counted for people: `mislabelled`.
             reason: of this row.
         """
-        base = self.ws.spec.train.base
-        self.aside.setdefault(kind, {}).setdefault(row.uid, _reject(row, base, reason))
+        if not any(row.uid in rows for rows in self.aside.values()):  # the first reason stands
+            found = _reject(row, self.ws.spec.train.base, reason)
+            self.aside.setdefault(kind, {})[row.uid] = found
 
     def all_rejects(self) -> list[SelectReject]:
         """Return what was kept out, a row once: too long, refused by the template, set aside."""
@@ -137,7 +126,7 @@ class Candidates:
         for row in reader.by_hash({"train"}, "pool", cut + _SPARE):
             if len(usable) == cut:
                 break
-            why = held.refuses(RowWords(row.row_hash, text_of(row), question_of(row)))
+            why = held.refuses(words_of_row(row))
             if why is not None:
                 self.leaks[why] += 1
             elif is_trainable(row, self.ws.spec.train.objective):
@@ -189,5 +178,5 @@ def _reject(row: Row, base: str, reason: str) -> SelectReject:
         row_hash=row.row_hash,
         source_file=row.source_file,
         source_line=row.source_line,
-        excerpt=text_of(row)[:_EXCERPT],
+        excerpt=row.text[:_EXCERPT],
     )

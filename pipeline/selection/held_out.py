@@ -1,57 +1,19 @@
-"""Held-out texts: whatever the workspace measures models by, which no adapter may be trained on."""
+"""Rows that are trained on, seen once more beside all that is held out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.spec.subjects import subjects
-from registry.datasets.duplicates.overlap import HeldOut, HeldOutItem, RowWords
+from pipeline.measure.held_items import MEASURED, held_items
+from registry.datasets.duplicates.overlap import HeldOut, RowWords
 from registry.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from pipeline.workspace.resolved import Resolved
-    from pipeline.workspace.workspace import OpenWorkspace
+    from registry.datasets.duplicates.overlap import HeldOutItem
     from registry.datasets.versions.read import RowText
-
-_SPLITS = ("dev", "test")
-
-
-def held_items(ws: Resolved) -> list[HeldOutItem]:
-    """Return the dev and test rows of every dataset of the spec, and its lm-eval tasks' documents.
-
-    Raises:
-        UserError: a task that can't be loaded.
-    """
-    from registry.datasets.versions.read import VersionReader
-
-    items = []
-    for name in ws.spec.datasets:
-        for rows in VersionReader(ws.store, ws.versions[name], name).texts(_SPLITS):
-            items += [
-                HeldOutItem(
-                    f"{name} {row.split}", row.where, row.row_hash, row.text, (row.question,)
-                )
-                for row in rows
-            ]
-    items.sort(key=lambda item: (item.held_in, item.row_hash))
-    for guard, task in lm_eval_tasks(ws).items():
-        from evals.tasks.installed import documents
-
-        items += [
-            HeldOutItem(
-                f"{guard} (lm-eval)", f"document {doc.position}", "", doc.text, doc.questions
-            )
-            for doc in documents(task, ws.root)
-        ]
-    return items
-
-
-def lm_eval_tasks(ws: OpenWorkspace) -> dict[str, str]:
-    """Return the guards that are lm-eval tasks, with the task or file that each names."""
-    named = {what.name: getattr(what.spec, "lm_eval", None) for what in subjects(ws.spec)}
-    return {name: task for name, task in named.items() if task is not None}
 
 
 def refuse_leaks(ws: Resolved, selection_id: str) -> None:
@@ -95,7 +57,7 @@ def rows_to_train(ws: Resolved, uids: Collection[int]) -> Iterator[list[RowText]
     from registry.datasets.versions.read import VersionReader
 
     left = set(uids)
-    for splits in (("train",), (*_SPLITS, "held")):
+    for splits in (("train",), (*MEASURED, "held")):
         for name in ws.spec.datasets:
             reader = VersionReader(ws.store, ws.versions[name], name)
             for rows in reader.texts(splits, frozenset(left)):

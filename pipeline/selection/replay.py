@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.measure.measure import measure
 from pipeline.selection.budget import Supply
-from pipeline.selection.candidates import free_datasets, text_of
+from pipeline.selection.candidates import free_datasets
 from pipeline.selection.choose import choose_nearest
 from pipeline.selection.selection import asked_of
 from pipeline.spec.pool import OWN_TEXT, own_text_share
@@ -96,7 +96,7 @@ def supply_of(found: GapReport, source: ReplaySource, candidates: Candidates, ch
     rows = candidates.rows(source.dataset)
     if source.subject is None:
         rows = [row for row in rows if asked_of(row)]
-    texts = [text_of(row) for row in rows[:_MEASURED]]
+    texts = [row.text for row in rows[:_MEASURED]]
     lengths = [len(ids) for ids in chat.tokenizer(texts)["input_ids"]] if texts else [0]
     tokens = sum(lengths) / len(lengths)
     if source.subject is None:

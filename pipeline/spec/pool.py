@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.spec.subjects import measured_datasets
@@ -32,13 +32,22 @@ _WHERE = {"dev": "in dev", "test": "in test", "held": "held for being near other
 
 @dataclass(frozen=True)
 class DatasetRows:
-    """How many rows of a dataset are in which split, and of which kind those in train are."""
+    """How many rows of a dataset are in which split, and of which kind those in train are.
+
+    Attributes:
+        splits: split -> rows.
+        kinds: of those in train -> rows.
+        held: where all that an objective learns from is in a dev or test set: by what -> rows.
+    """
 
     splits: Mapping[str, int]
     kinds: Mapping[str, int]
+    held: Mapping[str, int] = field(default_factory=dict)
 
     def trainable(self, objective: str) -> int:
         """Return how many rows an objective learns from."""
+        if self.held:
+            return 0
         return sum(rows for kind, rows in self.kinds.items() if kind in TRAINABLE[objective])
 
 
@@ -107,6 +116,11 @@ def no_rows(dataset: str, rows: DatasetRows, objective: str) -> str:
     if not rows.splits.get("train"):
         where = _joined([f"{n:,} {_WHERE[s]}" for s in _WHERE if (n := rows.splits.get(s, 0))])
         return f"none of the {others:,} rows of dataset '{dataset}' is for training ({where})"
+    if rows.held:
+        how = _joined([f"{count:,} {kind}" for kind, count in sorted(rows.held.items())])
+        many = sum(rows.held.values())
+        each = "the one row" if many == 1 else f"each of the {many:,} rows"
+        return f"{each} of dataset '{dataset}' for training is in a dev or test set too ({how})"
     are = _joined([f"{count:,} {called((kind,))}" for kind, count in sorted(rows.kinds.items())])
     return (
         f"{objective} learns from {called(TRAINABLE[objective])}, and dataset '{dataset}' has "

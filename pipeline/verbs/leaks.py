@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ingest import resolve
+from pipeline.measure.held_items import held_items
 from pipeline.selection.candidates import pool_of
-from pipeline.selection.held_out import held_items, rows_to_train
+from pipeline.selection.held_out import rows_to_train
 from pipeline.selection.selection import KIND as SELECTION
 from pipeline.selection.selection import read_selection
 from pipeline.spec.subjects import subjects

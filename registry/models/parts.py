@@ -146,27 +146,6 @@ def expert_weights(model: Any) -> dict[str, Any]:
     }
 
 
-def last_hidden_states(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return what the LM head would be given: [rows, length, hidden].
-
-    Args:
-        model: in eval mode.
-        ids: [rows, length].
-        mask: the same, 1 where a token is.
-    """
-    import torch
-
-    _, part = text_part(model)
-    made = part(input_ids=ids, attention_mask=mask, use_cache=False)
-    # Some classes give a tuple where their config says so.
-    hidden = getattr(made, "last_hidden_state", None)
-    if hidden is None and isinstance(made, tuple):
-        hidden = made[0]
-    if not isinstance(hidden, torch.Tensor):
-        raise ModelError(f"{type(part).__name__} gives no last hidden states")
-    return hidden
-
-
 def refuse_beyond(model: Any, tokenizer: Any, ids: Any, where: str) -> None:
     """Refuse tokens that have no row in the embeddings, by name.
 

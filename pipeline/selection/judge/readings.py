@@ -152,7 +152,7 @@ class Readings:
 
 
 def passage_of(row: Row) -> Passage:
-    """Return a row as what it asks and its answer; all of it together is `text_of(row)`."""
+    """Return a row as what it asks and its answer; all of it together is `row.text`."""
     *asked, answer = (*row.messages, *(row.chosen or ()))
     return Passage("\n".join(turn.content for turn in asked if turn.content), answer.content)
 

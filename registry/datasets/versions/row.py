@@ -34,6 +34,18 @@ class Row:
     tags: tuple[str, ...]
     meta: str
 
+    @property
+    def text(self) -> str:
+        """All that it says, one turn a line: what is embedded and compared."""
+        turns = (*self.messages, *(self.chosen or ()))
+        return "\n".join(turn.content for turn in turns if turn.content)
+
+    @property
+    def question(self) -> str:
+        """What it asks: its user turns, or all of a plain text."""
+        asked = [turn.content for turn in self.messages if turn.role in {"user", "text"}]
+        return "\n".join(asked)
+
 
 def refs_schema() -> pa.Schema:
     """Return the schema of `refs.parquet`: one line per row; `sources` lists every occurrence.

@@ -10,11 +10,12 @@ import pytest
 
 from pipeline.forget import forget, other_base
 from pipeline.gap import GapReport, gap
-from pipeline.ingest import resolve
+from pipeline.ingest import ingest, resolve
 from pipeline.outlook.training import BaseOutline
 from pipeline.report.stages import forget_tables, gap_notes, select_table
 from pipeline.run import run
 from pipeline.select import _inputs, select
+from pipeline.verbs.check import check
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import UserError
@@ -132,3 +133,34 @@ def test_an_objective_that_no_row_fits_is_one_line(
     assert _inputs(resolved, found, None)[0]["objective"] == objective
     resolved = resolve(ws, Ui(as_json=True))
     assert "objective" not in _inputs(resolved, found, None)[0]
+
+
+def test_a_capability_whose_rows_all_leak_is_found_first_and_takes_itself_out(
+    ws: OpenWorkspace, tmp_path: Path
+) -> None:
+    for file in ws.root.glob("*.jsonl"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tiny_models.save(tmp_path / "base", "llama")
+    seen = [json.loads(line) for line in (ws.root / "word-test.jsonl").read_text().splitlines()]
+    rows = [(one["input"] + ".", "z") for one in seen[:20]]  # ask what a guard asks
+    _write(tmp_path, "leak-train", [*rows, (seen[20]["input"], seen[20]["output"])])  # and the same
+    for split in ("dev", "test"):
+        _write(tmp_path, f"leak-{split}", [(f"{split} {n} of {n * n}", "b") for n in range(24)])
+    spec = SPEC.replace(
+        "  sums: {path",
+        "  leak: {path: {train: leak-train.jsonl, dev: leak-dev.jsonl, test: "
+        "leak-test.jsonl}}\n  sums: {path",
+    ).replace("  sums: {data", "  leak: {data: leak, answer: exact, goal: 0.9}\n  sums: {data")
+    (tmp_path / "gapmend.yaml").write_text(spec.replace("[mood, sums]", "[mood, leak]"))
+    mine, ui = OpenWorkspace.open(tmp_path), Ui(as_json=True)
+    why = (
+        "each of the 21 rows of dataset 'leak' for training is in a dev or test set too "
+        "(1 exact and 20 near-duplicate)"
+    )
+    for _ in range(2):  # by the files, and then by the versions
+        (one,) = [f for f in check(mine, ui).findings if f.key == "capabilities.leak"][:1]
+        assert why in one.message
+        ingest(mine, ui)
+    found = gap(mine, ui)
+    assert found.untaught["leak"] == why
+    assert set(select(mine, ui).budget) == {"mood"}

@@ -162,7 +162,7 @@ def test_it_says_what_it_kept_out_and_the_command_shows_the_rows(selected) -> No
 def test_what_deciding_cost_is_on_record(selected) -> None:
     meta = selected.ws.catalog.manifest(selected.report.selection_id, SelectionMeta).meta
     assert meta.deciding_tokens == selected.report.deciding_tokens
-    assert set(meta.deciding_tokens) == {"embeddings", "own answers"}
+    assert set(meta.deciding_tokens) == {"own answers"}
     assert all(count > 1000 for count in meta.deciding_tokens.values())
     assert meta.set_aside == selected.report.set_aside
 

@@ -41,6 +41,15 @@ def test_without_a_row_for_training_the_reason_says_where_they_are() -> None:
     assert list(untaught(spec(["a", "chat"]), {"a": NONE, "chat": NONE})) == ["a", "b"]
 
 
+def test_rows_that_are_all_held_out_teach_nothing() -> None:
+    held = DatasetRows({"train": 5}, {"sft": 5}, {"exact": 1, "near-duplicate": 4})
+    assert untaught(spec(["a", "b"]), {"a": TAUGHT, "b": held}) == {
+        "b": "each of the 5 rows of dataset 'b' for training is in a dev or test set too (1 exact "
+        "and 4 near-duplicate)"
+    }
+    assert list(untaught(spec(["a", "chat"]), {"a": held, "chat": held})) == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("objective", "rows", "taught"),
     [
