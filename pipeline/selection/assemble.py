@@ -225,9 +225,9 @@ class Assembly:
         vectors = nearest = None
         if lost and wanted > len(had):
             texts = [passage_of(one.row).text for one in there]
-            terms = Terms.of(texts)
-            vectors = terms.vectors(texts)
-            nearest = terms.vectors([passage_of_item(item).text for item in lost])
+            asked = [passage_of_item(item).text for item in lost]
+            terms = Terms.of([*texts, *asked])
+            vectors, nearest = terms.vectors(texts), terms.vectors(asked)
         picked = pick(there, wanted, had, vectors, nearest)
         if len(picked) < wanted:
             self.missing[source.name] = wanted - len(picked)

@@ -146,8 +146,9 @@ class GapRows:
         if not rows or wanted <= 0:
             return []
         texts = [passage_of(row).text for row in rows]
-        terms = Terms.of(texts)
-        failed = terms.vectors([passage_of_item(item).text for item in failures])
+        asked = [passage_of_item(item).text for item in failures]
+        terms = Terms.of([*texts, *asked])
+        failed = terms.vectors(asked)
         right = [item.expected for item in failures]
         return self._turns(what, _Among(rows, terms.vectors(texts), failed, right), wanted)
 

@@ -37,7 +37,7 @@ PASSES = 0.5
 """The least score of a right answer; built-in scorers give 0 or 1."""
 
 MOST_SCORED = 3200
-_FEWEST_SCORED = 200
+_FEWEST_SCORED = 50
 _MEASURED = 100  # rows whose lengths stand for all
 
 
@@ -138,7 +138,7 @@ def passing(
 
 
 def scored_rows(wanted: int) -> int:
-    """Return how many rows are asked for `wanted`: 200 times a power of two, at most 3,200.
+    """Return how many rows are asked for `wanted`: 50 times a power of two, at most 3,200.
 
     Steps, so that a few rows more in a later round find the same evaluation again.
     """

@@ -14,7 +14,6 @@ from registry.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
     from torch import nn
 
 _ROUTER_NAMES = ("gate", "router")

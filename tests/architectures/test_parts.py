@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from evals.engine.packed import PackedLM
 from pipeline.training.fit import fit

@@ -69,11 +69,13 @@ class FreeRows:
         in_turn = zip_longest(*self._by_dataset.values())
         self._rows = [row for turn in in_turn for row in turn if row is not None]
         texts = [passage_of(row).text for row in self._rows]
-        self._terms = Terms.of(texts)
+        both = {name: self._forms(name, items) for name, items in failures.items()}
+        failed = [text for forms in both.values() for form in forms for text in form]
+        self._terms = Terms.of([*texts, *failed])
         self._vectors = self._terms.vectors(texts)
         self._place = {row.uid: place for place, row in enumerate(self._rows)}
         self._labels = {name: frozenset(candidates.labels_of(name)) for name in failures}
-        forms = {name: self._forms(name, items) for name, items in failures.items()}
+        forms = {name: [*map(self._terms.vectors, found)] for name, found in both.items()}
         self.floors = {
             name: tuple(floor_of(form, self._vectors) for form in found)
             for name, found in forms.items()
@@ -107,7 +109,7 @@ class FreeRows:
         """Return items in the same space, in all forms one after the other."""
         from scipy.sparse import vstack
 
-        forms = self._forms(name, items)
+        forms = [self._terms.vectors(form) for form in self._forms(name, items)]
         shown = items[:_MOST_FAILURES]
         return FreeFailures(vstack(forms).tocsr(), [item.expected for item in shown] * len(forms))
 
@@ -160,7 +162,7 @@ class FreeRows:
                 self._candidates.set_aside(row, why_not, f"the base's answer {UNUSABLE[why_not]}")
         return found
 
-    def _forms(self, name: str, items: Sequence[Item]) -> list[Any]:
+    def _forms(self, name: str, items: Sequence[Item]) -> list[list[str]]:
         """Return items as they stand, and as they are asked where that differs.
 
         A row of a free dataset may have the prompt in it, or not: without this, a prompt would make
@@ -174,4 +176,4 @@ class FreeRows:
             asked = "\n".join(str(turn["content"]) for turn in turns)
             prompted.append(replace(plain[-1], asked=asked))
         forms = [plain] if plain == prompted else [plain, prompted]
-        return [self._terms.vectors([one.text for one in form]) for form in forms]
+        return [[one.text for one in form] for form in forms]

@@ -24,7 +24,8 @@ _CHARACTERS = (3, 5)
 class Terms:
     """What is known of a collection of texts: how rare each run of characters is in it.
 
-    Runs that the collection doesn't have count for nothing in other texts.
+    Runs that the collection doesn't have count for nothing in other texts, not even against them:
+    what is compared belongs into it.
     """
 
     _vectorizer: Any

@@ -69,7 +69,7 @@ def chat(asked: str, answer: str) -> dict[str, Any]:
 
 @dataclass
 class Selected:
-    """What was chosen from a pool of 6 intents (100 rows, 10 of them mislabelled), facts, texts."""
+    """What was chosen of 6 intents (100 rows, 10 mislabelled; 3 said again), facts and texts."""
 
     ws: OpenWorkspace
     report: SelectReport
@@ -95,6 +95,7 @@ def selected(tmp_path_factory) -> Selected:
         wrong = rng.choice([label for label in labels if label != row["output"]])
         said = wrong if place % 10 == 0 else row["output"]
         pool.append(chat(f"{ASKED}{row['input']}", said))
+    pool += [chat(f"{ASKED}{row['input']} ", row["output"]) for row in intents("train", 100)[1:4]]
     facts = [*read("jobs", "train")[:60], *read("days", "train")[:60]]
     pool += [chat(row["input"], f"well, {row['output']}, I think") for row in facts]
     rng.shuffle(pool)
