@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from registry.datasets.versions.row import Row
 
 _FEWEST_CANDIDATES = 2000
+_FEWEST_FREE = 10_000  # of a free dataset, where nobody says which rows are for what
 _CANDIDATES_A_ROW = 4  # candidates for each row of the budget: enough to choose among
 
 
@@ -149,6 +150,7 @@ class Assembly:
         """Return how many rows of each dataset are looked at: the same in every round."""
         rows = _CANDIDATES_A_ROW * self.ws.spec.train.budget_rows
         most = dict.fromkeys(pool_of(self.ws), max(_FEWEST_CANDIDATES, rows))
+        most |= dict.fromkeys(free_datasets(self.ws), max(_FEWEST_FREE, rows))
         for source in replayable:
             if source.dataset in self.ws.versions:
                 most.setdefault(source.dataset, MOST_SCORED)
