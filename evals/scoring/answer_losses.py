@@ -41,7 +41,7 @@ def answer_losses(engine: Backend, answered: Sequence[tuple[str, str]], kept: Pa
         kept: the journal; of one base and engine.
     """
     asked = {
-        place: (f"{question}\n" if question else "", answer)
+        place: (question, f"\n{answer}" if question else answer)
         for place, (question, answer) in enumerate(answered)
         if answer.strip()
     }
