@@ -8,12 +8,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.selection.budget import label_quota
-from pipeline.selection.judge.terms import cosines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
+
+    Matrix = np.ndarray[Any, np.dtype[np.float32]]
 
 NEAR_DUPLICATE = 0.95
 """Cosine above which a row says what a chosen row says already."""
@@ -131,6 +132,14 @@ class _Search:
             position = int(allowed[place])
             if not self._done[position]:
                 yield Pick(position, float(scores[place]))
+
+
+def cosines(left: Any, right: Any) -> Matrix:
+    """Return the products of unit rows, [n, m], dense, whether they are sparse or not."""
+    import numpy as np
+
+    product = left @ right.T
+    return np.asarray(product.toarray() if hasattr(product, "toarray") else product, np.float32)
 
 
 def interleave(gap: Sequence[Any], replay: Sequence[Any]) -> list[Any]:

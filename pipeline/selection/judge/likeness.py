@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.selection.judge.terms import cosines
+from pipeline.selection.choose import cosines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

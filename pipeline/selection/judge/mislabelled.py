@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.selection.judge.terms import cosines
+from pipeline.selection.choose import cosines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

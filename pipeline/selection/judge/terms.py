@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
-    Matrix = np.ndarray[Any, np.dtype[np.float32]]
-
 _CHARACTERS = (3, 5)
 
 
@@ -49,11 +45,3 @@ class Terms:
 
     def _none(self) -> Any:
         return self._vectorizer.transform([""])[:0]
-
-
-def cosines(left: Any, right: Any) -> Matrix:
-    """Return the products of unit rows, [n, m], dense, whether they are sparse or not."""
-    import numpy as np
-
-    product = left @ right.T
-    return np.asarray(product.toarray() if hasattr(product, "toarray") else product, np.float32)

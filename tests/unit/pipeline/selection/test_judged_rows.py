@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from pipeline.selection.choose import cosines
 from pipeline.selection.judge.answers import UNUSABLE, repeats, why_unusable
 from pipeline.selection.judge.likeness import above_floor, floor_of, owners
 from pipeline.selection.judge.mislabelled import FEWEST, doubted_answers, doubted_labels
-from pipeline.selection.judge.terms import Terms, cosines
+from pipeline.selection.judge.terms import Terms
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
