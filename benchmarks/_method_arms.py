@@ -87,7 +87,7 @@ class Ground:
     @cached_property
     def free(self) -> FreeRows:
         """The pool's rows by the gap they are like."""
-        return FreeRows(self.candidates, self.readings, self.failures, losses=True)
+        return FreeRows(self.candidates, self.readings, self.failures)
 
     @cached_property
     def facts(self) -> dict[int, Fact]:

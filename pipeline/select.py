@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["MendChange", "SelectReport", "select"]
 
 STAGE = "select"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)

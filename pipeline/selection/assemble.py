@@ -16,6 +16,7 @@ from pipeline.selection.judge.free import FreeRows
 from pipeline.selection.judge.own_right import own_right
 from pipeline.selection.judge.own_text import OwnText, own_text
 from pipeline.selection.judge.readings import Readings, passage_of, passage_of_item
+from pipeline.selection.judge.terms import Terms
 from pipeline.selection.replay import (
     MOST_SCORED,
     PassingRow,
@@ -27,7 +28,6 @@ from pipeline.selection.replay import (
 )
 from pipeline.selection.selection import SelectedRow, put_selection, read_selection
 from pipeline.spec.pool import OWN_TEXT
-from pipeline.spec.subjects import subject
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import StageOutput
 from registry.errors import ModelError
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from registry.datasets.versions.row import Row
 
 _FEWEST_CANDIDATES = 2000
+_FEWEST_FREE = 10_000  # of a free dataset, where nobody says which rows are for what
 _CANDIDATES_A_ROW = 4  # candidates for each row of the budget: enough to choose among
 
 
@@ -149,6 +150,7 @@ class Assembly:
         """Return how many rows of each dataset are looked at: the same in every round."""
         rows = _CANDIDATES_A_ROW * self.ws.spec.train.budget_rows
         most = dict.fromkeys(pool_of(self.ws), max(_FEWEST_CANDIDATES, rows))
+        most |= dict.fromkeys(free_datasets(self.ws), max(_FEWEST_FREE, rows))
         for source in replayable:
             if source.dataset in self.ws.versions:
                 most.setdefault(source.dataset, MOST_SCORED)
@@ -196,8 +198,7 @@ class Assembly:
         free = None
         if names and (short or any(budget.replay.get(name) for name in names)):
             failures = {name: gaps.failures(name, None) for name in budget.gap}
-            losses = any(subject(self.ws.spec, name).spec.answer != "choice" for name in short)
-            free = FreeRows(candidates, readings, failures, losses=losses)
+            free = FreeRows(candidates, readings, failures)
         return _Parts(candidates, readings, gaps, free)
 
     def _for_gap(self, parts: _Parts, name: str, wanted: int) -> list[_Chosen]:
@@ -225,10 +226,10 @@ class Assembly:
         lost = self._lost(source)
         vectors = nearest = None
         if lost and wanted > len(had):
-            rows = [passage_of(one.row) for one in there]
-            vectors = parts.readings.embed(rows, f"{source.name} · rows").vectors
-            items = [passage_of_item(item) for item in lost]
-            nearest = parts.readings.embed(items, source.name).vectors
+            texts = [passage_of(one.row).text for one in there]
+            asked = [passage_of_item(item).text for item in lost]
+            terms = Terms.of([*texts, *asked])
+            vectors, nearest = terms.vectors(texts), terms.vectors(asked)
         picked = pick(there, wanted, had, vectors, nearest)
         if len(picked) < wanted:
             self.missing[source.name] = wanted - len(picked)

@@ -90,8 +90,9 @@ class Candidates:
             kind: of the reason, as it is counted for people: `mislabelled`.
             reason: of this row.
         """
-        base = self.ws.spec.train.base
-        self.aside.setdefault(kind, {}).setdefault(row.uid, _reject(row, base, reason))
+        if not any(row.uid in rows for rows in self.aside.values()):  # the first reason stands
+            found = _reject(row, self.ws.spec.train.base, reason)
+            self.aside.setdefault(kind, {})[row.uid] = found
 
     def all_rejects(self) -> list[SelectReject]:
         """Return what was kept out, a row once: too long, refused by the template, set aside."""

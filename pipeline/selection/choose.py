@@ -1,4 +1,4 @@
-"""The choice of rows: nearest to the failures, round robin, no repeats. Pure, embeddings given."""
+"""The choice of rows: nearest to the failures, round robin, no repeats. Pure, vectors given."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Picks:
 
 
 def choose_nearest(
-    pool: Matrix,
-    failures: Matrix,
+    pool: Any,
+    failures: Any,
     quota: int,
     *,
     labels: Sequence[str | None],
@@ -52,20 +52,20 @@ def choose_nearest(
     left and is no near-duplicate of a chosen one.
 
     Args:
-        pool: candidates, [n, d], L2-normalised.
-        failures: what the model got wrong, [m, d], L2-normalised.
+        pool: candidates, [n, d], unit rows, dense or sparse.
+        failures: what the model got wrong, [m, d], as the candidates.
         quota: rows wanted; fewer are returned if there are fewer that differ.
         labels: of each candidate, its label, or None where answers are no labels.
         wanted: of each failure, the right label, or None.
         near_duplicate: cosine above which a candidate is passed over.
     """
-    if quota <= 0 or not len(pool) or not len(failures):
+    if quota <= 0 or not pool.shape[0] or not failures.shape[0]:
         return Picks((), 0)
-    search = _Search(pool, failures, quota, near_duplicate)
+    search = _Search(pool, failures, near_duplicate)
     floors = label_quota(Counter(label for label in labels if label is not None), quota)
     turns = {
         label: search.turns(
-            [i for i, right in enumerate(wanted) if right == label] or range(len(failures)),
+            [i for i, right in enumerate(wanted) if right == label] or range(failures.shape[0]),
             [i for i, own in enumerate(labels) if own == label],
         )
         for label in sorted(floors)
@@ -74,7 +74,7 @@ def choose_nearest(
         for label, floor in sorted(floors.items()):
             if number < floor:  # they add up to the quota at most
                 search.take(turns[label])
-    everything = search.turns(range(len(failures)), range(len(pool)))
+    everything = search.turns(range(failures.shape[0]), range(pool.shape[0]))
     while len(search.chosen) < quota and search.take(everything):
         pass
     return Picks(tuple(search.chosen), search.near_duplicates)
@@ -83,14 +83,14 @@ def choose_nearest(
 class _Search:
     """The state of one choice: what is chosen, what was passed over, the similarities."""
 
-    def __init__(self, pool: Matrix, failures: Matrix, quota: int, near_duplicate: float) -> None:
+    def __init__(self, pool: Any, failures: Any, near_duplicate: float) -> None:
         import numpy as np
 
         self._pool = pool
-        self._similarity = failures @ pool.T
+        self._similarity = cosines(failures, pool)
         self._near = near_duplicate
-        self._vectors = np.zeros((quota, pool.shape[1]), np.float32)  # of the chosen rows
-        self._done = np.zeros(len(pool), np.bool_)
+        self._closest = np.full(pool.shape[0], -2.0, np.float32)  # cosine to any chosen row
+        self._done = np.zeros(pool.shape[0], np.bool_)
         self.chosen: list[Pick] = []
         self.near_duplicates = 0
 
@@ -110,14 +110,15 @@ class _Search:
 
     def take(self, turns: Iterator[Pick]) -> bool:
         """Choose the next of `turns` that is no near-duplicate; False when there is none."""
+        import numpy as np
+
         for pick in turns:
             self._done[pick.position] = True
-            vector = self._pool[pick.position]
-            number = len(self.chosen)
-            if number and float((self._vectors[:number] @ vector).max()) > self._near:
+            if self._closest[pick.position] > self._near:
                 self.near_duplicates += 1
                 continue
-            self._vectors[number] = vector
+            mine = self._pool[pick.position : pick.position + 1]
+            self._closest = np.maximum(self._closest, cosines(self._pool, mine)[:, 0])
             self.chosen.append(pick)
             return True
         return False
@@ -133,23 +134,12 @@ class _Search:
                 yield Pick(position, float(scores[place]))
 
 
-def centred(pool: Matrix, failures: Matrix) -> tuple[Matrix, Matrix]:
-    """Return both with the pool's mean taken away, L2-normalised again.
-
-    Hidden states of a language model share one large direction: without this, the cosine of any
-    two rows of one task is above .9 and says little about what they have in common.
-    """
-    mean = pool.mean(axis=0) if len(pool) else 0.0
-    return about(mean, pool), about(mean, failures)
-
-
-def about(mean: Any, matrix: Matrix) -> Matrix:
-    """Return `matrix` with `mean` taken away, L2-normalised."""
+def cosines(left: Any, right: Any) -> Matrix:
+    """Return the products of unit rows, [n, m], dense, whether they are sparse or not."""
     import numpy as np
 
-    moved = matrix - mean
-    length = np.linalg.norm(moved, axis=1, keepdims=True)
-    return (moved / np.maximum(length, 1e-12)).astype(np.float32)
+    product = left @ right.T
+    return np.asarray(product.toarray() if hasattr(product, "toarray") else product, np.float32)
 
 
 def interleave(gap: Sequence[Any], replay: Sequence[Any]) -> list[Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.measure.measure import items_of, measure
 from pipeline.selection.candidates import pool_of
-from pipeline.selection.choose import centred, choose_nearest
-from pipeline.selection.judge.mislabelled import doubted_answers, doubted_labels
+from pipeline.selection.choose import choose_nearest
+from pipeline.selection.judge.mislabelled import FEWEST, doubted_answers, doubted_labels
 from pipeline.selection.judge.readings import passage_of, passage_of_item
+from pipeline.selection.judge.terms import Terms
 from pipeline.selection.replay import PASSES
 from pipeline.selection.selection import answer_of
 from pipeline.spec.subjects import subject
@@ -18,12 +20,9 @@ from registry.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
     from evals.tasks.capability import Item
     from pipeline.measure.measure import TunedModel
     from pipeline.selection.candidates import Candidates
-    from pipeline.selection.choose import Matrix
     from pipeline.selection.judge.free import FreeRows
     from pipeline.selection.judge.readings import Readings
     from pipeline.spec.subjects import Subject
@@ -32,6 +31,10 @@ if TYPE_CHECKING:
     from registry.datasets.versions.row import Row
 
 MOST_FAILURES = 300
+
+_READ_A_ROW = 1.5
+"""Rows whose answers the base reads for each that is wanted: those that look wrong are left out."""
+
 _KINDS_NAMED = 3
 
 
@@ -42,14 +45,13 @@ class GapRow(NamedTuple):
     score: float
 
 
-class _Read(NamedTuple):
-    """Rows and failures in one space; questions alone and losses, to judge the rows by."""
+class _Among(NamedTuple):
+    """Rows to choose among and failures in one space, with the right answers to the failures."""
 
     rows: list[Row]
-    vectors: Matrix
-    failures: Matrix
-    asked: Matrix
-    losses: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float32]]
+    vectors: Any
+    failures: Any
+    right: Sequence[str]
 
 
 class GapRows:
@@ -140,70 +142,58 @@ class GapRows:
         return [by_uid[uid] for uid in failed][:MOST_FAILURES]
 
     def _of_own(self, what: Subject, wanted: int, failures: list[Item]) -> list[GapRow]:
-        rows = self.own(what.name)
+        rows = self.own(what.name)[: _most(what, wanted)]
         if not rows or wanted <= 0:
             return []
-        passages = [passage_of(row) for row in rows]
-        losses = what.spec.answer != "choice"
-        pool = self._readings.embed(passages, f"{what.name} · rows", losses=losses)
-        asked = self._readings.embed(
-            [passage_of_item(item) for item in failures], f"{what.name} · failures"
-        )
-        near, failed = centred(pool.vectors, asked.vectors)
-        shared = what.spec.answer == "choice" and what.spec.labels_column is None
-        read = _Read(rows, near, failed, pool.asked, pool.losses)
-        right = [item.expected for item in failures] if shared else []
-        return self._turns(what, read, right, wanted)
+        texts = [passage_of(row).text for row in rows]
+        asked = [passage_of_item(item).text for item in failures]
+        terms = Terms.of([*texts, *asked])
+        failed = terms.vectors(asked)
+        right = [item.expected for item in failures]
+        return self._turns(what, _Among(rows, terms.vectors(texts), failed, right), wanted)
 
     def _of_free(
         self, what: Subject, wanted: int, failures: list[Item], free: FreeRows
     ) -> list[GapRow]:
-        import numpy as np
-
-        rows = free.like(what.name, wanted, self.taken)
+        rows = free.like(what.name, _most(what, wanted), self.taken)
         if not rows:
             return []
-        readings = [free.reading(row) for row in rows]
-        read = _Read(
-            rows,
-            free.centred(rows),
-            free.centred_items(failures, what.name),
-            np.stack([one.asked for one in readings]),
-            [one.loss for one in readings],
-        )
-        return self._turns(what, read, [], wanted)
+        failed = free.failures(what.name, failures)
+        among = _Among(rows, free.vectors(rows), failed.vectors, failed.right)
+        return self._turns(what, among, wanted)
 
-    def _turns(self, what: Subject, read: _Read, right: Sequence[str], wanted: int) -> list[GapRow]:
-        """Choose rows by the failures in turn; `right` are the failures' labels, if they count."""
-        doubted = self._doubted(what, read)
-        kept = [i for i, row in enumerate(read.rows) if row.uid not in doubted]
+    def _turns(self, what: Subject, among: _Among, wanted: int) -> list[GapRow]:
+        """Choose rows by the failures in turn; a label's by its own, where all share the labels."""
+        doubted = self._doubted(what, among.rows)
+        kept = [i for i, row in enumerate(among.rows) if row.uid not in doubted]
+        shared = what.spec.answer == "choice" and what.spec.labels_column is None
         picks = choose_nearest(
-            read.vectors[kept],
-            read.failures,
+            among.vectors[kept],
+            among.failures,
             wanted,
-            labels=[answer_of(read.rows[i]) if right else None for i in kept],
-            wanted=right or [None] * len(read.failures),
+            labels=[answer_of(among.rows[i]) if shared else None for i in kept],
+            wanted=among.right if shared else [None] * len(among.right),
         )
         self.near_duplicates += picks.near_duplicates
-        chosen = [GapRow(read.rows[kept[one.position]], one.score) for one in picks.chosen]
+        chosen = [GapRow(among.rows[kept[one.position]], one.score) for one in picks.chosen]
         self.taken |= {one.row.uid for one in chosen}
         return chosen
 
-    def _doubted(self, what: Subject, read: _Read) -> set[int]:
+    def _doubted(self, what: Subject, rows: Sequence[Row]) -> set[int]:
         """Set aside the rows that look wrong, and return their uids."""
         labels = set(self._candidates.labels_of(what.name))
         if what.spec.answer == "choice":
-            judged = [i for i, row in enumerate(read.rows) if answer_of(row) in labels]
-            names = [answer_of(read.rows[i]) for i in judged]
-            found, kind = doubted_labels(read.asked[judged], names), "mislabelled"
+            judged = [row for row in rows if answer_of(row) in labels]
+            asked = [passage_of(row).asked for row in judged]
+            names = [answer_of(row) for row in judged]
+            found, kind = doubted_labels(Terms.of(asked).vectors(asked), names), "mislabelled"
         else:
-            judged = [i for i, row in enumerate(read.rows) if row.kind != "text"]
-            losses = [float(read.losses[i]) for i in judged]
+            judged = [row for row in rows if row.kind != "text"]
+            losses = self._readings.losses([passage_of(row) for row in judged], what.name)
             found, kind = doubted_answers(losses), "doubtful answers"
-        rows = [(read.rows[judged[doubt.position]], doubt.why) for doubt in found]
-        for row, why in rows:
-            self._candidates.set_aside(row, kind, why)
-        return {row.uid for row, _ in rows}
+        for doubt in found:
+            self._candidates.set_aside(judged[doubt.position], kind, doubt.why)
+        return {judged[doubt.position].uid for doubt in found}
 
     def _kind(
         self, what: Subject, own: int, chosen: Sequence[GapRow], free: FreeRows | None
@@ -225,6 +215,13 @@ class GapRows:
         if free is None:
             return ""
         return f": none is like what it fails ({_at_least(free, name)})"
+
+
+def _most(what: Subject, wanted: int) -> int | None:
+    """Return how many rows are looked at: all, but where the base has to read their answers."""
+    if what.spec.answer == "choice":
+        return None
+    return max(FEWEST, math.ceil(_READ_A_ROW * wanted))
 
 
 def _at_least(free: FreeRows, name: str) -> str:

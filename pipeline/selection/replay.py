@@ -9,12 +9,12 @@ base says is replayed (judge/free.py). The base's own text asks for no rows (jud
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.measure.measure import measure
 from pipeline.selection.budget import Supply
 from pipeline.selection.candidates import free_datasets
-from pipeline.selection.choose import centred, choose_nearest
+from pipeline.selection.choose import choose_nearest
 from pipeline.selection.selection import asked_of
 from pipeline.spec.pool import OWN_TEXT, own_text_share
 from pipeline.spec.subjects import subjects
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pipeline.gap import GapReport
     from pipeline.selection.budget import Budget
     from pipeline.selection.candidates import Candidates
-    from pipeline.selection.choose import Matrix
     from pipeline.spec.spec import Spec
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.resolved import Resolved
@@ -38,7 +37,7 @@ PASSES = 0.5
 """The least score of a right answer; built-in scorers give 0 or 1."""
 
 MOST_SCORED = 3200
-_FEWEST_SCORED = 200
+_FEWEST_SCORED = 50
 _MEASURED = 100  # rows whose lengths stand for all
 
 
@@ -139,7 +138,7 @@ def passing(
 
 
 def scored_rows(wanted: int) -> int:
-    """Return how many rows are asked for `wanted`: 200 times a power of two, at most 3,200.
+    """Return how many rows are asked for `wanted`: 50 times a power of two, at most 3,200.
 
     Steps, so that a few rows more in a later round find the same evaluation again.
     """
@@ -153,8 +152,8 @@ def pick(
     there: Sequence[PassingRow],
     wanted: int,
     had: Collection[int],
-    vectors: Matrix | None,
-    lost: Matrix | None,
+    vectors: Any,
+    lost: Any,
 ) -> list[ReplayedRow]:
     """Choose rows to replay: those that were replayed before, then the nearest to what was lost.
 
@@ -162,18 +161,17 @@ def pick(
         there: rows that may be replayed, in a fixed order.
         wanted: how many in all; fewer are returned if fewer are there.
         had: uids that were replayed before.
-        vectors: embeddings of `there`, [n, d]; None where nothing was lost.
-        lost: embeddings of the items that were lost, [m, d]; None as before.
+        vectors: unit rows of `there`, [n, d], dense or sparse; None where nothing was lost.
+        lost: those of the items that were lost, [m, d]; None as before.
     """
     kept = [i for i, one in enumerate(there) if one.row.uid in had][:wanted]
     rest = sorted(set(range(len(there))) - set(kept))
     missing = min(wanted - len(kept), len(rest))
     near: dict[int, float] = {}
-    if missing > 0 and vectors is not None and lost is not None and len(lost):
-        pool, failures = centred(vectors[rest], lost)
+    if missing > 0 and vectors is not None and lost is not None and lost.shape[0]:
         none: list[str | None] = [None]
         picks = choose_nearest(
-            pool, failures, missing, labels=none * len(rest), wanted=none * len(failures)
+            vectors[rest], lost, missing, labels=none * len(rest), wanted=none * lost.shape[0]
         )
         near = {rest[one.position]: one.score for one in picks.chosen}
     # Near-duplicates of what is replayed keep a skill better than nothing does.

@@ -14,7 +14,6 @@ from registry.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
     from torch import nn
 
 _ROUTER_NAMES = ("gate", "router")
@@ -144,27 +143,6 @@ def expert_weights(model: Any) -> dict[str, Any]:
         for own, parameter in module.named_parameters(recurse=False)
         if parameter.dim() == 3  # noqa: PLR2004 - experts, and a matrix each
     }
-
-
-def last_hidden_states(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return what the LM head would be given: [rows, length, hidden].
-
-    Args:
-        model: in eval mode.
-        ids: [rows, length].
-        mask: the same, 1 where a token is.
-    """
-    import torch
-
-    _, part = text_part(model)
-    made = part(input_ids=ids, attention_mask=mask, use_cache=False)
-    # Some classes give a tuple where their config says so.
-    hidden = getattr(made, "last_hidden_state", None)
-    if hidden is None and isinstance(made, tuple):
-        hidden = made[0]
-    if not isinstance(hidden, torch.Tensor):
-        raise ModelError(f"{type(part).__name__} gives no last hidden states")
-    return hidden
 
 
 def refuse_beyond(model: Any, tokenizer: Any, ids: Any, where: str) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from evals.engine.embed import Passage, embed
 from evals.engine.packed import PackedLM
 from pipeline.training.fit import fit
 from pipeline.training.preview import preflight as looked
@@ -19,44 +17,13 @@ from registry.errors import ModelError, UserError
 from registry.intake import model as intake
 from registry.models.classes import causal_class
 from registry.models.load import LoadedModel
-from registry.models.parts import decoder_layers, last_hidden_states
+from registry.models.parts import decoder_layers
 from registry.models.sizes import weight_sizes
 from registry.publish.card import Publication, _load_model
 from tests.architectures import configs
 from tests.architectures.chain import SPEC, rows
 
 Base = Callable[..., LoadedModel]
-# What is computed between the last hidden states and the head is its own matter.
-PLAIN_HEADS = ("llama", "opt", "gpt2", "llama4_text", "gemma4_text", "falcon_h1", "qwen2_5_vl")
-
-
-@pytest.mark.parametrize("as_tuple", [False, True])
-@pytest.mark.parametrize("kind", PLAIN_HEADS)
-def test_the_last_hidden_states_are_what_the_head_is_given(
-    base: Base, kind: str, *, as_tuple: bool
-) -> None:
-    model = base(kind).model
-    given: list[torch.Tensor] = []
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, a: given.append(a[0]))
-    ids = torch.arange(5, 25).view(2, 10)
-    try:
-        with torch.no_grad():
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-            model.config.return_dict = not as_tuple
-            found = last_hidden_states(model, ids, torch.ones_like(ids))
-    finally:
-        model.config.return_dict = True
-        hook.remove()
-    torch.testing.assert_close(found, given[0], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["llama4_text", "opt", "gemma4", "qwen3_next"])
-def test_texts_are_embedded(base: Base, kind: str) -> None:
-    given = [Passage("the quick", "brown fox"), Passage("", "no")]
-    found = embed(base(kind), given, losses=True)
-    assert found.vectors.shape[0] == 2
-    assert abs(float((found.vectors[0] ** 2).sum()) - 1) < 1e-5
-    assert float(found.losses[0]) > 0
 
 
 @pytest.mark.parametrize(
@@ -132,7 +99,6 @@ def test_a_token_beyond_the_embeddings_is_one_line(small: LoadedModel, tmp_path:
     for work in (
         lambda: engine.loglikelihood(asked("loglikelihood", text, " sentiment")),
         lambda: engine.generate_until(asked("generate_until", text, {"max_gen_toks": 2})),
-        lambda: embed(small, [Passage("", text)]),
         lambda: fit(small, rows(), SPEC, tmp_path),
         lambda: look(small, rows(), SPEC),
     ):

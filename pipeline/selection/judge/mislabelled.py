@@ -9,12 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.selection.choose import cosines
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import numpy as np
-
-    Matrix = np.ndarray[Any, np.dtype[np.float32]]
 
 NEIGHBOURS = 10
 MARGIN = 0.4
@@ -50,15 +48,15 @@ class Doubt:
     why: str
 
 
-def doubted_labels(asked: Matrix, labels: Sequence[str]) -> list[Doubt]:
+def doubted_labels(asked: Any, labels: Sequence[str]) -> list[Doubt]:
     """Return the rows whose ten nearest rows have another label.
 
     A neighbour's vote counts by its cosine. No row is doubted where neighbours don't foretell
     labels (`LEAST_AGREEMENT`), or where rows are few.
 
     Args:
-        asked: embeddings of the questions alone, [n, d]; with the label in the text, a wrong one
-            would have the wrong neighbours.
+        asked: unit rows of the questions alone, [n, d], dense or sparse; with the label in the
+            text, a wrong one would have the wrong neighbours.
         labels: of each row.
     """
     import numpy as np
@@ -116,16 +114,13 @@ def doubted_answers(losses: Sequence[float]) -> list[Doubt]:
     ]
 
 
-def _neighbours(asked: Matrix) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield rows, their nearest other rows and the cosines to them, centred, block by block."""
+def _neighbours(asked: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield rows, their nearest other rows and the cosines to them, block by block."""
     import numpy as np
 
-    from pipeline.selection.choose import centred
-
-    unit, _ = centred(asked, asked[:1])
-    for start in range(0, len(unit), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(unit)))
-        cosine = unit[rows] @ unit.T
+    for start in range(0, asked.shape[0], _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, asked.shape[0]))
+        cosine = cosines(asked[start : start + _BLOCK], asked)
         cosine[np.arange(len(rows)), rows] = -2.0  # not itself
         near = np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
         yield rows, near, np.take_along_axis(cosine, near, axis=1)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.store.hashing import digest
-from registry.store.kept import SUFFIX, keep, kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from evals.engine.embed import Embeddings, Passage
     from evals.scoring.own_answers import OwnAnswer
     from evals.tasks.capability import Item
     from pipeline.workspace.resolved import Resolved
@@ -26,6 +24,19 @@ MOST_ANSWER_TOKENS = 256
 _FORMAT = 1
 
 _TOGETHER = 4  # answers drawn at once: an easy row takes no more
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text in two parts: what is asked, which may be empty, and the answer to it."""
+
+    asked: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """All of it, the answer on a line of its own."""
+        return "\n".join(part for part in (self.asked, self.answer) if part)
 
 
 class Readings:
@@ -41,21 +52,20 @@ class Readings:
         self._base = base
         self.tokens: Counter[str] = Counter()
 
-    def embed(self, passages: Sequence[Passage], label: str, *, losses: bool = False) -> Embeddings:
-        """Return the base's embeddings of `passages`, with the losses of answers if wanted."""
-        from evals.engine.embed import VERSION, embed
+    def losses(self, passages: Sequence[Passage], label: str) -> tuple[float, ...]:
+        """Return how unlikely the base finds the answers of passages: the mean loss of a token."""
+        from evals.engine.limits import ENGINE_VERSION
+        from evals.scoring.answer_losses import answer_losses
 
-        texts = [[one.asked, one.answer] for one in passages]
-        named = [_FORMAT, VERSION, self._ws.models.identity(self._base).digest, losses, texts]
-        path = self._cache("embeddings") / f"{digest(named)}{SUFFIX}"
-        found = _read(path)
-        if found is None:
-            loaded = self._ws.models.get(self._base)
-            with self._ui.progress(f"{label} · embeddings", total=len(passages)) as bar:
-                found = embed(loaded, passages, losses=losses, progress=bar.update)
-            _write(path, found)
-        self.tokens["embeddings"] += found.tokens
-        return found
+        models = self._ws.models
+        identity = models.identity(self._base)
+        named = [_FORMAT, ENGINE_VERSION, models.backend(self._base), identity.digest]
+        path = self._cache("losses") / f"{digest(named)}.jsonl"
+        pairs = [(one.asked, one.answer) for one in passages]
+        with self._ui.progress(f"{label} · losses", total=len(pairs)) as bar:
+            found = answer_losses(models.engine(self._base, bar.update), pairs, path)
+        self.tokens["losses"] += found.tokens
+        return found.losses
 
     def own_answers(
         self, questions: Sequence[Sequence[dict[str, object]]], label: str
@@ -143,44 +153,11 @@ class Readings:
 
 def passage_of(row: Row) -> Passage:
     """Return a row as what it asks and its answer; all of it together is `row.text`."""
-    from evals.engine.embed import Passage
-
     *asked, answer = (*row.messages, *(row.chosen or ()))
     return Passage("\n".join(turn.content for turn in asked if turn.content), answer.content)
 
 
 def passage_of_item(item: Item) -> Passage:
     """Return an item as what it asks and the answer that is expected."""
-    from evals.engine.embed import Passage
-
     asked = [*(turn.content for turn in item.history), item.fields["input"]]
     return Passage("\n".join(asked), item.expected)
-
-
-def _read(path: Path) -> Embeddings | None:
-    import numpy as np
-
-    from evals.engine.embed import Embeddings
-
-    data = kept(path)
-    if data is None:
-        return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as parts:
-        vectors, asked, losses = (
-            np.asarray(parts[name], np.float32) for name in ("vectors", "asked", "losses")
-        )
-        return Embeddings(vectors, asked, losses, int(parts["tokens"]))
-
-
-def _write(path: Path, found: Embeddings) -> None:
-    import numpy as np
-
-    written = io.BytesIO()
-    np.savez(
-        written,
-        vectors=found.vectors,
-        asked=found.asked,
-        losses=found.losses,
-        tokens=np.int64(found.tokens),
-    )
-    keep(path, written.getvalue())

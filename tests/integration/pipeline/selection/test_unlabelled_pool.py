@@ -69,7 +69,7 @@ def chat(asked: str, answer: str) -> dict[str, Any]:
 
 @dataclass
 class Selected:
-    """What was chosen from a pool of 6 intents (100 rows, 10 of them mislabelled), facts, texts."""
+    """What was chosen of 6 intents (100 rows, 10 mislabelled; 3 said again), facts and texts."""
 
     ws: OpenWorkspace
     report: SelectReport
@@ -95,6 +95,7 @@ def selected(tmp_path_factory) -> Selected:
         wrong = rng.choice([label for label in labels if label != row["output"]])
         said = wrong if place % 10 == 0 else row["output"]
         pool.append(chat(f"{ASKED}{row['input']}", said))
+    pool += [chat(f"{ASKED}{row['input']} ", row["output"]) for row in intents("train", 100)[1:4]]
     facts = [*read("jobs", "train")[:60], *read("days", "train")[:60]]
     pool += [chat(row["input"], f"well, {row['output']}, I think") for row in facts]
     rng.shuffle(pool)
@@ -162,7 +163,7 @@ def test_it_says_what_it_kept_out_and_the_command_shows_the_rows(selected) -> No
 def test_what_deciding_cost_is_on_record(selected) -> None:
     meta = selected.ws.catalog.manifest(selected.report.selection_id, SelectionMeta).meta
     assert meta.deciding_tokens == selected.report.deciding_tokens
-    assert set(meta.deciding_tokens) == {"embeddings", "own answers"}
+    assert set(meta.deciding_tokens) == {"own answers"}
     assert all(count > 1000 for count in meta.deciding_tokens.values())
     assert meta.set_aside == selected.report.set_aside
 

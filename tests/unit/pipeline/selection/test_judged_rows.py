@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
+from pipeline.selection.choose import cosines
 from pipeline.selection.judge.answers import UNUSABLE, repeats, why_unusable
 from pipeline.selection.judge.likeness import above_floor, floor_of, owners
 from pipeline.selection.judge.mislabelled import FEWEST, doubted_answers, doubted_labels
+from pipeline.selection.judge.terms import Terms
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -23,17 +26,33 @@ def around(centres: np.ndarray, each: int, spread: float, seed: int = 0) -> np.n
     return unit(rows + rng.normal(size=rows.shape) * spread)
 
 
+def at(*degrees: float) -> np.ndarray:
+    """Unit rows at these angles."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+NONE = np.zeros((0, 2), np.float32)
+
+
 def test_the_floor_is_what_nearly_all_failures_have_to_another_one() -> None:
     """Angles 0, 10, 30 and 90 degrees: nearest others at 10, 10, 20 and 60 degrees."""
-    angles = np.radians([0, 10, 30, 90])
-    failures = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert floor_of(failures, share=0.0) == pytest.approx(np.cos(np.radians(60)), abs=1e-6)
-    assert floor_of(failures, share=1.0) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
-    assert floor_of(failures[:2]) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
-    assert floor_of(failures[:1]) == 0.0
-    assert floor_of(failures[:0]) == 0.0
-    apart = np.array([[1, 0], [-1, 0]], np.float32)
-    assert floor_of(apart) == 0.0  # never a row that is unlike
+    failures = at(0, 10, 30, 90)
+    assert floor_of(failures, NONE, share=0.0) == pytest.approx(np.cos(np.radians(60)), abs=1e-6)
+    assert floor_of(failures, NONE, share=1.0) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
+    assert floor_of(failures[:2], NONE) == pytest.approx(np.cos(np.radians(10)), abs=1e-6)
+    assert floor_of(failures[:1], failures) == 0.0
+    assert floor_of(NONE, failures) == 0.0
+    assert floor_of(at(0, 180), NONE) == 0.0  # never a row that is unlike
+
+
+def test_the_floor_is_at_most_half_way_from_what_is_usual_in_the_pool() -> None:
+    """Failures that are all alike (cosine 1) would have no other words of their kind."""
+    same = at(0, 0, 0)
+    assert floor_of(same, NONE) == pytest.approx(1.0)
+    assert floor_of(same, at(90, 90, 0)) == pytest.approx(0.5, abs=1e-6)
+    assert floor_of(same, at(0, 0, 90)) == pytest.approx(1.0)  # a pool of their kind
+    assert floor_of(same, at(180, 180, 180)) == 0.0
 
 
 @given(st.integers(0, 2**16))
@@ -41,7 +60,7 @@ def test_rows_of_the_failures_kind_are_above_their_floor_and_others_below(seed) 
     """188 of 200 are on average; the fewest of 4,000 draws were 162."""
     one, other = np.eye(32)[:1], np.eye(32)[1:2]
     failures = around(one, 100, 0.08, seed)
-    floor = floor_of(failures)
+    floor = floor_of(failures, np.zeros((0, 32), np.float32))
     near = above_floor(around(one, 200, 0.08, seed + 1), [failures], [floor])
     far = above_floor(around(other, 200, 0.08, seed + 2), [failures], [floor])
     assert (near >= 0).sum() >= 140
@@ -76,6 +95,28 @@ def test_every_row_has_one_owner_at_most_and_only_one_that_it_is_like(values) ->
     for row, owner in zip(values, found, strict=True):
         assert (owner is None) == (max(row) < 0)
         assert owner is None or row["abc".index(owner)] == max(row)
+
+
+def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
+    rows = around(np.eye(16)[:4], 30, 0.1)
+    labels = [name for name in "abcd" for _ in range(30)]
+    labels[3] = "b"
+    few = csr_matrix(rows[:10])
+    assert doubted_labels(csr_matrix(rows), labels) == doubted_labels(rows, labels)
+    assert floor_of(few, csr_matrix(rows)) == pytest.approx(floor_of(rows[:10], rows))
+    assert above_floor(csr_matrix(rows), [few], [0.5]) == pytest.approx(
+        above_floor(rows, [rows[:10]], [0.5]), abs=1e-6
+    )
+
+
+def test_likeness_is_of_what_texts_are_written_with() -> None:
+    terms = Terms.of(["the card was lost", "the card was stolen", "write it as JSON"])
+    found = cosines(terms.vectors(["a lost card", "as JSON", "??"]), terms.vectors(["lost cards"]))
+    assert found.shape == (3, 1)
+    assert found[0, 0] > 0.5 > found[1, 0]
+    assert found[2, 0] == 0  # nothing of it is known
+    assert terms.vectors([]).shape[0] == 0
+    assert Terms.of(["", " "]).vectors(["x"]).shape[0] == 1  # and no error
 
 
 def test_a_label_that_the_neighbours_deny_is_doubted() -> None:

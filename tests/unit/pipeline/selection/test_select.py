@@ -21,7 +21,7 @@ from pipeline.selection.budget import (
     replay_shares,
     whole_numbers,
 )
-from pipeline.selection.choose import centred, choose_nearest, interleave
+from pipeline.selection.choose import choose_nearest, interleave
 
 NAMES = st.text("abcdef", min_size=1, max_size=4)
 GAPS = st.dictionaries(NAMES, st.floats(0, 1), max_size=8)
@@ -313,26 +313,3 @@ def test_interleaving_keeps_both_orders_and_spreads_the_replay(gap, replay) -> N
         for cut in range(len(mixed) + 1):  # any prefix holds its share, within one row
             so_far = sum(kind == "r" for kind, _ in mixed[:cut])
             assert abs(so_far - cut * replay / (gap + replay)) <= 1.5
-
-
-def test_centring_takes_the_shared_direction_away() -> None:
-    rng = np.random.default_rng(1)
-    shared = np.full((200, 32), 5.0)
-    pool = unit(shared + rng.normal(size=(200, 32)))
-    assert (pool @ pool.T).min() > 0.8
-    moved, failures = centred(pool, pool[:10])
-    off = moved @ moved.T - np.eye(200)
-    assert abs(off).mean() < 0.3
-    assert np.allclose(np.linalg.norm(failures, axis=1), 1, atol=1e-5)
-
-
-def test_centring_is_by_hand_and_leaves_no_hole() -> None:
-    pool = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32)  # the last one is the mean
-    moved, failures = centred(pool, pool[:1])
-    half = 0.5**0.5
-    assert moved == pytest.approx(np.array([[half, -half], [-half, half], [0, 0]]), abs=1e-6)
-    assert failures == pytest.approx(moved[:1])
-    assert moved.dtype == failures.dtype == np.float32
-    none, alone = centred(np.zeros((0, 2), np.float32), np.array([[3.0, 4.0]], np.float32))
-    assert none.shape == (0, 2)
-    assert alone == pytest.approx(np.array([[0.6, 0.8]]))
