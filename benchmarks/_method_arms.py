@@ -6,6 +6,7 @@ What touches how rows are found is in `Ground`; the arms say only which of its w
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from pipeline.selection.candidates import Candidates
 from pipeline.selection.choose import interleave
 from pipeline.selection.gap_rows import GapRows
 from pipeline.selection.judge.free import FreeRows
+from pipeline.selection.judge.mislabelled import FEWEST
 from pipeline.selection.judge.readings import Readings
 from pipeline.selection.replay import MOST_SCORED, passing, pick, sources, supply_of
 from pipeline.selection.selection import SelectedRow, answer_of, put_selection
@@ -41,6 +43,9 @@ VERSION = 1
 """Raised where an arm would choose other rows."""
 
 POOLED = "pool"
+
+JUDGED_A_ROW = 1.5
+"""Rows whose answers the product has read for each that it wants, where answers are no labels."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,9 @@ class Ground:
 
     def like(self, name: str, wanted: int, without: Collection[int]) -> list[Row]:
         """Return rows like a gap, those that the product would choose `wanted` among."""
-        return self.free.like(name, wanted, without)
+        judged = max(FEWEST, math.ceil(JUDGED_A_ROW * wanted))
+        most = None if self.candidates.labels_of(name) else judged
+        return self.free.like(name, most, without)
 
     def nearest(self, name: str, wanted: int) -> list[Chosen]:
         """Return what the product chooses for a gap."""
