@@ -375,8 +375,3 @@ def _data() -> Path:
     if not folder:
         sys.exit("GAPMEND_DATA is not set: a folder with banking77/ and llamafactory/")
     return Path(folder)
-
-
-def wrong_share(facts: Sequence[Fact]) -> float:
-    """Return the share of rows with a wrong answer."""
-    return sum(one.kind == "wrong" for one in facts) / max(1, len(facts))
