@@ -167,9 +167,7 @@ def _gap_only(ground: Ground) -> Choice:
     return Choice(drawn, [], Budget(counts, {}))
 
 
-def _by_gap(
-    ground: Ground, rows: Mapping[str, int], way: Callable[[str, int], list[Chosen]]
-) -> list[Chosen]:
+def _by_gap(rows: Mapping[str, int], way: Callable[[str, int], list[Chosen]]) -> list[Chosen]:
     chosen: list[Chosen] = []
     for name, wanted in rows.items():
         chosen = interleave(chosen, way(name, wanted))
@@ -178,12 +176,12 @@ def _by_gap(
 
 def _random_in_gap(ground: Ground) -> Choice:
     shares = budget(ground.found.gaps(), ground.rows)
-    return Choice(_by_gap(ground, shares, ground.drawn), [], Budget(shares, {}))
+    return Choice(_by_gap(shares, ground.drawn), [], Budget(shares, {}))
 
 
 def _nearest(ground: Ground) -> Choice:
     shares = budget(ground.found.gaps(), ground.rows)
-    return Choice(_by_gap(ground, shares, ground.nearest), [], Budget(shares, {}))
+    return Choice(_by_gap(shares, ground.nearest), [], Budget(shares, {}))
 
 
 def _replay(ground: Ground) -> Choice:
@@ -193,7 +191,7 @@ def _replay(ground: Ground) -> Choice:
         one.name: supply_of(ground.found, one, ground.candidates, chat) for one in ground.guards
     }
     shared = first_budget(ground.found.gaps(), there, ground.rows, ground.ws.spec.train.replay)
-    gap = _by_gap(ground, shared.gap, ground.nearest)
+    gap = _by_gap(shared.gap, ground.nearest)
     replayed: list[Chosen] = []
     for source in ground.guards:
         wanted = shared.replay.get(source.name, 0)
