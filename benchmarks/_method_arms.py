@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from _method_figures import even, parts
 from _method_pool import POOL, Fact
 
 from pipeline.selection.budget import Budget, budget, first_budget
@@ -279,26 +280,6 @@ def facts_of(ws: Resolved, uids: Collection[int]) -> dict[int, Fact]:
     lines = [Fact(*one) for one in json.loads((ws.root / "facts.json").read_text("utf-8"))]
     reader = VersionReader(ws.store, ws.versions[POOLED], POOLED)
     return {row.uid: lines[row.source_line - 1] for row in reader.rows(set(uids), {"train"})}
-
-
-def parts(total: int, count: int) -> list[int]:
-    """Divide `total` into whole numbers that differ by one at most."""
-    return [total * (at + 1) // count - total * at // count for at in range(count)]
-
-
-def even(rows: Sequence[Any], labels: Sequence[str], wanted: int) -> list[Any]:
-    """Return `wanted` rows, one of each label in turn as long as there are any."""
-    queues: dict[str, list[Any]] = {}
-    for row, label in zip(rows, labels, strict=True):
-        queues.setdefault(label, []).append(row)
-    turns = max(map(len, queues.values()), default=0)
-    in_turn = [
-        queues[label][turn]
-        for turn in range(turns)
-        for label in sorted(queues)
-        if turn < len(queues[label])
-    ]
-    return in_turn[:wanted]
 
 
 def _rows(chosen: Sequence[Chosen]) -> list[SelectedRow]:

@@ -17,7 +17,7 @@ from pipeline.training.examples.encode import encode_rows
 from registry.store.kinds import SelectionMeta
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from evals.scoring.evaluate import EvalResult
     from pipeline.workspace.resolved import Resolved
@@ -34,11 +34,6 @@ def tokens_of(ws: Resolved, ui: Ui, selection_id: str) -> int:
         ws.models.get(ws.spec.train.base), rows, allow_rejects=ws.spec.train.allow_rejects
     )
     return sum(row.tokens for row in encoded.rows)
-
-
-def epochs_for(wanted: int, tokens: int) -> float:
-    """Return how many passes over so many tokens make the wanted number."""
-    return round(wanted / tokens, 4)
 
 
 def scores(ws: Resolved, ui: Ui, adapter_id: str) -> dict[str, Any]:
@@ -70,15 +65,6 @@ def bits(result: EvalResult) -> str:
     """Return a 1 for each item that is right and a 0 for each other."""
     samples = sorted(result.samples, key=lambda sample: (sample.row_hash, sample.row_uid))
     return "".join("1" if sample.score >= PASSES else "0" for sample in samples)
-
-
-def moved(guards: Mapping[str, Mapping[str, str]]) -> dict[str, float]:
-    """Return what was lost and gained on guards, as shares of what the base got right."""
-    pairs = [
-        pair for one in guards.values() for pair in zip(one["base"], one["tuned"], strict=True)
-    ]
-    right = max(1, sum(before == "1" for before, _ in pairs))
-    return {"lost": pairs.count(("1", "0")) / right, "gained": pairs.count(("0", "1")) / right}
 
 
 def chosen(ws: Resolved, selection_id: str) -> dict[str, Any]:

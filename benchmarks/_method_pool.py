@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _method_figures import parts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -113,9 +115,8 @@ def pool(field: Field, rng: random.Random) -> list[tuple[Pair, Fact]]:
     """Draw the pool: rows in a drawn order, each with what it is."""
     gaps = list(field.gaps)
     rows: list[tuple[Pair, Fact]] = []
-    for place, name in enumerate(gaps):
-        right = _part(SHARES["gap"], place, len(gaps))
-        wrong = _part(SHARES["wrong"], place, len(gaps))
+    of_gaps, of_wrong = (parts(round(SHARES[kind] * POOL), len(gaps)) for kind in ("gap", "wrong"))
+    for name, right, wrong in zip(gaps, of_gaps, of_wrong, strict=True):
         drawn = rng.sample(field.train[name], right + wrong)
         answers = [one.answer for one in field.train[name]]
         rows += [(one, Fact("gap", name)) for one in drawn[:right]]
@@ -136,28 +137,23 @@ def pool(field: Field, rng: random.Random) -> list[tuple[Pair, Fact]]:
     return rows
 
 
-def _part(share: float, place: int, parts: int) -> int:
-    whole = round(share * POOL)
-    return whole * (place + 1) // parts - whole * place // parts
-
-
 def smollm2(model: str) -> Field:
     """Return what SmolLM2-135M-Instruct is tried on."""
     sys.path.insert(0, str(EXAMPLES / "assistant"))
     import make_data
 
     every = {name: make_data.items(name) for name in make_data.GUARDS if name != "chats"}
-    parts = {
+    made = {
         name: {split: [_pair(one) for one in rows] for split, rows in splits.items()}
         for name, splits in every.items()
     }
-    held = {name: _cut(splits) for name, splits in parts.items()}
+    held = {name: _cut(splits) for name, splits in made.items()}
     held["intent"] = _cut({"dev": banking("test")[::2], "test": banking("test")[1::2]})
     held["sums"] = {split: sums(split, ITEMS[split]) for split in ITEMS}
     held["chats"] = {split: recalls(split, ITEMS[split]) for split in ITEMS}
-    train = {name: splits["train"] for name, splits in parts.items() if name != "categories"}
+    train = {name: splits["train"] for name, splits in made.items() if name != "categories"}
     train |= {"intent": banking("train"), "sums": sums("train", 700)}
-    taken = {one.answer.split()[0] for split in ITEMS for one in parts["repeats"][split]}
+    taken = {one.answer.split()[0] for split in ITEMS for one in made["repeats"][split]}
     train |= {"repeats": repeats(2_000, taken), "lists": lists(1_500)}
     own = {"answer": "choice", "labels": "{options}", "max_drop": 0.05}
     said = {"answer": "contains", "max_drop": 0.05}
@@ -198,14 +194,14 @@ def nano() -> Field:
 
     data = EXAMPLES / "quickstart" / "data"
     names = ("sentiment", "intent", "form", "jobs", "days", "colours", "numbers")
-    parts = {
+    there = {
         name: {split: _quickstart(data / name / f"{split}.jsonl") for split in ("train", *ITEMS)}
         for name in names
     }
     rng = random.Random("bench/nano")
     words = lexicon("base")
     made = {"lookup": tasks.lookup, "questions": tasks.questions, "numbers": tasks.numbers}
-    train = {name: splits["train"] for name, splits in parts.items() if name != "colours"}
+    train = {name: splits["train"] for name, splits in there.items() if name != "colours"}
     train["form"] = _drawn(partial(tasks.form, rng, words), 700)
     train |= {name: _drawn(partial(task, rng, words), 1_000) for name, task in made.items()}
     short = {"answer": "exact", "max_new_tokens": 8, "max_drop": 0.05}
@@ -227,7 +223,7 @@ def nano() -> Field:
             "colours": {**short, "replay": False},
         },
         train=train,
-        held={name: _cut(splits) for name, splits in parts.items()},
+        held={name: _cut(splits) for name, splits in there.items()},
         train_spec={"budget_rows": 800, "learning_rate": 2e-3, "batch_tokens": 384},
         base={"model": "nano"},
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from _method_figures import Result, item_differences, mean_and_error, over_items, over_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +27,6 @@ SIMPLER = {
 """Arm -> the simpler one that it has to be better than."""
 
 _ORDER = ("random", *SIMPLER)
-_RESAMPLES = 9_999
-_EXACT = 1e-12
-
-Result = dict[str, Any]
 
 
 def _goals(one: Result) -> float:
@@ -58,66 +55,6 @@ _TESTED: dict[str, tuple[str, ...]] = {
     "replayed lost": ("replayed",),
     "witnesses lost": ("witnesses",),
 }
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error; that of one value is nan."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    spread = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, math.sqrt(spread / len(values))
-
-
-def over_seeds(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the two-sided p of a paired t-test; nan for fewer than two pairs, 1 for no change."""
-    from scipy.stats import ttest_rel
-
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    if len(differences) < 2:  # noqa: PLR2004 - a spread takes two
-        return math.nan
-    if max(differences) - min(differences) < _EXACT:
-        return 1.0 if abs(differences[0]) < _EXACT else 0.0
-    return float(ttest_rel(first, second).pvalue)
-
-
-def over_items(differences: Sequence[float]) -> float:
-    """Return the two-sided p that items' mean differences have no sign: their signs flipped."""
-    import numpy as np
-    from scipy.stats import permutation_test
-
-    kept = np.asarray([one for one in differences if abs(one) > _EXACT])
-    if not len(kept):
-        return 1.0
-    found = permutation_test(
-        (kept,),
-        lambda values, axis: values.sum(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        rng=0,
-    )
-    return float(found.pvalue)
-
-
-def item_differences(first: Sequence[Result], second: Sequence[Result], group: str) -> list[float]:
-    """Return each item's difference, averaged over the seeds; of guards, where the base is right.
-
-    Args:
-        first: an arm's results, one a seed.
-        second: another's, of the same seeds.
-        group: of what is measured: `capabilities`, `replayed` or `witnesses`.
-    """
-    totals: defaultdict[tuple[str, int], float] = defaultdict(float)
-    for one, other in zip(first, second, strict=True):
-        for name, found in one[group].items():
-            theirs = other[group][name]["tuned"]
-            for at, (base, a, b) in enumerate(
-                zip(found["base"], found["tuned"], theirs, strict=True)
-            ):
-                if group == "capabilities" or base == "1":
-                    totals[name, at] += int(a) - int(b)
-    return [total / len(first) for total in totals.values()]
 
 
 def report(results: Sequence[Result]) -> Iterator[str]:

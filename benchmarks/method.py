@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _method_arms import ARMS, COMPOSED, SELECTED, changed, composed
-from _method_measures import chosen, epochs_for, moved, scores, tokens_of, trained
+from _method_figures import epochs_for, moved
+from _method_measures import chosen, scores, tokens_of, trained
 from _method_pool import make
 from _method_report import check, plots, report
 
