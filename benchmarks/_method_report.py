@@ -58,7 +58,7 @@ _TESTED: dict[str, tuple[str, ...]] = {
 
 
 def report(results: Sequence[Result]) -> Iterator[str]:
-    """Yield, base by base, missed targets, the table of means, and the paired tests."""
+    """Yield, base by base, the table of means and the paired tests."""
     for base, arms in _by_base(results).items():
         seeds = max(map(len, arms.values()))
         yield f"\n{base}, at most {seeds} seeds: mean ± standard error"
