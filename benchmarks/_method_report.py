@@ -58,7 +58,7 @@ _TESTED: dict[str, tuple[str, ...]] = {
 
 
 def report(results: Sequence[Result]) -> Iterator[str]:
-    """Yield, base by base, missed targets, the table of means, and the paired tests."""
+    """Yield, base by base, the table of means and the paired tests."""
     for base, arms in _by_base(results).items():
         seeds = max(map(len, arms.values()))
         yield f"\n{base}, at most {seeds} seeds: mean ± standard error"
@@ -140,6 +140,7 @@ def plots(results: Sequence[Result], folder: Path) -> None:
                 means = [mean for mean, _ in found]
                 axis.barh(places, means, height, xerr=errors, label=name, capsize=2)
             axis.set_yticks(range(len(names)), names)
+            axis.locator_params(axis="x", nbins=4)
             axis.set_title(" and ".join(figures), fontsize=10)
             if len(figures) > 1:
                 axis.legend(fontsize=8)

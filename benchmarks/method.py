@@ -149,11 +149,10 @@ def main() -> int:
     if not args.table:
         run(args)
     results = [json.loads(file.read_text("utf-8")) for file in sorted(args.folder.glob("*.json"))]
-    print("\n".join(report(results)))
+    missed = list(check(results))
+    print("\n".join([*missed, *report(results)]))  # what is missed is said first
     if args.plots:
         plots(results, args.plots)
-    missed = list(check(results))
-    print("\n".join(missed))
     return 1 if missed else 0
 
 
