@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from registry.datasets.versions.row import Row
 
-VERSION = 1
+VERSION = 2
 """Raised where an arm would choose other rows."""
 
 POOLED = "pool"
