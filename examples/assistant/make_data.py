@@ -117,7 +117,7 @@ def plural(noun: str) -> str:
 
 def plurals(rng: random.Random, part: Sequence[tuple[str, str]]) -> list[Item]:
     """One noun, and several of it in four questions, among forms that look like it."""
-    made = []
+    made: list[Item] = []
     for noun, several in part:
         forms = [noun, f"{noun}'s", f"{noun}s", f"{noun}es", f"{noun}en"]
         questions = (
