@@ -140,6 +140,7 @@ def plots(results: Sequence[Result], folder: Path) -> None:
                 means = [mean for mean, _ in found]
                 axis.barh(places, means, height, xerr=errors, label=name, capsize=2)
             axis.set_yticks(range(len(names)), names)
+            axis.locator_params(axis="x", nbins=4)
             axis.set_title(" and ".join(figures), fontsize=10)
             if len(figures) > 1:
                 axis.legend(fontsize=8)
