@@ -1,0 +1,373 @@
+"""The pool that the arms of bench-method choose from, and the workspace around it.
+
+5,000 rows that nobody has labelled: 60% of what the base can do, 10% wrong answers, 10% of what
+nothing asks about, 20% for three gaps. What each row is stands in a list beside them, which only
+the arms that are said to see labels look at.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _method_figures import parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+POOL = 5_000
+SHARES = {"mastered": 0.6, "wrong": 0.1, "irrelevant": 0.1, "gap": 0.2}
+ITEMS = {"dev": 100, "test": 150}
+PROMPTS = 40  # of alpaca, that KL is measured on
+
+INTENTS = (
+    "activate_my_card age_limit apple_pay_or_google_pay atm_support cancel_transfer card_arrival "
+    "change_pin exchange_rate lost_or_stolen_phone request_refund terminate_account top_up_limits"
+).split()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a row of the pool is: `mastered`, `wrong`, `irrelevant` or `gap`; and of which task."""
+
+    kind: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question and its answer; `options` where the question has its own."""
+
+    asked: str
+    answer: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Field:
+    """All that a base is tried on.
+
+    Attributes:
+        gaps: capability -> its spec.
+        guards: guard -> its spec.
+        train: capability, guard or other task the base masters -> rows that may be trained on.
+        held: capability or guard -> split -> items.
+        train_spec: the spec's `train:` beside the defaults.
+        base: the spec of the base.
+    """
+
+    gaps: dict[str, dict[str, Any]]
+    guards: dict[str, dict[str, Any]]
+    train: dict[str, list[Pair]]
+    held: dict[str, dict[str, list[Pair]]]
+    train_spec: dict[str, Any]
+    base: dict[str, Any]
+
+
+def make(base: str, seed: int, folder: Path) -> None:
+    """Write the workspace of one base and seed: gapmend.yaml, its data, and `facts.json`."""
+    field = nano() if base == "nano" else smollm2(base)
+    rng = random.Random(f"{base}/{seed}")
+    rows = pool(field, rng)
+    data = folder / "data"
+    _write(data / "pool.jsonl", (_chat(pair, field, fact.task) for pair, fact in rows))
+    (folder / "facts.json").write_text(json.dumps([[f.kind, f.task] for _, f in rows]))
+    for name, splits in field.held.items():
+        for split, items in splits.items():
+            _write(data / name / f"{split}.jsonl", map(_item, items))
+    for name in field.guards:
+        if field.guards[name].get("replay", True):
+            _write(data / name / "train.jsonl", map(_item, field.train[name]))
+    prompts = [Pair(one.asked, one.answer) for one in alpaca()[-PROMPTS:]]
+    _write(data / "alpaca" / "dev.jsonl", map(_item, prompts))
+    scorer = EXAMPLES / "assistant" / "order_form.py"
+    (folder / scorer.name).write_bytes(scorer.read_bytes())
+    (folder / "gapmend.yaml").write_text(json.dumps(spec(field, folder), indent=1))
+
+
+def spec(field: Field, folder: Path) -> dict[str, Any]:
+    """Return the spec: three gaps, guards of which one in three is a witness, one free dataset."""
+    columns = {"input": "input", "output": "output"}
+    datasets: dict[str, Any] = {"pool": {"path": {"train": "data/pool.jsonl"}}}
+    for name in (*field.held, "alpaca"):
+        files = sorted((folder / "data" / name).glob("*.jsonl"))
+        paths = {file.stem: f"data/{name}/{file.name}" for file in files}
+        datasets[name] = {"path": paths, "columns": columns}
+    return {
+        "bases": {"base": field.base},
+        "datasets": datasets,
+        "capabilities": {name: {"data": name, **one} for name, one in field.gaps.items()},
+        "guards": {name: {"data": name, **one} for name, one in field.guards.items()},
+        "train": {"base": "base", "pool": ["pool"], **field.train_spec},
+        "mend": {"rounds": 2},
+    }
+
+
+def pool(field: Field, rng: random.Random) -> list[tuple[Pair, Fact]]:
+    """Draw the pool: rows in a drawn order, each with what it is."""
+    gaps = list(field.gaps)
+    rows: list[tuple[Pair, Fact]] = []
+    of_gaps, of_wrong = (parts(round(SHARES[kind] * POOL), len(gaps)) for kind in ("gap", "wrong"))
+    for name, right, wrong in zip(gaps, of_gaps, of_wrong, strict=True):
+        drawn = rng.sample(field.train[name], right + wrong)
+        answers = [one.answer for one in field.train[name]]
+        rows += [(one, Fact("gap", name)) for one in drawn[:right]]
+        for one in drawn[right:]:
+            other = rng.choice([answer for answer in answers if answer != one.answer])
+            rows.append((Pair(one.asked, other), Fact("wrong", name)))
+    mastered = {name: rows for name, rows in field.train.items() if name not in gaps}
+    left = round(SHARES["mastered"] * POOL)
+    for place, (name, there) in enumerate(sorted(mastered.items(), key=lambda one: len(one[1]))):
+        most = min(len(there), left // (len(mastered) - place))
+        rows += [(one, Fact("mastered", name)) for one in rng.sample(there, most)]
+        left -= most
+    if left:
+        sys.exit(f"{left} rows too few that the base masters")
+    others = rng.sample(alpaca()[:-PROMPTS], round(SHARES["irrelevant"] * POOL))
+    rows += [(one, Fact("irrelevant", "alpaca")) for one in others]
+    rng.shuffle(rows)
+    return rows
+
+
+def smollm2(model: str) -> Field:
+    """Return what SmolLM2-135M-Instruct is tried on."""
+    sys.path.insert(0, str(EXAMPLES / "assistant"))
+    import make_data
+
+    every = {name: make_data.items(name) for name in make_data.GUARDS if name != "chats"}
+    made = {
+        name: {split: [_pair(one) for one in rows] for split, rows in splits.items()}
+        for name, splits in every.items()
+    }
+    held = {name: _cut(splits) for name, splits in made.items()}
+    held["intent"] = _cut({"dev": banking("test")[::2], "test": banking("test")[1::2]})
+    held["sums"] = {split: sums(split, ITEMS[split]) for split in ITEMS}
+    held["chats"] = {split: recalls(split, ITEMS[split]) for split in ITEMS}
+    train = {name: splits["train"] for name, splits in made.items() if name != "categories"}
+    train |= {"intent": banking("train"), "sums": sums("train", 700)}
+    taken = {one.answer.split()[0] for split in ITEMS for one in made["repeats"][split]}
+    train |= {"repeats": repeats(2_000, taken), "lists": lists(1_500)}
+    own = {"answer": "choice", "labels": "{options}", "max_drop": 0.05}
+    said = {"answer": "contains", "max_drop": 0.05}
+    return Field(
+        gaps={
+            "intent": {
+                "answer": "choice",
+                "goal": 0.75,
+                **_asks("Which intent does this bank customer have?"),
+            },
+            "orders": {
+                "answer": "python:order_form:order",
+                "max_new_tokens": 40,
+                "goal": 0.75,
+                **_asks("Write this order as JSON with the keys count, size, item and name."),
+            },
+            "sums": {"answer": "number", "max_new_tokens": 32, "goal": 0.6},
+        },
+        guards={
+            "facts": own,
+            "opposites": own,
+            "plurals": own,
+            "repeats": {**said, "max_new_tokens": 16},
+            "categories": {**own, "replay": False},
+            "chats": {**said, "max_new_tokens": 16, "replay": False},
+        },
+        train=train,
+        held=held,
+        train_spec={"budget_rows": 240},
+        base={"model": str(Path(model).resolve()) if "/" in model else model, "dtype": "fp32"},
+    )
+
+
+def nano() -> Field:
+    """Return what nano is tried on: the quickstart's own data, and more of the same kind."""
+    from registry.nano.recipe import tasks
+    from registry.nano.recipe.words import lexicon
+
+    data = EXAMPLES / "quickstart" / "data"
+    names = ("sentiment", "intent", "form", "jobs", "days", "colours", "numbers")
+    there = {
+        name: {split: _quickstart(data / name / f"{split}.jsonl") for split in ("train", *ITEMS)}
+        for name in names
+    }
+    rng = random.Random("bench/nano")
+    words = lexicon("base")
+    made = {"lookup": tasks.lookup, "questions": tasks.questions, "numbers": tasks.numbers}
+    train = {name: splits["train"] for name, splits in there.items() if name != "colours"}
+    train["form"] = _drawn(partial(tasks.form, rng, words), 700)
+    train |= {name: _drawn(partial(task, rng, words), 1_000) for name, task in made.items()}
+    short = {"answer": "exact", "max_new_tokens": 8, "max_drop": 0.05}
+    return Field(
+        gaps={
+            "sentiment": {"answer": "choice", "goal": 0.75, **_asks("Positive or negative?")},
+            "intent": {"answer": "choice", "goal": 0.75, **_asks("Which intent?")},
+            "form": {
+                "answer": "exact",
+                "max_new_tokens": 12,
+                "goal": 0.75,
+                **_asks("Fill in the form."),
+            },
+        },
+        guards={
+            "jobs": short,
+            "days": short,
+            "numbers": short,
+            "colours": {**short, "replay": False},
+        },
+        train=train,
+        held={name: _cut(splits) for name, splits in there.items()},
+        train_spec={"budget_rows": 800, "learning_rate": 2e-3, "batch_tokens": 384},
+        base={"model": "nano"},
+    )
+
+
+def banking(split: str) -> list[Pair]:
+    """Return banking77's rows of twelve intents, in a drawn order."""
+    with (_data() / "banking77" / f"{split}.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["category"] in INTENTS]
+    random.Random(split).shuffle(rows)
+    return [Pair(row["text"], row["category"].replace("_", " ")) for row in rows]
+
+
+def alpaca() -> list[Pair]:
+    """Return short rows of LLaMA-Factory's alpaca demo, in a fixed order."""
+    rows = json.loads((_data() / "llamafactory" / "alpaca_en_demo.json").read_text("utf-8"))
+    found = [
+        Pair("\n".join(part for part in (row["instruction"], row["input"]) if part), row["output"])
+        for row in rows
+    ]
+    return sorted(found, key=lambda one: len(one.asked + one.answer))[: POOL // 10 + PROMPTS + 100]
+
+
+_SUMS = (
+    ("{n} has {a} {t} and gets {b} more. How many {t} does {n} have now?", 1),
+    ("There are {a} {t} in a box. {n} puts {b} more in. How many {t} are in it?", 1),
+    ("{n} found {a} {t} on Monday and {b} on Tuesday. How many {t} is that in all?", 1),
+    ("{n} has {a} {t} and gives {b} away. How many {t} are left?", -1),
+    ("Of {a} {t}, {n} loses {b}. How many {t} does {n} still have?", -1),
+    ("{n} sells {b} of {a} {t}. How many {t} remain?", -1),
+)
+_THINGS = "apples books coins pens shells stamps marbles cards keys plates boxes tickets".split()
+
+
+def sums(split: str, count: int) -> list[Pair]:
+    """Return sums of one step in words; a pair of numbers is in one split alone."""
+    pairs = [(a, b) for a in range(3, 40) for b in range(2, a)]
+    random.Random("sums").shuffle(pairs)
+    third = len(pairs) // 5
+    own = {"dev": pairs[:third], "test": pairs[third : 2 * third], "train": pairs[2 * third :]}
+    rng = random.Random(f"sums/{split}")
+    made: dict[str, Pair] = {}
+    while len(made) < count:
+        (a, b), (text, sign) = rng.choice(own[split]), rng.choice(_SUMS)
+        asked = text.format(n=rng.choice(_names()[split]), a=a, b=b, t=rng.choice(_THINGS))
+        made[asked] = Pair(asked, str(a + sign * b))
+    return list(made.values())
+
+
+def recalls(split: str, count: int) -> list[Pair]:
+    """Return questions about a name that was just said."""
+    import words
+
+    rng = random.Random(f"recalls/{split}")
+    made: dict[str, Pair] = {}
+    while len(made) < count:
+        name, liked = rng.choice(_names()[split]), rng.choice(words.LIKES.split())
+        asked = f"My name is {name} and I like {liked}. What is my name?"
+        made[asked] = Pair(asked, name)
+    return list(made.values())
+
+
+def repeats(count: int, taken: set[str]) -> list[Pair]:
+    """Return sentences to repeat, about nobody of `taken`."""
+    import words
+
+    rng = random.Random("repeats")
+    names = [name for name in words.NAMES.split() if name not in taken]
+    nouns, kinds = words.NOUNS.split(), words.ADJECTIVES.split()
+    made: dict[str, None] = {}
+    while len(made) < count:
+        said = f"{rng.choice(names)} has a {rng.choice(kinds)} {rng.choice(nouns)}."
+        made[said] = None
+    return [Pair(f"Repeat this sentence: {one}", one) for one in made]
+
+
+def lists(count: int) -> list[Pair]:
+    """Return words to say again."""
+    import words
+
+    rng = random.Random("lists")
+    made = (", ".join(rng.sample(words.NOUNS.split(), 3)) for _ in range(count))
+    return [Pair(f"Say these words again: {one}.", f"{one}.") for one in made]
+
+
+def _names() -> dict[str, list[str]]:
+    import make_data
+
+    every = sorted(name for name, _ in make_data.names())
+    random.Random("names").shuffle(every)
+    fifth = len(every) // 5
+    return {
+        "dev": every[:fifth],
+        "test": every[fifth : 2 * fifth],
+        "train": every[2 * fifth :],
+    }
+
+
+def _pair(one: dict[str, Any]) -> Pair:
+    return Pair(one["input"], one["output"], tuple(one.get("options", ())))
+
+
+def _quickstart(file: Path) -> list[Pair]:
+    rows = map(json.loads, file.read_text("utf-8").splitlines())
+    return [Pair(row["input"], row["output"]) for row in rows]
+
+
+def _drawn(draw: Callable[[], Any], count: int) -> list[Pair]:
+    made = {(one := draw()).input: one.output for _ in range(2 * count)}
+    return [Pair(question, answer) for question, answer in list(made.items())[:count]]
+
+
+def _asks(prompt: str) -> dict[str, Any]:
+    return {"prompts": {"zero_shot": f"{prompt} {{input}}"}}
+
+
+def _cut(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
+    return {split: splits[split][:most] for split, most in ITEMS.items()}
+
+
+def _chat(pair: Pair, field: Field, task: str) -> dict[str, Any]:
+    """Return a row as a chat that somebody had: a gap's question by the prompt it is asked by."""
+    prompt = field.gaps.get(task, {}).get("prompts", {}).get("zero_shot", "{input}")
+    asked = prompt.replace("{input}", pair.asked)
+    return {
+        "messages": [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": pair.answer},
+        ]
+    }
+
+
+def _item(pair: Pair) -> dict[str, Any]:
+    own = {"options": list(pair.options)} if pair.options else {}
+    return {"input": pair.asked, "output": pair.answer, **own}
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+def _data() -> Path:
+    folder = os.environ.get("GAPMEND_DATA")
+    if not folder:
+        sys.exit("GAPMEND_DATA is not set: a folder with banking77/ and llamafactory/")
+    return Path(folder)
