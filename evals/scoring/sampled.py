@@ -98,11 +98,13 @@ class Drawer:
             seed: of the draws.
             together: how many are drawn at once; another number gives others.
         """
-        asked = self._tokens.whole(context)
+        asked, led = self._tokens.whole(context), self._tokens.led(context)
         for start in range(0, count, together):
             setting = {"seed": seed, "from": start, "tokens": self._most, **_PLAIN}
             if together != BATCH:
                 setting["together"] = together
+            if led:  # what a template wrote is all that is read
+                setting["led"] = led
             (key,) = keys_of("sampled", [(context, setting)])
             drawn = self._journal.get(key)
             if drawn is None:

@@ -54,9 +54,9 @@ def choice(rng: random.Random, question: str, answer: str, others: Sequence[str]
 
 
 def facts(rng: random.Random, part: Sequence[tuple[str, str]]) -> list[Item]:
-    """Capitals, and what a country's people are called, each in two questions."""
+    """Capitals, and what a country's people are called, each in two questions and backwards."""
     people = dict(pairs(words.PEOPLE))
-    capitals = [capital for _, capital in pairs(words.CAPITALS)]
+    countries, capitals = zip(*pairs(words.CAPITALS), strict=True)
     made = []
     for country, capital in part:
         called = people[country]
@@ -65,6 +65,13 @@ def facts(rng: random.Random, part: Sequence[tuple[str, str]]) -> list[Item]:
         others = list(people.values())
         made.append(choice(rng, f"What are people from {country} called?", called, others))
         made.append(choice(rng, f"If you were born in {country}, you are", called, others))
+        backwards = (
+            f"Which country has {capital} as its capital?",
+            f"I live in {capital}. Which country do I live in?",
+            f"Where do {called} people come from?",
+            f"My neighbours are {called}. Which country were they born in?",
+        )
+        made.extend(choice(rng, asked, country, countries) for asked in backwards)
     return made
 
 
@@ -81,13 +88,14 @@ def opposites(rng: random.Random, part: Sequence[tuple[str, str]]) -> list[Item]
 
 
 def categories(rng: random.Random, part: Sequence[tuple[str, str]]) -> list[Item]:
-    """What kind of thing a word names, in two questions."""
+    """What kind of thing a word names, in three questions."""
     made = []
     for word, kind in part:
         thing = word if kind in words.NO_ARTICLE else f"{_article(word)} {word}"
         for question, said in (
             (f"What is {thing}?", f"{thing[0].upper()}{thing[1:]} is"),
             (f"What type of thing is {thing}?", "It is"),
+            (f"Please tell me what {thing} is.", f"{thing[0].upper()}{thing[1:]} is"),
         ):
             kinds = {one: f"{said} {_article(one)} {one}." for one in words.CATEGORIES}
             made.append(choice(rng, question, kinds[kind], list(kinds.values())))
@@ -108,12 +116,17 @@ def plural(noun: str) -> str:
 
 
 def plurals(rng: random.Random, part: Sequence[tuple[str, str]]) -> list[Item]:
-    """One noun, and several of it, among forms that look like it."""
-    made = []
+    """One noun, and several of it in four questions, among forms that look like it."""
+    made: list[Item] = []
     for noun, several in part:
         forms = [noun, f"{noun}'s", f"{noun}s", f"{noun}es", f"{noun}en"]
-        made.append(choice(rng, f'What is the plural of "{noun}"?', several, forms))
-        made.append(choice(rng, f"Which is the plural form of {noun}?", several, forms))
+        questions = (
+            f'What is the plural of "{noun}"?',
+            f"Which is the plural form of {noun}?",
+            f"Which word means more than one {noun}?",
+            f"There is one {noun}. If one more comes, there are two",
+        )
+        made.extend(choice(rng, asked, several, forms) for asked in questions)
     return made
 
 

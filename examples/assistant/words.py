@@ -47,6 +47,18 @@ many=few everything=nothing north=south east=west male=female husband=wife king=
 brother=sister uncle=aunt heaven=hell hero=villain victory=defeat success=failure
 question=answer problem=solution profit=loss beginning=end past=future ceiling=floor
 top=bottom arrival=departure strength=weakness
+import=export internal=external interior=exterior maximum=minimum majority=minority
+optimist=pessimist amateur=professional ancestor=descendant awake=asleep blame=praise bold=timid
+bride=groom cheerful=gloomy combine=separate complete=incomplete compulsory=voluntary
+connect=disconnect convex=concave correct=incorrect dawn=dusk debit=credit deny=admit despair=hope
+divide=multiply add=subtract employer=employee even=odd expand=contract explicit=implicit
+fact=fiction fertile=barren fresh=stale gather=scatter giant=dwarf guest=host horizontal=vertical
+include=exclude inferior=superior inhale=exhale junior=senior lazy=diligent liquid=solid
+lock=unlock logical=illogical loyal=disloyal mature=immature moral=immoral normal=abnormal
+obey=disobey passive=active patient=impatient positive=negative regular=irregular
+reward=punishment rural=urban servant=master sober=drunk moving=stationary sunny=cloudy
+sunrise=sunset tense=relaxed theory=practice transparent=opaque truth=lie vacant=occupied
+virtue=vice wealth=poverty wholesale=retail
 """
 """A word and its opposite."""
 

@@ -85,6 +85,7 @@ def in_workspace(
 
     `together`: the verb knows what to do when a launcher has started it in several processes.
     """
+    from pipeline.outlook.finding import with_lines
 
     def alone(ws: Workspace) -> Answer:
         if not together and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -92,7 +93,8 @@ def in_workspace(
                 "this verb runs in one process, and a launcher has started several",
                 expected="gapmend train, for several; everything else without a launcher",
             )
-        return work(ws)
+        with with_lines(root):
+            return work(ws)
 
     in_store(root, alone, as_json=as_json)
 

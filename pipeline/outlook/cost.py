@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.outlook.own import Rows, drawn, own_text_length, rows_of, with_own
 from pipeline.outlook.prompts import Asked, labels_in
 from pipeline.outlook.training import MEASURED, BaseOutline
 from pipeline.spec import pool
@@ -100,24 +101,31 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
     Raises:
         UserError: the base, or no row that was sampled of the pool can be trained on.
     """
+    from pipeline.selection.judge.own_text import texts_asked
+
     outline = BaseOutline.of(ws)
     learnt = outline.learnt(ws)
     asked = [_items(ws, what, seen) for what in subjects(ws.spec)]
     rows = _budget(ws, seen)
-    trained = outline.training(ws, seen, rows, learnt)
+    length = own_text_length(ws) if rows.own else 0.0
+    trained = outline.training(ws, seen, rows.gap + rows.replayed, learnt)
+    trained = with_own(trained, ws.spec.train, rows, length)
 
     def scoring(tokens: float) -> StageCost:
         return StageCost(round(tokens), 0, outline.scoring_seconds(tokens, learnt), outline.weights)
 
     dev, test = (sum(one.asked(split) for one in asked) for split in ("dev", "test"))
-    select = scoring(_selecting(ws, seen, asked, trained))
-    train = StageCost(0, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter)
+    select = scoring(_selecting(ws, seen, asked, trained) + _drawing(ws, rows, asked))
+    own_text = scoring(texts_asked(rows.own) * length)  # made once
+    train = StageCost(
+        trained.again, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter
+    )
     forget = scoring(_ASKED_TWICE * dev)
     files = [one.path.stat().st_size for found in seen.files.values() for one in found.files]
     stages = {
         "ingest": StageCost(disk=sum(files)),
         "gap": scoring(dev + sum(_other_prompts(one) for one in asked)),
-        "select": select,
+        "select": select + own_text,
         "train": train,
         "forget": forget,
         "mend": (select + train + forget).times(ws.spec.mend.rounds),
@@ -170,15 +178,25 @@ def _other_prompts(one: _Items) -> float:
     return one.items["dev"] / 2 * (sum(tokens) + max(tokens, default=0))
 
 
-def _budget(ws: OpenWorkspace, seen: Outlook) -> int:
+def _budget(ws: OpenWorkspace, seen: Outlook) -> Rows:
     """Return how many rows will be trained on, as far as the pool has them."""
+    from pipeline.selection.replay import own_text_rows
+
     train = ws.spec.train
     left = pool.untaught(ws.spec, {name: one.rows for name, one in seen.surveys.items()})
     taught = {one.data for name, one in ws.spec.capabilities.items() if name not in left}
     names = [n for n in pool.pool_of(ws.spec) if n in taught or n in pool.free_datasets(ws.spec)]
     there = sum(seen.surveys[name].rows.trainable(train.objective) for name in names)
-    wanted = round(train.budget_rows * (1 - train.replay))
-    return min(wanted, there) + train.budget_rows - wanted
+    return rows_of(train, there, own_text_rows(ws.spec, None))
+
+
+def _drawing(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
+    """Return the tokens of the base's own answers to rows for gaps."""
+    from pipeline.selection.judge.own_right import is_generated
+
+    gaps = [one for one in asked if one.what.role == "capability"]
+    found = {one.what.name: one.tokens if is_generated(one.what.spec) else 0.0 for one in gaps}
+    return drawn(ws.spec.train, rows.gap, found)
 
 
 def _selecting(

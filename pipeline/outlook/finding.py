@@ -40,11 +40,15 @@ class Finding:
 @contextmanager
 def with_lines(root: Folder) -> Iterator[None]:
     """Name the line of gapmend.yaml in every error that names a key of it."""
+
+    def line_of(key: str) -> int:
+        document, _ = parse((root / SPEC_FILE).read_text("utf-8"), SPEC_FILE)
+        return document.line(tuple(key.split(".")))
+
     try:
         yield
     except UserError as error:
-        document, _ = parse((root / SPEC_FILE).read_text("utf-8"), SPEC_FILE)
-        error.find(lambda key: document.line(tuple(key.split("."))))
+        error.find(line_of)
         raise
 
 

@@ -6,7 +6,6 @@ Everything here costs seconds: no model is loaded, only the train base's tokeniz
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pipeline.outlook.finding import Finding
@@ -16,6 +15,7 @@ from pipeline.outlook.survey import survey
 from pipeline.spec import pool
 from pipeline.spec.subjects import errors_at, subjects
 from pipeline.workspace.resolved import Resolved
+from registry.datasets.sources.mapped import lost_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,7 +76,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
         labels = allowed_labels(ws, name)
         surveys[name] = survey(name, spec, files[name], labels, size, known.get(name))
     items = {what.name: _items(ws, what, surveys) for what in subjects(ws.spec)}
-    found = [one for name in specs for one in _columns(ws, name, surveys[name])]
+    found = [one for name in specs for one in _columns(ws, name, files[name], surveys[name])]
     if any(one.stops for one in found):  # what else there is follows from it
         return Outlook(files, surveys, items, tuple(found))
     found += [one for name in specs for one in _splits(ws, name, runs[name])]
@@ -139,22 +139,15 @@ def _items(ws: OpenWorkspace, what: Subject, surveys: Mapping[str, Survey]) -> M
         return {split: len(installed_items(named, ws.root, split)) for split in _MEASURED}
 
 
-def _columns(ws: OpenWorkspace, name: str, seen: Survey) -> Iterator[Finding]:
-    """Yield mapped columns that no record has, and records that can't be used."""
-    lost = False
-    for part, column in ws.spec.datasets[name].columns.items():
-        if column in seen.columns or not seen.records:
-            continue
+def _columns(ws: OpenWorkspace, name: str, files: Sources, seen: Survey) -> Iterator[Finding]:
+    """Yield mapped columns that a file doesn't have, and records that can't be used."""
+    mapped, lost = ws.spec.datasets[name].columns, False
+    for one in lost_columns(
+        mapped, files.format.required_columns, seen.columns, first=not seen.whole
+    ):
         lost = True
-        near = get_close_matches(column, seen.columns, n=1)
-        yield Finding(
-            ("datasets", name, "columns", part),
-            f"none of the {'' if seen.whole else 'first '}{seen.records:,} records has a column "
-            f"'{column}'",
-            expected=f"one of its columns {', '.join(seen.columns)}",
-            fix=f"did you mean '{near[0]}'?" if near else None,
-            stops=seen.whole,
-        )
+        path = ("datasets", name, "columns", one.part)
+        yield Finding(path, one.what, one.expected, one.fix, stops=seen.whole)
     count = sum(one for one, _ in seen.rejects.values())
     allowed = ws.spec.datasets[name].allow_rejects
     if lost or count <= allowed * seen.records:

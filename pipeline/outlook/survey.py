@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.measure.held_items import MEASURED, words_of_row
 from pipeline.spec.pool import TRAINABLE, DatasetRows
 from registry.datasets.duplicates.overlap import HeldOutItem
+from registry.datasets.sources.mapped import FileColumns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -35,7 +36,7 @@ class Survey:
         rows: by split, where near-duplicates aren't looked for; of the version, where it is there.
         whole: every record was read.
         records: how many were.
-        columns: column -> records that have it.
+        columns: of each file.
         rejects: why records can't be used -> how many, and where the first stands.
         some: split that the files give -> some of its rows, evenly.
         long: rows that say more than the number of bytes asked for, the first ones.
@@ -46,7 +47,7 @@ class Survey:
     rows: DatasetRows
     whole: bool
     records: int
-    columns: Mapping[str, int]
+    columns: tuple[FileColumns, ...]
     rejects: Mapping[str, tuple[int, str]]
     some: Mapping[str, tuple[Row, ...]]
     long: tuple[Row, ...] = ()
@@ -59,7 +60,7 @@ class _Reading:
     """What is gathered on the way."""
 
     found: dict[str, tuple[str, str]] = field(default_factory=dict)  # hash -> split, kind
-    columns: Counter[str] = field(default_factory=Counter)
+    columns: dict[str, dict[str, None]] = field(default_factory=dict)  # of each file
     rejects: dict[str, tuple[int, str]] = field(default_factory=dict)
     some: dict[str, list[Row]] = field(default_factory=dict)
     long: list[Row] = field(default_factory=list)
@@ -94,7 +95,7 @@ def survey(
     seen, records = _Reading(), Counter[str]()
     for file, record in first_records(files.files, LOOKED_AT):
         records[file.label] += 1
-        seen.columns.update(iter(record.value or ()))
+        seen.columns.setdefault(file.label, {}).update(dict.fromkeys(record.value or ()))
         try:
             made = usable(record, files.format, labels)
         except UnusableError as error:
@@ -122,7 +123,7 @@ def survey(
         known or predicted(spec, list(seen.found.values())),
         whole=files.num_samples is None and all(count < share for count in records.values()),
         records=records.total(),
-        columns=seen.columns,
+        columns=tuple(FileColumns(one, records[one], had) for one, had in seen.columns.items()),
         rejects=seen.rejects,
         some={split: tuple(rows) for split, rows in seen.some.items()},
         long=tuple(seen.long),

@@ -38,13 +38,23 @@ class LearntRates:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training is expected to take; bytes, tokens and seconds. `row` is a row's tokens."""
+    """What a training is expected to take; bytes, tokens and seconds.
+
+    Attributes:
+        tokens: that are trained on.
+        seconds: about.
+        memory: at its peak.
+        adapter: its size.
+        row: a row's tokens.
+        again: tokens that the base reads beside, to be kept to.
+    """
 
     tokens: int
     seconds: float
     memory: int
     adapter: int
     row: float
+    again: int = 0
 
 
 @dataclass(frozen=True)

@@ -85,15 +85,16 @@ class TextTokens:
         """A text's ids, with the special tokens that it needs in front."""
         return self.wholes([text])[0]
 
+    def led(self, text: str) -> list[int]:
+        """The special tokens that a text needs in front; none if it has them."""
+        return [] if self.is_complete(text) else self.lead
+
     def wholes(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, see `whole`."""
         if not texts:
             return []
         bares = self.bares(texts)
-        return [
-            ids if self.is_complete(text) else [*self.lead, *ids]
-            for text, ids in zip(texts, bares, strict=True)
-        ]
+        return [[*self.led(text), *ids] for text, ids in zip(texts, bares, strict=True)]
 
     def pair(self, context: str, target: str) -> tuple[list[int], list[int]]:
         """The ids of a context as it is asked, and of what is written from there; see `pairs`."""

@@ -77,7 +77,7 @@ def own_right(
     from pipeline.training.examples.encode import RowRejectedError, encode_row
 
     what = subject(ws.spec, name)
-    if what.spec.answer in {"choice", "perplexity"}:
+    if not is_generated(what.spec):
         return OwnRight({}, {})
     base = ws.spec.train.base
     scorer, least = scorer_of(what.spec, ws.root), _least(what.spec)
@@ -117,6 +117,11 @@ def own_right(
         }
     )
     return OwnRight(answers, +counts)
+
+
+def is_generated(spec: CapabilitySpec | GuardSpec) -> bool:
+    """Return whether an answer is written, not chosen or only read."""
+    return spec.answer not in {"choice", "perplexity"}
 
 
 def _least(spec: CapabilitySpec | GuardSpec) -> float:

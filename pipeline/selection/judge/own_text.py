@@ -22,6 +22,8 @@ from pipeline.selection.judge.readings import Readings
 from pipeline.spec.pool import OWN_TEXT
 from pipeline.workspace.stage import StageOutput, find_outcome, run_stage, stage_key
 from registry.chat.chat import TurnRefusedError
+from registry.chat.form import answer_form
+from registry.chat.tokens import TextTokens
 from registry.datasets.spec import DatasetSpec, SplitSpec
 
 if TYPE_CHECKING:
@@ -88,13 +90,21 @@ def decided_by(ws: OpenWorkspace, base: str, wanted: int) -> dict[str, Any]:
     from evals.engine.limits import ENGINE_VERSION
     from registry.models.license import license_of_base
 
-    return {
+    chat = ws.models.chat(base)
+    form = chat.context([_user("?")])  # as the spec wants it spoken to
+    found: dict[str, Any] = {
         "base": ws.models.identity(base).digest,
-        "form": ws.models.chat(base).context([_user("?")]),  # as the spec wants it spoken to
+        "form": form,
         "engine": [ENGINE_VERSION, ws.models.backend(base)],
         "asked": questions(texts_asked(wanted)),
         "license": license_of_base(base, ws.spec.bases[base], ws.root),
     }
+    # What most bases haven't got, and what was once left out of account: without it, nothing new.
+    if led := TextTokens(chat.tokenizer).led(form):
+        found["led"] = led
+    if (end := answer_form(chat).end) not in chat.texts_of(chat.stops):
+        found["end"] = end
+    return found
 
 
 def own_text(ws: Resolved, ui: Ui, base: str, wanted: int) -> OwnText:

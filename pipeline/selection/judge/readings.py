@@ -23,7 +23,8 @@ MOST_ANSWER_TOKENS = 256
 
 _FORMAT = 1
 
-_TOGETHER = 4  # answers drawn at once: an easy row takes no more
+TOGETHER = 4
+"""Answers that are drawn at once to a row for a gap: an easy one takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Readings:
             for place, context in enumerate(contexts):
                 found.append(None)
                 seed = int(digest(context)[:4], 16)  # not the same chance for every row
-                for one in drawer.draws(context, count, seed=seed, together=_TOGETHER):
+                for one in drawer.draws(context, count, seed=seed, together=TOGETHER):
                     self.tokens["own answers for gaps"] += one.tokens
                     if right(place, one):
                         found[-1] = one
@@ -145,10 +146,15 @@ class Readings:
         return found
 
     def _most(self) -> int:
-        return max(1, min(MOST_ANSWER_TOKENS, self._ws.models.identity(self._base).context // 2))
+        return most_answer_tokens(self._ws.models.identity(self._base).context)
 
     def _cache(self, name: str) -> Path:
         return self._ws.state / "cache" / name
+
+
+def most_answer_tokens(context: int) -> int:
+    """Return the longest answer of its own that a base with such a context is let write."""
+    return max(1, min(MOST_ANSWER_TOKENS, context // 2))
 
 
 def passage_of(row: Row) -> Passage:

@@ -74,12 +74,14 @@ class RowChunk:
         lines: of each of them, from 1.
         rejects: the others.
         records: how many there were of both.
+        columns: those that any of them has.
     """
 
     table: pa.Table
     lines: Int64Array
     rejects: tuple[RejectedRecord, ...]
     records: int
+    columns: tuple[str, ...]
 
 
 @dataclass
@@ -91,11 +93,14 @@ class _ChunkBuilder:
     rejects: list[RejectedRecord] = field(default_factory=list)
     records: int = 0
     size: int = 0
+    columns: dict[str, None] = field(default_factory=dict)
 
     def take(
         self, record: Record, label: str, form: Format, labels: Collection[str] | None
     ) -> None:
         self.records += 1
+        if record.value is not None and not record.value.keys() <= self.columns.keys():
+            self.columns |= dict.fromkeys(record.value)
         try:
             row = usable(record, form, labels)
         except UnusableError as error:
@@ -107,7 +112,8 @@ class _ChunkBuilder:
 
     def chunk(self) -> RowChunk:
         lines = np.array(self.lines, np.int64)
-        return RowChunk(table_of(self.rows), lines, tuple(self.rejects), self.records)
+        columns = tuple(self.columns)
+        return RowChunk(table_of(self.rows), lines, tuple(self.rejects), self.records, columns)
 
 
 def read_chunks(

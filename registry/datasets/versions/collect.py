@@ -18,16 +18,18 @@ from registry.datasets.sources.chunks import (
     first_usable,
     read_chunks,
 )
+from registry.datasets.sources.mapped import FileColumns, lost_columns
 from registry.datasets.versions.row import Row
 from registry.datasets.versions.splits import CODED
 from registry.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import pyarrow as pa
 
     from registry.datasets.formats.arrays import BoolArray, Int32Array, Int64Array, Uint8Array
+    from registry.datasets.formats.format import Format
     from registry.datasets.sources.resolve import SourceFile, Sources
     from registry.datasets.versions.contents import ContentWriter
     from registry.datasets.versions.erased import ErasedRows
@@ -62,6 +64,7 @@ class CollectedRows:
         uids: of each content.
         rejects: records that were not taken.
         records: how many there were.
+        columns: of each file.
     """
 
     index: HashIndex
@@ -70,6 +73,7 @@ class CollectedRows:
     uids: Int64Array
     rejects: tuple[RejectedRecord, ...]
     records: int
+    columns: tuple[FileColumns, ...] = ()
 
     def __len__(self) -> int:
         """How many contents there are."""
@@ -136,8 +140,10 @@ class Collector:
         self._rejects += rejects
         self._records += records
 
-    def collected(self, files: Sequence[tuple[str, str]]) -> CollectedRows:
-        """Return all that was taken; `files` are labels and splits."""
+    def collected(
+        self, files: Sequence[tuple[str, str]], columns: Sequence[FileColumns] = ()
+    ) -> CollectedRows:
+        """Return all that was taken; `files` are labels and splits, `columns` what they have."""
         self._writer.flush()
         empty = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
         rows, numbers, lines = (
@@ -152,6 +158,7 @@ class Collector:
             uids=uids,
             rejects=tuple(self._rejects),
             records=self._records,
+            columns=tuple(columns),
         )
 
 
@@ -173,16 +180,23 @@ def collect(
         UserError: a file that can't be read as a whole.
     """
     sample = _sample(sources, labels)
+    mapped = frozenset(sources.format.columns.values())
+    seen = []
     for number, file in enumerate(sources.files):
+        columns, records = dict[str, None](), 0
         for chunk in read_chunks(file, sources.format, labels):
             collector.reject(chunk.rejects, chunk.records)
+            # Records may have as many names as they like: those of the first ones are enough.
+            columns |= {one: None for one in chunk.columns if not records or one in mapped}
+            records += chunk.records
             table, lines = chunk.table, chunk.lines
             if sample is not None:
                 wanted = np.array([one in sample for one in table["row_hash"].to_pylist()], bool)
                 table, lines = table.filter(wanted), lines[wanted]
             collector.add(table, number, lines)
             advance(chunk.records)
-    return collector.collected([(file.label, file.split) for file in sources.files])
+        seen.append(FileColumns(file.label, records, columns))
+    return collector.collected([(file.label, file.split) for file in sources.files], seen)
 
 
 def first_row(sources: Sources, dataset: str) -> Row | None:
@@ -196,6 +210,17 @@ def first_row(sources: Sources, dataset: str) -> Row | None:
         return None
     file, line, usable = found
     return row_of(usable, dataset, file, line)
+
+
+def check_columns(found: CollectedRows, mapped: Mapping[str, str], form: Format, name: str) -> None:
+    """Stop at a column that the spec maps and the files don't have.
+
+    Raises:
+        UserError: there is one.
+    """
+    for lost in lost_columns(mapped, form.required_columns, found.columns):
+        key = f"datasets.{name}.columns.{lost.part}"
+        raise DataError(lost.what, key, expected=lost.expected, fix=lost.fix)
 
 
 def check_rejects(found: CollectedRows, allowed: float, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.datasets.duplicates.near_duplicates import clusters
+from registry.datasets.sources.mapped import lost_columns
 from registry.datasets.versions.append import PreviousVersion, place_appended
 from registry.datasets.versions.append_index import (
     FormerRows,
@@ -20,6 +21,7 @@ from registry.datasets.versions.append_version import write_appended
 from registry.datasets.versions.collect import (
     Collector,
     WithholdingCollector,
+    check_columns,
     check_rejects,
     collect,
 )
@@ -109,6 +111,7 @@ def make_version(
         erased = erased_rows(store, wanted.erasures)
         collector = WithholdingCollector(erased, writer, spool)
         found = collect(wanted.files, wanted.labels, collector, advance)
+        check_columns(found, spec.columns, wanted.files.format, name)
         check_rejects(found, spec.allow_rejects, name)
         if not len(found):
             labels = ", ".join(file.label for file in wanted.files.files)
@@ -155,7 +158,8 @@ def append_version(
     """Read the files behind the first `there`, of which `before` is, and put the new version.
 
     Returns:
-        None where too many rows can't be used: a look at all files says which.
+        None where a column isn't there, or too many rows can't be used: a look at all files says
+        which.
 
     Raises:
         UserError: a file that can't be read.
@@ -170,7 +174,8 @@ def append_version(
         found = collect(files, wanted.labels, Collector(writer, spool), advance)
         was = before.manifest.meta
         records, rejects = was.records + found.records, was.rejects + len(found.rejects)
-        if rejects > spec.allow_rejects * records:
+        lost = lost_columns(spec.columns, files.format.required_columns, found.columns)
+        if rejects > spec.allow_rejects * records or any(lost):
             return None
         writer.put()
         beside = spool.read()

@@ -10,10 +10,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
+
+from evals.verdicts.looks import DEV, level_at
+from evals.verdicts.sample_size import usual_to_keep
 
 FOLDER = Path(__file__).resolve().parents[3] / "examples" / "assistant"
 SPLITS = ("train", "dev", "test")
 CHOICES = ("facts", "opposites", "categories", "plurals")
+ANSWERED = ("repeats", "chats")
 
 
 def loaded(name: str) -> ModuleType:
@@ -61,6 +66,16 @@ def test_a_choice_has_its_answer_once_among_four(name: str) -> None:
             assert item["options"].count(item["output"]) == 1
 
 
+@pytest.mark.parametrize("name", [*CHOICES, *ANSWERED])
+def test_a_guard_has_items_enough_to_be_found_kept(name: str) -> None:
+    spec = yaml.safe_load((FOLDER / "gapmend.yaml").read_text("utf-8"))["guards"][name]
+    for split, level in (("dev", DEV), ("test", level_at(1))):
+        asked = {json.dumps(item) for item in read(name, split)}
+        assert len(asked) == 300
+        limit = spec.get("limit", len(asked))
+        assert limit >= usual_to_keep(spec["max_drop"], level.of_bound)
+
+
 def test_nothing_that_is_asked_is_trained_on() -> None:
     for name in (*CHOICES, "repeats", "orders"):
         splits = [
@@ -68,6 +83,9 @@ def test_nothing_that_is_asked_is_trained_on() -> None:
         ]
         assert not splits[0] & (splits[1] | splits[2]), name
         assert not splits[1] & splits[2], name
+    for name in ("facts", "opposites", "plurals"):
+        words = [{item["output"] for item in read(name, split)} for split in SPLITS]
+        assert sum(map(len, words)) == len(set().union(*words)), name
     names = [
         {json.loads(item["output"])["name"] for item in read("orders", split)}
         for split in ("train", "dev", "test")

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from evals.engine.journal import Journal, keys_of
 from evals.scoring import sampled as module
 from evals.scoring.sampled import BATCH, sampled
+from registry.models.load import BaseSpec, load_model
+from tests.support import tiny_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +78,21 @@ def test_texts_come_as_often_as_the_base_finds_them_likely(
         p = float(likely[number])
         text = nano.chat.tokenizer.decode([number])
         assert tokens[text] == pytest.approx(count * p, abs=5 * (count * p * (1 - p)) ** 0.5 + 1)
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_a_draw_is_kept_for_what_the_base_read(tmp_path: Path, *, template: bool) -> None:
+    """Bases without a template were once asked without the <s> that they are asked with now."""
+    tiny_models.save(tmp_path / "base", "llama", bos=True, template=template)
+    tiny = load_model("tiny", BaseSpec(model="base", dtype="fp32"), tmp_path)
+    kept = tmp_path / "a.jsonl"
+    setting = {"seed": 0, "from": 0, "tokens": 4, **module._PLAIN}
+    (key,) = keys_of("sampled", [(tiny.chat.context(ASKED), setting)])
+    journal, before = Journal(kept), tiny.chat.tokenizer("card")["input_ids"][1:]
+    journal.add(key, [before] * BATCH)
+    journal.flush()
+    (found,) = sampled(tiny, ASKED, 1, kept, max_new_tokens=4)
+    assert (found.text == "card") is template
 
 
 @pytest.fixture(autouse=True)

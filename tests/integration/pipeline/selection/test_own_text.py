@@ -17,7 +17,7 @@ from pipeline.select import SelectReport, select
 from pipeline.selection.budget import Budget, Need
 from pipeline.selection.held_out import refuse_leaks
 from pipeline.selection.judge import own_text as module
-from pipeline.selection.judge.own_text import own_text
+from pipeline.selection.judge.own_text import decided_by, own_text
 from pipeline.selection.judge.readings import Readings
 from pipeline.selection.selection import read_selection, training_rows
 from pipeline.train import train
@@ -26,6 +26,7 @@ from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.errors import DataError
 from registry.lineage.adapter_facts import describe
+from tests.support import tiny_models
 
 if TYPE_CHECKING:
     from pipeline.training.examples.encode import TrainingRow
@@ -164,3 +165,14 @@ def test_a_lost_guard_without_rows_is_filled_in_by_own_text() -> None:
     assert _with_free(current, lost)["own text"] == Need("forgotten", 0.2)
     kept = {"facts": Need("forgotten", 0.2), "task": Need("kept")}
     assert _with_free(current, kept)["own text"] == Need("kept")  # facts has rows of its own
+
+
+def test_bases_that_were_read_otherwise_once_are_asked_anew_and_no_others(tmp_path: Path) -> None:
+    tiny_models.save(tmp_path / "bare", "llama", bos=True, template=False)
+    tiny_models.save(tmp_path / "ends", "llama")
+    bases = "nano}, bare: {model: bare}, ends: {model: ends}}"
+    ws = workspace(tmp_path, SPEC.replace("nano}}", bases))
+    told = {"base", "form", "engine", "asked", "license"}
+    assert set(decided_by(ws, "nano", 12)) == told
+    assert decided_by(ws, "bare", 12)["led"] == [0]  # <s>, which no template writes
+    assert decided_by(ws, "ends", 12)["end"] == "<|end|>"  # of an answer, but not of generation

@@ -231,8 +231,8 @@ def test_what_would_stop_a_run_late_is_found_with_its_line(tmp_path: Path) -> No
     assert late(tmp_path) == []
     (said,) = late(tmp_path, asked="question")
     assert said == (
-        "gapmend.yaml:4: datasets.facts.columns.input: none of the 90 records has a column 'q'; "
-        "expected one of its columns question, a"
+        "gapmend.yaml:4: datasets.facts.columns.input: none of the 90 records of facts.jsonl has a "
+        "column 'q'; expected one of its columns question, a"
     )
     (said,) = late(tmp_path, "", "", ", objective: dpo")
     assert said.startswith("gapmend.yaml:7: train.objective: no row of the pool can be trained on")

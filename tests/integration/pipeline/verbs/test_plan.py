@@ -14,6 +14,8 @@ from registry.errors import SpecError, StoreRequestError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.outlook.cost import StageCost
+
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Workspace:
@@ -68,3 +70,25 @@ def test_examples_of_its_own_are_paid_for_each_item(ws: Workspace) -> None:
     after = {step.stage: step.cost for step in ws.plan()}
     assert after["gap"].scored > 3 * before["gap"].scored  # five shown with one label each
     assert after["promote"] == replace(before["promote"], seconds=after["promote"].seconds)
+
+
+def test_own_answers_own_text_and_kl_are_paid_for(ws: Workspace) -> None:
+    spec = ws.folder / "gapmend.yaml"
+    text = spec.read_text("utf-8").rstrip()
+
+    def planned(more: str, answer: str = "choice") -> dict[str, StageCost]:
+        spec.write_text(f"{text.replace('answer: choice', f'answer: {answer}')}\n{more}", "utf-8")
+        return {step.stage: step.cost for step in ws.plan() if step.cost is not None}
+
+    plain, drawn = planned(""), planned("  own_answers: 4\n")
+    assert drawn["select"].scored == plain["select"].scored  # one of a choice is not written
+    plain, drawn = planned("", "exact"), planned("  own_answers: 4\n", "exact")
+    asked = plain["promote"].scored / (2 * 180)
+    more = drawn["select"].scored - plain["select"].scored
+    assert more == pytest.approx(4 * 300 * (1 - 0.2) * asked, rel=0.1)
+    assert drawn["mend"].scored > plain["mend"].scored + 2 * more
+    kept = planned("  kl: 0.5\n  general: 0.1\n", "exact")
+    assert kept["select"].scored > plain["select"].scored + 48 * 20  # texts for 30 rows
+    assert plain["train"].scored == 0
+    assert kept["train"].trained > kept["train"].scored > plain["train"].trained * 0.2
+    assert kept["train"].seconds > 0
