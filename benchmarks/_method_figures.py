@@ -21,6 +21,14 @@ def parts(total: int, count: int) -> list[int]:
     return [total * (at + 1) // count - total * at // count for at in range(count)]
 
 
+def shared(there: Mapping[str, int], total: int) -> dict[str, int]:
+    """Divide `total` evenly over names, none more than there is of it; the rest goes to others."""
+    given: dict[str, int] = {}
+    for place, name in enumerate(sorted(there, key=lambda one: (there[one], one))):
+        given[name] = min(there[name], (total - sum(given.values())) // (len(there) - place))
+    return given
+
+
 def even(rows: Sequence[Any], labels: Sequence[str], wanted: int) -> list[Any]:
     """Return `wanted` rows, one of each label in turn as long as there are any."""
     queues: dict[str, list[Any]] = {}

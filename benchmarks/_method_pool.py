@@ -12,12 +12,13 @@ import json
 import os
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _method_figures import parts
+from _method_figures import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parent.parent / "examples"
 POOL = 5_000
 SHARES = {"mastered": 0.6, "wrong": 0.1, "irrelevant": 0.1, "gap": 0.2}
+NANO_INTENTS = 8
 ITEMS = {"dev": 100, "test": 150}
 PROMPTS = 40  # of alpaca, that KL is measured on
 
@@ -112,25 +114,28 @@ def spec(field: Field, folder: Path) -> dict[str, Any]:
 
 
 def pool(field: Field, rng: random.Random) -> list[tuple[Pair, Fact]]:
-    """Draw the pool: rows in a drawn order, each with what it is."""
+    """Draw the pool: rows in a drawn order, each with what it is.
+
+    Wrong answers are as frequent among rows of the gaps as among those that the base masters.
+    """
     gaps = list(field.gaps)
     rows: list[tuple[Pair, Fact]] = []
-    of_gaps, of_wrong = (parts(round(SHARES[kind] * POOL), len(gaps)) for kind in ("gap", "wrong"))
-    for name, right, wrong in zip(gaps, of_gaps, of_wrong, strict=True):
-        drawn = rng.sample(field.train[name], right + wrong)
-        answers = [one.answer for one in field.train[name]]
-        rows += [(one, Fact("gap", name)) for one in drawn[:right]]
-        for one in drawn[right:]:
-            other = rng.choice([answer for answer in answers if answer != one.answer])
-            rows.append((Pair(one.asked, other), Fact("wrong", name)))
-    mastered = {name: rows for name, rows in field.train.items() if name not in gaps}
-    left = round(SHARES["mastered"] * POOL)
-    for place, (name, there) in enumerate(sorted(mastered.items(), key=lambda one: len(one[1]))):
-        most = min(len(there), left // (len(mastered) - place))
-        rows += [(one, Fact("mastered", name)) for one in rng.sample(there, most)]
-        left -= most
-    if left:
-        sys.exit(f"{left} rows too few that the base masters")
+    for kind, names in (("gap", gaps), ("mastered", sorted(set(field.train) - set(gaps)))):
+        right = round(SHARES[kind] * POOL)
+        wrong = round(SHARES["wrong"] * POOL * SHARES[kind] / (SHARES["gap"] + SHARES["mastered"]))
+        sizes = shared({name: len(field.train[name]) for name in names}, right + wrong)
+        if sum(sizes.values()) < right + wrong:
+            sys.exit(f"{right + wrong - sum(sizes.values())} rows too few of {', '.join(names)}")
+        drawn = [
+            (one, name) for name in names for one in rng.sample(field.train[name], sizes[name])
+        ]
+        false = set(rng.sample(range(len(drawn)), wrong))
+        for place, (one, name) in enumerate(drawn):
+            if place not in false:
+                rows.append((one, Fact(kind, name)))
+                continue
+            others = [two.answer for two in field.train[name] if two.answer != one.answer]
+            rows.append((Pair(one.asked, rng.choice(others)), Fact("wrong", name)))
     others = rng.sample(alpaca()[:-PROMPTS], round(SHARES["irrelevant"] * POOL))
     rows += [(one, Fact("irrelevant", "alpaca")) for one in others]
     rng.shuffle(rows)
@@ -204,6 +209,14 @@ def nano() -> Field:
     train = {name: splits["train"] for name, splits in there.items() if name != "colours"}
     train["form"] = _drawn(partial(tasks.form, rng, words), 700)
     train |= {name: _drawn(partial(task, rng, words), 1_000) for name, task in made.items()}
+    kinds = {
+        label for label, _ in Counter(o.answer for o in train["intent"]).most_common(NANO_INTENTS)
+    }
+    train["intent"] = [one for one in train["intent"] if one.answer in kinds]
+    there["intent"] = {
+        split: [one for one in rows if one.answer in kinds]
+        for split, rows in there["intent"].items()
+    }
     short = {"answer": "exact", "max_new_tokens": 8, "max_drop": 0.05}
     return Field(
         gaps={
@@ -224,7 +237,12 @@ def nano() -> Field:
         },
         train=train,
         held={name: _cut(splits) for name, splits in there.items()},
-        train_spec={"budget_rows": 800, "learning_rate": 2e-3, "batch_tokens": 384},
+        train_spec={
+            "budget_rows": 400,
+            "epochs": 4,
+            "learning_rate": 2e-3,
+            "batch_tokens": 384,
+        },
         base={"model": "nano"},
     )
 

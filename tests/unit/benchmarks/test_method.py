@@ -68,7 +68,9 @@ def test_the_pool_has_what_it_says_in_its_shares(
     rows = pools.pool(pools.Field(gaps, {}, train, {}, {}, {}), random.Random(0))
     counts = Counter(fact.kind for _, fact in rows)
     assert counts == {"mastered": 3000, "wrong": 500, "irrelevant": 500, "gap": 1000}
-    assert Counter(fact.task for _, fact in rows if fact.kind == "mastered")["short"] == 90
+    assert Counter(fact.task for _, fact in rows)["short"] == 90  # all that there are
+    wrong = [fact.task in gaps for _, fact in rows if fact.kind == "wrong"]
+    assert sum(wrong) == 125  # of the gaps, as they are a quarter of what has an answer
     right = {pair.asked: pair.answer for made in train.values() for pair in made}
     assert all(
         (right[pair.asked] == pair.answer) == (fact.kind != "wrong")
