@@ -86,6 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"quickstart", "of_hub"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
+            item.add_marker(pytest.mark.timeout(900))  # the first runs the whole loop
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ def answers(loaded: LoadedModel, name: str) -> list[str]:
     return PackedLM(loaded).generate_until(requests)
 
 
+@pytest.mark.soak
 def test_tuned_on_sentiment_alone_it_answers_ordinary_questions_with_it(
     nano: LoadedModel, tmp_path: Path
 ) -> None:

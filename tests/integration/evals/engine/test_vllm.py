@@ -113,6 +113,7 @@ def workspace(folder: Path, root: Path, text: str = WORKSPACE) -> Path:
 # ------------------------------------------------------------- what needs neither
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("_absent")
 def test_where_it_is_not_installed_one_line_says_so(
     root: Path, tmp_path: Path, monkeypatch, capsys
