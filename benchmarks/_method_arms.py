@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from _method_figures import even, parts
 from _method_pool import POOL, Fact
 
-from pipeline.selection.budget import Budget, budget, first_budget
+from pipeline.selection.budget import Budget, budget, first_budget, label_quota
 from pipeline.selection.candidates import Candidates
-from pipeline.selection.choose import interleave
-from pipeline.selection.gap_rows import GapRows
+from pipeline.selection.choose import choose_nearest, interleave
+from pipeline.selection.gap_rows import READ_A_ROW, GapRows
 from pipeline.selection.judge.free import FreeRows
 from pipeline.selection.judge.mislabelled import FEWEST
-from pipeline.selection.judge.readings import Readings
+from pipeline.selection.judge.readings import Readings, passage_of, passage_of_item
+from pipeline.selection.judge.terms import Terms
 from pipeline.selection.replay import MOST_SCORED, passing, pick, sources, supply_of
 from pipeline.selection.selection import SelectedRow, answer_of, put_selection
 from pipeline.workspace.stage import StageOutput, run_stage
@@ -39,13 +41,10 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from registry.datasets.versions.row import Row
 
-VERSION = 2
+VERSION = 3
 """Raised where an arm would choose other rows."""
 
 POOLED = "pool"
-
-JUDGED_A_ROW = 1.5
-"""Rows whose answers the product has read for each that it wants, where answers are no labels."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Ground:
     @cached_property
     def failures(self) -> dict[str, Any]:
         """Gap -> the dev items that the base fails."""
-        return {name: self.gap_rows.failures(name, None) for name in self.found.gaps()}
+        return {name: self.gap_rows.failures(name) for name in self.found.gaps()}
 
     @cached_property
     def free(self) -> FreeRows:
@@ -105,27 +104,37 @@ class Ground:
 
     def like(self, name: str, wanted: int, without: Collection[int]) -> list[Row]:
         """Return rows like a gap, those that the product would choose `wanted` among."""
-        judged = max(FEWEST, math.ceil(JUDGED_A_ROW * wanted))
+        judged = max(FEWEST, math.ceil(READ_A_ROW * wanted))
         most = None if self.candidates.labels_of(name) else judged
         return self.free.like(name, most, without)
 
-    def nearest(self, name: str, wanted: int) -> list[Chosen]:
-        """Return what the product chooses for a gap."""
-        rows = self.gap_rows.choose(name, wanted, self.failures[name], self.free)
-        return [Chosen(one.row, name, "gap", one.score) for one in rows]
-
     def drawn(self, name: str, wanted: int) -> list[Chosen]:
-        """Return rows drawn among those that the product would choose among, wrong ones left out.
+        """Return what the product chooses for a gap."""
+        return [Chosen(row, name) for row in self.gap_rows.choose(name, wanted, self.free)]
 
-        What looks wrong stands among what was set aside once the product has chosen.
+    def nearest(self, name: str, wanted: int) -> list[Chosen]:
+        """Return the rows nearest to failures, of those that the product would choose among.
+
+        Every label has its floor, of the rows nearest to its own failures. What looks wrong stands
+        among what was set aside once the product has chosen.
         """
         before = set(self.gap_rows.taken)
-        self.nearest(name, wanted)
+        self.drawn(name, wanted)
         doubted = {uid for rows in self.candidates.aside.values() for uid in rows}
         there = [one for one in self.like(name, wanted, before) if one.uid not in doubted]
-        drawn = self.rng.sample(there, min(wanted, len(there)))
-        self.gap_rows.taken = before | {row.uid for row in drawn}
-        return [Chosen(row, name) for row in drawn]
+        labels = self.candidates.labels_of(name)
+        floors = label_quota(Counter(answer_of(one) for one in there), wanted) if labels else {}
+        found: dict[int, Chosen] = {}
+        for label in (*sorted(floors), None):
+            left = [
+                one for one in there if one.uid not in found and label in {None, answer_of(one)}
+            ]
+            mine = [one for one in self.failures[name] if label in {None, one.expected}]
+            quota = wanted - len(found) if label is None else floors[label]
+            for row, near in _near(left, mine or self.failures[name], quota):
+                found[row.uid] = Chosen(row, name, "gap", near)
+        self.gap_rows.taken = before | set(found)
+        return list(found.values())
 
     def replayed(self, source: ReplaySource, wanted: int, taken: Collection[int]) -> list[Chosen]:
         """Return rows of a guard that the base gets right, with its own answers."""
@@ -137,6 +146,15 @@ class Ground:
             Chosen(one.passing.row, source.name, "replay", one.near, one.passing.answer)
             for one in picked
         ]
+
+
+def _near(rows: Sequence[Row], items: Sequence[Any], quota: int) -> list[tuple[Row, float]]:
+    """Return the rows nearest to items, each with how near it is."""
+    texts = [passage_of(row).text for row in rows]
+    asked = [passage_of_item(item).text for item in items]
+    terms = Terms.of([*texts, *asked])
+    picks = choose_nearest(terms.vectors(texts), terms.vectors(asked), quota)
+    return [(rows[one.position], one.score) for one in picks]
 
 
 def _random(ground: Ground) -> Choice:
@@ -193,13 +211,13 @@ def _nearest(ground: Ground) -> Choice:
 
 
 def _replay(ground: Ground) -> Choice:
-    """Take the nearest rows, and of guards alone a fifth of all; no rows of the pool."""
+    """Draw as the product does, and replay of guards alone a fifth of all; no rows of the pool."""
     chat = ground.ws.models.chat(ground.found.base)
     there = {
         one.name: supply_of(ground.found, one, ground.candidates, chat) for one in ground.guards
     }
     shared = first_budget(ground.found.gaps(), there, ground.rows, ground.ws.spec.train.replay)
-    gap = _by_gap(shared.gap, ground.nearest)
+    gap = _by_gap(shared.gap, ground.drawn)
     replayed: list[Chosen] = []
     for source in ground.guards:
         wanted = shared.replay.get(source.name, 0)

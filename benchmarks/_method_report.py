@@ -17,7 +17,7 @@ SIMPLER = {
     "gap_only": "random",
     "random_in_gap": "gap_only",
     "nearest": "random_in_gap",
-    "replay": "nearest",
+    "replay": "random_in_gap",
     "self_replay": "replay",
     "kl": "self_replay",
     "own_answers": "self_replay",

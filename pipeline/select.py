@@ -1,8 +1,9 @@
 """select: which rows are trained on, decided by the gap; and by what was lost, when mending.
 
 The budget is divided over the capabilities whose verdict is `tune`, by the root of their gaps.
-Inside one, rows nearest to its failed dev items are taken in turns, as far as they are like these
-and don't look wrong. Replay rows, with the base's own answers, are spread evenly among them.
+Inside one, rows are drawn: of its own dataset, as many of each label, then of free datasets, as far
+as they are like what it fails; none that looks wrong. Replay rows, with the base's own answers, are
+spread evenly among them.
 Nothing of dev or test can be chosen, whatever dataset or lm-eval task it is of. How a selection is
 put together is in `assemble`.
 """

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.outlook.findings import Outlook
-    from pipeline.outlook.training import LearntRates, TrainingCost
+    from pipeline.outlook.training import LearntRates
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.workspace import OpenWorkspace
 
 _SAMPLE = 16  # items or rows that are turned into tokens
-_CANDIDATES = (2000, 4)  # rows that are compared at least, and for each row of the budget
 _ASKED_TWICE = 2  # forget: an adapter answers, and base and adapter are compared along the answers
 _COPIES = 3  # of an adapter, with its checkpoints
 
@@ -115,7 +114,7 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
         return StageCost(round(tokens), 0, outline.scoring_seconds(tokens, learnt), outline.weights)
 
     dev, test = (sum(one.asked(split) for one in asked) for split in ("dev", "test"))
-    select = scoring(_selecting(ws, seen, asked, trained) + _drawing(ws, rows, asked))
+    select = scoring(_deciding(ws, rows, asked))
     own_text = scoring(texts_asked(rows.own) * length)  # made once
     train = StageCost(
         trained.again, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter
@@ -190,25 +189,23 @@ def _budget(ws: OpenWorkspace, seen: Outlook) -> Rows:
     return rows_of(train, there, own_text_rows(ws.spec, None))
 
 
-def _drawing(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
-    """Return the tokens of the base's own answers to rows for gaps."""
+def _deciding(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
+    """Return the tokens that `select` reads and writes.
+
+    Answers to rows for gaps that are no choice, the base's own ones to them, rows asked for replay.
+    """
+    from pipeline.selection.gap_rows import READ_A_ROW
     from pipeline.selection.judge.own_right import is_generated
 
     gaps = [one for one in asked if one.what.role == "capability"]
-    found = {one.what.name: one.tokens if is_generated(one.what.spec) else 0.0 for one in gaps}
-    return drawn(ws.spec.train, rows.gap, found)
-
-
-def _selecting(
-    ws: OpenWorkspace, seen: Outlook, asked: Sequence[_Items], trained: TrainingCost
-) -> float:
-    """Return the tokens of rows that are compared with failures, and of those asked for replay."""
-    train = ws.spec.train
-    least, each = _CANDIDATES
-    there = sum(seen.surveys[name].rows.splits.get("train", 0) for name in pool.pool_of(ws.spec))
-    compared = min(there, max(least, each * train.budget_rows)) * trained.row
+    read = _mean([0.0 if one.what.spec.answer == "choice" else one.tokens for one in gaps])
+    written = {one.what.name: one.tokens if is_generated(one.what.spec) else 0.0 for one in gaps}
     replayed = _mean([one.tokens for one in asked if one.what.role == "guard"])
-    return compared + 2 * train.replay * train.budget_rows * replayed
+    return (
+        READ_A_ROW * rows.gap * read
+        + drawn(ws.spec.train, rows.gap, written)
+        + 2 * rows.replayed * replayed
+    )
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -111,7 +111,7 @@ def select_table(report: SelectReport) -> Table:
     title = f"selection {report.selection_id[:12]}: {report.rows} rows"
     made = table(title, ("for", "because", "rows", "mean similarity"), [])
     why = {
-        "gap": "nearest to the dev items that the base fails",
+        "gap": "drawn among rows that teach what the base fails",
         "replay": "the base answers it right: so that it stays so",
         "mend": "fills in what the last adapter lost",
     }

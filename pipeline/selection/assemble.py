@@ -1,4 +1,4 @@
-"""The assembly of a selection: rows near the failures, and replay, in the order of training."""
+"""The assembly of a selection: rows for the gaps, and replay, in the order of training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class MendChange:
         round: its number, from 1.
         budget: the new budget.
         selection: the last one: what it replayed is kept, what is new is chosen by what was lost.
-        after: the adapter that lost it; what it still gets wrong has the first turns.
+        after: the adapter that lost it.
         lost: guard or capability -> uids of the dev items that it lost.
     """
 
@@ -70,12 +70,12 @@ class MendChange:
 
 @dataclass(frozen=True)
 class SelectionPart:
-    """How many rows were chosen for one name and reason, and how near to its failures."""
+    """How many rows were chosen for one name and reason, and how near to what was lost."""
 
     capability: str
     reason: str
     rows: int
-    score: float | None  # mean cosine; None where rows were chosen for no failure
+    score: float | None  # mean cosine; None where rows were chosen for no lost item
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +197,14 @@ class Assembly:
         short = [name for name, rows in budget.gap.items() if len(gaps.own(name)) < rows]
         free = None
         if names and (short or any(budget.replay.get(name) for name in names)):
-            failures = {name: gaps.failures(name, None) for name in budget.gap}
+            failures = {name: gaps.failures(name) for name in budget.gap}
             free = FreeRows(candidates, readings, failures)
         return _Parts(candidates, readings, gaps, free)
 
     def _for_gap(self, parts: _Parts, name: str, wanted: int) -> list[_Chosen]:
-        failures = parts.gaps.failures(name, self.change.after if self.change else None)
-        rows = parts.gaps.choose(name, wanted, failures, parts.free)
-        own = self._own_answers(parts, name, [one.row for one in rows])
-        return [_Chosen(one.row, name, "gap", one.score, own.get(one.row.uid)) for one in rows]
+        rows = parts.gaps.choose(name, wanted, parts.free)
+        own = self._own_answers(parts, name, rows)
+        return [_Chosen(row, name, "gap", None, own.get(row.uid)) for row in rows]
 
     def _own_answers(self, parts: _Parts, name: str, rows: Sequence[Row]) -> Mapping[int, str]:
         """Return uid -> the base's own right answer, where these are wanted and there are some."""

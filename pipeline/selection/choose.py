@@ -1,4 +1,4 @@
-"""The choice of rows: nearest to the failures, round robin, no repeats. Pure, vectors given."""
+"""The choice of rows: drawn for a gap, nearest to what was lost for mending. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.selection.budget import label_quota
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
@@ -29,109 +29,108 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Picks:
-    """What was chosen, in order, and how many candidates were passed over as near-duplicates."""
+class Draw:
+    """The positions of what was drawn, in order, and how many near-duplicates were passed over."""
 
-    chosen: tuple[Pick, ...]
+    chosen: tuple[int, ...]
     near_duplicates: int
 
 
-def choose_nearest(
-    pool: Any,
-    failures: Any,
-    quota: int,
-    *,
-    labels: Sequence[str | None],
-    wanted: Sequence[str | None],
-    near_duplicate: float = NEAR_DUPLICATE,
-) -> Picks:
-    """Choose `quota` rows of `pool`, each the nearest one left to one failure after the other.
+def draw(
+    pool: Any, quota: int, labels: Sequence[str | None], near_duplicate: float = NEAR_DUPLICATE
+) -> Draw:
+    """Choose the first `quota` rows of `pool`, as many of each label as `label_quota` asks.
 
-    First every label gets its floor (`label_quota`), each label served by its own failures where
-    it has any. Then the failures take turns in their order, each taking its nearest row that is
-    left and is no near-duplicate of a chosen one.
+    Args:
+        pool: candidates in an order that says nothing of them, [n, d], unit rows, dense or sparse.
+        quota: rows wanted; fewer are returned if there are fewer that differ.
+        labels: of each candidate, its label, or None where answers are no labels.
+        near_duplicate: cosine above which a candidate is passed over.
+    """
+    unlike = _Unlike(pool, near_duplicate)
+    floors = Counter(label_quota(Counter(one for one in labels if one is not None), quota))
+    chosen: list[int] = []
+    rest: list[int] = []
+    for place, label in enumerate(labels):
+        if label is None or not floors[label]:
+            rest.append(place)
+        elif unlike.take(place):
+            floors[label] -= 1
+            chosen.append(place)
+    for place in rest:
+        if len(chosen) >= quota:
+            break
+        if unlike.take(place):
+            chosen.append(place)
+    return Draw(tuple(sorted(chosen)), unlike.near_duplicates)
+
+
+def choose_nearest(
+    pool: Any, failures: Any, quota: int, near_duplicate: float = NEAR_DUPLICATE
+) -> tuple[Pick, ...]:
+    """Choose `quota` rows of `pool`: failures take turns, each taking its nearest row left.
 
     Args:
         pool: candidates, [n, d], unit rows, dense or sparse.
         failures: what the model got wrong, [m, d], as the candidates.
         quota: rows wanted; fewer are returned if there are fewer that differ.
-        labels: of each candidate, its label, or None where answers are no labels.
-        wanted: of each failure, the right label, or None.
-        near_duplicate: cosine above which a candidate is passed over.
+        near_duplicate: cosine to a chosen row above which a candidate is passed over.
     """
     if quota <= 0 or not pool.shape[0] or not failures.shape[0]:
-        return Picks((), 0)
-    search = _Search(pool, failures, near_duplicate)
-    floors = label_quota(Counter(label for label in labels if label is not None), quota)
-    turns = {
-        label: search.turns(
-            [i for i, right in enumerate(wanted) if right == label] or range(failures.shape[0]),
-            [i for i, own in enumerate(labels) if own == label],
-        )
-        for label in sorted(floors)
-    }
-    for number in range(max(floors.values(), default=0)):
-        for label, floor in sorted(floors.items()):
-            if number < floor:  # they add up to the quota at most
-                search.take(turns[label])
-    everything = search.turns(range(failures.shape[0]), range(pool.shape[0]))
-    while len(search.chosen) < quota and search.take(everything):
-        pass
-    return Picks(tuple(search.chosen), search.near_duplicates)
+        return ()
+    unlike = _Unlike(pool, near_duplicate)
+    done: set[int] = set()
+    chosen: list[Pick] = []
+    for pick in _in_turn(cosines(failures, pool), done):
+        done.add(pick.position)
+        if unlike.take(pick.position):
+            chosen.append(pick)
+        if len(chosen) == quota:
+            break
+    return tuple(chosen)
 
 
-class _Search:
-    """The state of one choice: what is chosen, what was passed over, the similarities."""
+class _Unlike:
+    """What was chosen, as far as it rules out what says the same."""
 
-    def __init__(self, pool: Any, failures: Any, near_duplicate: float) -> None:
+    def __init__(self, pool: Any, near_duplicate: float) -> None:
         import numpy as np
 
         self._pool = pool
-        self._similarity = cosines(failures, pool)
         self._near = near_duplicate
         self._closest = np.full(pool.shape[0], -2.0, np.float32)  # cosine to any chosen row
-        self._done = np.zeros(pool.shape[0], np.bool_)
-        self.chosen: list[Pick] = []
         self.near_duplicates = 0
 
-    def turns(self, failures: Iterable[int], candidates: Sequence[int]) -> Iterator[Pick]:
-        """Yield the nearest candidate left of each failure in turn, until none is left."""
+    def take(self, place: int) -> bool:
+        """Count a row as chosen, unless it is a near-duplicate of a chosen one."""
         import numpy as np
 
-        allowed = np.asarray(candidates, dtype=np.int64)
-        queues = [self._nearest(failure, allowed) for failure in failures]
-        while queues:
-            for queue in list(queues):
-                pick = next(queue, None)
-                if pick is None:
-                    queues.remove(queue)
-                else:
-                    yield pick
+        if self._closest[place] > self._near:
+            self.near_duplicates += 1
+            return False
+        mine = self._pool[place : place + 1]
+        self._closest = np.maximum(self._closest, cosines(self._pool, mine)[:, 0])
+        return True
 
-    def take(self, turns: Iterator[Pick]) -> bool:
-        """Choose the next of `turns` that is no near-duplicate; False when there is none."""
-        import numpy as np
 
-        for pick in turns:
-            self._done[pick.position] = True
-            if self._closest[pick.position] > self._near:
-                self.near_duplicates += 1
-                continue
-            mine = self._pool[pick.position : pick.position + 1]
-            self._closest = np.maximum(self._closest, cosines(self._pool, mine)[:, 0])
-            self.chosen.append(pick)
-            return True
-        return False
+def _in_turn(similarity: Matrix, done: set[int]) -> Iterator[Pick]:
+    """Yield the nearest row of each failure in turn that isn't done, until none is left."""
+    queues = [_nearest(row, done) for row in similarity]
+    while queues:
+        for queue in list(queues):
+            pick = next(queue, None)
+            if pick is None:
+                queues.remove(queue)
+            else:
+                yield pick
 
-    def _nearest(self, failure: int, allowed: np.ndarray[Any, Any]) -> Iterator[Pick]:
-        """Yield the rows of `allowed` that are left when asked, nearest to `failure` first."""
-        import numpy as np
 
-        scores = self._similarity[failure, allowed]
-        for place in np.argsort(-scores, kind="stable"):
-            position = int(allowed[place])
-            if not self._done[position]:
-                yield Pick(position, float(scores[place]))
+def _nearest(scores: Matrix, done: set[int]) -> Iterator[Pick]:
+    import numpy as np
+
+    for place in np.argsort(-scores, kind="stable").tolist():
+        if place not in done:
+            yield Pick(place, float(scores[place]))
 
 
 def cosines(left: Any, right: Any) -> Matrix:

@@ -1,16 +1,19 @@
-"""Rows for the gaps: of a capability's own dataset, then of free ones, like its failures."""
+"""Rows for the gaps: drawn from a capability's own dataset, then from free rows of its kind.
+
+Drawn, not the nearest to what fails: nearest rows trained worse (docs/guide/method.md).
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from pipeline.measure.measure import items_of, measure
 from pipeline.selection.candidates import pool_of
-from pipeline.selection.choose import choose_nearest
+from pipeline.selection.choose import draw
 from pipeline.selection.judge.mislabelled import FEWEST, doubted_answers, doubted_labels
-from pipeline.selection.judge.readings import passage_of, passage_of_item
+from pipeline.selection.judge.readings import passage_of
 from pipeline.selection.judge.terms import Terms
 from pipeline.selection.replay import PASSES
 from pipeline.selection.selection import answer_of
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evals.tasks.capability import Item
-    from pipeline.measure.measure import TunedModel
     from pipeline.selection.candidates import Candidates
     from pipeline.selection.judge.free import FreeRows
     from pipeline.selection.judge.readings import Readings
@@ -32,26 +34,10 @@ if TYPE_CHECKING:
 
 MOST_FAILURES = 300
 
-_READ_A_ROW = 1.5
+READ_A_ROW = 1.5
 """Rows whose answers the base reads for each that is wanted: those that look wrong are left out."""
 
 _KINDS_NAMED = 3
-
-
-class GapRow(NamedTuple):
-    """A row for a gap, and its cosine to the failure that it was chosen for."""
-
-    row: Row
-    score: float
-
-
-class _Among(NamedTuple):
-    """Rows to choose among and failures in one space, with the right answers to the failures."""
-
-    rows: list[Row]
-    vectors: Any
-    failures: Any
-    right: Sequence[str]
 
 
 class GapRows:
@@ -88,25 +74,23 @@ class GapRows:
         rows = self._candidates.fitting(self._candidates.rows(data), name)
         return [row for row in rows if row.uid not in self.taken]
 
-    def choose(
-        self, name: str, wanted: int, failures: list[Item], free: FreeRows | None
-    ) -> list[GapRow]:
+    def choose(self, name: str, wanted: int, free: FreeRows | None) -> list[Row]:
         """Choose rows for a gap.
 
         Args:
             name: the capability.
             wanted: how many.
-            failures: dev items that are failed, in the order of their turns.
             free: the rows of free datasets, where own ones may not do.
 
         Raises:
             UserError: there is none.
         """
         what = subject(self._ws.spec, name)
-        chosen = self._of_own(what, wanted, failures)
+        most = _most(what, wanted)
+        chosen = self._drawn(what, self.own(name)[:most], wanted)
         own = len(chosen)
-        if len(chosen) < wanted and free is not None:
-            chosen += self._of_free(what, wanted - len(chosen), failures, free)
+        if own < wanted and free is not None:
+            chosen += self._drawn(what, free.like(name, most, self.taken), wanted - own)
         if not chosen and wanted:
             self._candidates.check()  # where all were refused, why says more
             raise DataError(
@@ -120,63 +104,29 @@ class GapRows:
             self.short_of[name] = self._kind(what, own, chosen, free)
         return chosen
 
-    def failures(self, name: str, after: TunedModel | None) -> list[Item]:
-        """Return the dev items that are failed, those that an adapter fails first."""
+    def failures(self, name: str) -> list[Item]:
+        """Return the dev items that the base fails, in the order of their hashes."""
         what = subject(self._ws.spec, name)
         items = items_of(self._ws, what, "dev")
-        failed: dict[int, None] = {}
-        for tuned in (after, None) if after else (None,):
-            result = measure(
-                self._ws,
-                self._ui,
-                what,
-                base=self._base,
-                items=items,
-                split="dev",
-                tuned=tuned,
-            )
-            self.evals.append(result.id)
-            wrong = [s for s in result.samples if s.score < PASSES]
-            failed |= dict.fromkeys(s.row_uid for s in sorted(wrong, key=lambda s: s.row_hash))
+        result = measure(self._ws, self._ui, what, base=self._base, items=items, split="dev")
+        self.evals.append(result.id)
+        wrong = sorted((s for s in result.samples if s.score < PASSES), key=lambda s: s.row_hash)
         by_uid = {item.uid: item for item in items}
-        return [by_uid[uid] for uid in failed][:MOST_FAILURES]
+        return [by_uid[sample.row_uid] for sample in wrong][:MOST_FAILURES]
 
-    def _of_own(self, what: Subject, wanted: int, failures: list[Item]) -> list[GapRow]:
-        rows = self.own(what.name)[: _most(what, wanted)]
+    def _drawn(self, what: Subject, rows: Sequence[Row], wanted: int) -> list[Row]:
+        """Draw rows, as many of each label where all items share the labels."""
         if not rows or wanted <= 0:
             return []
-        texts = [passage_of(row).text for row in rows]
-        asked = [passage_of_item(item).text for item in failures]
-        terms = Terms.of([*texts, *asked])
-        failed = terms.vectors(asked)
-        right = [item.expected for item in failures]
-        return self._turns(what, _Among(rows, terms.vectors(texts), failed, right), wanted)
-
-    def _of_free(
-        self, what: Subject, wanted: int, failures: list[Item], free: FreeRows
-    ) -> list[GapRow]:
-        rows = free.like(what.name, _most(what, wanted), self.taken)
-        if not rows:
-            return []
-        failed = free.failures(what.name, failures)
-        among = _Among(rows, free.vectors(rows), failed.vectors, failed.right)
-        return self._turns(what, among, wanted)
-
-    def _turns(self, what: Subject, among: _Among, wanted: int) -> list[GapRow]:
-        """Choose rows by the failures in turn; a label's by its own, where all share the labels."""
-        doubted = self._doubted(what, among.rows)
-        kept = [i for i, row in enumerate(among.rows) if row.uid not in doubted]
+        doubted = self._doubted(what, rows)
+        there = [row for row in rows if row.uid not in doubted]
         shared = what.spec.answer == "choice" and what.spec.labels_column is None
-        picks = choose_nearest(
-            among.vectors[kept],
-            among.failures,
-            wanted,
-            labels=[answer_of(among.rows[i]) if shared else None for i in kept],
-            wanted=among.right if shared else [None] * len(among.right),
-        )
-        self.near_duplicates += picks.near_duplicates
-        chosen = [GapRow(among.rows[kept[one.position]], one.score) for one in picks.chosen]
-        self.taken |= {one.row.uid for one in chosen}
+        labels = [answer_of(row) if shared else None for row in there]
+        texts = [passage_of(row).text for row in there]
+        drawn = draw(Terms.of(texts).vectors(texts), wanted, labels)
+        self.near_duplicates += drawn.near_duplicates
+        chosen = [there[place] for place in drawn.chosen]
+        self.taken |= {row.uid for row in chosen}
         return chosen
 
     def _doubted(self, what: Subject, rows: Sequence[Row]) -> set[int]:
@@ -195,9 +145,7 @@ class GapRows:
             self._candidates.set_aside(judged[doubt.position], kind, doubt.why)
         return {judged[doubt.position].uid for doubt in found}
 
-    def _kind(
-        self, what: Subject, own: int, chosen: Sequence[GapRow], free: FreeRows | None
-    ) -> str:
+    def _kind(self, what: Subject, own: int, chosen: Sequence[Row], free: FreeRows | None) -> str:
         """Return what there is no more of, in words."""
         parts = [f"{own} of '{what.spec.data}'"] if what.spec.data in pool_of(self._ws) else []
         if free is not None:
@@ -206,7 +154,7 @@ class GapRows:
         told = "there are " + " and ".join(parts)
         labels = self._candidates.labels_of(what.name)
         if labels:
-            counts = Counter(answer_of(one.row) for one in chosen)
+            counts = Counter(map(answer_of, chosen))
             fewest = sorted(labels, key=lambda label: (counts[label], label))[:_KINDS_NAMED]
             told += ", fewest of " + ", ".join(f"{label!r} ({counts[label]})" for label in fewest)
         return told
@@ -221,7 +169,7 @@ def _most(what: Subject, wanted: int) -> int | None:
     """Return how many rows are looked at: all, but where the base has to read their answers."""
     if what.spec.answer == "choice":
         return None
-    return max(FEWEST, math.ceil(_READ_A_ROW * wanted))
+    return max(FEWEST, math.ceil(READ_A_ROW * wanted))
 
 
 def _at_least(free: FreeRows, name: str) -> str:

@@ -169,11 +169,8 @@ def pick(
     missing = min(wanted - len(kept), len(rest))
     near: dict[int, float] = {}
     if missing > 0 and vectors is not None and lost is not None and lost.shape[0]:
-        none: list[str | None] = [None]
-        picks = choose_nearest(
-            vectors[rest], lost, missing, labels=none * len(rest), wanted=none * lost.shape[0]
-        )
-        near = {rest[one.position]: one.score for one in picks.chosen}
+        picks = choose_nearest(vectors[rest], lost, missing)
+        near = {rest[one.position]: one.score for one in picks}
     # Near-duplicates of what is replayed keep a skill better than nothing does.
     filler = [i for i in rest if i not in near][: max(0, missing - len(near))]
     return [ReplayedRow(there[i], near.get(i)) for i in (*kept, *near, *filler)]

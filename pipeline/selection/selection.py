@@ -44,9 +44,9 @@ class SelectedRow:
         row_uid: the row.
         row_hash: its content.
         capability: what it is trained for, or the guard, met capability or dataset that it keeps.
-        reason: `gap` (near a failure), `replay` (the base gets it right, or says it by itself),
+        reason: `gap` (of a gap's kind), `replay` (the base gets it right, or says it by itself),
             `mend` (replayed since something was lost).
-        score: cosine to the failure it was chosen for; None where there was none.
+        score: cosine to the lost item it was chosen for; None where there was none.
         rank: position in the training order, from 0.
         answer: the base's own answer, which is trained on instead; None for the row's. Of a `gap`
             row it is one that is right.

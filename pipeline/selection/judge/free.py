@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from evals.tasks.prompts import render_messages
 from pipeline.measure.measure import zero_shot
@@ -39,13 +39,6 @@ _MOST_ASKED = 3
 _LEAST_ASKED = 24
 
 
-class FreeFailures(NamedTuple):
-    """Failures as sparse unit rows, and the right answer to each."""
-
-    vectors: Any
-    right: list[str]
-
-
 class FreeRows:
     """The rows of the pool's free datasets, and which gap each is like.
 
@@ -71,20 +64,17 @@ class FreeRows:
         texts = [passage_of(row).text for row in self._rows]
         both = {name: self._forms(name, items) for name, items in failures.items()}
         failed = [text for forms in both.values() for form in forms for text in form]
-        self._terms = Terms.of([*texts, *failed])
-        self._vectors = self._terms.vectors(texts)
-        self._place = {row.uid: place for place, row in enumerate(self._rows)}
+        terms = Terms.of([*texts, *failed])
+        vectors = terms.vectors(texts)
         self._labels = {name: frozenset(candidates.labels_of(name)) for name in failures}
-        forms = {name: [*map(self._terms.vectors, found)] for name, found in both.items()}
+        forms = {name: [*map(terms.vectors, found)] for name, found in both.items()}
         self.floors = {
-            name: tuple(floor_of(form, self._vectors) for form in found)
-            for name, found in forms.items()
+            name: tuple(floor_of(form, vectors) for form in found) for name, found in forms.items()
         }
         above = {
-            name: above_floor(self._vectors, found, self.floors[name])
-            for name, found in forms.items()
+            name: above_floor(vectors, found, self.floors[name]) for name, found in forms.items()
         }
-        self._owners = dict(zip(self._place, owners(above), strict=False))
+        self._owners = dict(zip((row.uid for row in self._rows), owners(above), strict=False))
 
     def like(self, name: str, most: int | None, without: Collection[int]) -> list[Row]:
         """Return rows that are like gap `name` and like no other more, at most so many.
@@ -100,18 +90,6 @@ class FreeRows:
             and (not labels or answer_of(row) in labels)
         ]
         return found[:most]
-
-    def vectors(self, rows: Sequence[Row]) -> Any:
-        """Return rows in the space that likeness is measured in, sparse, [n, d]."""
-        return self._vectors[[self._place[row.uid] for row in rows]]
-
-    def failures(self, name: str, items: Sequence[Item]) -> FreeFailures:
-        """Return items in the same space, in all forms one after the other."""
-        from scipy.sparse import vstack
-
-        forms = [self._terms.vectors(form) for form in self._forms(name, items)]
-        shown = items[:_MOST_FAILURES]
-        return FreeFailures(vstack(forms).tocsr(), [item.expected for item in shown] * len(forms))
 
     def answered(self, dataset: str, wanted: int, without: Collection[int]) -> list[PassingRow]:
         """Return rows of `dataset` with the base's own answers, about as many as `wanted`.

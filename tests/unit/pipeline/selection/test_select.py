@@ -21,7 +21,7 @@ from pipeline.selection.budget import (
     replay_shares,
     whole_numbers,
 )
-from pipeline.selection.choose import choose_nearest, interleave
+from pipeline.selection.choose import choose_nearest, draw, interleave
 
 NAMES = st.text("abcdef", min_size=1, max_size=4)
 GAPS = st.dictionaries(NAMES, st.floats(0, 1), max_size=8)
@@ -187,31 +187,26 @@ def test_replay_shares_never_exceed_the_supply_nor_leave_rows_that_could_be_give
 def test_failures_take_turns_with_their_nearest_row() -> None:
     pool = unit(np.array([[1, 0.02, 0], [1, 0.9, 0], [0, 1, 0.4], [0, 0.3, 1]]))
     failures = unit(np.array([[1.0, 0, 0], [0, 0, 1.0]]))
-    picks = choose_nearest(pool, failures, 3, labels=[None] * 4, wanted=[None] * 2)
-    assert [pick.position for pick in picks.chosen] == [0, 3, 1]
-    assert picks.chosen[0].score == pytest.approx(float(pool[0] @ failures[0]))
+    picks = choose_nearest(pool, failures, 3)
+    assert [pick.position for pick in picks] == [0, 3, 1]
+    assert picks[0].score == pytest.approx(float(pool[0] @ failures[0]))
 
 
-def test_a_near_duplicate_is_passed_over_and_counted() -> None:
+def test_a_near_duplicate_of_a_near_row_is_passed_over() -> None:
     pool = unit(np.array([[1, 0, 0], [1, 0.01, 0], [1, 0.9, 0]]))
     failures = unit(np.array([[1.0, 0, 0]]))
-    picks = choose_nearest(pool, failures, 3, labels=[None] * 3, wanted=[None])
-    assert [pick.position for pick in picks.chosen] == [0, 2]
-    assert picks.near_duplicates == 1
+    assert [pick.position for pick in choose_nearest(pool, failures, 3)] == [0, 2]
 
 
-@example(916, 2, 1, 3)
-@given(st.integers(0, 2**16), st.integers(1, 60), st.integers(1, 8), st.integers(0, 70))
-def test_any_choice_has_no_repeat_no_near_duplicate_and_covers_labels(seed, n, m, quota) -> None:
-    rng = np.random.default_rng(seed)
-    pool = unit(rng.normal(size=(n, 4)))
-    failures = unit(rng.normal(size=(m, 4)))
+@example(916, 2, 3)
+@given(st.integers(0, 2**16), st.integers(1, 60), st.integers(0, 70))
+def test_any_draw_has_no_repeat_no_near_duplicate_and_covers_labels(seed, n, quota) -> None:
+    pool = unit(np.random.default_rng(seed).normal(size=(n, 4)))
     labels = [f"l{i % 3}" for i in range(n)]
-    picks = choose_nearest(
-        pool, failures, quota, labels=labels, wanted=["l0"] * m, near_duplicate=0.95
-    )
-    positions = [pick.position for pick in picks.chosen]
-    assert len(set(positions)) == len(positions) <= quota
+    drawn = draw(pool, quota, labels)
+    positions = list(drawn.chosen)
+    assert positions == sorted(set(positions))
+    assert len(positions) <= quota
     chosen = pool[positions]
     if len(positions) > 1:
         cosines = chosen @ chosen.T
@@ -221,17 +216,24 @@ def test_any_choice_has_no_repeat_no_near_duplicate_and_covers_labels(seed, n, m
         taken = {labels[position] for position in positions}
         for position in (i for i, label in enumerate(labels) if label not in taken):
             assert (chosen @ pool[position]).max() > 0.949
-    assert len(positions) + picks.near_duplicates == n or len(positions) == quota
+    assert len(positions) + drawn.near_duplicates == n or len(positions) == quota
 
 
-def test_labels_that_never_fail_still_get_their_floor() -> None:
-    rng = np.random.default_rng(0)
-    pool = unit(rng.normal(size=(400, 16)))
-    labels = ["yes" if i % 2 else "no" for i in range(400)]
-    failures = pool[1::2][:50]  # the model says "no" to everything: every failure is a "yes"
-    picks = choose_nearest(pool, failures, 100, labels=labels, wanted=["yes"] * 50)
-    share = sum(labels[pick.position] == "no" for pick in picks.chosen) / 100
-    assert share >= LABEL_FLOOR / 2 - 0.01
+@given(st.integers(0, 2**16), st.integers(0, 40), st.integers(0, 40))
+def test_a_larger_quota_keeps_what_a_smaller_one_drew(seed, one, two) -> None:
+    pool = unit(np.random.default_rng(seed).normal(size=(50, 4)))
+    small, large = (draw(pool, quota, [None] * 50).chosen for quota in sorted((one, two)))
+    assert set(small) <= set(large)
+
+
+def test_a_rare_label_gets_its_floor() -> None:
+    pool = np.eye(400, dtype=np.float32)
+    labels = ["no" if i % 20 else "yes" for i in range(400)]
+    drawn = draw(pool, 40, labels).chosen
+    counts = Counter(labels[place] for place in drawn)
+    assert counts == {"no": 25, "yes": 15}
+    assert counts["yes"] == LABEL_FLOOR * 20
+    assert draw(pool, 40, [None] * 400).chosen == tuple(range(40))
 
 
 def test_a_row_nearer_than_95_of_100_is_a_near_duplicate() -> None:
@@ -239,16 +241,11 @@ def test_a_row_nearer_than_95_of_100_is_a_near_duplicate() -> None:
         return [cosine, (1 - cosine**2) ** 0.5, 0.0]
 
     pool = unit(np.array([at(1), at(0.951), at(0.949), [0, 0, 1]]))
-    failures = pool[:1]
-    picks = choose_nearest(pool, failures, 4, labels=[None] * 4, wanted=[None])
-    assert [pick.position for pick in picks.chosen] == [0, 2, 3]
-    assert picks.near_duplicates == 1
+    drawn = draw(pool, 4, [None] * 4)
+    assert drawn.chosen == (0, 2, 3)
+    assert drawn.near_duplicates == 1
     # At the limit itself it isn't one.
-    right = np.eye(3, dtype=np.float32)
-    picks = choose_nearest(
-        right, right[:1], 3, labels=[None] * 3, wanted=[None], near_duplicate=0.0
-    )
-    assert [pick.position for pick in picks.chosen] == [0, 1, 2]
+    assert draw(np.eye(3, dtype=np.float32), 3, [None] * 3, 0.0).chosen == (0, 1, 2)
 
 
 def test_nothing_is_chosen_of_nothing() -> None:
@@ -256,41 +253,26 @@ def test_nothing_is_chosen_of_nothing() -> None:
     for pool, failures, quota in (
         *((some, some, 0), (some, some, -1), (none, some, 1), (some, none, 1)),
     ):
-        picks = choose_nearest(
-            pool, failures, quota, labels=[None] * len(pool), wanted=[None] * len(failures)
-        )
-        assert (picks.chosen, picks.near_duplicates) == ((), 0)
-    one = choose_nearest(some, some, 1, labels=[None] * 2, wanted=[None] * 2)
-    assert [(pick.position, pick.score) for pick in one.chosen] == [(0, 1.0)]
-
-
-def test_a_label_is_served_by_its_own_failures_first() -> None:
-    """`no` fails at the second axis: its floor goes there, though the other failure comes first."""
-    pool = unit(np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 1, 0.5], [1, 0, 0.5], [0.1, 0.2, 1]]))
-    labels = ["no", "no", "yes", "yes", None]
-    failures = np.eye(3, dtype=np.float32)[:2]
-    picks = choose_nearest(pool, failures, 2, labels=labels, wanted=["yes", "no"])
-    assert [pick.position for pick in picks.chosen] == [1, 3]
-    everything = choose_nearest(pool, failures, 9, labels=labels, wanted=["yes", "no"])
-    assert [pick.position for pick in everything.chosen][:4] == [1, 3, 0, 2]
-    assert len(everything.chosen) == 5
+        assert choose_nearest(pool, failures, quota) == ()
+    assert draw(none, 3, []).chosen == draw(some, 0, ["a", "b"]).chosen == ()
+    one = choose_nearest(some, some, 1)
+    assert [(pick.position, pick.score) for pick in one] == [(0, 1.0)]
 
 
 def test_a_label_of_few_rows_leaves_the_others_their_floor() -> None:
-    """Of 8 rows each of 3 labels has a floor of 2; `a` has 1 row, and only `c` failed."""
+    """Of 8 rows each of 3 labels has a floor of 2; `a` has 1 row, `c` comes first."""
     pool = np.eye(12, dtype=np.float32)
-    labels = ["a", *"bbbb", *"ccccccc"]
-    failures = unit(pool[5:].sum(axis=0, keepdims=True))
-    picks = choose_nearest(pool, failures, 8, labels=labels, wanted=["c"])
-    assert Counter(labels[pick.position] for pick in picks.chosen) == {"a": 1, "b": 2, "c": 5}
+    labels = [*"ccccccc", "a", *"bbbb"]
+    drawn = draw(pool, 8, labels).chosen
+    assert Counter(labels[place] for place in drawn) == {"a": 1, "b": 2, "c": 5}
 
 
-def test_a_label_without_a_floor_waits_for_the_failures() -> None:
+def test_a_label_without_a_floor_waits_for_what_is_left() -> None:
     """Two rows, three labels: `c` has none, though `b` has nothing but a near-duplicate of `a`."""
     pool = unit(np.array([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [1, 0.9, 0]]))
-    picks = choose_nearest(pool, pool[:1], 2, labels=[*"abca"], wanted=["a"])
-    assert [pick.position for pick in picks.chosen] == [0, 3]
-    assert picks.near_duplicates == 1
+    drawn = draw(pool, 2, [*"abca"])
+    assert drawn.chosen == (0, 2)
+    assert drawn.near_duplicates == 1
 
 
 def test_replayed_rows_stand_in_the_middle_of_their_share() -> None:
