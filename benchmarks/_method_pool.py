@@ -27,7 +27,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 POOL = 5_000
 SHARES = {"mastered": 0.6, "wrong": 0.1, "irrelevant": 0.1, "gap": 0.2}
 NANO_INTENTS = 8
-ITEMS = {"dev": 100, "test": 150}
+ITEMS = {"dev": 100, "test": 100}
 PROMPTS = 40  # of alpaca, that KL is measured on
 
 INTENTS = (
@@ -187,7 +187,7 @@ def smollm2(model: str) -> Field:
         },
         train=train,
         held=held,
-        train_spec={"budget_rows": 240},
+        train_spec={"budget_rows": 150},
         base={"model": str(Path(model).resolve()) if "/" in model else model, "dtype": "fp32"},
     )
 

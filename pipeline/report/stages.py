@@ -109,7 +109,9 @@ def bases_table(reports: Sequence[GapReport]) -> Table:
 def select_table(report: SelectReport) -> Table:
     """Return what was selected and why, and what was excluded."""
     title = f"selection {report.selection_id[:12]}: {report.rows} rows"
-    made = table(title, ("for", "because", "rows", "mean similarity"), [])
+    near = any(part.score is not None for part in report.parts)
+    columns = ("for", "because", "rows", *(("mean similarity to what was lost",) if near else ()))
+    made = table(title, columns, [])
     why = {
         "gap": "drawn among rows that teach what the base fails",
         "replay": "the base answers it right: so that it stays so",
@@ -117,7 +119,7 @@ def select_table(report: SelectReport) -> Table:
     }
     for part in report.parts:
         score = "-" if part.score is None else f"{part.score:.3f}"
-        made.add_row(part.capability, why[part.reason], str(part.rows), score)
+        made.add_row(part.capability, why[part.reason], str(part.rows), *((score,) if near else ()))
     excluded = [f"{count} {reason}" for reason, count in report.leaks.items()]
     excluded += [f"{report.near_duplicates} near-duplicates"]
     excluded += [f"{report.rejects} too long for the base"] if report.rejects else []
