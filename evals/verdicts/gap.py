@@ -167,7 +167,7 @@ def _judge(
 ) -> GapFinding:
     goal, margin, at = measured.goal, measured.margin, level.of_interval
     base, prompt = measured.base_interval(level), _best_prompt(measured, level)
-    verdict = _verdict(measured, base, prompt, below=p_holm < level.interval)
+    verdict = _verdict(measured, base, prompt, below=p_holm < 1 - at)
     unsettled = verdict == "inconclusive"
     settle = None
     if (
@@ -176,7 +176,7 @@ def _judge(
         half = _items_to_settle(prompt.arm.half_b, goal, margin, at, at)
         settle = half and 2 * half
     elif unsettled:
-        settle = _items_to_settle(measured.base, goal, margin, at, 1 - level.interval / family)
+        settle = _items_to_settle(measured.base, goal, margin, at, 1 - (1 - at) / family)
     return GapFinding(
         capability=measured.capability,
         goal=goal,

@@ -22,8 +22,9 @@ from evals.verdicts.anytime import (
     log_mean,
     rule_for,
 )
+from evals.verdicts.anytime import RULE as RULE_NAME
 from evals.verdicts.gap import ArmScore, MeasuredCapability, judge_gaps
-from evals.verdicts.looks import DEV
+from evals.verdicts.looks import DEV, Level
 from evals.verdicts.stats import Scores, mean_interval
 from tests.support import simulated as sim
 from tests.support import simulated_early as early
@@ -115,10 +116,23 @@ def test_at_the_ends_of_the_scale() -> None:
     whole = rule_for(1.0, 0.0, range(100))
     assert whole.settled(sim.alone(31, 32))  # one that is wrong is enough
     assert not whole.settled(sim.alone(100, 100))
-    assert whole.interval(sim.alone(100, 100)).high == pytest.approx(1)
+    assert whole.interval(sim.alone(100, 100)).high == 1
+    assert whole.interval(sim.alone(0, 100)).low == 0
+    assert whole.p_gap(sim.alone(31, 32)) == pytest.approx(len(STAKES) / sum(STAKES) * 1e-9)
     assert rule_for(0.01, 0.02, range(100)).settled(sim.alone(0, 32))  # a floor below 0 is met
     assert not rule_for(0.01, 0.0, range(100)).settled(sim.alone(0, 32))
     assert rule_for(0.5, 0.0, [1, 1, 1, 2]).largest == 3
+    assert rule_for(0.5, 0.0, []).largest == 1
+    assert 0.98 < RULE.interval(sim.alone(599, 600)).high < 1
+
+
+def test_a_figure_that_changes_is_another_rule() -> None:
+    """Raise RULE's version with any of them: what ended early before must not be found again."""
+    assert RULE_NAME == {"rule": "bets on a grid", "version": 1}
+    assert STAKES == (0.04, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95)
+    assert (0.005, Level(interval=0.04, bound=0.04)) == (TAIL, FINAL)
+    ends = list(itertools.accumulate(len(batch) for batch in batches(range(300))))
+    assert ends == [32, 64, 96, 128, 160, 200, 250, 300]
 
 
 def test_items_are_asked_by_whole_clusters_in_an_order_of_their_own() -> None:
