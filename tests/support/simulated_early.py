@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evals.verdicts import stats
-from evals.verdicts.anytime import FINAL, TAIL, batches, log_bets, log_mean
+from evals.verdicts.anytime import FINAL, STAKES, TAIL, batches, log_bets, log_mean
 from evals.verdicts.bootstrap import resampled_means
 from tests.support import simulated as sim
 
@@ -59,7 +59,8 @@ def ended(
     """Per eval, one a column: how it ended, and how many items it asked."""
     owner = np.repeat(np.arange(len(sizes)), sizes)
     sums, largest = sim.sums_of(values, sizes), int(sizes.max())
-    below, above = 0.0, 0.0
+    below = np.zeros((len(STAKES), values.shape[1]))
+    above = np.zeros_like(below)
     how = np.zeros(values.shape[1], int)
     asked = np.full(values.shape[1], len(values))
     so_far = 0

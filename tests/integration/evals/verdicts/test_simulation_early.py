@@ -65,7 +65,9 @@ def test_five_gaps_that_are_none_are_one_question() -> None:
     p_value = functools.cache(lambda k: p_below(sim.alone(k, n), 0.8))
     at_last = np.array([p_value(k) for k in values.sum(axis=0).astype(int).tolist()])
     p_values = np.select([how == early.GAP, how == early.MET], [0.0, 1.0], at_last)
-    wrong = [min(holm(family)) < FINAL.interval for family in p_values.reshape(families, 5)]
+    wrong = [
+        min(holm(family)) < FINAL.interval for family in p_values.reshape(families, 5).tolist()
+    ]
     assert np.mean(wrong) <= LIMIT
 
 
