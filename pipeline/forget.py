@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from evals.scoring.results import chance_of, paired
+from evals.scoring.results import chance_of, paired, scores_of
 from evals.verdicts.forgetting import (
     GuardFinding,
     PairedScores,
@@ -20,7 +20,7 @@ from evals.verdicts.forgetting import (
 )
 from evals.verdicts.gap import ClosedFinding, judge_closed
 from evals.verdicts.looks import DEV, level_at
-from pipeline.gap import dev_inputs, gap, scores_of
+from pipeline.gap import dev_inputs, gap
 from pipeline.ingest import resolve
 from pipeline.measure.changes import divergence_of, reprompted
 from pipeline.measure.measure import TunedModel, items_of, measure
@@ -241,7 +241,7 @@ def judge(
             continue
         if verdict == "tune":
             closed[one.name] = judge_closed(
-                scores_of([after]),
+                scores_of(after.samples),
                 goal=one.spec.goal,  # type: ignore[union-attr]  # guards are never `tune`
                 margin=one.spec.margin,  # type: ignore[union-attr]
                 level=level,

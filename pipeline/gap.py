@@ -2,6 +2,9 @@
 
 Every capability and guard is scored without examples on dev. Where the goal is not met, each other
 prompt is scored on half A of dev, and the best of them judged on half B. Test is not looked at.
+
+`early` ends a capability's score, and that on half B, where the verdict is clear. It is for a look:
+what comes after a gap needs the base's answer to every item.
 """
 
 from __future__ import annotations
@@ -9,25 +12,26 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evals.scoring.results import chance_of
+from evals.scoring.results import chance_of, scores_of
 from evals.tasks.capability import GuardSpec
+from evals.verdicts.anytime import FINAL, RULE, Ended, rule_for
 from evals.verdicts.gap import ArmScore, GapFinding, MeasuredCapability, half_of, judge_gaps
-from evals.verdicts.stats import Interval, Scores, mean_interval
+from evals.verdicts.looks import DEV
+from evals.verdicts.stats import Interval, mean_interval
 from pipeline.ingest import resolve
 from pipeline.measure.measure import items_of, measure, zero_shot
 from pipeline.measure.taught import untaught
 from pipeline.spec.subjects import measured_datasets, subjects
-from pipeline.workspace.stage import StageOutput, run_stage
+from pipeline.workspace.stage import StageOutput, find_outcome, run_stage, stage_key
 from registry.errors import DataError, UserError
 from registry.store.kinds import GapMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evals.scoring.evaluate import EvalResult
     from evals.tasks.capability import Item
     from evals.tasks.prompts import Arm
+    from evals.verdicts.anytime import EarlyRule
     from pipeline.spec.subjects import Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.stage import StageContext
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.workspace import OpenWorkspace
 
 STAGE = "gap"
+EARLY = "gap-early"
 VERSION = 4
 
 
@@ -74,8 +79,10 @@ class GapReport:
         return found
 
 
-def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None) -> GapReport:
+def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None, *, early: bool = False) -> GapReport:
     """Measure a base (by default that of `train:`) on dev and judge every capability.
+
+    With `early`, scores end where the verdict is clear, unless all was scored before.
 
     Raises:
         UserError: the spec has no such base.
@@ -87,12 +94,13 @@ def gap(ws: OpenWorkspace, ui: Ui, base: str | None = None) -> GapReport:
     ws.models.backend(base)  # first: no data is read for one that isn't there
     resolved = resolve(ws, ui, measured_datasets(ws.spec))
     inputs, parents = dev_inputs(resolved, base)
+    early = early and not find_outcome(ws, STAGE, stage_key(STAGE, inputs, version=VERSION))
     outcome = run_stage(
         ws,
         ui,
-        STAGE,
-        inputs,
-        lambda ctx: _measure_gaps(resolved, ctx, base, parents),
+        EARLY if early else STAGE,
+        inputs | ({"early": RULE} if early else {}),
+        lambda ctx: _measure_gaps(resolved, ctx, base, parents, early=early),
         version=VERSION,
         parents=parents,
         config=inputs["subjects"],
@@ -134,39 +142,39 @@ def dev_inputs(ws: Resolved, base: str) -> tuple[dict[str, Any], list[Parent]]:
     return inputs, list(parents.values())
 
 
-def scores_of(results: Sequence[EvalResult]) -> Scores:
-    """Return the scores and clusters of all samples in `results`, in order."""
-    samples = [sample for result in results for sample in result.samples]
-    return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
-
-
-def _measure_gaps(ws: Resolved, ctx: StageContext, base: str, parents: list[Parent]) -> StageOutput:
+def _measure_gaps(
+    ws: Resolved, ctx: StageContext, base: str, parents: list[Parent], *, early: bool
+) -> StageOutput:
     measured: list[MeasuredCapability] = []
     guards: dict[str, Interval] = {}
     chance: dict[str, float] = {}
     used: list[Parent] = list(parents)
+    family = len(ws.spec.capabilities)
+    level = FINAL if early else DEV
     for what in subjects(ws.spec):
         items = items_of(ws, what, "dev")
-        plain = measure(ws, ctx.ui, what, base=base, items=items, split="dev")
-        used.append(Parent(plain.id, "eval"))
+        rule = _rule(what, items, family) if early else None
+        plain = measure(ws, ctx.ui, what, base=base, items=items, split="dev", until=rule)
+        used += _evals(plain)
         if isinstance(what.spec, GuardSpec):
-            guards[what.name] = mean_interval(scores_of([plain]))
+            guards[what.name] = mean_interval(scores_of(plain.samples))
             chance[what.name] = chance_of(plain.samples)
             continue
-        tried = _try_prompts(ws, ctx.ui, what, base, items, plain)
-        used += [Parent(eval_id, "eval") for eval_id in tried.evals]
-        measured.append(
-            MeasuredCapability(
-                capability=what.name,
-                goal=what.spec.goal,
-                margin=what.spec.margin,
-                base=scores_of([plain]),
-                base_prompt_tokens=plain.prompt_tokens_mean,
-                arms=tried.arms,
-                unfit=tried.unfit,
-            )
+        one = MeasuredCapability(
+            capability=what.name,
+            goal=what.spec.goal,
+            margin=what.spec.margin,
+            base=scores_of(plain.samples),
+            base_prompt_tokens=plain.prompt_tokens_mean,
+            ended=_ended(plain, rule),
         )
-    findings = [asdict(finding) for finding in judge_gaps(measured)]
+        # Where the goal is met without another prompt, the question is answered.
+        if one.base_interval(level).low < one.goal - one.margin:
+            tried = _try_prompts(ws, ctx.ui, what, base, items, early=early)
+            one = replace(one, arms=tried.arms, unfit=tried.unfit)
+            used += tried.evals
+        measured.append(one)
+    findings = [asdict(finding) for finding in judge_gaps(measured, level)]
     result = {
         "base": base,
         "findings": findings,
@@ -184,29 +192,41 @@ def _measure_gaps(ws: Resolved, ctx: StageContext, base: str, parents: list[Pare
     return StageOutput(result, [("gap", made)])
 
 
+def _rule(what: Subject, items: list[Item], family: int = 1) -> EarlyRule | None:
+    """Return when the score of a capability may end; None for a guard, whose answers are kept."""
+    if isinstance(what.spec, GuardSpec):
+        return None
+    clusters = [item.cluster for item in items]
+    return rule_for(what.spec.goal, what.spec.margin, clusters, family=family)
+
+
+def _ended(result: EvalResult, rule: EarlyRule | None) -> Ended | None:
+    return Ended(rule, result.of) if rule and result.of else None
+
+
+def _evals(*results: EvalResult | None) -> list[Parent]:
+    """Return the objects of evaluations; one that ended early has none."""
+    return [Parent(one.id, "eval") for one in results if one and not one.of]
+
+
 class _TriedPrompts(NamedTuple):
-    arms: tuple[ArmScore, ...] = ()
-    unfit: tuple[str, ...] = ()
-    evals: tuple[str, ...] = ()
+    arms: tuple[ArmScore, ...]
+    unfit: tuple[str, ...]
+    evals: list[Parent]
 
 
 def _try_prompts(
-    ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], plain: EvalResult
+    ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], *, early: bool
 ) -> _TriedPrompts:
     """Score every other prompt on half A, and the best of them on half B.
 
-    Nothing is tried where the goal is met without: the question is then answered. A prompt that is
-    too long for the base can't be used, and so doesn't stop the others.
+    A prompt that is too long for the base can't be used, and so doesn't stop the others.
     """
     from evals.tasks.prompts import arms_of
 
-    spec = what.spec
-    floor = spec.goal - spec.margin  # type: ignore[union-attr]  # only capabilities come here
-    if mean_interval(scores_of([plain])).low >= floor:
-        return _TriedPrompts()
     half_a = [item for item in items if half_of(item.cluster) == "A"]
     half_b = [item for item in items if half_of(item.cluster) == "B"]
-    arms: list[Arm] = [arm for arm in arms_of(spec.prompts) if arm != zero_shot(what)]
+    arms: list[Arm] = [arm for arm in arms_of(what.spec.prompts) if arm != zero_shot(what)]
     if arms and not (half_a and half_b):
         raise DataError(
             f"{what.name}: prompts are chosen on one half of dev and judged on the other, and one "
@@ -218,32 +238,40 @@ def _try_prompts(
     fit = {name: result for name, result in on_a.items() if result is not None}
     by_score = sorted(fit.values(), key=lambda r: (-r.mean, r.prompt_tokens_mean, r.arm))
     on_b: EvalResult | None = None
+    rule = _rule(what, half_b) if early else None
     for best in by_score:  # the next best, should the best not fit half B
         arm = next(arm for arm in arms if arm.name == best.arm)
-        on_b = _fitting(ws, ui, what, base, half_b, arm)
+        on_b = _fitting(ws, ui, what, base, half_b, arm, rule)
         if on_b is not None:
             break
         del fit[best.arm]
     scored = tuple(
         ArmScore(
             arm=name,
-            half_a=scores_of([result]),
-            half_b=scores_of([on_b] if on_b and on_b.arm == name else []),
+            half_a=scores_of(result.samples),
+            half_b=scores_of(on_b.samples if on_b and on_b.arm == name else ()),
             prompt_tokens=result.prompt_tokens_mean,
+            ended=_ended(on_b, rule) if on_b and on_b.arm == name else None,
         )
         for name, result in fit.items()
     )
-    evals = [result.id for result in (*fit.values(), on_b) if result]
-    return _TriedPrompts(scored, tuple(name for name in on_a if name not in fit), tuple(evals))
+    unfit = tuple(name for name in on_a if name not in fit)
+    return _TriedPrompts(scored, unfit, _evals(*fit.values(), on_b))
 
 
 def _fitting(
-    ws: Resolved, ui: Ui, what: Subject, base: str, items: list[Item], arm: Arm
+    ws: Resolved,
+    ui: Ui,
+    what: Subject,
+    base: str,
+    items: list[Item],
+    arm: Arm,
+    until: EarlyRule | None = None,
 ) -> EvalResult | None:
     """Score a prompt; None where it is too long for the base."""
     from evals.scoring.evaluate import TooLongError
 
     try:
-        return measure(ws, ui, what, base=base, items=items, split="dev", arm=arm)
+        return measure(ws, ui, what, base=base, items=items, split="dev", arm=arm, until=until)
     except TooLongError:
         return None

@@ -3,14 +3,15 @@
 The object kind is `eval`. Its identity holds the base (weights, tokenizer, template, dtype,
 quantisation), the adapter and its scale, the answer kind with labels and pattern, every turn of
 every prompt with the examples in it, what is expected, and the version of the scoring. Asking
-again reads the file back and loads no model; no two models share an id. Killed on the way, it goes
-on with the items that were not answered.
+again reads the file back and loads no model; no two models share an id. Killed on the way, or ended
+early, it goes on with the items that were not answered.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from evals.engine.journal import FOLDER, Journal
 from evals.scoring.plan import Answerer, identity_of, make_plan
@@ -18,12 +19,15 @@ from evals.scoring.results import (
     EvalResult,
     RejectedItem,
     Sample,
-    interval_of,
+    ScoredItems,
     mean_prompt_tokens,
     paired,
     read_result,
+    scores_of,
     write_results,
 )
+from evals.verdicts.anytime import batches
+from evals.verdicts.stats import mean_interval
 from registry.datasets.versions.rejects import commonest
 from registry.errors import DataError
 from registry.store.disk import one_line_when_full
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from evals.scoring.plan import ScoringPlan
     from evals.tasks.capability import CapabilitySpec, GuardSpec, Item
     from evals.tasks.prompts import Arm, Shots
+    from evals.verdicts.anytime import EarlyRule
+    from evals.verdicts.stats import Interval
     from registry.catalog.catalog import Catalog
     from registry.models.base import BaseIdentity
     from registry.store.objects import ObjectRef, Store
@@ -75,6 +81,7 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
     backend: str | None = None,
     labels: Sequence[str] = (),
     allow_rejects: float = ALLOWED_REJECTS,
+    until: EarlyRule | None = None,
 ) -> EvalResult:
     """Score `items`, or read back what was scored before.
 
@@ -96,6 +103,7 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
         backend: which backend the engine is, from `backend_of`; None for gapmend's own.
         labels: the labels of a choice; needed when the spec names none.
         allow_rejects: the share of items that may be longer than the base's context.
+        until: ends it early where the verdict is clear; by default every item is asked.
 
     Raises:
         UserError: no items, an answer that isn't among the labels, or a prompt that names an
@@ -115,11 +123,12 @@ def evaluate(  # noqa: PLR0913 - each of them decides the result
     )
     identity = identity_of(plan)
     found = _kept(store, catalog, identity)
-    result = (
-        read_result(found.path, manifest_in(found.path, EvalMeta))
-        if found
-        else _score(store, catalog, engine() if callable(engine) else engine, plan, identity)
-    )
+    if found:
+        result = read_result(found.path, manifest_in(found.path, EvalMeta))
+    else:
+        asked = engine() if callable(engine) else engine
+        ended = _score_until(store, asked, plan, identity, until) if until else None
+        result = ended or _score(store, catalog, asked, plan, identity)
     _check_rejects(result, allow_rejects)
     return result
 
@@ -138,8 +147,9 @@ def _kept(store: Store, catalog: Catalog, identity: dict[str, Any]) -> ObjectRef
 def _score(
     store: Store, catalog: Catalog, engine: Backend, plan: ScoringPlan, identity: dict[str, Any]
 ) -> EvalResult:
-    samples, rejects, journal = _asked(store, engine, plan, identity)
-    interval, answerer = interval_of(samples), plan.answerer
+    journal = _journal(store, plan, identity)
+    samples, rejects = _asked(store, engine, plan, journal)
+    interval, answerer = mean_interval(scores_of(samples)), plan.answerer
     meta = EvalMeta(
         subject=plan.subject,
         split=plan.split,
@@ -160,8 +170,39 @@ def _score(
         ref = store.put(KIND, folder, identity=identity, parents=parents, meta=meta)
     catalog.commit_soon(ref)
     journal.discard()
+    return _result(plan, interval, samples, rejects, ref.id)
+
+
+def _score_until(
+    store: Store, engine: Backend, plan: ScoringPlan, identity: dict[str, Any], rule: EarlyRule
+) -> EvalResult | None:
+    """Ask batch by batch until the verdict is clear; None where it never is before the last.
+
+    The journal is that of the whole evaluation, which asks only what is missing then.
+    """
+    journal = _journal(store, plan, identity)
+    samples: tuple[Sample, ...] = ()
+    rejects: tuple[RejectedItem, ...] = ()
+    *looked_at, _ = batches([question.item.cluster for question in plan.questions])
+    for batch in looked_at:
+        part = replace(plan, questions=tuple(plan.questions[position] for position in batch))
+        asked = _asked(store, engine, part, journal)
+        samples, rejects = samples + asked.samples, rejects + asked.rejects
+        if samples and rule.settled(scores := scores_of(samples)):
+            interval, of = rule.interval(scores), len(plan.questions)
+            return replace(_result(plan, interval, samples, rejects), of=of)
+    return None
+
+
+def _result(
+    plan: ScoringPlan,
+    interval: Interval,
+    samples: tuple[Sample, ...],
+    rejects: tuple[RejectedItem, ...],
+    object_id: str = "",
+) -> EvalResult:
     return EvalResult(
-        id=ref.id,
+        id=object_id,
         subject=plan.subject,
         split=plan.split,
         arm=plan.arm.name,
@@ -176,29 +217,29 @@ def _score(
     )
 
 
-class _Asked(NamedTuple):
-    samples: tuple[Sample, ...]
-    rejects: tuple[RejectedItem, ...]
-    journal: Journal
-
-
-def _asked(store: Store, engine: Backend, plan: ScoringPlan, identity: dict[str, Any]) -> _Asked:
-    """Ask what no earlier, killed process was answered."""
-    from evals.scoring.score import score
-
+def _journal(store: Store, plan: ScoringPlan, identity: dict[str, Any]) -> Journal:
+    """Return the answers so far, of a process that was killed or of a score that ended early."""
     key = digest({"kind": KIND, "identity": identity})
-    engine.journal = journal = Journal(store.root / FOLDER / f"{key}.jsonl")
+    journal = Journal(store.root / FOLDER / f"{key}.jsonl")
     if journal.known:
         _log.info("%s: %d answers are there already", plan.subject, journal.known)
+    return journal
+
+
+def _asked(store: Store, engine: Backend, plan: ScoringPlan, journal: Journal) -> ScoredItems:
+    """Ask what isn't in the journal."""
+    from evals.scoring.score import score
+
+    engine.journal = journal
     try:
         with one_line_when_full(store.root):
-            return _Asked(*score(plan, engine), journal)
+            return score(plan, engine)
     finally:
         engine.journal = None
 
 
 def _check_rejects(result: EvalResult, allowed: float) -> None:
-    rejected, asked = len(result.rejects), result.n + len(result.rejects)
+    rejected, asked = len(result.rejects), result.of or result.n + len(result.rejects)
     if rejected > allowed * asked or not result.n:
         told = commonest((reject.reason, _place(reject)) for reject in result.rejects)
         first = result.rejects[0]

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evals.verdicts.stats import Interval, PairedItems, Scores, mean_interval
+from evals.verdicts.stats import PairedItems, Scores
 from registry.errors import GapmendError
 from registry.store.filenames import REJECTS, SAMPLES
 from registry.store.read_back import read_back
@@ -57,7 +57,9 @@ class RejectedItem:
 class EvalResult:
     """The result of one evaluation; `low` and `high` bound the mean at 95%.
 
-    `id` is its object in the store. `cached`: it was there, and no model was asked.
+    `id` is its object in the store. `cached`: it was there, and no model was asked. Where it ended
+    early, `of` is how many items there were; then it has no object, and its answers are in the
+    journal of the whole evaluation.
     """
 
     id: str
@@ -72,6 +74,7 @@ class EvalResult:
     samples: tuple[Sample, ...]
     rejects: tuple[RejectedItem, ...]
     cached: bool
+    of: int | None = None
 
 
 def paired(before: EvalResult, after: EvalResult) -> PairedItems:
@@ -93,10 +96,9 @@ def paired(before: EvalResult, after: EvalResult) -> PairedItems:
     )
 
 
-def interval_of(samples: Sequence[Sample]) -> Interval:
-    """Return the mean score of the samples with its interval."""
-    scores = Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
-    return mean_interval(scores)
+def scores_of(samples: Sequence[Sample]) -> Scores:
+    """Return the scores and clusters of the samples, in order."""
+    return Scores(tuple(s.score for s in samples), tuple(s.cluster for s in samples))
 
 
 def chance_of(samples: Sequence[Sample]) -> float:

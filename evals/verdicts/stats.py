@@ -335,7 +335,7 @@ def _lowest_change(gained: int, lost: int, n: int, confidence: float) -> float:
         return low
     return min(
         low,
-        _falling_root(lambda x: tail - _few_lost_chance(gained, lost, n, x), -1.0, 0.0),
+        falling_root(lambda x: tail - _few_lost_chance(gained, lost, n, x), -1.0, 0.0),
     )
 
 
@@ -368,10 +368,10 @@ def _tango_low(gained: int, lost: int, n: int, z: float) -> float:
         variance = n * (2 * rate + delta * (1 - delta))
         return gained - lost - n * delta - z * math.sqrt(max(0.0, variance))
 
-    return _falling_root(excess, -1.0, (gained - lost) / n)
+    return falling_root(excess, -1.0, (gained - lost) / n)
 
 
-def _falling_root(function: Callable[[float], float], low: float, high: float) -> float:
+def falling_root(function: Callable[[float], float], low: float, high: float) -> float:
     """Return where `function`, positive below and not above, crosses zero (by halving)."""
     for _ in range(60):
         middle = (low + high) / 2

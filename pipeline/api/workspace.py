@@ -133,12 +133,15 @@ class Workspace(Records):
         with self._opened() as ws:
             return look(ws, self._ui, names)
 
-    def gap(self, base: str | None = None) -> GapReport:
-        """Measure what a base of the spec lacks; by default `train.base`."""
+    def gap(self, base: str | None = None, *, early: bool = False) -> GapReport:
+        """Measure what a base of the spec lacks; by default `train.base`.
+
+        With `early`, no more items are asked where the verdict is clear.
+        """
         from pipeline.gap import gap
 
         with self._opened() as ws:
-            return gap(ws, self._ui, base)
+            return gap(ws, self._ui, base, early=early)
 
     def select(self) -> SelectReport:
         """Let the gap choose the rows that are trained on.

@@ -187,6 +187,9 @@ def gap(
     ] = None,
     workspace: WorkspaceOption = HERE,
     *,
+    early: Annotated[
+        bool, typer.Option("--early", help="Ask no more items where the verdict is clear.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what the base lacks, per capability, and whether a prompt already does it.
@@ -198,10 +201,10 @@ def gap(
         from pipeline.report.stages import bases_table, gap_notes, gap_table
 
         if base is None:
-            report = ws.gap()
+            report = ws.gap(early=early)
             return Answer(report, [gap_table(report), *gap_notes(report)])
         names = dict.fromkeys(name.strip() for name in base.split(","))
-        reports = [ws.gap(name) for name in names]
+        reports = [ws.gap(name, early=early) for name in names]
         tables = [part for one in reports for part in (gap_table(one), *gap_notes(one))]
         compared = [bases_table(reports)] if len(reports) > 1 else []
         return Answer(reports, [*tables, *compared])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evals.scoring.evaluate import EvalResult
     from evals.tasks.capability import Item
     from evals.tasks.prompts import Arm, Shots
+    from evals.verdicts.anytime import EarlyRule
     from pipeline.spec.subjects import Split, Subject
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.ui import Ui
@@ -103,7 +104,7 @@ def zero_shot(what: Subject) -> Arm:
     return arms_of(what.spec.prompts)[0]
 
 
-def measure(
+def measure(  # noqa: PLR0913 - each of them decides the result
     ws: Resolved,
     ui: Ui,
     what: Subject,
@@ -113,8 +114,12 @@ def measure(
     split: Split,
     arm: Arm | None = None,
     tuned: TunedModel | None = None,
+    until: EarlyRule | None = None,
 ) -> EvalResult:
-    """Score `items` with the base `base`, or with an adapter on it; kept, never asked twice."""
+    """Score `items` with the base `base`, or with an adapter on it; kept, never asked twice.
+
+    With `until` it ends where the verdict is clear; who asks all then asks what is missing.
+    """
     from evals.scoring.evaluate import evaluate
     from registry.models.adapters import adapter_path
 
@@ -143,6 +148,7 @@ def measure(
             backend=ws.models.backend(base),
             labels=labels_of_subject(ws, what),
             allow_rejects=_allowed_rejects(ws, what),
+            until=until,
         )
 
 

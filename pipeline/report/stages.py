@@ -85,13 +85,22 @@ def gap_table(report: GapReport) -> Table:
 
 
 def gap_notes(report: GapReport) -> list[RenderableType]:
-    """Return what no row can teach, and what guards nothing, a line each."""
+    """Return what ended early, what no row can teach, and what guards nothing, a line each."""
+    ended = [
+        f"{name}: ended after {score.n:,} of {of:,} items: the verdict was clear"
+        for one in report.findings
+        for name, score, of in (
+            (one.capability, one.base, one.base_of),
+            (f"{one.capability}, {one.best_prompt}", one.best_prompt_interval, one.best_prompt_of),
+        )
+        if of is not None and score is not None
+    ]
     left = [
         f"{name}: {why}; it is measured, not trained for, and stops nothing else"
         for name, why in report.untaught.items()
     ]
     guards = [f"guard {name}: {why}" for name, why in report.at_chance().items()]
-    return [Text(line, "yellow") for line in (*left, *guards)]
+    return [*map(Text, ended), *(Text(line, "yellow") for line in (*left, *guards))]
 
 
 def bases_table(reports: Sequence[GapReport]) -> Table:

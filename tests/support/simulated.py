@@ -80,6 +80,35 @@ def cluster_sizes(n: int, share: float, largest: int = 5) -> np.ndarray:
     return np.array(sizes + [1] * (n - sum(sizes)))
 
 
+def half_in_tens(n: int) -> np.ndarray:
+    tens = n // 20
+    return np.array([10] * tens + [1] * (n - 10 * tens))
+
+
+Structure = Callable[[int], np.ndarray]
+STRUCTURES: dict[str, Structure] = {
+    "no shared clusters": lambda n: np.ones(n, int),
+    "30% in clusters of 2-5": lambda n: cluster_sizes(n, 0.3),
+    "half in clusters of 10": half_in_tens,
+}
+
+# ------------------------------------------------------------------------------- tables
+
+SIZES = (50, 200, 1000)
+Row = tuple[str, Callable[[int], float]]
+
+
+def printed(title: str, rows: list[Row], sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
+    """Make a table, print it row by row, and give it back."""
+    print(f"\n\n| {title} | {' | '.join(f'n = {n:,}' for n in sizes)} |")
+    print("|---" * (len(sizes) + 1) + "|")
+    table = {}
+    for label, share in rows:
+        table[label] = [share(n) for n in sizes]
+        print(f"| {label} | {' | '.join(f'{100 * one:.1f}' for one in table[label])} |", flush=True)
+    return table
+
+
 # ------------------------------------------------------------------------------- scores
 
 

@@ -1,7 +1,7 @@
 -- One line a capability and measurement. Manifest meta: {base, findings: [GapFinding as JSON:
 -- {capability, goal, margin, base: {mean, low, high, n}, gap, gap_low, gap_high, best_prompt,
 -- best_prompt_interval: {mean, low, high, n}, prompt_tokens, base_prompt_tokens, verdict, p_value, p_holm,
--- items_to_settle, reason}]}.
+-- items_to_settle, reason, base_of, best_prompt_of}]}.
 CREATE VIEW gaps AS
 WITH findings AS (
     SELECT id, created_at, manifest->>'$.meta.base' AS base,

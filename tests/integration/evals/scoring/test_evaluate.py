@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evals.scoring.evaluate import EvalResult, evaluate, paired
+from evals.scoring.results import scores_of
 from evals.tasks.capability import CapabilitySpec, Item
 from evals.tasks.prompts import Arm, arms_of, choose_shots
+from evals.verdicts.anytime import batches, rule_for
 from registry.catalog.catalog import Catalog
 from registry.datasets.formats.content import Message
 from registry.errors import GapmendError, UserError
@@ -349,6 +351,24 @@ def test_too_long_items_are_rejects_and_too_many_stop_it(bench) -> None:
     assert bench(items=[*ITEMS, long], allow_rejects=0.1).n == 12
     with pytest.raises(UserError, match="1 of 1 items"):
         bench(items=[long], allow_rejects=1)
+
+
+def test_an_evaluation_that_ends_early_is_not_kept_and_counts_too_long_items_of_all(bench) -> None:
+    many = [item(uid) for uid in range(200, 360)]
+    first = next(batches([one.cluster for one in many]))
+    many[first[0]] = replace(many[first[0]], fields={"input": "very " * 600, "output": "yes"})
+    rule = rule_for(0.99, 0.0, [one.cluster for one in many])
+    result = bench(items=many, until=rule)
+    assert (result.of, result.n, len(result.rejects)) == (160, 31, 1)  # 3% of those asked
+    assert (result.low, result.high) == astuple(rule.interval(scores_of(result.samples)))[1:3]
+    assert (result.id, bench.catalog.committed(EvalMeta)) == ("", [])
+    with pytest.raises(UserError, match="1 of 160 items can't be scored"):
+        bench(items=many, until=rule, allow_rejects=0.005)
+    whole = bench(items=many)
+    assert (whole.of, whole.n) == (None, 159)
+    assert bench(items=many, until=rule) == replace(whole, cached=True)
+    same = {sample.row_uid: sample for sample in whole.samples}
+    assert [same[sample.row_uid] for sample in result.samples] == list(result.samples)
 
 
 def test_an_answer_outside_the_labels_is_named_before_anything_is_loaded(bench) -> None:

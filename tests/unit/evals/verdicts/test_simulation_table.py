@@ -15,44 +15,22 @@ from evals.verdicts.looks import level_at
 from evals.verdicts.stats import PairedItems, Scores
 from tests.support import simulated as sim
 from tests.support import usual_bootstraps as usual
-from tests.support.simulated import BINARY, EVALS, F1, LIMIT, NEARLY_ALL, PERPLEXITY, ROUGE
+from tests.support.simulated import (
+    BINARY,
+    EVALS,
+    F1,
+    LIMIT,
+    NEARLY_ALL,
+    PERPLEXITY,
+    ROUGE,
+    SIZES,
+    STRUCTURES,
+    Row,
+    Structure,
+    printed,
+)  # fmt: skip
 
 pytestmark = [pytest.mark.soak, pytest.mark.slow]
-
-SIZES = (50, 200, 1000)
-Row = tuple[str, Callable[[int], float]]
-Structure = Callable[[int], np.ndarray]
-
-
-def single(n: int) -> np.ndarray:
-    return np.ones(n, int)
-
-
-def three_in_ten(n: int) -> np.ndarray:
-    return sim.cluster_sizes(n, 0.3)
-
-
-def half_in_tens(n: int) -> np.ndarray:
-    tens = n // 20
-    return np.array([10] * tens + [1] * (n - 10 * tens))
-
-
-STRUCTURES: dict[str, Structure] = {
-    "no shared clusters": single,
-    "30% in clusters of 2-5": three_in_ten,
-    "half in clusters of 10": half_in_tens,
-}
-
-
-def printed(title: str, rows: list[Row], sizes: tuple[int, ...] = SIZES) -> dict[str, list[float]]:
-    """Make a table, print it row by row, and give it back."""
-    print(f"\n\n| {title} | {' | '.join(f'n = {n:,}' for n in sizes)} |")
-    print("|---" * (len(sizes) + 1) + "|")
-    table = {}
-    for label, share in rows:
-        table[label] = [share(n) for n in sizes]
-        print(f"| {label} | {' | '.join(f'{100 * one:.1f}' for one in table[label])} |", flush=True)
-    return table
 
 
 @functools.cache
