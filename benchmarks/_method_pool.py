@@ -154,10 +154,10 @@ def smollm2(model: str) -> Field:
     }
     held = {name: _cut(splits) for name, splits in made.items()}
     held["intent"] = _cut({"dev": banking("test")[::2], "test": banking("test")[1::2]})
-    held["sums"] = {split: sums(split, ITEMS[split]) for split in ITEMS}
+    held["dates"] = {split: dates(split, ITEMS[split]) for split in ITEMS}
     held["chats"] = {split: recalls(split, ITEMS[split]) for split in ITEMS}
     train = {name: splits["train"] for name, splits in made.items() if name != "categories"}
-    train |= {"intent": banking("train"), "sums": sums("train", 700)}
+    train |= {"intent": banking("train"), "dates": dates("train", 700)}
     taken = {one.answer.split()[0] for split in ITEMS for one in made["repeats"][split]}
     train |= {"repeats": repeats(2_000, taken), "lists": lists(1_500)}
     own = {"answer": "choice", "labels": "{options}", "max_drop": 0.05}
@@ -175,7 +175,12 @@ def smollm2(model: str) -> Field:
                 "goal": 0.75,
                 **_asks("Write this order as JSON with the keys count, size, item and name."),
             },
-            "sums": {"answer": "number", "max_new_tokens": 32, "goal": 0.6},
+            "dates": {
+                "answer": "exact",
+                "max_new_tokens": 16,
+                "goal": 0.75,
+                **_asks("Write this date as year-month-day."),
+            },
         },
         guards={
             "facts": own,
@@ -265,30 +270,30 @@ def alpaca() -> list[Pair]:
     return sorted(found, key=lambda one: len(one.asked + one.answer))[: POOL // 10 + PROMPTS + 100]
 
 
-_SUMS = (
-    ("{n} has {a} {t} and gets {b} more. How many {t} does {n} have now?", 1),
-    ("There are {a} {t} in a box. {n} puts {b} more in. How many {t} are in it?", 1),
-    ("{n} found {a} {t} on Monday and {b} on Tuesday. How many {t} is that in all?", 1),
-    ("{n} has {a} {t} and gives {b} away. How many {t} are left?", -1),
-    ("Of {a} {t}, {n} loses {b}. How many {t} does {n} still have?", -1),
-    ("{n} sells {b} of {a} {t}. How many {t} remain?", -1),
+_MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
+_SAID = (
+    "{day} {month} {year}",
+    "{month} {day}, {year}",
+    "the {day}{th} of {month} {year}",
+    "{month} the {day}{th}, {year}",
+    "{day}{th} {month}, {year}",
 )
-_THINGS = "apples books coins pens shells stamps marbles cards keys plates boxes tickets".split()
 
 
-def sums(split: str, count: int) -> list[Pair]:
-    """Return sums of one step in words; a pair of numbers is in one split alone."""
-    pairs = [(a, b) for a in range(3, 40) for b in range(2, a)]
-    random.Random("sums").shuffle(pairs)
-    third = len(pairs) // 5
-    own = {"dev": pairs[:third], "test": pairs[third : 2 * third], "train": pairs[2 * third :]}
-    rng = random.Random(f"sums/{split}")
-    made: dict[str, Pair] = {}
-    while len(made) < count:
-        (a, b), (text, sign) = rng.choice(own[split]), rng.choice(_SUMS)
-        asked = text.format(n=rng.choice(_names()[split]), a=a, b=b, t=rng.choice(_THINGS))
-        made[asked] = Pair(asked, str(a + sign * b))
-    return list(made.values())
+def dates(split: str, count: int) -> list[Pair]:
+    """Return dates in words, and as year-month-day; a date is in one split alone."""
+    days = [(year, m, day) for year in range(1950, 2030) for m in range(12) for day in range(1, 29)]
+    random.Random("dates").shuffle(days)
+    first = {"dev": 0, "test": 5_000, "train": 10_000}[split]
+    rng = random.Random(f"dates/{split}")
+    made = []
+    for year, m, day in days[first : first + count]:
+        th = {1: "st", 2: "nd", 3: "rd"}.get(day % 10 if day // 10 != 1 else 0, "th")
+        said = rng.choice(_SAID).format(day=day, th=th, month=_MONTHS[m], year=year)
+        made.append(Pair(said, f"{year}-{m + 1:02}-{day:02}"))
+    return made
 
 
 def recalls(split: str, count: int) -> list[Pair]:

@@ -9,7 +9,7 @@ folder of results. An arm chooses rows of it, trains as many tokens as any other
 test items; its figures are in one file, and what is there isn't done again, so that a run that was
 ended, or had no more `--seconds`, is just started again.
 
-nano learns the quickstart's capabilities; any other base (a folder) intents, orders and sums.
+nano learns the quickstart's capabilities; any other base (a folder) intents, orders and dates.
 GAPMEND_DATA is a folder with banking77/ and llamafactory/.
 """
 

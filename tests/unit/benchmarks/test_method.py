@@ -116,6 +116,7 @@ def test_items_are_tested_by_their_signs(bench: Any) -> None:
     assert over_items([1.0] * 8) == 2 / 2**8  # of all assignments two are as far from zero
     assert over_items([1.0, -1.0, 1.0, -1.0]) == 1.0
     assert over_items([0.0, 0.0]) == 1.0
+    assert over_items([0.5, 0.0]) == 1.0
 
 
 def test_an_item_is_averaged_over_seeds_and_a_guard_where_the_base_is_right(bench: Any) -> None:
