@@ -14,13 +14,14 @@ from pipeline.selection.choose import cosines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NEIGHBOURS = 10
-MARGIN = 0.4
-"""The votes of another label, less those of the row's own, from which a label is doubted.
+NEIGHBOURS = 20
+"""At most; no more than there are other rows with the row's own label."""
 
-Where neighbours foretell labels less well (`LEAST_AGREEMENT`), more of them have to agree: the
-margin is at least what their agreement lacks to 1.
-"""
+FEWEST_ALIKE = 5
+"""Other rows with its label without which nothing is said of a row."""
+
+MARGIN = 0.3
+"""The votes of another label, less those of the row's own, from which a label is doubted."""
 
 LEAST_AGREEMENT = 0.4
 """Neighbours are believed where they foretell labels by so much of what chance leaves open.
@@ -49,10 +50,11 @@ class Doubt:
 
 
 def doubted_labels(asked: Any, labels: Sequence[str]) -> list[Doubt]:
-    """Return the rows whose ten nearest rows have another label.
+    """Return the rows whose nearest rows have another label.
 
-    A neighbour's vote counts by its cosine. No row is doubted where neighbours don't foretell
-    labels (`LEAST_AGREEMENT`), or where rows are few.
+    Twenty are asked, and fewer where fewer have the row's own label: a rare one isn't outvoted by
+    rows that are merely the next. A neighbour's vote counts by its cosine. No row is doubted where
+    neighbours don't foretell labels (`LEAST_AGREEMENT`), or where rows are few.
 
     Args:
         asked: unit rows of the questions alone, [n, d], dense or sparse; with the label in the
@@ -66,26 +68,28 @@ def doubted_labels(asked: Any, labels: Sequence[str]) -> list[Doubt]:
     names, own = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
     foretold, other, against = np.zeros_like(own), np.zeros_like(own), np.zeros(len(labels))
     near = np.zeros((len(labels), NEIGHBOURS), np.int64)
+    alike = np.minimum(np.bincount(own)[own] - 1, NEIGHBOURS)
     for rows, nearest, cosine in _neighbours(asked):
         votes = np.zeros((len(rows), len(names)))
-        np.add.at(votes, (np.arange(len(rows))[:, None], own[nearest]), np.maximum(cosine, 0))
+        weights = np.maximum(cosine, 0) * (np.arange(NEIGHBOURS) < alike[rows, None])
+        np.add.at(votes, (np.arange(len(rows))[:, None], own[nearest]), weights)
         votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
         mine = np.arange(len(rows)), own[rows]
         near[rows], foretold[rows], against[rows] = nearest, votes.argmax(axis=1), -votes[mine]
         votes[mine] = 0.0
         other[rows] = votes.argmax(axis=1)
         against[rows] += votes.max(axis=1)
-    agreement = _agreement(own, foretold)
-    if agreement < LEAST_AGREEMENT:
+    if _agreement(own, foretold) < LEAST_AGREEMENT:
         return []
+    found = np.flatnonzero((against > MARGIN - _ROUNDING) & (alike >= FEWEST_ALIKE))
     return [
         Doubt(
-            int(place),
-            f"looks mislabelled: {int((own[near[place]] == other[place]).sum())} of the "
-            f"{NEIGHBOURS} rows most like it say {str(names[other[place]])!r}, and it says "
-            f"{str(names[own[place]])!r}",
+            place,
+            f"looks mislabelled: {int((own[near[place, : alike[place]]] == other[place]).sum())} "
+            f"of the {alike[place]} rows most like it say {str(names[other[place]])!r}, and it "
+            f"says {str(names[own[place]])!r}",
         )
-        for place in np.flatnonzero(against > max(MARGIN, 1 - agreement) - _ROUNDING)
+        for place in found.tolist()
     ]
 
 
@@ -115,7 +119,7 @@ def doubted_answers(losses: Sequence[float]) -> list[Doubt]:
 
 
 def _neighbours(asked: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield rows, their nearest other rows and the cosines to them, block by block."""
+    """Yield rows, their nearest other rows, the nearest first, and the cosines, block by block."""
     import numpy as np
 
     for start in range(0, asked.shape[0], _BLOCK):
@@ -123,7 +127,13 @@ def _neighbours(asked: Any) -> Iterator[tuple[Any, Any, Any]]:
         cosine = cosines(asked[start : start + _BLOCK], asked)
         cosine[np.arange(len(rows)), rows] = -2.0  # not itself
         near = np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-        yield rows, near, np.take_along_axis(cosine, near, axis=1)
+        found = np.take_along_axis(cosine, near, axis=1)
+        order = np.argsort(-found, axis=1, kind="stable")
+        yield (
+            rows,
+            np.take_along_axis(near, order, axis=1),
+            np.take_along_axis(found, order, axis=1),
+        )
 
 
 def _agreement(own: Any, foretold: Any) -> float:

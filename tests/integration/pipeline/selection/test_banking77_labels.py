@@ -1,4 +1,4 @@
-"""Labels that are wrong, in banking77: what decision 26 says, measured again."""
+"""Labels that are wrong, in banking77: what decision 25 says, measured again."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_label_that_the_neighbours_deny_is_doubted() -> None:
     found = doubted_labels(asked, labels)
     assert [doubt.position for doubt in found] == [3, 64]
     assert found[0].why == (
-        "looks mislabelled: 10 of the 10 rows most like it say 'a', and it says 'b'"
+        "looks mislabelled: 20 of the 20 rows most like it say 'a', and it says 'b'"
     )
 
 
@@ -152,26 +152,37 @@ def test_where_questions_say_nothing_of_labels_nothing_is_doubted(seed, kinds) -
 
 
 def groups(*labels: str) -> tuple[np.ndarray, list[str]]:
-    """Groups of 11 rows at one place each, so that the others of a row's group are its nearest."""
-    places = np.repeat(np.eye(len(labels)), 11, axis=0).astype(np.float32)
+    """Groups of 21 rows at one place each, so that the others of a row's group are its nearest."""
+    places = np.repeat(np.eye(len(labels)), 21, axis=0).astype(np.float32)
     return places, [label for group in labels for label in group]
 
 
-def test_a_margin_of_four_votes_of_ten_is_enough_where_neighbours_foretell_labels() -> None:
-    """In 7 a and 4 b each b has 3 votes to 7; in 6 a and 5 b it has 4 to 6."""
-    pure = [label * 11 for label in "cdefghij"]
-    found = doubted_labels(*groups("aaaaaaabbbb", "aaaaaabbbbb", *pure))
-    assert [doubt.position for doubt in found] == [7, 8, 9, 10]
-    assert found[0].why.startswith("looks mislabelled: 7 of the 10 rows most like it say 'a'")
+PURE = [label * 21 for label in "cdefghij"]
 
 
-def test_the_less_neighbours_foretell_the_more_of_them_have_to_agree() -> None:
-    """Kappa .54 asks for .46: 8 to 2 are enough, 7 to 3 are not. At .32 nothing is."""
-    pure, scattered = [label * 11 for label in "cdefgh"], ["ijklmnopqrs"] * 5
-    mixed = ["aaaaaaabbbb", "aaaaaaaabbb"]
-    found = doubted_labels(*groups(*mixed, *pure, *scattered))
-    assert [doubt.position for doubt in found] == [19, 20, 21]
-    assert doubted_labels(*groups(*mixed, *pure[:3], *scattered, *scattered[:2])) == []
+def test_a_margin_of_six_votes_of_twenty_is_enough_where_neighbours_foretell_labels() -> None:
+    """Of 13 a and 8 b each b has 7 votes to 13; of 12 a and 9 b it has 8 to 12."""
+    more = ["b" * 21]  # b is no rare label
+    found = doubted_labels(*groups("a" * 13 + "b" * 8, "a" * 12 + "b" * 9, *more, *PURE))
+    assert [doubt.position for doubt in found] == [*range(13, 21)]
+    assert found[0].why.startswith("looks mislabelled: 13 of the 20 rows most like it say 'a'")
+
+
+def test_where_neighbours_foretell_too_few_labels_nothing_is_doubted() -> None:
+    mixed, scattered = ["a" * 16 + "b" * 5, "b" * 21], ["klmnopqrstuvwxyzKLMNO"] * 4
+    assert len(doubted_labels(*groups(*mixed, *PURE[:3], *scattered[:1]))) == 5
+    assert doubted_labels(*groups(*mixed, *PURE[:1], *scattered)) == []
+
+
+def test_a_rare_label_is_not_outvoted_by_rows_that_are_only_the_next() -> None:
+    """Six rows at a place of their own: of 20 neighbours 15 are others, and none of 5."""
+    places, labels = groups(*PURE)
+    rare = np.repeat(np.eye(1, len(PURE), dtype=np.float32) * 0.6, 6, axis=0)
+    turned = unit(rare + np.eye(1, len(PURE), 1, dtype=np.float32) * 0.8)
+    asked = np.vstack([places, turned])
+    assert doubted_labels(asked, [*labels, *"r" * 6]) == []
+    # One label too few, and nothing is said of it, whatever its neighbours say.
+    assert doubted_labels(*groups("a" * 17 + "bbbb", *PURE)) == []
 
 
 def test_few_rows_or_one_label_say_nothing() -> None:
