@@ -16,12 +16,10 @@ FLOOR = 0.1
 """The least share of the rows that a capability with a gap gets (an equal share, if less)."""
 
 LABEL_FLOOR = 0.75
-"""Each label of a choice gets this part of its equal share; the failures decide on the rest.
+"""Each label of a choice gets this part of its equal share; what is drawn decides on the rest.
 
-Failures of a model that always says the same label lie all in the other labels. Rows nearest to
-them alone would make it overfit to another one.
+A frequent label would leave rare ones too few rows to be learnt.
 """
-
 GROWTH = 0.25
 """What a capability that is still open gets on top of its rows in one round."""
 
