@@ -1,7 +1,6 @@
 """Rows for the gaps: drawn from a capability's own dataset, then from free rows of its kind.
 
-Drawn, not the nearest to what fails, which trained worse:
-docs/internals/decisions/0027-rows-are-drawn.md.
+Drawn, not the nearest to what fails: docs/internals/decisions/0027-rows-are-drawn.md.
 """
 
 from __future__ import annotations
