@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.report.stages import merge_table
-from pipeline.report.tables import table
+from pipeline.report.tables import in_bytes, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,9 +20,7 @@ _WAYS = {
 
 def merge_tables(report: MergeReport) -> list[Table]:
     """Return the tables of a merge of one adapter or of several."""
-    made = [merge_table(report)]
-    if report.reference:
-        made[0].columns[0].header = f"logits against {report.reference}"
+    made = [_proof(report)]
     if report.adapter_ids:
         made.insert(0, _settings(report))
     if report.scores:
@@ -39,6 +36,22 @@ def merge_tables(report: MergeReport) -> list[Table]:
         ]
         head = ("a quantised base", "logits against it with the adapter on")
         made.append(table("ways to merge", head, ways))
+    return made
+
+
+def _proof(report: MergeReport) -> Table:
+    """Return the proof that the merged model answers as base and adapter do."""
+    title = f"merge: {report.path} ({in_bytes(report.bytes)}, {report.dtype})"
+    rows = [
+        ("merged, same process", f"{report.merged:.1e}"),
+        ("merged, loaded anew in another process", f"{report.reloaded:.1e}"),
+        ("allowed", f"{report.bound:.1e}"),
+        ("for comparison: base without the adapter", f"{report.moved:.1e}"),
+    ]
+    caption = f"largest difference over the largest logit, {report.positions} positions"
+    against = report.reference or "base + adapter"
+    made = table(title, (f"logits against {against}", "difference"), rows)
+    made.caption = caption
     return made
 
 

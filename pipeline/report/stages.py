@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.text import Text
 
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.ingest import IngestReport
     from pipeline.measure.rounds import Round
     from pipeline.mend import MendReport
-    from pipeline.merge import MergeReport
     from pipeline.promote import PromoteReport
     from pipeline.select import SelectReport
     from pipeline.train import TrainReport
@@ -346,21 +345,6 @@ def promote_tables(report: PromoteReport) -> list[RenderableType]:
         return [*shown, Text(f"promoted: {name} is champion ({look})")]
     at = f" ({look})" if report.looks else ""
     return [*shown, Text(f"refused{at}: {'; '.join(report.reasons)}", style="red")]
-
-
-def merge_table(report: MergeReport) -> Table:
-    """Return the proof that the merged model answers as base and adapter do."""
-    title = f"merge: {report.path} ({in_bytes(report.bytes)}, {report.dtype})"
-    rows = [
-        ("merged, same process", f"{report.merged:.1e}"),
-        ("merged, loaded anew in another process", f"{report.reloaded:.1e}"),
-        ("allowed", f"{report.bound:.1e}"),
-        ("for comparison: base without the adapter", f"{report.moved:.1e}"),
-    ]
-    caption = f"largest difference over the largest logit, {report.positions} positions"
-    made = table(title, ("logits against base + adapter", "difference"), rows)
-    made.caption = caption
-    return made
 
 
 def sparkline(values: Sequence[float]) -> str:
