@@ -20,6 +20,7 @@ from pipeline.selection.selection import read_selection, training_rows
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.versions.read import VersionReader
+from tests.support.chat_rows import chat, write
 
 if TYPE_CHECKING:
     from pipeline.training.examples.encode import TrainingRow
@@ -45,18 +46,6 @@ train: {base: nano, pool: [jobs], budget_rows: 24, replay: 0, own_answers: 4}
 def read(split: str, count: int) -> list[dict[str, str]]:
     lines = (DATA / f"{split}.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines[:count]]
-
-
-def write(path: Path, rows: list[Any]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
-def chat(row: dict[str, str]) -> dict[str, Any]:
-    turns = [
-        {"role": "user", "content": row["input"]},
-        {"role": "assistant", "content": row["output"]},
-    ]
-    return {"messages": turns}
 
 
 @dataclass

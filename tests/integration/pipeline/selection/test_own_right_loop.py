@@ -23,6 +23,7 @@ from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.versions.read import VersionReader
 from registry.store.kinds import SelectionMeta
 from tests.support.called import forked
+from tests.support.chat_rows import chat, write
 from tests.support.loaded import with_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
@@ -43,18 +44,6 @@ train:
    min_steps: 1}
 mend: {rounds: 1}
 """
-
-
-def write(path: Path, rows: list[Any]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
-def chat(row: dict[str, str]) -> dict[str, Any]:
-    turns = [
-        {"role": "user", "content": row["input"]},
-        {"role": "assistant", "content": row["output"]},
-    ]
-    return {"messages": turns}
 
 
 @dataclass
