@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ def make(base: str, seed: int, folder: Path) -> None:
 def spec(field: Field, folder: Path) -> dict[str, Any]:
     """Return the spec: three gaps, guards of which one in three is a witness, one free dataset."""
     columns = {"input": "input", "output": "output"}
-    datasets: dict[str, Any] = {"pool": {"path": {"train": "data/pool.jsonl"}}}
+    whole = {"dev": 0, "test": 0}
+    datasets: dict[str, Any] = {"pool": {"path": {"train": "data/pool.jsonl"}, "split": whole}}
     for name in (*field.held, "alpaca"):
         files = sorted((folder / "data" / name).glob("*.jsonl"))
         paths = {file.stem: f"data/{name}/{file.name}" for file in files}
@@ -158,6 +160,7 @@ def smollm2(model: str) -> Field:
     held["chats"] = {split: recalls(split, ITEMS[split]) for split in ITEMS}
     train = {name: splits["train"] for name, splits in made.items() if name != "categories"}
     train |= {"intent": banking("train"), "dates": dates("train", 700)}
+    train["orders"] = orders(700, [one for split in ITEMS for one in held["orders"][split]])
     taken = {one.answer.split()[0] for split in ITEMS for one in made["repeats"][split]}
     train |= {"repeats": repeats(2_000, taken), "lists": lists(1_500)}
     own = {"answer": "choice", "labels": "{options}", "max_drop": 0.05}
@@ -293,6 +296,28 @@ def dates(split: str, count: int) -> list[Pair]:
         th = {1: "st", 2: "nd", 3: "rd"}.get(day % 10 if day // 10 != 1 else 0, "th")
         said = rng.choice(_SAID).format(day=day, th=th, month=_MONTHS[m], year=year)
         made.append(Pair(said, f"{year}-{m + 1:02}-{day:02}"))
+    return made
+
+
+def orders(count: int, held: list[Pair]) -> list[Pair]:
+    """Return orders of what nobody in `held` orders, by people who are in no other split.
+
+    The same order for another name would be 13 words in a row of what is held.
+    """
+    import make_data
+    import words
+
+    ordered = {tuple(json.loads(one.answer).values())[:3] for one in held}
+    names = {json.loads(one["output"])["name"] for one in make_data.items("orders")["train"]}
+    rng = random.Random("orders")
+    every = product(range(1, 7), words.ORDER_SIZES, words.DISHES, sorted(names), words.ORDERS)
+    left = [one for one in every if one[:3] not in ordered]
+    made = []
+    for number, size, dish, name, said in rng.sample(left, count):
+        several = f"{dish}s" if number > 1 else dish
+        asked = said.format(count=words.COUNTS[number - 1], size=size, item=several, name=name)
+        order = {"count": number, "size": size, "item": dish, "name": name}
+        made.append(Pair(asked, json.dumps(order)))
     return made
 
 

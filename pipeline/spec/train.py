@@ -39,7 +39,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 # LoRA's best rate is about ten times that of whole weights, whatever the model and its size
 # (Schulman et al., "LoRA Without Regret", 2025).
 _WHOLE_RATE = 0.1
-_LORA_RATE = 2e-4
+_LORA_RATE = 4e-4
 # The best rate falls with a model's width by this power (fitted on Llama models; the same, as
 # published in tinker-cookbook), and is flat for about a factor of three to either side: above
 # this width it is left as it is.
@@ -102,7 +102,7 @@ class TrainSpec(BaseModel):
         default=None,
         gt=0,
         le=0.05,
-        description="peak rate of AdamW. 2e-4, more below a width of 2,000; a tenth of it for "
+        description="peak rate of AdamW. 4e-4, more below a width of 2,000; a tenth of it for "
         "freeze and full",
     )
     warmup: float = Field(

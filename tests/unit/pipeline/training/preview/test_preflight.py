@@ -106,9 +106,9 @@ def test_whole_weights_take_a_tenth_of_loras_rate() -> None:
 
 
 def test_a_rate_that_is_left_out_is_that_of_the_base_s_width() -> None:
-    assert spec().on_base(4096).rate == spec().on_base(None).rate == 2e-4
-    assert spec().on_base(576).rate == pytest.approx(2e-4 * (2000 / 576) ** 0.781)
-    assert spec(method="full").on_base(576).rate == pytest.approx(5.29e-5, rel=1e-2)
+    assert spec().on_base(4096).rate == spec().on_base(None).rate == 4e-4
+    assert spec().on_base(576).rate == pytest.approx(4e-4 * (2000 / 576) ** 0.781)
+    assert spec(method="full").on_base(576).rate == pytest.approx(1.057e-4, rel=1e-2)
     assert spec(learning_rate=3e-4).on_base(64).rate == 3e-4
 
 
@@ -135,11 +135,11 @@ def test_too_few_steps_say_what_to_change() -> None:
 @pytest.mark.parametrize(
     ("given", "hidden", "said"),
     [
-        ({"learning_rate": 2e-2}, 4096, "0.02 is 100 times above what lora"),
-        ({"learning_rate": 2e-6}, 4096, "2e-06 is 100 times below what lora"),
-        ({"learning_rate": 1e-3, "method": "full"}, 4096, "50 times above what full"),
+        ({"learning_rate": 2e-2}, 4096, "0.02 is 50 times above what lora"),
+        ({"learning_rate": 2e-6}, 4096, "2e-06 is 200 times below what lora"),
+        ({"learning_rate": 1e-3, "method": "full"}, 4096, "25 times above what full"),
         ({"learning_rate": 2e-3}, 192, None),
-        ({"learning_rate": 2e-3, "method": "full"}, 192, "times above what full"),
+        ({"learning_rate": 4e-3, "method": "full"}, 192, "times above what full"),
         ({"learning_rate": 2e-5}, 48, "times below what lora"),
     ],
 )
