@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["MendChange", "SelectReport", "select"]
 
 STAGE = "select"
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

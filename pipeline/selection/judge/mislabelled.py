@@ -32,12 +32,17 @@ It is Cohen's kappa of each row's label and its neighbours' commonest: 0 is chan
 LOSS_DEVIATIONS = 3.0
 """Deviations above the median loss (scaled MAD) from which an answer is doubted."""
 
+APART, MOST_WRONG, EVIDENCE = 2.5, 0.25, 2.0
+"""Answers are of two kinds where their losses are so many deviations apart, the higher are at most
+so large a share, and the BIC is better by so much (Kass and Raftery's positive evidence)."""
+
 FEWEST = 40
 """Rows without which nothing is said of any."""
 
 _MAD = 1.4826  # makes the median deviation that of a normal distribution
 _BLOCK = 1024
 _ROUNDING = 1e-6
+_BEGUN = (0.45, 0.95)  # quantiles that two kinds are looked for from: many usual ones, few high
 _NORMAL = 1e-3  # of a loss per token: where all are the same, nothing deviates by less
 
 
@@ -107,7 +112,7 @@ def doubted_answers(losses: Sequence[float]) -> list[Doubt]:
         return []
     middle = float(np.median(known))
     spread = max(_MAD * float(np.median(np.abs(known - middle))), _NORMAL)
-    limit = middle + LOSS_DEVIATIONS * spread
+    limit = min(middle + LOSS_DEVIATIONS * spread, _between_kinds(known))
     return [
         Doubt(
             int(place),
@@ -116,6 +121,33 @@ def doubted_answers(losses: Sequence[float]) -> list[Doubt]:
         )
         for place in np.flatnonzero(np.nan_to_num(values, nan=middle) > limit)
     ]
+
+
+def _between_kinds(values: Any) -> float:
+    """Return the value that parts a few high ones from the others, where they are another kind.
+
+    Wrong answers in one form (an order's JSON with another's figures) are a small heap of their
+    own beside the right ones, though no single one lies far out. Two normal distributions must
+    explain the values better than one (BIC), with means `APART` deviations from each other
+    (Ashman's D); else it is infinite.
+    """
+    import numpy as np
+    from sklearn.mixture import GaussianMixture
+
+    if len(np.unique(values)) < FEWEST // 2:
+        return float("inf")
+    column = values[:, None]
+    one = GaussianMixture(1, random_state=0, reg_covar=_NORMAL**2).fit(column)
+    begun = np.quantile(values, _BEGUN)[:, None]
+    two = GaussianMixture(2, random_state=0, reg_covar=_NORMAL**2, means_init=begun).fit(column)
+    low, high = np.argsort(two.means_[:, 0])
+    means, variances = two.means_[:, 0], two.covariances_[:, 0, 0]
+    apart = np.sqrt(2) * (means[high] - means[low]) / np.sqrt(variances.sum())
+    are_few = two.weights_[high] <= MOST_WRONG
+    if apart < APART or not are_few or one.bic(column) - two.bic(column) < EVIDENCE:
+        return float("inf")
+    usual = (two.predict(column) == low) | (values <= means[low])
+    return float(values[usual].max())
 
 
 def _neighbours(asked: Any) -> Iterator[tuple[Any, Any, Any]]:

@@ -208,6 +208,20 @@ def test_an_answer_far_less_likely_than_the_others_is_doubted() -> None:
     assert [one.position for one in doubted_answers([1.0] * FEWEST + [1.1])] == [FEWEST]
 
 
+def test_a_small_heap_of_unlikely_answers_is_doubted_though_none_is_far_out() -> None:
+    """Of 80, each tenth is wrong: three deviations alone end behind all of them."""
+    rng = np.random.default_rng(0)
+    right, wrong = rng.uniform(1.0, 1.5, 72), rng.normal(1.8, 0.05, 8)
+    both = [*right.tolist(), *wrong.tolist()]
+    middle = float(np.median(both))
+    assert max(both) < middle + 3 * 1.4826 * float(np.median(np.abs(np.array(both) - middle)))
+    assert {doubt.position for doubt in doubted_answers(both)} >= {*range(72, 80)}
+    assert len(doubted_answers(both)) <= 9
+    assert doubted_answers(right.tolist()) == []
+    half = [*right.tolist(), *(right[:60] + 0.6).tolist()]  # two forms, and neither is rare
+    assert doubted_answers(half) == []
+
+
 @given(st.lists(st.floats(0, 20), min_size=FEWEST, max_size=200))
 def test_at_most_half_of_the_answers_are_doubted_and_those_are_the_least_likely(losses) -> None:
     doubted = {doubt.position for doubt in doubted_answers(losses)}
