@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.workspace.ui import Ui
     from registry.datasets.versions.row import Row
 
-VERSION = 3
+VERSION = 4
 """Raised where an arm would choose other rows."""
 
 POOLED = "pool"
