@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.loopback_hub import serving
+from tests.support.called import Called, fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,37 +71,29 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def call(
-    served: Hub, tmp_path: Path, /, *, offline: bool = False, **spec: Any
-) -> subprocess.CompletedProcess[str]:
+    served: Hub, tmp_path: Path, /, *, endpoint: str = "", offline: bool = False, **spec: Any
+) -> Called:
     root = tmp_path / "workspace"
     root.mkdir(exist_ok=True)
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": served.endpoint,
+    told = {
+        "HF_ENDPOINT": endpoint or served.endpoint,
         "HF_HOME": str(tmp_path / "cache"),
         "HF_HUB_OFFLINE": "1" if offline else "0",
     }
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(spec), str(root)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        timeout=120,
-    )
+    return fork(["-c", PROGRAM, json.dumps(spec), str(root)], environment=told)
 
 
-def read(done: subprocess.CompletedProcess[str]) -> tuple[list[list[str]], str, list[Any]]:
-    assert done.returncode == 0, done.stderr
-    files, name, rows = json.loads(done.stdout)
+def read(done: Called) -> tuple[list[list[str]], str, list[Any]]:
+    assert done.code == 0, done.err
+    files, name, rows = done.json()
     return files, name, rows
 
 
-def line(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 1, done.stdout
-    said = done.stderr.strip().splitlines()
-    assert said[-1].startswith("UserError: "), done.stderr
-    assert "Traceback" not in done.stderr
+def line(done: Called) -> str:
+    assert done.code == 1, done.out
+    said = done.err.strip().splitlines()
+    assert said[-1].startswith("UserError: "), done.err
+    assert "Traceback" not in done.err
     return said[-1].removeprefix("UserError: ")
 
 
@@ -159,18 +149,8 @@ def test_offline_reads_what_was_fetched_whole_and_nothing_else(hub: Hub, tmp_pat
 
 def test_a_hub_that_does_not_answer_is_as_good_as_none(hub: Hub, tmp_path: Path) -> None:
     online = read(call(hub, tmp_path, hub="me/rows", subset="en"))
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
-    again = subprocess.run(
-        [
-            *(sys.executable, "-c", PROGRAM, json.dumps({"hub": "me/rows", "subset": "en"})),
-            str(tmp_path / "workspace"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment | {"HF_HOME": str(tmp_path / "cache")},
-        timeout=120,
-    )
+    gone = "http://127.0.0.1:9"
+    again = call(hub, tmp_path, hub="me/rows", subset="en", endpoint=gone)
     assert read(again) == online
 
 

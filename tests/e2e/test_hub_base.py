@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.conftest import HUB_PORT, OfHub
 from tests.loopback_hub import serving
+from tests.support.called import Called, fork, forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.loopback_hub import Hub
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[2]
 NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "chat_template.jinja")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-PROGRAM = Path(sys.executable).parent / "gapmend"
 
 
 @pytest.fixture
@@ -38,13 +35,18 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     pickled.mkdir()
     shutil.copy(repository / "config.json", pickled / "config.json")
     (pickled / "pytorch_model.bin").write_bytes(b"a pickle")
-    with serving(tmp_path / "hub") as served:
+    with serving(tmp_path / "hub", port=HUB_PORT) as served:
         served.add_folder("me/small", repository)
         served.add_folder("me/pickled", pickled)
         yield served
 
 
-def call(hub: Hub, folder: Path, model: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def cache(of_hub: OfHub) -> Path:
+    return of_hub.emptied()
+
+
+def call(hub: Hub, of_hub: OfHub, folder: Path, model: str, *arguments: str) -> Called:
     """Call gapmend in a small workspace whose base is this model of the Hub."""
     workspace = folder / "workspace"
     if not workspace.exists():
@@ -54,50 +56,45 @@ def call(hub: Hub, folder: Path, model: str, *arguments: str) -> subprocess.Comp
     changed = changed.replace("goal: 0.90", "goal: 0.90\n    limit: 12")
     assert changed != spec
     (workspace / "gapmend.yaml").write_text(changed, "utf-8")
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(folder / "cache"),
-        "HF_HUB_OFFLINE": "0",
-    }
-    return subprocess.run(
-        [PROGRAM, *arguments, "-C", str(workspace), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        timeout=300,
-    )
+    told = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(of_hub.home), "HF_HUB_OFFLINE": "0"}
+    call = (*arguments, "-C", workspace, "--json")
+    return forked(*call, timeout=300, loaded=of_hub.loaded, **told)
 
 
-def test_a_base_of_the_hub_goes_through_the_same_code(hub: Hub, tmp_path: Path) -> None:
-    checked = call(hub, tmp_path, "me/small", "check")
-    assert checked.returncode == 0, (checked.stderr, hub.requests)
-    base = json.loads(checked.stdout)["bases"][0]["identity"]
+@pytest.mark.usefixtures("cache")
+def test_a_base_of_the_hub_goes_through_the_same_code(
+    hub: Hub, of_hub: OfHub, tmp_path: Path
+) -> None:
+    checked = call(hub, of_hub, tmp_path, "me/small", "check")
+    assert checked.code == 0, (checked.err, hub.requests)
+    base = checked.json()["bases"][0]["identity"]
     assert base["source"] == f"me/small@{hub.head('me/small')}"
     assert base["parameters"] == 2_607_168
     fetched = [one for one in hub.requests if "filename=model.safetensors" in one["path"]]
     assert fetched
     assert sum(one["bytes"] for one in fetched) < 500_000  # the header, of 5.2 MB
-    found = call(hub, tmp_path, "me/small", "gap")
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["findings"]
+    found = call(hub, of_hub, tmp_path, "me/small", "gap")
+    assert found.code == 0, found.err
+    assert found.json()["findings"]
     second = [one for one in hub.requests if "consolidated" in one["path"] or "orig" in one["path"]]
     assert not second
 
 
-def test_only_pickled_weights_are_one_line(hub: Hub, tmp_path: Path) -> None:
-    refused = call(hub, tmp_path, "me/pickled", "check")
-    assert refused.returncode == 2
-    assert "safetensors" in refused.stderr
-    assert "Traceback" not in refused.stderr
-
-
-def test_a_repository_that_is_not_there_is_one_line(hub: Hub, tmp_path: Path) -> None:
-    refused = call(hub, tmp_path, "me/absent", "check")
-    assert refused.returncode == 2
-    assert "me/absent" in refused.stderr
-    assert "Traceback" not in refused.stderr
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        pytest.param("me/pickled", "safetensors", id="pickled weights alone"),
+        pytest.param("me/absent", "me/absent", id="not there"),
+    ],
+)
+def test_what_is_no_base_is_one_line(
+    hub: Hub, of_hub: OfHub, tmp_path: Path, model: str, named: str
+) -> None:
+    refused = call(hub, of_hub, tmp_path, model, "check")
+    assert refused.code == 2
+    assert named in refused.err
+    assert "Traceback" not in refused.err
 
 
 FETCH = """
@@ -114,15 +111,11 @@ except UserError as error:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])  # git's hash, and SHA-256
 def test_a_corrupt_download_does_not_stay_in_the_cache(hub: Hub, tmp_path: Path, name: str) -> None:
-    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache")}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    told = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache")}
+    told |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
     def fetch() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", FETCH, str(tmp_path)],
-            capture_output=True, text=True, check=False, env=environment, timeout=120,
-        )  # fmt: skip
-        return done.stderr.strip()
+        return fork(["-c", FETCH, str(tmp_path)], environment=told).err.strip()
 
     sent = rf"/resolve/.*/{name}|/cdn/"
     always = hub.faults.add("flip", "GET", sent, count=99)
