@@ -37,8 +37,12 @@ smollm2:
 base *args:
     python -m registry.nano.recipe --out build/nano "$@"
 
-# Lint, then the unit, integration and end-to-end tests.
-test: lint unit integration e2e
+# Unit tests, lint and integration tests at once (mypy takes one core), and end-to-end tests.
+test: unit lint-and-integration e2e
+
+[parallel]
+[private]
+lint-and-integration: lint integration
 
 # Tests without a model; 30 s is the limit to keep, at 90 s the run is stopped.
 unit *args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry.models.base import BaseSpec
-from tests.support.loaded import run_module, with_models
+from tests.support.loaded import light, run_module, with_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 # Those of our modules that load the libraries in a process of their own.
 _MODULES = {
-    *("registry.intake.adapter_program", "registry.intake.template"),
-    *("registry.intake.base_program", "registry.gguf.unpack"),
-    *("registry.gguf.readback", "registry.models.parity"),
+    "registry.intake.adapter_program": with_models,
+    "registry.intake.template": with_models,
+    "registry.intake.base_program": with_models,
+    "registry.intake.rows": light,
+    "registry.gguf.unpack": with_models,
+    "registry.gguf.readback": with_models,
+    "registry.models.parity": with_models,
 }
 RUN = subprocess.run
 
@@ -33,7 +37,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load_model("nano", BaseSpec(model="nano", dtype="fp32"), tmp_path_factory.mktemp("nano"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def loaded_processes() -> Iterator[None]:
     """Our own modules that load the libraries are forks of a process that has loaded them.
 
@@ -44,7 +48,8 @@ def loaded_processes() -> Iterator[None]:
     def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
         python, flag, module = [*command, "", "", ""][:3]
         if (python, flag) == (sys.executable, "-m") and module in _MODULES:
-            found: subprocess.CompletedProcess[Any] = run_module(with_models, command, **options)
+            found: subprocess.CompletedProcess[Any]
+            found = run_module(_MODULES[module], command, **options)
             return found
         return RUN(command, **options)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from evals.verdicts.stats import Scores
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 ITEMS = 160
 SPEC = """

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 GOOD, BAD = ("warm", "funny", "wonderful", "lovely"), ("dull", "boring", "awful", "flat")
 THINGS = ("film", "book", "play", "song", "meal", "story", "trip", "game")

@@ -25,7 +25,7 @@ from tests.support import tiny_models
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 SPEC = """
 bases: {tiny: {model: base}, other: {model: base, dtype: bf16}}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from tests.support import tiny_models
 from tests.support.called import MAIN, Called, fork
 from tests.support.loaded import with_models
 
-PROGRAM = Path(sys.executable).parent / "gapmend"
 TASK = """
 task: {name}
 dataset_path: json
@@ -88,9 +85,9 @@ def test_the_scores_are_those_of_lm_evals_own_model(folder: Path) -> None:
 
 
 def test_its_own_help_is_reached(folder: Path) -> None:
-    help_of_run = [str(PROGRAM), "lm-eval", "run", "--help"]
-    done = subprocess.run(help_of_run, capture_output=True, text=True, check=True, cwd=folder)
-    assert "--model_args" in done.stdout
+    done = called("lm-eval", "run", "--help", cwd=folder)
+    assert done.code == 0, done.err
+    assert "--model_args" in done.out
 
 
 @pytest.mark.soak

@@ -25,7 +25,7 @@ from tests.support.chat_rows import chat, write
 if TYPE_CHECKING:
     from pipeline.training.examples.encode import TrainingRow
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).resolve().parents[4] / "examples" / "quickstart" / "data" / "jobs"
 ROWS, WRONG = 24, 6

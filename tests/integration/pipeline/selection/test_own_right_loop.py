@@ -26,7 +26,7 @@ from tests.support.called import forked
 from tests.support.chat_rows import chat, write
 from tests.support.loaded import with_models
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).resolve().parents[4] / "examples" / "quickstart" / "data" / "jobs"
 ROWS, OF_ITS_OWN = 24, 8

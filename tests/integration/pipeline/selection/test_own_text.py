@@ -31,7 +31,7 @@ from tests.support import tiny_models
 if TYPE_CHECKING:
     from pipeline.training.examples.encode import TrainingRow
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).resolve().parents[4] / "examples" / "quickstart" / "data" / "sentiment"
 ROWS, OWN = 60, 12

@@ -33,7 +33,7 @@ from registry.store.kinds import SelectionMeta
 if TYPE_CHECKING:
     from pipeline.training.examples.encode import TrainingRow
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).resolve().parents[4] / "examples" / "quickstart" / "data"
 MOST_LABELS = 6

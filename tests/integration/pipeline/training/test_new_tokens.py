@@ -42,8 +42,6 @@ KINDS = ("tied", "untied", "spare")
 FIRST = 425  # as many tokens as the tokenizer has
 DELTA = "token_adapter.trainable_tokens_delta"
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:

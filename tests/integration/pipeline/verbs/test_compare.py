@@ -31,7 +31,7 @@ from registry.models.load import load_model
 from registry.store.kinds import RunMeta
 from tests.integration.pipeline.test_select_to_merge import make_workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

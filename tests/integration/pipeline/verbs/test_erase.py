@@ -45,7 +45,7 @@ from tests.support import tiny_models
 from tests.support.decode import find
 from tests.support.plain_rows import load_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_processes")]
+pytestmark = pytest.mark.slow
 
 CANARY = "Zyzzyvarius"
 WHERE = f"messages::VARCHAR LIKE '%{CANARY}%' OR meta::VARCHAR LIKE '%{CANARY}%'"

@@ -33,8 +33,6 @@ from tests.support.tiny_models import save_adapter
 STARTER = Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter"
 WEIGHTS = "adapter_model.safetensors"
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:

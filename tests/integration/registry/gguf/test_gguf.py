@@ -29,8 +29,6 @@ from registry.models.load import nano_folder
 from registry.models.parity import distance, logits_of
 from tests.support import tiny_models
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 TOKENS = [[5, 9, 300, 41, 7, 120, 33, 208, 64, 2, 17, 90, 411, 3, 255], [0, 88, 19]]
 LLAMA3 = {
     "rope_type": "llama3",

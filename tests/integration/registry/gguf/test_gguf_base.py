@@ -31,8 +31,6 @@ from tests.integration.registry.gguf import test_gguf
 from tests.support import tiny_models
 from tests.support.gguf_files import changed, written
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 TOKENS = test_gguf.TOKENS
 SPEC = BaseSpec(model="tiny.gguf")
 # llama.cpp stops at tokens of that name by itself; the file names </s> alone.

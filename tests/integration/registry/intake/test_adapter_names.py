@@ -17,7 +17,6 @@ from registry.models.load import nano_folder
 from tests.support.tiny_models import save_adapter
 
 pytestmark = [
-    pytest.mark.usefixtures("loaded_processes"),
     # What PEFT says to whoever trains on tied layers, and of patterns for fused experts.
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`"),
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys"),

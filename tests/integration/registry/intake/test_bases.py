@@ -16,8 +16,6 @@ from registry.intake.base import check_base
 from registry.models.base import BaseSpec, identify
 from tests.support import tiny_models
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 SPEC = BaseSpec(model="base")
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}"
 

@@ -30,6 +30,7 @@ from tests.loopback_hub import serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 STARTER = Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter"
 UI = Ui(as_json=True)
 MIB = 1 << 20
@@ -335,7 +336,7 @@ def one_text_often(path: Path) -> None:
     pq.write_table(table, path, compression="zstd", store_schema=False)
 
 
-def long_texts(path: Path) -> None:
+def long_texts(path: Path, times: int = 10) -> None:
     """640 MiB of zeros, 64 MiB at a time, with nothing that says so in a dictionary."""
     columns = [
         pa.array(["0" * 64 * MIB]) if field.name == "meta" else pa.nulls(1, field.type)
@@ -343,17 +344,17 @@ def long_texts(path: Path) -> None:
     ]
     table = pa.Table.from_arrays(columns, schema=parcel_schema())
     with pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False) as writer:
-        for _ in range(10):
+        for _ in range(times):
             writer.write_table(table)
 
 
 def many_rows(path: Path) -> None:
-    """Eight million rows of nothing."""
+    """Two million rows of nothing: 2 GiB and more, once they are Python's."""
     table = pa.Table.from_arrays(
         [pa.nulls(1_000_000, field.type) for field in parcel_schema()], schema=parcel_schema()
     )
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        for _ in range(8):
+        for _ in range(2):
             writer.write_table(table)
 
 
@@ -402,9 +403,10 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited on Linux")
+@pytest.mark.usefixtures("python_of_its_own")
 def test_a_part_that_takes_more_than_all_memory_ends_the_process_that_looks(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    long_texts(tmp_path / "data" / "train.parquet")
+    long_texts(tmp_path / "data" / "train.parquet", times=1)
     less = rows_incoming._ROOM_BYTES // 2 - 16 * MIB  # 32 MiB are left; a text has 64
     done = subprocess.run(
         [sys.executable, "-m", "registry.intake.rows", tmp_path, "it", str(-less)],

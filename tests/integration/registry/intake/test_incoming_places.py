@@ -13,8 +13,6 @@ from registry.intake import adapter_places as incoming_places
 from registry.intake.adapter_places import check_fits
 from registry.models.base import BaseSpec
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 NANO = BaseSpec(model="nano")
 
 

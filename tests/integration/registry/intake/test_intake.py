@@ -28,8 +28,6 @@ from tests.support.tiny_models import save_adapter
 STARTER = Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter"
 UI = Ui(as_json=True)
 
-pytestmark = pytest.mark.usefixtures("loaded_processes")
-
 
 @pytest.fixture(scope="module")
 def sender(tmp_path_factory: pytest.TempPathFactory) -> OpenWorkspace:

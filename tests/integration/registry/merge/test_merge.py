@@ -35,10 +35,7 @@ from registry.models.parity import BOUNDS, distance, logits_in_new_process, logi
 from tests.support import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, whole modules, biases of no layer.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.usefixtures("loaded_processes"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 MODULES = [
     f"model.layers.{layer}.{part}"

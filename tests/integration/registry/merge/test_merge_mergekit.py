@@ -29,10 +29,7 @@ from tests.integration.registry.merge.test_merge_several import by_formula, work
 from tests.support import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, adapters side by side.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.usefixtures("loaded_processes"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 RULES: list[Method] = [name for name in get_args(Method) if name.startswith("mergekit:")]
 ATTENTION = ["q_proj", "v_proj"]

@@ -40,10 +40,7 @@ from registry.models.parity import distance, logits_of, prompt_tokens
 from tests.support import tiny_models
 
 # PEFT warns of what it does wrong itself: tied weights, whole modules, adapters side by side.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.usefixtures("loaded_processes"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 ATTENTION = ["q_proj", "v_proj"]
 
