@@ -57,8 +57,8 @@ def call(hub: Hub, of_hub: OfHub, folder: Path, model: str, *arguments: str) -> 
     assert changed != spec
     (workspace / "gapmend.yaml").write_text(changed, "utf-8")
     told = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(of_hub.home), "HF_HUB_OFFLINE": "0"}
-    call = (*arguments, "-C", workspace, "--json")
-    return forked(*call, timeout=300, loaded=of_hub.loaded, **told)
+    asked: tuple[str | Path, ...] = (*arguments, "-C", workspace, "--json")
+    return forked(*asked, timeout=300, loaded=of_hub.loaded, **told)
 
 
 @pytest.mark.usefixtures("cache")

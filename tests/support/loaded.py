@@ -8,12 +8,14 @@ its own process id, environment, folder, files and exit code, and can be killed:
     with loaded.start(["pipeline.cli.main:main", "status"], stdout=out, stderr=err) as fork:
         assert fork.wait(60) == 0
 
-Run as a program (`python -m tests.support.loaded SOCKET MODULES…`) it is the process forked from.
+`light` and `with_models` are one process each for all workers of a session. Run as a program
+(`python -m tests.support.loaded SOCKET MODULES…`) this is the process forked from.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -25,11 +27,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
+from binascii import crc32
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
+from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 1 << 20  # of a message, in bytes: arguments and the environment
@@ -89,10 +94,22 @@ class Fork:
 
 
 class Loaded:
-    """A process with these modules loaded, in this environment, started at the first fork."""
+    """A process with these modules loaded, in this environment, started at the first fork.
 
-    def __init__(self, modules: Sequence[str], environment: Mapping[str, str] | None = None):
+    One that is shared is the same for all workers of a session, and ends with the last of them.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        shared: bool = False,
+    ):
         self._modules, self._environment = modules, environment or {}
+        session = os.environ.get("PYTEST_XDIST_TESTRUNUID") if shared else None
+        self._alone = session is None
+        self._address = f"\0{session or uuid4().hex} {crc32(' '.join(modules).encode())}"
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: socket.socket | None = None
         self._said: IO[str] | None = None
@@ -126,36 +143,56 @@ class Loaded:
             raise RuntimeError(f"nothing to fork from: {self._why()}") from None
 
     def _load(self) -> socket.socket:
-        ours, theirs = _pair()
+        while True:
+            ours = _socket()
+            try:
+                ours.connect(self._address)
+            except ConnectionRefusedError:
+                ours.close()
+            else:
+                return ours
+            with _socket() as theirs:
+                try:
+                    theirs.bind(self._address)
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise
+                    time.sleep(0.01)  # another worker has, this moment
+                    continue
+                theirs.listen()
+                self._start(theirs)
+
+    def _start(self, theirs: socket.socket) -> None:
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with it
-        with theirs:
-            command = [sys.executable, "-m", "tests.support.loaded", str(theirs.fileno())]
-            self._process = subprocess.Popen(
-                [*command, *self._modules],
-                cwd=ROOT,
-                env={**os.environ, **self._environment},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._said,  # what loading says, a fork doesn't say again
-            )
-        return ours
+        command = [sys.executable, "-m", "tests.support.loaded", str(theirs.fileno())]
+        self._process = subprocess.Popen(
+            [*command, *self._modules],
+            cwd=ROOT,
+            env={**os.environ, **self._environment},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,  # what loading says, a fork doesn't say again
+        )
 
     def _why(self) -> str:
-        assert self._said is not None
+        if self._said is None:
+            return "another worker started it"
         self._said.seek(0)
         return self._said.read()[-2000:]
 
     def close(self) -> None:
-        """End the process."""
-        if self._asked is not None and self._process is not None and self._said is not None:
+        """End the process, or leave it to the other workers."""
+        if self._asked is not None:
             self._asked.close()
-            self._process.wait(60)
+        if self._process is not None and self._said is not None:
+            if self._alone:
+                self._process.wait(60)
             self._said.close()
         self._asked = None
 
 
-light, with_models = Loaded(LIGHT), Loaded((*LIGHT, *MODELS))
+light, with_models = Loaded(LIGHT, shared=True), Loaded((*LIGHT, *MODELS), shared=True)
 """For all tests of a session; conftest.py ends them."""
 
 
@@ -164,32 +201,47 @@ def _number(file: IO[Any] | socket.socket | int) -> int:
 
 
 def main() -> None:
-    asked = socket.socket(fileno=int(sys.argv[1]))
+    listening = socket.socket(fileno=int(sys.argv[1]))
     for name in sys.argv[2:]:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
     ours, nested = _pair()  # for what the forks themselves ask for
     running: dict[int, tuple[int, socket.socket]] = {}
+    asking: list[socket.socket] = []  # one a worker
     while True:
-        sockets = {one.fileno(): one for one in (asked, ours)}
+        sockets = {one.fileno(): one for one in (listening, ours, *asking)}
         for ready in select.select([*sockets, *running], [], [])[0]:
             if ready in running:
                 _tell(*running.pop(ready))
                 os.close(ready)
                 continue
+            if ready == listening.fileno():
+                asking.append(listening.accept()[0])
+                continue
             message, files, *_ = socket.recv_fds(sockets[ready], _LONGEST, _FILES)
             if not message:
-                return
+                sockets[ready].close()
+                asking.remove(sockets[ready])
+                if not asking:
+                    return
+                continue
             pid = os.fork()
             if pid == 0:
-                _begin(files, nested, [asked, ours, *(tell for _, tell in running.values())])
+                told = (tell for _, tell in running.values())
+                _begin(files, nested, [listening, ours, *asking, *told])
                 os._exit(_work(json.loads(message)))
             tell = socket.socket(fileno=files.pop())
             for number in files:
                 os.close(number)
             tell.send(str(pid).encode())
             running[os.pidfd_open(pid)] = pid, tell
+
+
+def _socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
+    return made
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

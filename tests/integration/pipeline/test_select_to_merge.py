@@ -96,11 +96,11 @@ def colour(rng: random.Random) -> dict[str, str]:
     return {"text": text, "label": name}
 
 
-def make_workspace(root: Path, spec: str = SPEC) -> OpenWorkspace:
+def make_workspace(root: Path, spec: str = SPEC, *, rows: int = 200) -> OpenWorkspace:
     tiny_models.save(root / "base", "llama")
     rng = random.Random(0)
     for name, make in (("mood", mood), ("colour", colour)):
-        for split, count in (("train", 200), ("dev", 100), ("test", 100)):
+        for split, count in (("train", rows), ("dev", rows // 2), ("test", rows // 2)):
             lines = "".join(json.dumps(make(rng)) + "\n" for _ in range(count))
             (root / f"{name}-{split}.jsonl").write_text(lines)
     (root / "gapmend.yaml").write_text(spec)
@@ -596,7 +596,7 @@ def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
 def test_mending_ends_where_the_pool_has_no_more_rows(tmp_path) -> None:
     guards = SPEC[SPEC.index("guards:") : SPEC.index("train:")]
     spec = SPEC.replace(guards, "").replace("budget_rows: 60, replay: 0.2", "budget_rows: 400")
-    ws, ui = make_workspace(tmp_path, spec.replace("rounds: 1", "rounds: 3")), Ui()
+    ws, ui = make_workspace(tmp_path, spec.replace("rounds: 1", "rounds: 3"), rows=80), Ui()
     selected = select(ws, ui)
     trained = train(ws, ui, selected.selection_id)
     mended = mend(ws, ui, trained.adapter_id, selected.selection_id)
