@@ -37,11 +37,11 @@ smollm2:
 base *args:
     python -m registry.nano.recipe --out build/nano "$@"
 
-# Unit tests, lint and integration tests at once (mypy takes one core), and end-to-end tests.
+# Lint and all tests: unit, integration, end to end.
 test: unit lint-and-integration e2e
 
+# Lint beside the integration tests: mypy takes one core.
 [parallel]
-[private]
 lint-and-integration: lint integration
 
 # Tests without a model; 30 s is the limit to keep, at 90 s the run is stopped.

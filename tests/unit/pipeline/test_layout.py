@@ -59,8 +59,9 @@ def test_layers(project_root: Path) -> None:
 
 
 def recipes(justfile: str) -> dict[str, str]:
-    """Name of every recipe and the comment line above it."""
-    found = re.findall(r"^#\s*(.+)\n([a-z][a-z0-9-]*)(?: [^:\n]*)?:(?!=)", justfile, re.MULTILINE)
+    """Name of every recipe and the comment line above it and its attributes."""
+    line = r"^#\s*(.+)\n(?:\[\w+\]\n)*([a-z][a-z0-9-]*)(?: [^:\n]*)?:(?!=)"
+    found = re.findall(line, justfile, re.MULTILINE)
     return {name: comment for comment, name in found}
 
 
