@@ -9,7 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.outlook.finding import Finding
-from pipeline.outlook.prompts import fits_below, too_long
+from pipeline.outlook.prompts import (
+    examples_too_long,
+    fits_below,
+    too_long,
+    too_long_to_train,
+)
 from pipeline.outlook.settled import unsettled
 from pipeline.outlook.survey import survey
 from pipeline.spec import pool
@@ -82,11 +87,14 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     found += [one for name in specs for one in _splits(ws, name, runs[name])]
     surveys |= _all_held(Resolved.of(ws, versions), files, surveys)
     found += _pool(ws, surveys)
+    for name in pool.pool_of(ws.spec):
+        found += too_long_to_train(ws, name, surveys[name])
     family = len(ws.spec.capabilities)
     for what in subjects(ws.spec):
         found += unsettled(what, items[what.name], family)
         if what.spec.data is not None:
             found += _examples(what, surveys[what.spec.data])
+            found += examples_too_long(ws, what, surveys[what.spec.data])
             found += too_long(ws, what, surveys[what.spec.data])
     return Outlook(files, surveys, items, tuple(found))
 
@@ -161,7 +169,8 @@ def _columns(ws: OpenWorkspace, name: str, files: Sources, seen: Survey) -> Iter
         f"{count:,} of {seen.records:,} records can't be used: {told}",
         expected=f"at most {allowed:.1%} of them",
         fix=remedy(worst[0][0]) or f"mend them, or raise datasets.{name}.allow_rejects",
-    )  # ingest stops at it, before any model is asked
+        stops=seen.whole and count == seen.records,
+    )  # some: ingest stops at it, before any model is asked
 
 
 def _examples(what: Subject, seen: Survey) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.outlook.finding import Finding
+from pipeline.spec.subjects import subjects
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _TEMPLATE_TOKENS = 256
+_SAMPLE = 16  # rows of a split whose lengths are taken for those of all
 
 
 @dataclass
@@ -52,14 +54,14 @@ class Asked:
         from evals.tasks.prompts import arms_of, render_messages
 
         if item.text is not None:
-            return 0, self._count(item.text)
+            return 0, self.count(item.text)
         arm = arms_of(self.what.spec.prompts)[0]
         turns = render_messages(arm, item, (), self.labels)
         tools = json.loads(item.tools) if item.tools else None
-        asked = self._count(self.chat.context(turns, tools))
+        asked = self.count(self.chat.context(turns, tools))
         labels = item.labels or self.labels
         if self.what.spec.answer == "choice" and labels:
-            return asked, max(self._count(label) for label in labels)
+            return asked, max(self.count(label) for label in labels)
         return asked, self.what.spec.max_new_tokens
 
     def taken(self, item: Item) -> int:
@@ -70,11 +72,11 @@ class Asked:
         """
         asked, _ = self.tokens(item)
         if item.text is not None:
-            return asked + self._count(item.text)
+            return asked + self.count(item.text)
         labels = item.labels or self.labels
         if self.what.spec.answer == "choice" and labels:
-            return asked + sum(self._count(label) for label in labels)
-        return asked + min(self.what.spec.max_new_tokens, self._count(item.expected) + 1)
+            return asked + sum(self.count(label) for label in labels)
+        return asked + min(self.what.spec.max_new_tokens, self.count(item.expected) + 1)
 
     def shown(self, item: Item) -> int:
         """Return the tokens of an item that is shown as an example.
@@ -82,9 +84,10 @@ class Asked:
         Raises:
             UserError: the template can't ask it.
         """
-        return self.tokens(item)[0] + self._count(item.expected)
+        return self.tokens(item)[0] + self.count(item.expected)
 
-    def _count(self, text: str) -> int:
+    def count(self, text: str) -> int:
+        """Return the tokens of a text by itself."""
         return len(self.chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
@@ -107,23 +110,18 @@ def too_long(ws: OpenWorkspace, what: Subject, seen: Survey) -> Iterator[Finding
     if what.spec.answer == "perplexity" or what.spec.data is None:
         return  # a long text is scored in windows
     spec = ws.spec.datasets[what.spec.data]
-    rows = [row for row in seen.long if row.split != "train" or spec.carved]
-    if not rows:
+    if not (rows := seen.long.rows):
         return
     context = ws.models.identity(ws.spec.train.base).context
     asked = Asked(ws, what, labels_in(what, seen))
-    long = [(row, length) for row, length in lengths(asked, rows) if length > context]
-    measured = {split for split in ("dev", "test") if split not in spec.carved}
-    looked_at = sum(seen.rows.splits.get(split, 0) for split in measured) or sum(
-        seen.rows.splits.values()
-    )
-    if len(long) <= spec.allow_rejects * looked_at:
+    long = [(row, length) for row, length, _ in lengths(asked, rows) if length > context]
+    many = seen.long.about(len(long))
+    if many <= spec.allow_rejects * seen.long.of:
         return
     first, length = long[0]
-    more = f" of at least {seen.many:,} long ones" if seen.many > len(seen.long) else ""
     yield Finding(
         (what.section, what.name, "prompts"),
-        f"{len(long):,}{more} of {looked_at:,} items are longer than the context of base "
+        f"{many:,} of {seen.long.of:,} items are longer than the context of base "
         f"'{ws.spec.train.base}', the first {first.source_file}:{first.source_line} with "
         f"{length:,} tokens, its answer included",
         expected=f"at most {context:,} tokens, and {spec.allow_rejects:.1%} longer ones",
@@ -133,14 +131,79 @@ def too_long(ws: OpenWorkspace, what: Subject, seen: Survey) -> Iterator[Finding
     )
 
 
-def lengths(asked: Asked, rows: Sequence[Row]) -> Iterator[tuple[Row, int]]:
-    """Yield rows with the tokens that asking each takes, its answer included."""
+def too_long_to_train(ws: OpenWorkspace, name: str, seen: Survey) -> Iterator[Finding]:
+    """Yield that more of a dataset's rows for training than allowed are longer than the context."""
+    train, context = ws.spec.train, ws.models.identity(ws.spec.train.base).context
+    long = [(row, n) for row, n in _trained_lengths(ws, name, seen) if n > context]
+    many, there = seen.long_taught.about(len(long)), seen.long_taught.of
+    if many <= train.allow_rejects * there:
+        return
+    first, length = long[0]
+    yield Finding(
+        ("train", "pool"),
+        f"{many:,} of {there:,} rows for training in dataset '{name}' are longer than the "
+        f"context of base '{train.base}', the first {first.source_file}:{first.source_line} with "
+        f"{length:,} tokens: select may stop at them",
+        expected=f"at most {context:,} tokens, and {train.allow_rejects:.1%} longer ones",
+        fix="shorten or drop them, or raise train.allow_rejects",
+    )
+
+
+def _trained_lengths(ws: OpenWorkspace, name: str, seen: Survey) -> Iterator[tuple[Row, int]]:
+    """Yield a dataset's long rows for training with the tokens of each as it is trained."""
+    from pipeline.selection.selection import is_trainable, render
+    from pipeline.training.examples.encode import turns_of
+    from pipeline.training.examples.pairs import answered
+    from registry.chat.tokens import TextTokens
+
+    if not seen.long_taught.rows:
+        return
+    chat = ws.models.chat(ws.spec.train.base)
+    tokens = TextTokens(chat.tokenizer)
+    what = next((one for one in subjects(ws.spec) if one.spec.data == name), None)
+    labels = labels_in(what, seen) if what else ()
+    for row in seen.long_taught.rows:
+        if not is_trainable(row, ws.spec.train.objective):
+            continue
+        try:
+            examples = answered(render(ws, row, what.name if what else name, labels=labels))
+            turns = [turn for one in examples for turn in turns_of(chat, one)]
+        except UserError:  # check names it
+            continue
+        pairs = tokens.pairs([turn.context for turn in turns], [turn.target for turn in turns])
+        yield row, max(len(context) + len(target) for context, target in pairs)
+
+
+def examples_too_long(ws: OpenWorkspace, what: Subject, seen: Survey) -> Iterator[Finding]:
+    """Yield numbers of examples that don't fit the context, by the mean length of some."""
+    counts = what.spec.prompts.few_shot if what.role == "capability" else ()
+    if not counts:
+        return
+    some = [row for rows in seen.some.values() for row in rows[:_SAMPLE]]
+    found = list(lengths(Asked(ws, what, labels_in(what, seen)), some))
+    if not found:
+        return
+    own, shown = (sum(one[place] for one in found) / len(found) for place in (1, 2))
+    context = ws.models.identity(ws.spec.train.base).context
+    if over := [str(count) for count in counts if own + count * shown > context]:
+        yield Finding(
+            (what.section, what.name, "prompts", "few_shot"),
+            f"{' and '.join(over)} examples of about {shown:,.0f} tokens each are longer than the "
+            f"context of base '{ws.spec.train.base}': gap leaves them out",
+            expected=f"at most {context:,} tokens, with the question and its answer",
+            fix="ask for fewer",
+        )
+
+
+def lengths(asked: Asked, rows: Sequence[Row]) -> Iterator[tuple[Row, int, int]]:
+    """Yield rows with the tokens that asking each takes, its answer included, and showing it."""
     from evals.tasks.capability import items_from_rows
 
     for row in rows:
         try:
             (item,) = items_from_rows([row], asked.what.spec, whole=True)
-            yield row, sum(asked.tokens(item))
+            asking, behind = asked.tokens(item)
+            yield row, asking + behind, asking + asked.count(item.expected)
         except UserError:  # said where it is asked first, or refused with the dataset's rejects
             continue
 

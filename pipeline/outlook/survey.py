@@ -23,9 +23,30 @@ LOOKED_AT = 20_000
 """Records of a dataset that are read."""
 
 _KEPT = 64  # rows of a split that are kept, to see how long they are
-_MOST_LONG = 500  # and of those that may be longer than a context,
-_LONG_BYTES = 8 << 20  # which together say no more: tokens of a megabyte take a second
+_MOST_LONG = 64  # and of those that may be longer than a context,
+_LONG_BYTES = 2 << 20  # which together say no more: tokens of a megabyte take a second
 _HELD_BYTES = 32 << 20  # and of those that measure, to look for in the rows for training
+
+
+@dataclass
+class LongRows:
+    """Rows that may be longer than a context: the first ones, how many, and of how many."""
+
+    rows: list[Row] = field(default_factory=list)
+    many: int = 0
+    of: int = 0
+    bytes: int = 0
+
+    def add(self, row: Row, size: int) -> None:
+        """Count one of so many bytes, and keep it as long as these are few."""
+        self.many += 1
+        self.bytes += size
+        if len(self.rows) < _MOST_LONG and (not self.rows or self.bytes <= _LONG_BYTES):
+            self.rows.append(row)
+
+    def about(self, found: int) -> int:
+        """Return how many there are of what so many of the kept ones are."""
+        return round(self.many * found / max(1, len(self.rows)))
 
 
 @dataclass(frozen=True)
@@ -39,8 +60,8 @@ class Survey:
         columns: of each file.
         rejects: why records can't be used -> how many, and where the first stands.
         some: split that the files give -> some of its rows, evenly.
-        long: rows that say more than the number of bytes asked for, the first ones.
-        many: how many these are.
+        long: rows for dev and test that say more than the number of bytes asked for.
+        long_taught: the same of rows for training.
         held: what its rows for dev and test say, where there is no version that has it.
     """
 
@@ -50,8 +71,8 @@ class Survey:
     columns: tuple[FileColumns, ...]
     rejects: Mapping[str, tuple[int, str]]
     some: Mapping[str, tuple[Row, ...]]
-    long: tuple[Row, ...] = ()
-    many: int = 0
+    long: LongRows = field(default_factory=LongRows)
+    long_taught: LongRows = field(default_factory=LongRows)
     held: tuple[HeldOutItem, ...] = ()
 
 
@@ -63,11 +84,17 @@ class _Reading:
     columns: dict[str, dict[str, None]] = field(default_factory=dict)  # of each file
     rejects: dict[str, tuple[int, str]] = field(default_factory=dict)
     some: dict[str, list[Row]] = field(default_factory=dict)
-    long: list[Row] = field(default_factory=list)
-    bytes: int = 0  # of these
-    many: int = 0
+    long: LongRows = field(default_factory=LongRows)
+    long_taught: LongRows = field(default_factory=LongRows)
     held: list[HeldOutItem] = field(default_factory=list)
     held_bytes: int = 0
+
+    def long_in(self, split: str, *, carved: bool) -> Iterator[LongRows]:
+        """Yield where long rows of a split's files count."""
+        if split in MEASURED or carved:
+            yield self.long
+        if split == "train":
+            yield self.long_taught
 
 
 def survey(
@@ -105,12 +132,11 @@ def survey(
         there = seen.found.get(made.row_hash)
         seen.found[made.row_hash] = (_stronger(file.split, there), made.content.kind)
         kept = seen.some.setdefault(file.split, [])
-        if there is None and made.size > size:
-            seen.many += 1
-            seen.bytes += made.size
-            if len(seen.long) < _MOST_LONG and (not seen.long or seen.bytes <= _LONG_BYTES):
-                seen.long.append(row_of(made, name, file, record.line))
         row = row_of(made, name, file, record.line)
+        for long in seen.long_in(file.split, carved=bool(spec.carved)) if there is None else ():
+            long.of += 1
+            if made.size > size:
+                long.add(row, made.size)
         if len(kept) < _KEPT:
             kept.append(row)
         if known is None and file.split in MEASURED and seen.held_bytes <= _HELD_BYTES:
@@ -126,8 +152,8 @@ def survey(
         columns=tuple(FileColumns(one, records[one], had) for one, had in seen.columns.items()),
         rejects=seen.rejects,
         some={split: tuple(rows) for split, rows in seen.some.items()},
-        long=tuple(seen.long),
-        many=seen.many,
+        long=seen.long,
+        long_taught=seen.long_taught,
         held=tuple(seen.held),
     )
 

@@ -122,7 +122,7 @@ def select_table(report: SelectReport) -> Table:
     made = table(title, columns, [])
     why = {
         "gap": "drawn among rows that teach what the base fails",
-        "replay": "the base answers it right: so that it stays so",
+        "replay": "the base's own answers: so that they stay so",
         "mend": "fills in what the last adapter lost",
     }
     for part in report.parts:
@@ -147,9 +147,10 @@ def select_table(report: SelectReport) -> Table:
         lines.append("set aside: " + ", ".join(aside))
     if report.set_aside or report.rejects:
         query = "select reason, source_file, source_line, excerpt from rejects"
-        lines.append(f"which: gapmend sql \"{query} where object_id = '{report.selection_id}'\"")
+        one = f"object_id like '{report.selection_id[:12]}%'"  # short: no line breaks it
+        lines.append(f'which: gapmend sql "{query} where {one}"')
     lines += [f"left out: {name} ({reason})" for name, reason in report.untaught.items()]
-    made.caption = "\n".join(lines)
+    made.caption = Text("\n".join(lines))
     return made
 
 

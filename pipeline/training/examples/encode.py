@@ -148,8 +148,9 @@ def check_rejects(
         raise DataError(
             f"{len(rejects)} of {rows} rows can't be trained on with base "
             f"'{loaded.identity.name}' ({'; '.join(map(str, rejects[:3]))})",
-            expected=f"at most {allowed:.1%}",
-            fix="change or drop them, or raise train.allow_rejects",
+            expected=f"at most {allowed:.1%}" if len(rejects) < rows else "some that can",
+            fix="change or drop them"
+            + (", or raise train.allow_rejects" if len(rejects) < rows else ""),
         )
 
 

@@ -215,9 +215,12 @@ train: {base: nano, pool: [facts]%s}
 """
 
 
-def late(folder: Path, *changes: str, asked: str = "q", long: int = 0) -> list[str]:
+def late(
+    folder: Path, *changes: str, asked: str = "q", answer: str = "exact", long: int = 0
+) -> list[str]:
     """What `check` finds before any model is asked, as people read it."""
-    (folder / "gapmend.yaml").write_text(LATE_SPEC % (*changes, *[""] * 3)[:3])
+    spec = LATE_SPEC.replace("answer: exact", f"answer: {answer}")
+    (folder / "gapmend.yaml").write_text(spec % (*changes, *[""] * 3)[:3])
     rows = [{asked: f"{n} of {n * n}? " * (800 if n < long else 1), "a": f"{n}"} for n in range(90)]
     (folder / "facts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     try:
@@ -240,7 +243,8 @@ def test_what_would_stop_a_run_late_is_found_with_its_line(tmp_path: Path) -> No
     assert "none of the 90 rows of dataset 'facts' is for training (60 in dev and 30 in" in said
     (said,) = late(tmp_path, ", split: {dev: 0, test: 30}")
     assert said.startswith("gapmend.yaml:6: capabilities.facts.data: it has no items in dev, so it")
-    (said,) = late(tmp_path, long=3)
+    trained, said = late(tmp_path, long=3)
+    assert trained.startswith("gapmend.yaml:7: train.pool: 3 of 90 rows for training in dataset")
     assert said.startswith("gapmend.yaml:6: capabilities.facts.prompts: 3 of 90 items are longer")
     assert "the first facts.jsonl:1 with" in said
     (said,) = late(tmp_path, "", ", prompts: {few_shot: [5, 100]}")
@@ -248,6 +252,41 @@ def test_what_would_stop_a_run_late_is_found_with_its_line(tmp_path: Path) -> No
     for said in late(tmp_path, "", ", limit: 3"):
         assert said.startswith("gapmend.yaml:6: capabilities.facts.limit: 3 items in dev (of 9, by")
         assert "expected at least 6 items" in said
+
+
+def test_rows_longer_than_the_context_are_found_in_each_split(tmp_path: Path) -> None:
+    """Before, 500 long rows for training hid those for dev, and a run found these at `select`."""
+
+    def write(split: str, times: int, many: int = 90) -> None:
+        rows = [{"q": f"{n} of {split}? " * times, "a": f"{n}"} for n in range(many)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def found(more: str = "") -> list[str]:
+        spec = LATE_SPEC.replace("path: facts.jsonl", f"path: {paths}") % ("", more, "")
+        (tmp_path / "gapmend.yaml").write_text(spec)
+        return [line_of(one) for one in check(OpenWorkspace.open(tmp_path), Ui()).findings]
+
+    paths = "{train: train.jsonl, dev: dev.jsonl, test: test.jsonl}"
+    for split in ("train", "dev", "test"):
+        write(split, 1)
+    assert found() == []
+    (said,) = found(", prompts: {few_shot: [5, 200]}, limit: 40")[-1:]
+    assert "few_shot: 200 examples of about" in said
+    write("train", 400, 600)
+    (said,) = found()
+    assert said.startswith(
+        "gapmend.yaml:7: train.pool: 600 of 600 rows for training in dataset 'facts' are longer "
+        "than the context of base 'nano', the first train.jsonl:1 with "
+    )
+    write("dev", 400)
+    with pytest.raises(UserError, match=r"90 of 180 items are longer than the .* dev.jsonl:1 with"):
+        found()
+
+
+def test_why_no_record_can_be_used_is_said(tmp_path: Path) -> None:
+    """Before, `check` said that the pool teaches nothing and that dev is empty, and not why."""
+    (said,) = late(tmp_path, answer="choice, labels: [one, two]")
+    assert said.startswith("gapmend.yaml:4: datasets.facts: 90 of 90 records can't be used: ")
 
 
 def test_a_split_that_is_changed_after_ingest_is_said(
