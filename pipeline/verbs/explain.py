@@ -96,8 +96,8 @@ def _round(ws: WorkspaceStore, forgetting: str, one: Round) -> Iterator[str]:
 
 def _because(reason: str) -> str:
     return {
-        "gap": "near what the base fails of",
-        "replay": "that the base answers right of",
+        "gap": "drawn for",
+        "replay": "with the base's own answers of",
         "mend": "filled in of",
     }.get(reason, f"({reason}) for")
 

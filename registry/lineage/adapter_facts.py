@@ -243,6 +243,14 @@ def describe_merged(store: Store, catalog: Catalog, manifest: Manifest[Meta]) ->
     )
 
 
+_CHOSEN = {
+    "learning_rate": "learning_rate",
+    "dtype": "dtype",
+    "activation_checkpointing": "recomputed",
+}
+"""What of `train:` may be left out -> what of a run's result says what was chosen then."""
+
+
 def settings_of(catalog: Catalog, manifest: Manifest[Meta]) -> dict[str, Any]:
     """Return every setting that decided the training of an adapter, by its dotted key.
 
@@ -261,6 +269,9 @@ def settings_of(catalog: Catalog, manifest: Manifest[Meta]) -> dict[str, Any]:
         return {}
     run = runs[-1]
     found = dict(_flat(run.config, run.stage))
+    for key, told in _CHOSEN.items():
+        if found.get(f"train.{key}", told) is None:
+            found[f"train.{key}"] = run.result.get(told)
     if (selection := run.inputs.get("selection")) is not None:
         rows = catalog.manifest(selection, SelectionMeta).meta
         found |= {"selection": selection, "round": rows.round}

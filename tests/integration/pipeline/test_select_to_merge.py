@@ -317,8 +317,8 @@ def test_mending_is_explained_from_the_catalog_alone(loop) -> None:
     assert first.startswith(
         f"Round 0. Adapter {loop.trained.adapter_id[:8]} was trained on 60 rows: "
     )
-    assert "48 near what the base fails of mood" in first
-    assert "12 that the base answers right of colour" in first
+    assert "48 drawn for mood" in first
+    assert "12 with the base's own answers of colour" in first
     scores = [
         f"{one.closed['mood'].score.mean:.3f}"
         for one in (forget(loop.ws, Ui(), TunedModel(r.adapter_id)) for r in rounds)
@@ -441,7 +441,8 @@ def test_a_goal_that_is_moved_after_test_was_seen_is_another_look_and_is_named(
 
 def test_every_setting_that_decided_an_adapter_is_shown(loop) -> None:
     facts = describe(loop.ws.store, loop.ws.catalog, loop.trained.adapter_id)
-    for key, value in loop.ws.spec.train.model_dump(mode="json").items():
+    chosen = {"dtype": "fp32", "activation_checkpointing": False}  # left out, and told then
+    for key, value in (loop.ws.spec.train.model_dump(mode="json") | chosen).items():
         if not isinstance(value, dict):
             assert facts.settings[f"train.{key}"] == value
     assert facts.settings["selection"] == loop.selected.selection_id

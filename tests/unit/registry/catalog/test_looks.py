@@ -46,6 +46,16 @@ def test_adapters_are_counted_for_each_test_set(kept: Kept) -> None:
     assert kept.looks() == [("intent", "bank", 2, 3)]
 
 
+def test_an_adapter_that_is_asked_another_thing_looks_again(kept: Kept) -> None:
+    """As `promote` counts: before, a goal that was moved after test was seen was no look here."""
+    version = kept.put("dataset_version", "v", name="bank", rows=3)
+    tuned = kept.scored("intent", "a1")
+    for look in (1, 2):
+        tests = {"intent": version.id}
+        kept.put("promotion", f"{look}", (tuned, "eval"), adapter_id="a1", tests=tests, looks=look)
+    assert kept.looks() == [("intent", "bank", 2, 1)]
+
+
 def test_a_look_that_no_promotion_recorded_counts_too(kept: Kept) -> None:
     kept.scored("intent", "killed half-way")
     kept.scored("hellaswag", None)  # the base alone: nothing was chosen by it
