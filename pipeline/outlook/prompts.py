@@ -183,7 +183,8 @@ def examples_too_long(ws: OpenWorkspace, what: Subject, seen: Survey) -> Iterato
     found = list(lengths(Asked(ws, what, labels_in(what, seen)), some))
     if not found:
         return
-    own, shown = (sum(one[place] for one in found) / len(found) for place in (1, 2))
+    own = sum(asking for _, asking, _ in found) / len(found)
+    shown = sum(showing for _, _, showing in found) / len(found)
     context = ws.models.identity(ws.spec.train.base).context
     if over := [str(count) for count in counts if own + count * shown > context]:
         yield Finding(
