@@ -117,8 +117,22 @@ def run(
                 ui.show(renderable)
     except WouldRunError as error:
         raise _not_up_to_date(STAGES[len(done)], error) from None
+    _report(ws, ui, done)
     refused = any(one.stage == "promote" and not one.report.promoted for one in done)
     return RunReport(tuple(done), code=1 if refused else 0)
+
+
+def _report(ws: OpenWorkspace, ui: Ui, done: Sequence[FinishedStage]) -> None:
+    """Write the report of what the run came to, and say where it is."""
+    from rich.text import Text
+
+    from pipeline.verbs.report import report_of_run
+
+    told = {one.stage: one.report for one in done}
+    last = told.get("mend") or told.get("train")
+    thing = last.adapter_id if last else told["gap"].gap_id if "gap" in told else None
+    if thing is not None:
+        ui.show(Text(f"The report: {report_of_run(ws, thing)}"))
 
 
 def span(start: str | None, until: str | None) -> tuple[str, str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.verbs.explain import Explanation
     from pipeline.verbs.export import ExportReport, Form
     from pipeline.verbs.gc import GcReport
+    from pipeline.verbs.report import Form as ReportForm
+    from pipeline.verbs.report import ReportFiles
     from pipeline.verbs.sign import SignReport, VerifyReport
     from pipeline.workspace.store import WorkspaceStore
     from registry.catalog.catalog import QueryResult
@@ -87,6 +89,23 @@ class Records:
         from pipeline.verbs.explain import explain
 
         return explain(self._kept)
+
+    def report(
+        self,
+        thing: str | None = None,
+        *,
+        out: Path | None = None,
+        form: ReportForm = "html",
+        charts: Path | None = None,
+    ) -> ReportFiles:
+        """Write the report of an adapter, a merged model or the newest gap; see `gapmend report`.
+
+        Raises:
+            UserError: nothing was measured yet, nothing has that name, or `out` is a folder.
+        """
+        from pipeline.verbs.report import report
+
+        return report(self._kept, thing, out=out, form=form, charts=charts)
 
     def status(self) -> dict[str, list[dict[str, Any]]]:
         """Return what is there: versions, verdicts, adapters, aliases, the last runs."""

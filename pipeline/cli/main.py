@@ -16,6 +16,7 @@ from pipeline.cli import care as cli_care
 from pipeline.cli import dataset as cli_dataset
 from pipeline.cli import leaks as cli_leaks
 from pipeline.cli import merge as cli_merge
+from pipeline.cli import pages as cli_pages
 from pipeline.cli import registry as cli_registry
 from pipeline.cli import store as cli_store
 from pipeline.cli.verb import (
@@ -363,6 +364,7 @@ for verb in (
     *(cli_care.erase, cli_care.gc, cli_care.snapshot),
 ):
     app.command()(verb)
+app.command()(cli_pages.report)
 app.command()(cli_leaks.leaks)
 app.command()(cli_merge.merge)
 app.command()(cli_registry.push)

@@ -5,12 +5,14 @@ It shows first how far they have come. What was trained on them stays as it is, 
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.verbs.gc import running
 from registry.errors import StoreRequestError
 from registry.lineage.reach import reach
+from registry.store.filenames import REPORTS
 from registry.store.locks import rows_go
 from registry.upkeep.erase import erase as erase_rows
 from registry.upkeep.erase import erasing
@@ -73,10 +75,16 @@ def erase(
             raise _in_use(ws)
         uids = _chosen(ws, where, rows)
         before = reach(ws.catalog, uids)
+        _without_reports(ws)  # they quote rows, and a kill may come before the end
         total = sum(1 for _ in ws.store.folders())
         with ui.progress("erase", total=total) as bar:
             done = erase_rows(ws.store, ws.catalog, uids, reason=reason, advance=bar.advance)
+        _without_reports(ws)  # of who made one meanwhile
         return EraseReport(done.id, before, dict(done.objects))
+
+
+def _without_reports(ws: WorkspaceStore) -> None:
+    shutil.rmtree(ws.state / REPORTS, ignore_errors=True)
 
 
 def _chosen(ws: WorkspaceStore, where: str | None, rows: Sequence[int]) -> list[int]:

@@ -10,6 +10,10 @@ import re
 STATE = ".gapmend"
 """The folder of store, catalog and caches in a workspace."""
 
+REPORTS = "reports"
+"""Reports that people read, in the state folder; they can be made again, and an erasure does away
+with them, as they quote rows."""
+
 # ------------------------------------------------------------------------------ of objects
 
 MANIFEST = "manifest.json"

@@ -1,0 +1,156 @@
+"""Rows: what was chosen for what and why, what was kept out, how near it is to what was lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.pages.charts.draw import QUIET, WIDTH, Picture
+
+if TYPE_CHECKING:
+    from pipeline.pages.account import Account, Training
+
+_BAR = 20
+WHY = {
+    "gap": "for a gap",
+    "replay": "replayed",
+    "mend": "fills in a loss",
+    "general": "the base's own text",
+}
+"""Reason of a selected row -> in words."""
+
+
+def selection_picture(training: Training) -> Picture | None:
+    """Draw how many rows are for what, and why."""
+    rows = [
+        {"name": one.capability, "why": WHY.get(one.reason, one.reason), "rows": one.rows}
+        for one in training.chosen.parts
+    ]
+    if not rows:
+        return None
+    said = "; ".join(f"{row['rows']:,} of {row['name']}, {row['why']}" for row in rows)
+    return Picture(
+        f"selection-{training.number}",
+        "Rows that were chosen",
+        f"Rows by capability and reason. {said}.",
+        _bars(rows, "why"),
+    )
+
+
+def kept_out_picture(training: Training) -> Picture | None:
+    """Draw what was kept out, by why."""
+    chosen = training.chosen
+    found = {**chosen.set_aside, **{f"leak: {kind}": n for kind, n in chosen.leaks.items()}}
+    if chosen.near_duplicates:
+        found["says what another row says"] = chosen.near_duplicates
+    rows = [{"name": name, "rows": count} for name, count in found.items() if count]
+    if not rows:
+        return None
+    said = "; ".join(f"{row['rows']:,} {row['name']}" for row in rows)
+    return Picture(
+        f"kept-out-{training.number}",
+        "Rows that were kept out",
+        f"Rows that were not chosen, by why. {said}.",
+        _bars(rows, None),
+    )
+
+
+def nearness_picture(training: Training) -> Picture | None:
+    """Draw how near the rows that were chosen for it are to what was lost."""
+    import altair as alt
+
+    rows = [
+        {"why": WHY.get(reason, reason), "near": near}
+        for reason, found in training.near.items()
+        for near in found
+    ]
+    if not rows:
+        return None
+    mean = sum(row["near"] for row in rows) / len(rows)
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("near:Q", bin=alt.Bin(maxbins=20), title="cosine to the nearest lost item"),
+            y=alt.Y("count():Q", title="rows"),
+            color=alt.Color("why:N", title=None),
+        )
+        .properties(width=WIDTH, height=140)
+    )
+    return Picture(
+        f"nearness-{training.number}",
+        "How near to what was lost",
+        f"{len(rows):,} rows by how like a lost item they are, {mean:.2f} on average.",
+        chart,
+    )
+
+
+def rounds_picture(told: Account) -> Picture | None:
+    """Draw the items that each guard had lost after each round, on dev."""
+    import altair as alt
+
+    rows = [
+        {"name": one.guard, "round": str(training.number), "lost": one.lost}
+        for training in told.trainings
+        if training.measured
+        for one in training.measured.kept
+    ]
+    if len({str(row["round"]) for row in rows}) < 2:  # noqa: PLR2004 - one round is no course
+        return None
+    said = "; ".join(f"{row['name']} in round {row['round']}: {row['lost']:,}" for row in rows)
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("lost:Q", title="items lost on dev"),
+            color=alt.Color("name:N", title=None),
+        )
+        .properties(width=WIDTH, height=160)
+    )
+    return Picture("rounds", "What each round lost", f"Items lost, round by round. {said}.", chart)
+
+
+def scale_picture(training: Training) -> Picture | None:
+    """Draw the scores at smaller scales of an adapter, where they were tried."""
+    import altair as alt
+
+    curve = training.mended.curve if training.mended else {}
+    if len(curve) < 2:  # noqa: PLR2004 - one scale is no curve
+        return None
+    rows = [
+        {"scale": float(at), "name": name, "score": score}
+        for at, scores in curve.items()
+        for name, score in scores.items()
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("scale:Q", title="scale of the adapter"),
+            y=alt.Y("score:Q", title="score on dev", scale=alt.Scale(domain=[0, 1])),
+            color=alt.Color("name:N", title=None),
+        )
+        .properties(width=WIDTH, height=160)
+    )
+    said = "; ".join(f"{row['name']} at {row['scale']:g}: {row['score']:.3f}" for row in rows)
+    return Picture(
+        f"scales-{training.number}",
+        "At smaller scales",
+        f"Scores of a weaker adapter. {said}.",
+        chart,
+    )
+
+
+def _bars(rows: list[dict[str, Any]], by: str | None) -> Any:
+    import altair as alt
+
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    encoding: dict[str, Any] = {
+        "x": alt.X("rows:Q", title=None, axis=alt.Axis(tickCount=4)),
+        "y": alt.Y("name:N", sort=names, title=None),
+    }
+    if by:
+        encoding["color"] = alt.Color(f"{by}:N", title=None)
+    seen = alt.Chart(alt.Data(values=rows))
+    bars = seen.mark_bar() if by else seen.mark_bar(color=QUIET)
+    return bars.encode(**encoding).properties(width=WIDTH - 40, height=alt.Step(_BAR))

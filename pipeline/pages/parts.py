@@ -1,0 +1,307 @@
+"""The parts of a report: for each its pictures and tables, as text. Pure, and no markup.
+
+A report as HTML and one as Markdown are the same parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.pages.charts.rows import WHY
+from pipeline.pages.words import listed, time_said
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pipeline.pages.account import Account, Measured, Training
+    from pipeline.pages.charts.draw import Picture
+    from pipeline.pages.items import ItemChanged
+
+_ID = 12
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first cell of a row names it. `folded`: opened by who wants it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a report."""
+
+    id: str
+    title: str
+    text: str = ""
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = field(default=())
+
+
+def parts(
+    told: Account, drawn: Mapping[str, Sequence[Picture]], changed: Sequence[ItemChanged]
+) -> tuple[Part, ...]:
+    """Return the parts that there is something to say in."""
+    every = (
+        Part("gap", "Gaps", "", tuple(drawn["gap"]), tuple(_gap_tables(told))),
+        Part("forgetting", "Forgetting", "", tuple(drawn["forgetting"]), tuple(_kept_tables(told))),
+        Part("items", "Items that changed", _ITEMS if changed else "", (), _item_tables(changed)),
+        Part("selection", "Rows", "", tuple(drawn["selection"]), tuple(_row_tables(told))),
+        Part("training", "Training", "", tuple(drawn["training"]), tuple(_training_tables(told))),
+        Part("mending", "Mending", "", tuple(drawn["mending"]), tuple(_mend_tables(told))),
+        Part("proof", "Promotion and merge", "", (), tuple(_proof_tables(told))),
+        Part("lineage", "Lineage", "", tuple(drawn["lineage"]), tuple(_version_tables(told))),
+        Part("again", "To make it again", _again(told), (), tuple(_again_tables(told))),
+    )
+    return tuple(one for one in every if one.pictures or one.tables or one.text)
+
+
+_ITEMS = (
+    "The first of each kind, with both answers and the row nearest to each among those that were "
+    "trained on. All of them: gapmend forget --show lost (or gained)."
+)
+
+
+def _gap_tables(told: Account) -> Iterator[Table]:
+    measured = told.measured
+    rows = []
+    for one in told.gap:
+        prompt = one.best_prompt_interval
+        closed = measured.closed.get(one.capability) if measured else None
+        rows.append(
+            (
+                one.capability,
+                f"{one.goal:.2f}",
+                span(one.base.mean, one.base.low, one.base.high),
+                f"{one.best_prompt} {span(prompt.mean, prompt.low, prompt.high)}"
+                if one.best_prompt and prompt
+                else "",
+                one.verdict,
+                span(closed.score.mean, closed.score.low, closed.score.high) if closed else "",
+                closed.verdict if closed else "",
+            )
+        )
+    if rows:
+        on = f"adapter ({measured.split})" if measured else "adapter"
+        head = ("capability", "goal", "base", "best prompt", "verdict", on, "then")
+        yield Table("Scores with 95% intervals", head, tuple(rows))
+
+
+def _kept_tables(told: Account) -> Iterator[Table]:
+    for title, measured in _measurements(told):
+        rows = tuple(
+            (
+                f"{one.guard} (witness)" if one.witness else one.guard,
+                f"{one.n:,}",
+                f"{one.before:.3f}",
+                f"{one.after:.3f}",
+                f"{one.lost:,}",
+                f"{one.gained:,}",
+                span(one.difference.mean, one.difference.low, one.difference.high, signed=True),
+                f"{one.max_drop:g}",
+                _kl(measured, one.guard),
+                f"{one.verdict}, accepted" if one.accepted else one.verdict,
+            )
+            for one in measured.kept
+        )
+        if rows:
+            head = ("guard", "items", "before", "after", "lost", "gained", "difference", "allowed")
+            yield Table(title, (*head, "KL", "verdict"), rows)
+
+
+def _measurements(told: Account) -> Iterator[tuple[str, Measured]]:
+    if told.tested:
+        yield "On test", told.tested
+    for one in reversed(told.trainings):
+        if one.measured:
+            yield f"{_called(one)}, on dev", one.measured
+
+
+def _called(one: Training) -> str:
+    return f"Round {one.number}" if one.number else "The first adapter"
+
+
+def _kl(measured: Measured, name: str) -> str:
+    change = measured.changes.get(name)
+    return "" if change is None or change.kl is None else f"{change.kl:.3g}"
+
+
+def _item_tables(changed: Sequence[ItemChanged]) -> tuple[Table, ...]:
+    groups: dict[tuple[str, str], list[ItemChanged]] = {}
+    for one in sorted(changed, key=lambda one: one.way != "lost"):
+        groups.setdefault((one.way, one.subject), []).append(one)
+    head = ("question", "expected", "before", "now", "nearest row", "where, and what for")
+    return tuple(
+        Table(
+            f"{subject}: {way}",
+            head,
+            tuple((one.prompt, one.expected, one.before, one.after, *_near(one)) for one in found),
+            folded=True,
+        )
+        for (way, subject), found in groups.items()
+    )
+
+
+def _near(one: ItemChanged) -> tuple[str, str]:
+    near = one.nearest
+    if near is None:
+        return "none is like it", ""
+    why = WHY.get(near.reason, near.reason)
+    return near.text, f"{near.source}\n{near.capability}, {why}; likeness {near.likeness:.2f}"
+
+
+def _row_tables(told: Account) -> Iterator[Table]:
+    for one in told.trainings:
+        rows = tuple(
+            (
+                part.capability,
+                WHY.get(part.reason, part.reason),
+                f"{part.rows:,}",
+                "" if part.score is None else f"{part.score:.3f}",
+            )
+            for part in one.chosen.parts
+        )
+        head = ("for", "why", "rows", "mean likeness to what was lost")
+        yield Table(f"{_called(one)}: {one.chosen.rows:,} rows", head, rows)
+        chosen = one.chosen
+        out = [
+            *((kind, f"{count:,}", "") for kind, count in chosen.set_aside.items()),
+            *((f"leak: {kind}", f"{count:,}", "") for kind, count in chosen.leaks.items()),
+            *(
+                (f"wanted for {n}", f"{c:,}", chosen.short_of.get(n, ""))
+                for n, c in chosen.missing.items()
+            ),
+        ]
+        if out:
+            title = f"{_called(one)}: kept out or missing"
+            yield Table(title, ("what", "rows", "why"), tuple(out), folded=True)
+
+
+def _training_tables(told: Account) -> Iterator[Table]:
+    rows = tuple(
+        (
+            f"{_called(one)} {one.adapter_id[:_ID]}",
+            *(_figure(one.weights, key) for key in _FIGURES),
+            time_said(float(one.weights.get("seconds") or 0)),
+        )
+        for one in told.trainings
+    )
+    if rows:
+        yield Table("Trainings", ("adapter", *_FIGURES.values(), "time"), rows)
+
+
+_FIGURES = {
+    "method": "method",
+    "rank": "rank",
+    "rows": "rows",
+    "steps": "steps",
+    "tokens": "tokens",
+    "trained_tokens": "answer tokens",
+    "loss": "last loss",
+}
+
+
+def _figure(weights: Mapping[str, Any], key: str) -> str:
+    value = weights.get(key)
+    if value is None:
+        return ""
+    return (
+        f"{value:.3f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
+
+
+def _mend_tables(told: Account) -> Iterator[Table]:
+    rows = []
+    for one in told.trainings:
+        found = one.mended
+        if found is None:
+            continue
+        lost = listed([f"{count:,} of {name}" for name, count in found.lost.items() if count])
+        added = listed([f"{count:+,} {name}" for name, count in found.added.items()])
+        held = "no scale" if found.scale is None else f"scale {found.scale:g}"
+        unfilled = "; ".join(f"{name}: {why}" for name, why in found.unfilled.items())
+        rows.append((str(found.number), added, lost, held, unfilled))
+    if rows:
+        head = ("round", "rows added", "items lost on dev", "holds at", "could not be filled")
+        yield Table("Rounds", head, tuple(rows))
+
+
+def _proof_tables(told: Account) -> Iterator[Table]:
+    if told.promotion:
+        decision = told.promotion[1]
+        rows = tuple(
+            (str(one["name"]), "passed" if one["passed"] else "refused", str(one["reason"]))
+            for one in decision.gates
+        )
+        moved = tuple(("goal moved", "", str(one)) for one in decision.moved)
+        title = f"Gates on test, look {decision.looks:,}"
+        yield Table(title, ("gate", "outcome", "why"), rows + moved)
+    if told.merge:
+        meta = told.merge[1].as_json()
+        shown = ("dtype", "scale", "merged", "reloaded", "bound", "positions", "reference")
+        proof = tuple((key, f"{meta[key]}") for key in shown if meta.get(key) is not None)
+        yield Table("Proof of the merge: largest difference of logits", ("what", "value"), proof)
+
+
+def _version_tables(told: Account) -> Iterator[Table]:
+    rows = tuple(
+        (
+            one.name,
+            one.version_id[:_ID],
+            *(f"{count:,}" for count in (one.rows, one.train, one.dev, one.test)),
+            one.license or "not stated",
+        )
+        for one in told.versions
+    )
+    if rows:
+        head = ("dataset", "version", "rows", "train", "dev", "test", "licence")
+        yield Table("Data", head, rows)
+
+
+def _again(told: Account) -> str:
+    if told.facts is None:
+        return "gapmend gap"
+    return f"gapmend reproduce {told.id[:_ID]} trains it again from its lineage and compares."
+
+
+def _again_tables(told: Account) -> Iterator[Table]:
+    facts = told.facts
+    if facts:
+        settings = tuple((key, _plain(value)) for key, value in sorted(facts.settings.items()))
+        named = (
+            ("adapter", facts.adapter_id),
+            ("base", facts.base if not facts.revision else f"{facts.base}@{facts.revision}"),
+            ("base's digest", facts.base_digest),
+            ("gap", told.gap_id),
+        )
+        yield Table("What it is", ("what", "value"), tuple((a, b) for a, b in named if b))
+        if settings:
+            yield Table("Every setting that decided it", ("key", "value"), settings, folded=True)
+    machine = {**told.hardware, **told.environment, **told.environment.get("packages", {})}
+    machine.pop("packages", None)
+    rows = tuple((key, _plain(value)) for key, value in machine.items())
+    if rows:
+        yield Table("The machine and its packages", ("what", "value"), rows, folded=True)
+    spent = tuple((one.stage, f"{one.runs:,}", time_said(one.seconds)) for one in told.spent)
+    if spent:
+        yield Table("What each stage took", ("stage", "runs", "time"), spent, folded=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def span(mean: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Return a mean and its interval: `0.941 (0.925 to 0.955)`."""
+    sign = "+" if signed else ""
+    return f"{mean:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

@@ -1,0 +1,68 @@
+"""The story says what was measured, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.pages.words import listed, story, time_said
+from tests.support.accounts import SECOND, account, finding
+
+
+def told(**changed: object) -> dict[str, str]:
+    return {chapter.title: chapter.text for chapter in story(account(**changed))}
+
+
+def test_the_whole_story() -> None:
+    found = told()
+    assert "moods scores 0.400, and 0.80 is wanted" in found["What was lacking"]
+    assert "few_shot_5, gets it to 0.950 for 300 tokens a call" in found["What was lacking"]
+    assert "40 of moods; to fill in what was lost 20 of colours" in found["What was trained"]
+    assert "5 rows were kept out" in found["What was trained"]
+    assert found["What was lost"].startswith(
+        "The first adapter, on dev: 60 of 100 guard items were lost: colours forgotten "
+        "(0.900 to 0.300)."
+    )
+    assert "on test: 1 of 100 guard items was lost, and every guard is kept" in (
+        found["What was lost"]
+    )
+    assert "1 min 25 s; most of it gap 1 min 01 s and train 24 s" in found["What it cost"]
+    assert "10,000 tokens were trained on, and 2,000 read" in found["What it cost"]
+    assert found["May it be used?"].startswith("Yes: it passed all 1 gates on test, look 1.")
+
+
+def test_what_was_not_done_is_not_told() -> None:
+    found = told(promotion=None, tested=None, merge=None)
+    assert "not promoted" in found["May it be used?"]
+    assert "Merged" not in found["May it be used?"]
+    assert "This one, on dev: 0 of 100" in found["What was lost"]
+
+
+def test_without_an_adapter_the_gap_is_told_alone() -> None:
+    found = told(facts=None, trainings=(), promotion=None, tested=None, merge=None)
+    assert found["What was trained"] == "Nothing was trained."
+    assert "May it be used?" not in found
+    assert "What was lost" not in found
+
+
+def test_an_adapter_from_elsewhere() -> None:
+    found = told(gap=(), trainings=(), tested=None)
+    assert "What was lacking" not in found
+    assert f"{SECOND[:8]} was put together or trained elsewhere" in found["What was trained"]
+
+
+def test_too_few_items_are_said() -> None:
+    found = told(gap=(finding("moods", 0.75, "inconclusive"),))
+    assert "don't settle whether it is lacking; 700 items would" in found["What was lacking"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
+)
+def test_times(seconds: float, said: str) -> None:
+    assert time_said(seconds) == said
+
+
+def test_lists() -> None:
+    assert [listed([]), listed(["a"]), listed(["a", "b"])] == ["none", "a", "a and b"]
+    assert listed(["a", "b", "c"]) == "a, b and c"
