@@ -233,6 +233,10 @@ lineage *args:
 openlineage *args:
     gapmend openlineage -C {{ space }} "$@"
 
+# Write the report of the champion as one HTML file.
+report *args:
+    gapmend report -C {{ space }} "$@"
+
 # Show what the workspace holds and which adapter is champion.
 status *args:
     gapmend status -C {{ space }} "$@"

@@ -82,7 +82,10 @@ def changed_items(
     changed = ws.catalog.query(_CHANGED, [before, after, most]).rows
     asked = [f"{prompt}\n{expected}" for _, _, prompt, expected, *_ in changed]
     nearest = _nearest(_rows(ws, adapter), asked)
-    return tuple(ItemChanged(*one, near) for one, near in zip(changed, nearest, strict=True))
+    return tuple(
+        ItemChanged(subject, way, prompt, expected, was, now, near)
+        for (subject, way, prompt, expected, was, now), near in zip(changed, nearest, strict=True)
+    )
 
 
 def _compared(ws: WorkspaceStore, measured: Measured) -> tuple[tuple[str, ...], tuple[str, ...]]:

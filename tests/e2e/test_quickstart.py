@@ -91,6 +91,31 @@ def test_a_second_run_is_up_to_date_in_seconds(quickstart: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+def test_the_run_leaves_a_report_that_tells_of_the_champion(quickstart: Path) -> None:
+    again = gapmend("run", "-C", quickstart)
+    path = Path(again.out.rstrip().rpartition("The report: ")[2].replace("\n", ""))
+    assert path.parent == quickstart.resolve() / ".gapmend" / "reports"
+    page = path.read_text("utf-8")
+    assert "2,201 of 4,000 guard items were lost" in page
+    assert "Yes: it passed all 6 gates on test, look 1." in page
+    assert page.count("<summary>") >= 8
+
+
+def test_a_report_as_markdown_and_its_charts(quickstart: Path, tmp_path: Path) -> None:
+    said = gapmend("report", "champion", "--format", "md", "-C", quickstart)
+    assert said.out.startswith("# Adapter ")
+    assert "|sentiment|0.75|0.505 (0.474 to 0.536)|" in said.out
+    made = gapmend(
+        *("report", "-o", tmp_path / "r.html", "--charts", tmp_path / "c", "--json"),
+        *("-C", quickstart),
+    ).json()
+    assert {Path(chart).name for chart in made["charts"]} >= {"gap.png", "loss.png", "lineage.png"}
+    assert (tmp_path / "r.html").read_text("utf-8").startswith("<!doctype html>")
+    refused = gapmend("report", "nobody", "-C", quickstart)
+    assert (refused.code, refused.out) == (2, "")
+    assert "no" in refused.err
+
+
 def test_plan_names_what_changed(quickstart: Path, tmp_path: Path) -> None:
     copy = tmp_path / "workspace"
     shutil.copytree(quickstart, copy)

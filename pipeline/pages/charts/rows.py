@@ -58,14 +58,11 @@ def nearness_picture(training: Training) -> Picture | None:
     """Draw how near the rows that were chosen for it are to what was lost."""
     import altair as alt
 
-    rows = [
-        {"why": WHY.get(reason, reason), "near": near}
-        for reason, found in training.near.items()
-        for near in found
-    ]
-    if not rows:
+    near = [(reason, one) for reason, found in training.near.items() for one in found]
+    if not near:
         return None
-    mean = sum(row["near"] for row in rows) / len(rows)
+    rows = [{"why": WHY.get(reason, reason), "near": one} for reason, one in near]
+    mean = sum(one for _, one in near) / len(near)
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_bar()

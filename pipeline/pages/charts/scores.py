@@ -19,7 +19,7 @@ from pipeline.pages.charts.draw import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from evals.verdicts.intervals import Interval
+    from evals.verdicts.stats import Interval
     from pipeline.pages.account import Account
 
 _BAND = 15  # pixels of one interval

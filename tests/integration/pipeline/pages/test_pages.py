@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -52,7 +52,7 @@ def test_the_page_has_every_part_and_asks_nothing_of_anyone() -> None:
 
 def test_the_policy_lets_the_page_s_own_style_in_and_nothing_else() -> None:
     made = page(account())
-    style = re.search(r"<style>(.*?)</style>", made, re.S)
+    style = re.search(r"<style>(.*?)</style>", made, re.DOTALL)
     assert style
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', made)
@@ -101,7 +101,7 @@ def test_every_colour_of_a_chart_has_its_shade_in_the_style() -> None:
 def test_a_chart_is_sound_xml_and_a_png() -> None:
     told = account(gap=(finding(EVIL, 0.4, "tune"),))
     (one,) = pictures(told)["gap"]
-    ElementTree.fromstring(svg(one))  # noqa: S314 - our own
+    ET.fromstring(svg(one))  # noqa: S314 - our own
     assert png(one).startswith(b"\x89PNG")
     assert isinstance(one, Picture)
     assert "0.400" in one.says
@@ -120,7 +120,9 @@ def test_thinned_curves_keep_their_mean_and_their_last_step(values: list[float],
 
 def test_a_graph_leaves_out_what_another_way_says() -> None:
     nodes = tuple(Node(key, "adapter", "") for key in "abc")
-    found = Lineage("a", "up", nodes, (Edge("a", "b", "x"), Edge("b", "c", "x"), Edge("a", "c", "x")))
+    found = Lineage(
+        "a", "up", nodes, (Edge("a", "b", "x"), Edge("b", "c", "x"), Edge("a", "c", "x"))
+    )
     drawn = lineage_picture(found)
     assert drawn
     assert svg(drawn).count("<line ") == 2

@@ -22,8 +22,9 @@ def test_the_whole_story() -> None:
         "The first adapter, on dev: 60 of 100 guard items were lost: colours forgotten "
         "(0.900 to 0.300)."
     )
-    assert "on test: 1 of 100 guard items was lost, and every guard is kept" in (
-        found["What was lost"]
+    assert (
+        "on test: 1 of 100 guard items was lost, and every guard is kept"
+        in (found["What was lost"])
     )
     assert "1 min 25 s; most of it gap 1 min 01 s and train 24 s" in found["What it cost"]
     assert "10,000 tokens were trained on, and 2,000 read" in found["What it cost"]
@@ -57,7 +58,13 @@ def test_too_few_items_are_said() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.2, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (61, "1 min 01 s"),
+        (3599.6, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
 )
 def test_times(seconds: float, said: str) -> None:
     assert time_said(seconds) == said
