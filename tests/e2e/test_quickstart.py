@@ -87,13 +87,10 @@ def test_a_second_run_is_up_to_date_in_seconds(quickstart: Path) -> None:
     began = time.monotonic()
     steps = gapmend("plan", "-C", quickstart, "--json").json()
     assert {step["state"] for step in steps} == {"up to date"}
-    assert gapmend("run", "-C", quickstart).code == 0
-    assert time.monotonic() - began < 30
-
-
-def test_the_run_leaves_a_report_that_tells_of_the_champion(quickstart: Path) -> None:
     again = gapmend("run", "-C", quickstart)
-    path = Path(again.out.rstrip().rpartition("The report: ")[2].replace("\n", ""))
+    assert again.code == 0
+    assert time.monotonic() - began < 30
+    path = Path(again.out.rstrip().rpartition("The report: ")[2])
     assert path.parent == quickstart.resolve() / ".gapmend" / "reports"
     page = path.read_text("utf-8")
     assert "2,201 of 4,000 guard items were lost" in page
