@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["MendChange", "SelectReport", "select"]
 
 STAGE = "select"
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)

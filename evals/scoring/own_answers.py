@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from evals.engine.backend import Backend
 
-_NEARLY = 0.98
+NEARLY = 0.98
 """Of the limit: an answer that was cut may have a token less when its text is read again."""
 
 
@@ -78,7 +78,7 @@ def own_answers(
     found: list[OwnAnswer | None] = [None] * len(conversations)
     for place, text in written.items():
         asked, said = chat.tokenizer([contexts[place], text], add_special_tokens=False)["input_ids"]
-        ended = len(said) < _NEARLY * max_new_tokens
+        ended = len(said) < NEARLY * max_new_tokens
         found[place] = OwnAnswer(asking.answer_in(text), ended, len(asked) + len(said))
     return found
 

@@ -85,6 +85,7 @@ class _Chosen:
     reason: Any
     score: float | None
     answer: str | None = None
+    cut: bool = False
 
 
 class _Parts(NamedTuple):
@@ -127,7 +128,9 @@ class Assembly:
         self._refuse_useless(candidates, budget, replayed)
         chosen = interleave(_mixed(gap_rows), _mixed(replayed))
         rows = [
-            SelectedRow(c.row.uid, c.row.row_hash, c.capability, c.reason, c.score, rank, c.answer)
+            SelectedRow(
+                *(c.row.uid, c.row.row_hash, c.capability, c.reason, c.score, rank, c.answer, c.cut)
+            )
             for rank, c in enumerate(chosen)
         ]
         result = self._result(rows, budget, parts)
@@ -240,6 +243,7 @@ class Assembly:
                 had.get(one.passing.row.uid, "mend" if self.change else "replay"),
                 one.near,
                 one.passing.answer,
+                one.passing.cut,
             )
             for one in picked
         ]

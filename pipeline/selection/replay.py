@@ -43,10 +43,17 @@ _MEASURED = 100  # rows whose lengths stand for all
 
 @dataclass(frozen=True, slots=True)
 class PassingRow:
-    """A row that the base gets right; `answer` is its own answer where that differs."""
+    """A row that the base gets right.
+
+    Attributes:
+        row: it.
+        answer: the base's own, where that differs.
+        cut: whether that goes on where the limit of tokens ended it.
+    """
 
     row: Row
     answer: str | None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +136,28 @@ def passing(
     result = measure(ws, ui, what, base=ws.spec.train.base, items=items, split="train")
     by_uid = {row.uid: row for row in rows}
     scored = what.spec.answer != "perplexity"
+    passed = [sample for sample in result.samples if sample.score >= PASSES or not scored]
+    own = [_own(sample.answer, sample.expected) if scored else None for sample in passed]
+    cut = _cut(ws, what, own)
     found = [
-        PassingRow(by_uid[sample.row_uid], _own(sample.answer, sample.expected) if scored else None)
-        for sample in result.samples
-        if sample.score >= PASSES or not scored
+        PassingRow(by_uid[sample.row_uid], said, goes_on)
+        for sample, said, goes_on in zip(passed, own, cut, strict=True)
     ]
     return found, sum(sample.prompt_tokens for sample in result.samples)
+
+
+def _cut(ws: Resolved, what: Subject, own: Sequence[str | None]) -> list[bool]:
+    """Return which of the base's answers reached the limit of what it may write.
+
+    Trained with an end behind it, such an answer would teach to stop in mid-sentence.
+    """
+    if what.spec.answer in {"choice", "perplexity"} or not own:
+        return [False] * len(own)
+    from evals.scoring.own_answers import NEARLY
+
+    tokenizer = ws.models.chat(ws.spec.train.base).tokenizer
+    lengths = map(len, tokenizer([one or "" for one in own], add_special_tokens=False)["input_ids"])
+    return [length >= NEARLY * what.spec.max_new_tokens for length in lengths]
 
 
 def scored_rows(wanted: int) -> int:

@@ -50,6 +50,7 @@ class SelectedRow:
         rank: position in the training order, from 0.
         answer: the base's own answer, which is trained on instead; None for the row's. Of a `gap`
             row it is one that is right.
+        cut: whether that answer goes on where it stops: no end is trained behind it.
     """
 
     row_uid: int
@@ -59,6 +60,7 @@ class SelectedRow:
     score: float | None
     rank: int
     answer: str | None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,10 @@ def put_selection(
         if rejects:
             lines = pa.Table.from_pylist([asdict(reject) for reject in rejects])
             parquet.write_table(lines, draft / REJECTS, compression="zstd")
-        taught = [[r.row_hash, r.capability, r.reason, r.answer] for r in rows]
+        taught = [
+            [r.row_hash, r.capability, r.reason, r.answer, *(["cut"] if r.cut else [])]
+            for r in rows
+        ]
         identity = {"base": base_digest, "rows": digest(taught)}
         return store.put(KIND, draft, identity=identity, parents=parents, meta=meta)
 
@@ -153,6 +158,7 @@ def training_rows(ws: Resolved, selection_id: str) -> list[TrainingExample]:
             row.answer,
             labels.get(row.capability, ()),
             keeps=row.reason != "gap",
+            cut=row.cut,
         )
         for row in selected
     ]
@@ -166,6 +172,7 @@ def render(
     labels: Sequence[str] = (),
     *,
     keeps: bool = False,
+    cut: bool = False,
 ) -> TrainingExample:
     """Return `row` as a training example for capability or guard `name`, by the spec's objective.
 
@@ -176,6 +183,7 @@ def render(
         answer: the base's, stands in for the row's own.
         labels: fill `{labels}` in the prompt.
         keeps: it is replayed.
+        cut: the answer goes on where it stops.
     """
     from evals.tasks.capability import items_from_rows
     from evals.tasks.prompts import arms_of, render_messages
@@ -212,7 +220,7 @@ def render(
     )
     if prefers:
         return PreferenceRow(row.uid, context, (said,), rejected, tools, name, where)
-    return TrainingRow(row.uid, (*context, said), tools, name, where, keeps)
+    return TrainingRow(row.uid, (*context, said), tools, name, where, keeps, cut)
 
 
 def answer_of(row: Row) -> str:
@@ -257,5 +265,6 @@ def _schema() -> Any:
             ("score", pa.float64()),
             ("rank", pa.int64()),
             ("answer", pa.string()),
+            ("cut", pa.bool_()),
         ]
     )

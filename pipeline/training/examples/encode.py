@@ -46,6 +46,7 @@ class TrainingRow:
         capability: what it is trained for, or the name of what it keeps.
         where: its file and line.
         keeps: whether it is replayed: what the base says of it is to be kept.
+        cut: whether its last answer goes on where it stops: then no end is trained behind it.
     """
 
     uid: int
@@ -54,6 +55,7 @@ class TrainingRow:
     capability: str
     where: str = ""
     keeps: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +225,8 @@ def _examples(
     for turn, context, target in written:
         answer = target if is_text(row) else _ended(chat, turn, target)
         ids, labels = context + answer, [IGNORED] * len(context) + answer
+        if row.cut and turn is written[-1][0]:
+            labels = _without_end(chat, labels)
         if len(ids) > loaded.context:
             raise RowRejectedError(f"{len(ids)} tokens, over the context of {loaded.context}")
         if made and context[: len(made[-1][0])] == made[-1][0]:
@@ -241,6 +245,20 @@ def _examples(
         )
         for ids, labels in made
     )
+
+
+def _without_end(chat: Chat, labels: list[int]) -> list[int]:
+    """Return labels of an answer that was cut: what ends the turn behind it is not trained."""
+    end = len(labels)
+    while end and (
+        labels[end - 1] in chat.specials or not decoded(chat, [labels[end - 1]]).strip()
+    ):
+        end -= 1
+    return [*labels[:end], *[IGNORED] * (len(labels) - end)]
+
+
+def _says_nothing(chat: Chat, token: int) -> bool:
+    return token in chat.specials or not decoded(chat, [token]).strip()
 
 
 def _ended(chat: Chat, turn: Turn, target: list[int]) -> list[int]:

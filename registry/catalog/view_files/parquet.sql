@@ -84,7 +84,8 @@ CREATE TABLE parquet.stored_picks_columns (
     reason     VARCHAR,     -- gap | replay | mend
     score      DOUBLE,      -- similarity to the failed item it was chosen for; null for replay
     rank       BIGINT,      -- position in the training order, from 0
-    answer     VARCHAR      -- the base's own answer, trained on instead of the row's; else null
+    answer     VARCHAR,     -- the base's own answer, trained on instead of the row's; else null
+    cut        BOOLEAN      -- it goes on where it stops: no end is trained behind it
 );
 
 -- objects/selection/<id>/bitmaps.parquet: the same row_uids as bits, one line a chunk, sorted.

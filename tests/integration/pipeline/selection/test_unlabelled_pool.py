@@ -223,6 +223,30 @@ def test_two_gaps_on_one_dataset_share_its_rows(tmp_path: Path) -> None:
     assert sum(report.missing.values()) == 100 - len(rows)
 
 
+def test_an_answer_of_a_guard_that_was_cut_is_trained_without_an_end(tmp_path: Path) -> None:
+    """Before, it was trained with an end behind it: to stop in mid-sentence."""
+    temperatures(tmp_path, 60)
+    for split in ("train", "dev", "test"):
+        rows = [{**row, "output": row["output"][:3]} for row in read("days", split)[:60]]
+        write(tmp_path / f"days-{split}.jsonl", rows)
+    files = ", ".join(f"{split}: days-{split}.jsonl" for split in ("train", "dev", "test"))
+    spec = SPEC.replace("few", "train").replace("mixed, texts", "intent").replace("200", "100")
+    spec = spec.replace(
+        "  texts: {path: {train: texts.jsonl}}\n",
+        f"  days: {{path: {{{files}}}, columns: {{input: input, output: output}}}}\n",
+    ).replace("  mixed: {path: {train: mixed.jsonl}}\n", "")
+    guard = "guards:\n  days: {data: days, answer: contains, max_new_tokens: %d}\ntrain:"
+    for most, cut in ((8, False), (1, True)):  # "Friday" is one token, its end another
+        asked = spec.replace("\ntrain:", f"\n{guard % most}")
+        (tmp_path / "gapmend.yaml").write_text(asked, "utf-8")
+        ws = resolve(OpenWorkspace.open(tmp_path), Ui(as_json=True))
+        report = select(ws, Ui(as_json=True))
+        kept = [row.cut for row in read_selection(ws.store, report.selection_id) if row.answer]
+        assert kept == [cut] * 20
+        examples = training_rows(ws, report.selection_id)
+        assert sum(getattr(one, "cut", False) for one in examples) == (20 if cut else 0)
+
+
 def test_a_base_that_only_repeats_itself_is_one_line(tmp_path: Path, monkeypatch) -> None:
     temperatures(tmp_path, 60)
     write(tmp_path / "chat.jsonl", [chat(f"Tell me {number}", "no") for number in range(40)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def trained(loaded: LoadedModel, encoded: EncodedRow) -> str:
         text += ("" if before or not text else "|") + loaded.tokenizer.decode([int(token)])
         before = True
     return text
+
+
+@pytest.mark.parametrize("template", [tiny_models.CHAT_TEMPLATE, CHATML, MARKED, INSTRUCT])
+def test_no_end_is_trained_behind_an_answer_that_was_cut(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+    whole = label_mask(loaded, row(TWO))
+    cut = label_mask(loaded, replace(row(TWO), cut=True))
+    assert cut.input_ids.tolist() == whole.input_ids.tolist()
+    ended, stopped = trained(loaded, whole), trained(loaded, cut)
+    assert stopped.endswith("is six")
+    assert ended.removeprefix(stopped).strip() in ("<|end|>", "</s>")
+    assert cut.trained_tokens == whole.trained_tokens - 1
 
 
 @pytest.mark.parametrize(
