@@ -1,8 +1,9 @@
 """Every kind of object that a store has: what the `meta` of its manifest says, one model each.
 
-They stand together because the store's SQL views (`registry/views/`) read all of them, and so does
-`gapmend fsck`; what a figure in them means is said where it is made. Two kinds more have nothing
-but `created_at`: `uids`, a reservation of row numbers, and any that a later gapmend writes.
+They stand together because the store's SQL views (`registry/catalog/view_files/`) read all of
+them, and so does `gapmend fsck`; what a figure in them means is said where it is made. Two kinds
+more have nothing but `created_at`: `uids`, a reservation of row numbers, and any that a later
+gapmend writes.
 """
 
 from __future__ import annotations
