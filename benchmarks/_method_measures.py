@@ -17,7 +17,7 @@ from pipeline.training.examples.encode import encode_rows
 from registry.store.kinds import SelectionMeta
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evals.scoring.evaluate import EvalResult
     from pipeline.workspace.resolved import Resolved
@@ -67,13 +67,17 @@ def bits(result: EvalResult) -> str:
     return "".join("1" if sample.score >= PASSES else "0" for sample in samples)
 
 
-def chosen(ws: Resolved, selection_id: str) -> dict[str, Any]:
-    """Return how many rows a selection has, which of them are wrong, and what deciding took."""
+def chosen(ws: Resolved, selection_id: str, deciding: Mapping[str, int] | None) -> dict[str, Any]:
+    """Return how many rows a selection has, which of them are wrong, and what deciding took.
+
+    `deciding` is of the run that chose them; without it, of the first that chose the same.
+    """
     rows = read_selection(ws.store, selection_id)
     gap = [row.row_uid for row in rows if row.reason == "gap"]
     facts = facts_of(ws, gap)
     meta = ws.catalog.manifest(selection_id, SelectionMeta).meta
     kinds = [fact.kind for fact in facts.values()]
+    deciding = meta.deciding_tokens if deciding is None else dict(deciding)
     return {
         "rows": len(rows),
         "gap_rows": len(gap),
@@ -81,8 +85,8 @@ def chosen(ws: Resolved, selection_id: str) -> dict[str, Any]:
         "replay": meta.replay,
         "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         "wrong_share": kinds.count("wrong") / max(1, len(gap)),
-        "deciding": meta.deciding_tokens,
-        "deciding_tokens": sum(meta.deciding_tokens.values()),
+        "deciding": deciding,
+        "deciding_tokens": sum(deciding.values()),
         "set_aside": meta.set_aside,
     }
 

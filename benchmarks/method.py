@@ -56,7 +56,7 @@ class Bench:
         """Choose, train and measure one arm."""
         began = time.monotonic()
         ws = changed(self._ws, **SELECTED.get(arm, {}))
-        selection = self._selection(ws, arm)
+        selection, deciding = self._selection(ws, arm)
         tokens = tokens_of(ws, self._ui, selection)
         ws = changed(ws, epochs=epochs_for(self._tokens(), tokens))
         made = train(ws, self._ui, selection)
@@ -69,6 +69,7 @@ class Bench:
             used = next((one for one in outcome.rounds if one.adapter_id == adapter), None)
             selection = (used or outcome.rounds[-1]).selection_id
             mended = {"mended": outcome.mended, "scale": outcome.scale}
+            deciding = None  # that of its last round
         came = scores(ws, self._ui, adapter)
         return {
             "adapter": adapter,
@@ -76,7 +77,7 @@ class Bench:
             "selected_tokens": tokens,
             "epochs": ws.spec.train.epochs,
             "steps": made.steps,
-            **chosen(ws, selection),
+            **chosen(ws, selection, deciding),
             **trained(ws, adapters),
             **came,
             "replayed_moved": moved(came["replayed"]),
@@ -85,10 +86,12 @@ class Bench:
             "seconds": time.monotonic() - began,
         }
 
-    def _selection(self, ws: Resolved, arm: str) -> str:
+    def _selection(self, ws: Resolved, arm: str) -> tuple[str, dict[str, int] | None]:
+        """Return an arm's selection, and what its own run read to decide, where `select` did."""
         if arm in COMPOSED:
-            return composed(ws, self._ui, self._found, arm)
-        return select(ws, self._ui).selection_id
+            return composed(ws, self._ui, self._found, arm), None
+        made = select(ws, self._ui)
+        return made.selection_id, made.deciding_tokens
 
     def _tokens(self) -> int:
         """Return the tokens of every arm: so many passes as are usual over the balanced rows."""
