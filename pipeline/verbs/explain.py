@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.measure.rounds import STAGE, Round
+from pipeline.pages.words import listed
 from registry.errors import StoreRequestError
 from registry.store.kinds import ForgettingMeta, RunMeta, SelectionMeta
 from registry.store.read_back import read_back
@@ -71,27 +72,27 @@ def _round(ws: WorkspaceStore, forgetting: str, one: Round) -> Iterator[str]:
     taught = [f"{part.rows:,} {_because(part.reason)} {part.capability}" for part in chosen.parts]
     yield (
         f"Round {one.number}. Adapter {one.adapter_id[:_ID]} was trained on {one.rows:,} rows: "
-        f"{_listed(taught)}."
+        f"{listed(taught)}."
     )
     if one.number:
         moved = [
             f"{abs(rows):,} {'more' if rows > 0 else 'fewer'} for {name}"
             for name, rows in one.added.items()
         ]
-        yield f"That is {_listed(moved)} than in the round before."
+        yield f"That is {listed(moved)} than in the round before."
     for why in one.unfilled.values():
         yield f"Nothing could be added for {why}."
     for name, gap in found.closed.items():
         yield _gap(name, gap, found.changes.get(name, {}))
     fine = [kept["guard"] for kept in found.kept if kept["verdict"] == "kept"]
     if fine:
-        yield f"It kept {_listed(fine)}."
+        yield f"It kept {listed(fine)}."
     for kept in found.kept:
         if kept["verdict"] != "kept":
             yield _loss(kept, found.changes.get(kept["guard"], {}))
     if len(one.curve) > 1 and one.scale is None:
         tried = [at for at in one.curve if at != "1"]
-        yield f"It was also tried at scale {_listed(tried)}, and not everything holds at any."
+        yield f"It was also tried at scale {listed(tried)}, and not everything holds at any."
 
 
 def _because(reason: str) -> str:
@@ -141,15 +142,8 @@ def _end(ws: WorkspaceStore, selection: str, last: Round) -> str:
     ]
     short = looked[-1].meta.missing if looked else {}
     wanted = [f"{count:,} for {name}" for name, count in short.items()]
-    more = f" Of the rows that were wanted then, some are not there: {_listed(wanted)}."
+    more = f" Of the rows that were wanted then, some are not there: {listed(wanted)}."
     return (
         "So it is not mended: something is open or lost, and no other round was run. "
         f"gapmend mend says what would help.{more if wanted else ''}"
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Return words as a list in a sentence."""
-    if len(words) < 2:  # noqa: PLR2004 - a list of one has no "and"
-        return "".join(words) or "none"
-    return f"{', '.join(words[:-1])} and {words[-1]}"

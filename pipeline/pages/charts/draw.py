@@ -78,8 +78,7 @@ def svg(picture: Picture) -> str:
     drawn = vl_convert.vegalite_to_svg(_spec(picture))
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
     width = size.group(1) if size else str(WIDTH)
-    head, _, rest = drawn.partition(">")
-    del head
+    rest = drawn.partition(">")[2]
     box = size.group(0) if size else ""
     return f'<svg {box} width="{width}" focusable="false" aria-hidden="true">{rest}'
 
