@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.rows import WHY
-from pipeline.pages.words import listed, time_said
+from pipeline.pages.words import in_time, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +186,7 @@ def _training_tables(told: Account) -> Iterator[Table]:
         (
             f"{_called(one)} {one.adapter_id[:_ID]}",
             *(_figure(one.weights, key) for key in _FIGURES),
-            time_said(float(one.weights.get("seconds") or 0)),
+            in_time(float(one.weights.get("seconds") or 0)),
         )
         for one in told.trainings
     )
@@ -290,7 +290,7 @@ def _again_tables(told: Account) -> Iterator[Table]:
     rows = tuple((key, _plain(value)) for key, value in machine.items())
     if rows:
         yield Table("The machine and its packages", ("what", "value"), rows, folded=True)
-    spent = tuple((one.stage, f"{one.runs:,}", time_said(one.seconds)) for one in told.spent)
+    spent = tuple((one.stage, f"{one.runs:,}", in_time(one.seconds)) for one in told.spent)
     if spent:
         yield Table("What each stage took", ("stage", "runs", "time"), spent, folded=True)
 

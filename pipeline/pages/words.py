@@ -127,8 +127,8 @@ def _cost(told: Account) -> Iterator[str]:
         return
     total = sum(one.seconds for one in told.spent)
     most = sorted(told.spent, key=lambda one: -one.seconds)[:3]
-    named = listed([f"{one.stage} {time_said(one.seconds)}" for one in most])
-    yield f"All stages took {time_said(total)}; most of it {named}."
+    named = listed([f"{one.stage} {in_time(one.seconds)}" for one in most])
+    yield f"All stages took {in_time(total)}; most of it {named}."
     tokens = sum(int(one.weights.get("tokens", 0)) for one in told.trainings)
     deciding = sum(sum(one.chosen.deciding_tokens.values()) for one in told.trainings)
     if tokens:
@@ -158,14 +158,13 @@ def _verdict(told: Account) -> Iterator[str]:
         )
 
 
-def time_said(seconds: float) -> str:
-    """Return a time as people say it: 49 s, 4 min 10 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+def in_time(seconds: float) -> str:
+    """Return a duration as people write it: 4.2 min."""
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.1f} min"
+    return f"{seconds / _HOUR:.1f} h"
 
 
 def listed(words: Sequence[str]) -> str:

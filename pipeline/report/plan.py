@@ -8,7 +8,8 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from pipeline.outlook.cost import StageCost
-from pipeline.report.tables import in_bytes, in_time, table
+from pipeline.pages.words import in_time
+from pipeline.report.tables import in_bytes, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
-_MINUTE, _HOUR = 60, 3600
 _SMALL = 0.01
 _LONG = 60  # characters of a cell, before it is cut in a table (csv and json never cut)
 
@@ -124,15 +123,6 @@ def in_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= _THOUSAND
     return ""
-
-
-def in_time(seconds: float) -> str:
-    """Return a duration as people write it: 4.2 min."""
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{seconds / _MINUTE:.1f} min"
-    return f"{seconds / _HOUR:.1f} h"
 
 
 def _number(value: float) -> str:

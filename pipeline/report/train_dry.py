@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.report.tables import in_bytes, in_time, table
+from pipeline.pages.words import in_time
+from pipeline.report.tables import in_bytes, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

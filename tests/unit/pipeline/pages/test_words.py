@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.pages.words import listed, story, time_said
+from pipeline.pages.words import in_time, listed, story
 from tests.support.accounts import SECOND, account, finding
 
 
@@ -26,7 +26,7 @@ def test_the_whole_story() -> None:
         "on test: 1 of 100 guard items was lost, and every guard is kept"
         in (found["What was lost"])
     )
-    assert "1 min 25 s; most of it gap 1 min 01 s and train 24 s" in found["What it cost"]
+    assert "1.4 min; most of it gap 1.0 min and train 24.0 s" in found["What it cost"]
     assert "10,000 tokens were trained on, and 2,000 read" in found["What it cost"]
     assert found["May it be used?"].startswith("Yes: it passed all 1 gates on test, look 1.")
 
@@ -57,17 +57,10 @@ def test_too_few_items_are_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0.2, "0 s"),
-        (59.4, "59 s"),
-        (61, "1 min 01 s"),
-        (3599.6, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-    ],
+    ("seconds", "said"), [(59.4, "59.4 s"), (252, "4.2 min"), (3599, "60.0 min"), (7500, "2.1 h")]
 )
 def test_times(seconds: float, said: str) -> None:
-    assert time_said(seconds) == said
+    assert in_time(seconds) == said
 
 
 def test_lists() -> None:
