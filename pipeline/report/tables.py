@@ -93,7 +93,8 @@ def running_line(one: Mapping[str, Any]) -> str:
         parts.append("time left not known" if left is None else f"about {in_time(left)} left")
     elif training and training["checkpoint"]:
         parts.append(f"last checkpoint at step {training['checkpoint']:,}")
-    when = f" since {one['since']}, process {one['pid']}" if one["since"] else ""
+    begun = " since" if one["state"] == "running" else ", begun"
+    when = f"{begun} {one['since']}, process {one['pid']}" if one["since"] else ""
     said = "; ".join(part for part in (", ".join(parts), one["why"]) if part)
     return f"{name} · {one['state']}{when}: {said}"
 

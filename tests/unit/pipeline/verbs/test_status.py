@@ -65,8 +65,8 @@ def test_a_stage_elsewhere_and_a_broken_file_are_a_line_each(kept: WorkspaceStor
     (folder(kept, "gap-00") / PROGRESS).write_text('{"stage": "ga')
     elsewhere, broken = lines(kept)[:2]
     assert elsewhere == (
-        "train · not known since 2000-01-01T00:00:00+00:00, process 4000000: gap · dev, 40 of 900; "
-        "it was begun on elsewhere: look there whether it runs"
+        "train · not known, begun 2000-01-01T00:00:00+00:00, process 4000000: gap · dev, "
+        "40 of 900; it was begun on elsewhere: look there whether it runs"
     )
     assert broken == (
         "gap · not known: work/gap-00/progress.json can't be read; the next run writes it anew"
@@ -78,7 +78,7 @@ def test_a_dataset_s_stage_is_called_by_its_name(kept: WorkspaceStore) -> None:
     told = GONE.__class__(**{**asdict(GONE), "stage": "ingest", "about": "tickets"})
     (folder(kept) / PROGRESS).write_text(json.dumps(asdict(told)))
     (one,) = status(kept)["running"]
-    assert running_line(one).startswith("ingest tickets · not known since ")
+    assert running_line(one).startswith("ingest tickets · not known, begun ")
 
 
 def test_a_training_says_its_step_loss_pace_and_checkpoint(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_a_training_is_seen_killed_and_gone_on_with(tmp_path: Path) -> None:
 
     assert stopped["state"] == "stopped"
     assert stopped["training"]["checkpoint"] in (6, 9, 12, 15)
+    assert running_line(stopped).startswith("train · stopped, begun ")
     assert running_line(stopped).endswith(
         f"last checkpoint at step {stopped['training']['checkpoint']}; process {stopped['pid']} is "
         "gone, killed or with its machine; the next run with the same inputs goes on from its "
