@@ -1,50 +1,28 @@
 """The user interface of stages: progress and logs on stderr, results on stdout.
 
 Stages are handed a `Ui` and know nothing of terminals. Where stderr is not a terminal, a bar
-becomes two lines, one at its start and one at its end, so that a log stays readable.
+becomes a line at its start, one at its end and one in 30 s between, so that a log stays readable.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
-from pipeline.workspace.inert import inert
+from pipeline.workspace.bars import Bar, Log, logged, watched
+from pipeline.workspace.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, TaskID
 
+    from pipeline.workspace.progress_file import ProgressFile
 
 _LOG_WIDTH = 120  # columns, where stdout is a file or a pipe and has no width of its own
-
-
-class Bar:
-    """One running progress bar."""
-
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
-        """Wrap rich's task; both are None where there is no terminal."""
-        self._progress = progress
-        self._task = task
-
-    def advance(self, steps: int = 1) -> None:
-        """Count `steps` more as done."""
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, steps)
-
-    def update(self, done: int, total: int) -> None:
-        """Set what is done of what there is in all."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total)
-
-    def note(self, text: str) -> None:
-        """Show `text` beside the bar: the loss, the tokens per second."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, note=inert(text))
 
 
 class Ui:
@@ -57,31 +35,46 @@ class Ui:
         self.as_json = as_json
         self.out: Console = open_console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
         self.err: Console = open_console(stderr=True)
+        self._screen = Screen(self.err) if self.err.is_terminal else None
+        self._log = Log(self._write)
+        self._file: ProgressFile | None = None
 
     @contextmanager
-    def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
-        """Show a bar named `label` over `total` steps while the block runs."""
-        if not self.err.is_terminal:
-            began = time.monotonic()
-            self.log(f"{label} …")
-            yield Bar(None, None)
-            self.log(f"{label}: {time.monotonic() - began:.1f} s")
-            return
-        from rich import progress as bars
+    def stage(self, name: str, file: ProgressFile) -> Iterator[Self]:
+        """Say that a stage goes on while the block runs, also between its bars.
 
-        columns = (
-            bars.TextColumn("{task.description}", markup=False),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeElapsedColumn(),
-            bars.TimeRemainingColumn(),
-            bars.TextColumn("{task.fields[note]}", markup=False),
-        )
-        with bars.Progress(*columns, console=self.err, transient=True) as progress:
-            yield Bar(progress, progress.add_task(inert(label), total=total, note=""))
+        Gives the same, whose bars are told in the stage's file too.
+        """
+        told = copy(self)
+        told._file = file  # noqa: SLF001 - its own
+        bar = Bar(name)
+        goes_on = partial(self._log.goes_on, name, bar.clock())
+        with self._screen.showing(bar) if self._screen else watched([goes_on]):
+            yield told
+
+    @contextmanager
+    def progress(
+        self, label: str, total: int | None = None, *, brief: bool = False
+    ) -> Iterator[Bar]:
+        """Show a bar named `label` over `total` steps while the block runs.
+
+        A `brief` one, which seldom takes long, has no line in a log before it has taken 30 s.
+        """
+        bar = Bar(label, total)
+        with ExitStack() as open_in:
+            looks = [] if self._file is None else [open_in.enter_context(self._file.telling(bar))]
+            if self._screen:
+                open_in.enter_context(self._screen.showing(bar))
+            else:
+                looks.append(open_in.enter_context(logged(bar, self._log, brief=brief)))
+            open_in.enter_context(watched(looks))
+            yield bar
 
     def log(self, text: str) -> None:
         """Write one line to stderr."""
+        self._log.say(text)
+
+    def _write(self, text: str) -> None:
         self.err.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, renderable: RenderableType) -> None:
