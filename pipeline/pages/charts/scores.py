@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.draw import (
@@ -38,7 +39,7 @@ def gap_picture(told: Account) -> Picture | None:
         "gap",
         "Scores and goals",
         f"Scores with 95% intervals beside the goals. {said}.",
-        _intervals(rows, domain, [_COLOURS[name] for name in domain], goals, [0, 1]),
+        partial(_intervals, rows, domain, [_COLOURS[name] for name in domain], goals, [0, 1]),
     )
 
 
@@ -78,7 +79,7 @@ def forgetting_picture(told: Account) -> Picture | None:
         "forgetting",
         "What the guards lost",
         f"Difference to the base with its interval, and what may be lost. {said}.",
-        _intervals(rows, domain, colours, allowed, None),
+        partial(_intervals, rows, domain, colours, allowed, None),
     )
 
 
