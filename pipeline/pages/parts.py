@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.rows import WHY
-from pipeline.pages.words import in_time, listed
+from pipeline.pages.words import listed
+from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.workspace.durations import in_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from pipeline.pages.account import Account, Measured, Training
 
 _ID = 8
-_MINUTE, _HOUR = 60, 3600
 _BECAUSE = {
     "gap": "for the gaps",
     "replay": "that the base answers right",
@@ -156,15 +157,6 @@ def _verdict(told: Account) -> Iterator[str]:
             f"Merged into the base, its logits differ by {meta.max_difference:.1e} of the largest; "
             f"{meta.bound:.0e} is allowed."
         )
-
-
-def in_time(seconds: float) -> str:
-    """Return a duration as people write it: 4.2 min."""
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{seconds / _MINUTE:.1f} min"
-    return f"{seconds / _HOUR:.1f} h"
 
 
 def listed(words: Sequence[str]) -> str:

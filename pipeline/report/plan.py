@@ -8,8 +8,8 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from pipeline.outlook.cost import StageCost
-from pipeline.pages.words import in_time
 from pipeline.report.tables import in_bytes, table
+from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.pages.words import in_time
 from pipeline.report.tables import in_bytes, table
+from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
+from pipeline.workspace.progress_file import told_of
 from registry.errors import GapmendError, StoreRequestError, UserError
 from registry.store.hashing import canonical_json, digest
 from registry.store.kinds import Output, RunMeta
@@ -148,8 +149,12 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
             if done := find_outcome(ws, stage, key):
                 return done
             record = _Record(ws, stage, key, version, dict(inputs), dict(config or {}), seed)
-            with rows_stay(ws.state, ws.catalog.wait_s), ws.catalog.together():
-                outcome = _run_and_record(record, work, workdir, ui, parents)
+            with (
+                rows_stay(ws.state, ws.catalog.wait_s),
+                ws.catalog.together(),
+                told_of(workdir, stage, inputs.get("name"), record.run_id) as file,
+            ):
+                outcome = _run_and_record(record, work, workdir, ui.into(file), parents)
             shutil.rmtree(workdir, ignore_errors=True)
             return outcome
     except Timeout:
@@ -175,6 +180,10 @@ class _Record:
     @property
     def identity(self) -> dict[str, Any]:
         return {"stage": self.stage, "key": self.key}
+
+    @property
+    def run_id(self) -> str:
+        return digest({"kind": "run", "identity": self.identity})
 
     def put(
         self,
@@ -217,9 +226,8 @@ def _run_and_record(
     """Do the work and acknowledge it; a failure that is not the user's is recorded too."""
     began = datetime.now(UTC)
     clock = time.monotonic()
-    run_id = digest({"kind": "run", "identity": record.identity})
     try:
-        output = work(StageContext(run_id, workdir, ui))
+        output = work(StageContext(record.run_id, workdir, ui))
     except UserError:
         raise
     except (GapmendError, ArithmeticError, RuntimeError) as error:

@@ -1,50 +1,27 @@
 """The user interface of stages: progress and logs on stderr, results on stdout.
 
 Stages are handed a `Ui` and know nothing of terminals. Where stderr is not a terminal, a bar
-becomes two lines, one at its start and one at its end, so that a log stays readable.
+becomes a line at its start, one at its end and one in 30 s between, so that a log stays readable.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
-from pipeline.workspace.inert import inert
+from pipeline.workspace.bars import Bar, LogLines, on_terminal, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, TaskID
 
+    from pipeline.workspace.progress_file import ProgressFile
 
 _LOG_WIDTH = 120  # columns, where stdout is a file or a pipe and has no width of its own
-
-
-class Bar:
-    """One running progress bar."""
-
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
-        """Wrap rich's task; both are None where there is no terminal."""
-        self._progress = progress
-        self._task = task
-
-    def advance(self, steps: int = 1) -> None:
-        """Count `steps` more as done."""
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, steps)
-
-    def update(self, done: int, total: int) -> None:
-        """Set what is done of what there is in all."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total)
-
-    def note(self, text: str) -> None:
-        """Show `text` beside the bar: the loss, the tokens per second."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, note=inert(text))
 
 
 class Ui:
@@ -57,28 +34,26 @@ class Ui:
         self.as_json = as_json
         self.out: Console = open_console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
         self.err: Console = open_console(stderr=True)
+        self._file: ProgressFile | None = None
+
+    def into(self, file: ProgressFile) -> Self:
+        """Return the same, whose bars are told in a stage's file too."""
+        told = copy(self)
+        told._file = file  # noqa: SLF001 - its own
+        return told
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
         """Show a bar named `label` over `total` steps while the block runs."""
-        if not self.err.is_terminal:
-            began = time.monotonic()
-            self.log(f"{label} …")
-            yield Bar(None, None)
-            self.log(f"{label}: {time.monotonic() - began:.1f} s")
-            return
-        from rich import progress as bars
-
-        columns = (
-            bars.TextColumn("{task.description}", markup=False),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeElapsedColumn(),
-            bars.TimeRemainingColumn(),
-            bars.TextColumn("{task.fields[note]}", markup=False),
-        )
-        with bars.Progress(*columns, console=self.err, transient=True) as progress:
-            yield Bar(progress, progress.add_task(inert(label), total=total, note=""))
+        bar, file = Bar(label, total), self._file
+        lines = None if self.err.is_terminal else LogLines(bar, self.log)
+        looks = [*([lines.look] if lines else ()), *([partial(file.tell, bar)] if file else ())]
+        with on_terminal(bar, self.err) if lines is None else nullcontext(), watched(looks):
+            yield bar
+        if lines:
+            lines.end()
+        if file:
+            file.between()
 
     def log(self, text: str) -> None:
         """Write one line to stderr."""

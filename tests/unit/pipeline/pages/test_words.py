@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.pages.words import in_time, listed, story
+from pipeline.pages.words import listed, story
+from pipeline.workspace.durations import in_time
 from tests.support.accounts import SECOND, account, finding
 
 

@@ -1,0 +1,31 @@
+"""Durations as people write them."""
+
+from __future__ import annotations
+
+_MINUTE, _HOUR = 60, 3600
+
+
+def in_time(seconds: float) -> str:
+    """Return a duration as people write it: 4.2 min."""
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.1f} min"
+    return f"{seconds / _HOUR:.1f} h"
+
+
+def time_left(done: int, total: int | None, *, first: int, seconds: float) -> float | None:
+    """Return the seconds until `total`, at the pace since `first` were done.
+
+    Args:
+        done: of what is counted.
+        total: of it; None where that isn't known.
+        first: how many were done when the time began, such as answers found in a journal.
+        seconds: since then.
+
+    Returns:
+        None where it can't be said: nothing was done since, or in less than a second.
+    """
+    if total is None or done <= first or seconds < 1:
+        return None
+    return max(0, total - done) * seconds / (done - first)
