@@ -21,6 +21,8 @@ from tests.support.browsing import LOOKS, Look, Watch, arguments, chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+_PATIENCE_MS = 120_000  # a machine may be busy: what is quick is measured elsewhere
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
@@ -77,6 +79,7 @@ def page(browser: Browser, watch: Watch, request: pytest.FixtureRequest) -> Iter
         color_scheme="dark" if look.scheme == "dark" else "light",
         reduced_motion="reduce",
     )
+    context.set_default_timeout(_PATIENCE_MS)
     watch.over(context)
     yield context.new_page()
     context.close()
