@@ -37,8 +37,8 @@ smollm2:
 base *args:
     python -m registry.nano.recipe --out build/nano "$@"
 
-# Lint and all tests: unit, integration, end to end.
-test: unit lint-and-integration e2e
+# Lint and all tests: unit, integration, end to end, in a browser.
+test: unit lint-and-integration e2e browser
 
 # Lint beside the integration tests: mypy takes one core.
 [parallel]
@@ -63,6 +63,14 @@ test-real *args:
 e2e *args:
     HF_HUB_OFFLINE=1 pytest tests/e2e/test_help.py
     HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --ignore tests/e2e/test_help.py tests/e2e "$@"
+
+# Tests of pages in the system's Chromium; skipped where there is none.
+browser *args:
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest tests/browser "$@"
+
+# Make the documents' pictures of the report again, or of pages that are served: NAME=URL …
+pictures *args:
+    python -m tests.support.pictures "$@"
 
 # Push and pull against a Hub of our own, with 30% of requests failing, and killed 50 times.
 e2e-hub *args:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from evals.verdicts.forgetting import GuardFinding, SubjectChange
 from evals.verdicts.gap import ClosedFinding, GapFinding
 from pipeline.measure.rounds import STAGE, Round
+from pipeline.pages.unended import Unended, unended
 from pipeline.workspace.store import CHAMPION, adapter_named
+from registry.catalog.sql import fill
 from registry.errors import StoreRequestError
 from registry.lineage.adapter_facts import describe
 from registry.lineage.graph import lineage
@@ -19,6 +21,7 @@ from registry.store.kinds import (
     ForgettingMeta,
     GapMeta,
     MergeMeta,
+    MetricsMeta,
     ModelMeta,
     PromotionMeta,
     RunMeta,
@@ -36,7 +39,22 @@ if TYPE_CHECKING:
 
 _CURVES = "SELECT name, step, value FROM run_metrics WHERE run_id = ? ORDER BY name, step"
 _NEAR = """
-SELECT reason, score FROM selected_rows WHERE selection_id = ? AND score IS NOT NULL ORDER BY rank
+SELECT reason, score FROM parquet.stored_picks WHERE object_id = ? AND score IS NOT NULL
+ORDER BY rank
+"""
+_ABOUT = """
+SELECT id FROM catalog.objects
+WHERE kind = 'run' AND contains(manifest, '"adapter":"')
+  AND (manifest->>'$.meta.inputs.adapter') IN ? ORDER BY created_at
+"""
+_ERASED = """
+SELECT coalesce(sum(
+    json_extract_string(erasure.manifest->'$.meta.redacted', taught.parent)::BIGINT
+), 0)
+FROM catalog.edges AS taught
+JOIN catalog.edges AS redacted ON redacted.parent = taught.parent AND redacted.role = 'redacted'
+JOIN catalog.objects AS erasure ON erasure.id = redacted.child
+WHERE taught.child = ? AND taught.role = 'selection'
 """
 STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
 _VERSIONS = """
@@ -130,6 +148,8 @@ class Account:
         lineage: of the adapter or gap.
         hardware: of the newest run.
         environment: the same.
+        erased: rows of the last selection that were erased since: it can't be trained again.
+        unended: stages of the workspace that were begun and have no result.
     """
 
     base: str
@@ -146,6 +166,8 @@ class Account:
     lineage: Lineage
     hardware: dict[str, Any]
     environment: dict[str, Any]
+    erased: int = 0
+    unended: tuple[Unended, ...] = ()
 
     @property
     def id(self) -> str:
@@ -179,10 +201,8 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
     of_kind = {kind: [one.id for one in came.nodes if one.kind == kind] for kind in _KINDS}
     gaps = [ws.catalog.manifest(one, GapMeta) for one in of_kind["gap"]]
     found = max(gaps, key=lambda one: one.meta.created_at) if gaps else None
-    runs = {one: ws.catalog.manifest(one, RunMeta).meta for one in of_kind["run"]}
-    for run in ws.catalog.committed(RunMeta):
-        if run.meta.inputs.get("adapter") in of_kind["adapter"]:  # what was measured later
-            runs[run.id] = run.meta
+    about = [*of_kind["run"], *_runs_about(ws, of_kind["adapter"])]  # made it; measured it later
+    runs = {one: ws.catalog.manifest(one, RunMeta).meta for one in about}
     promotion = ws.catalog.find(PromotionMeta, adapter_id=adapter)
     merge = ws.catalog.find(MergeMeta, adapter_id=adapter)
     return Account(
@@ -199,10 +219,18 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
         spent=_spent([*runs.values()]),
         lineage=came,
         **_machine([*runs.values()]),
+        erased=_erased(ws, adapter),
+        unended=unended(ws),
     )
 
 
 _KINDS = ("gap", "adapter", "run", "dataset_version")
+
+
+def _runs_about(ws: WorkspaceStore, adapters: Sequence[str]) -> list[str]:
+    with ws.catalog.reading() as connection:
+        found = connection.execute(fill(_ABOUT, [("", *adapters)])).fetchall()
+    return [str(one) for (one,) in found]
 
 
 def _adapter(ws: WorkspaceStore) -> str | None:
@@ -225,8 +253,16 @@ def _adapter_of(ws: WorkspaceStore, named: Manifest[Meta]) -> str:
 def _newest_gap(ws: WorkspaceStore) -> Manifest[GapMeta]:
     found = ws.catalog.find(GapMeta)
     if found is None:
-        raise StoreRequestError("nothing was measured here yet", fix="measure it: gapmend gap")
+        begun = " ".join(one.said for one in unended(ws)).rstrip(".")
+        what = f"nothing was measured here yet{f': {begun}' if begun else ''}"
+        raise StoreRequestError(what, fix="measure it: gapmend gap")
     return found
+
+
+def _erased(ws: WorkspaceStore, adapter: str) -> int:
+    with ws.catalog.reading() as connection:
+        found = connection.execute(_ERASED, [adapter]).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _of_gap(ws: WorkspaceStore, found: Manifest[GapMeta]) -> Account:
@@ -246,6 +282,7 @@ def _of_gap(ws: WorkspaceStore, found: Manifest[GapMeta]) -> Account:
         spent=_spent(runs),
         lineage=came,
         **_machine(runs),
+        unended=unended(ws),
     )
 
 
@@ -263,25 +300,35 @@ def _trainings(
         if "selection" not in roles:
             continue
         chosen = ws.catalog.manifest(roles["selection"], SelectionMeta)
-        rounds = [run for run in runs if run.stage == STAGE and run.inputs["adapter"] == one.id]
+        rounds = [run for run in runs if run.done and run.stage == STAGE]
+        rounds = [run for run in rounds if run.inputs["adapter"] == one.id]
         mended = max(rounds, key=lambda run: run.ended_at, default=None)
         yield Training(
             number=chosen.meta.round,
             selection_id=chosen.id,
             chosen=chosen.meta,
-            near=_grouped(ws, _NEAR, chosen.id),
+            near=_grouped(ws, _NEAR, chosen.id, [chosen.id]),
             adapter_id=one.id,
             weights=one.meta.as_json(),
-            curves=_grouped(ws, _CURVES, roles.get("run", "")),
+            curves=curves_of(ws, roles.get("run")),
             measured=_on_dev(ws, one.id),
             mended=read_back(Round, mended.result, "a round of mending") if mended else None,
         )
 
 
-def _grouped(ws: WorkspaceStore, query: str, parameter: str) -> dict[str, Any]:
+def curves_of(ws: WorkspaceStore, run: str | None) -> dict[str, tuple[tuple[int, float], ...]]:
+    """Return what a run measured on its way: metric -> steps and values."""
+    if run is None:
+        return {}
+    outputs = ws.catalog.manifest(run, RunMeta).meta.outputs
+    figures = [one.id for one in outputs if one.kind == MetricsMeta.of_kind]
+    return _grouped(ws, _CURVES, run, [run, *figures])
+
+
+def _grouped(ws: WorkspaceStore, query: str, parameter: str, only: Sequence[str]) -> dict[str, Any]:
     """Return what a query has by its first column, as tuples of the others."""
     found: dict[str, Any] = {}
-    for name, *values in ws.catalog.query(query, [parameter]).rows:
+    for name, *values in ws.catalog.query(query, [parameter], only=only).rows:
         found.setdefault(name, []).append(tuple(values) if len(values) > 1 else values[0])
     return {name: tuple(values) for name, values in found.items()}
 

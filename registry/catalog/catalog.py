@@ -214,19 +214,26 @@ class Catalog:
         with SqlSession(self.root, wait_s=self.wait_s, only=only) as session:
             return session.run(fill(sql, params))
 
-    def sql(self, sql: str, params: Sequence[Any] = (), max_rows: int | None = None) -> QueryResult:
+    def sql(
+        self,
+        sql: str,
+        params: Sequence[Any] = (),
+        max_rows: int | None = None,
+        within_s: float | None = None,
+    ) -> QueryResult:
         """Run a user's SELECT over the views, with no way to write or to reach other files.
 
         Args:
             sql: one SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE, SHOW TABLES).
             params: values for its `?`.
             max_rows: stop after so many rows and say so in the result.
+            within_s: stop after so many seconds; by default it takes what it takes.
 
         Raises:
-            UserError: with DuckDB's message, in one line.
+            UserError: with DuckDB's message, in one line, or it takes longer.
         """
         with SqlSession(self.root, wait_s=self.wait_s) as session:
-            return session.run_guarded(sql, params, max_rows)
+            return session.run_guarded(sql, params, max_rows, within_s)
 
     def frame(self, sql: str, params: Sequence[Any] = ()) -> pl.DataFrame:
         """Run a user's SELECT like `sql`, and return all of it as a frame.

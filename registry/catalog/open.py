@@ -28,7 +28,7 @@ from registry.store.locks import catalog_lock, is_read_only
 from registry.store.objects import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -82,6 +82,35 @@ def snapshot(
             for table, column in (("objects", "id"), ("edges", "child")):
                 chosen = f"FROM catalog.{table} {wanted.format(column)}"
                 connection.execute(f"CREATE TABLE {table} AS {chosen}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+COPY = "copy"
+"""The database of `copied`; its schema `catalog` has the tables."""
+
+
+def copied(root: Path, *, wait_s: float, tables: Sequence[str]) -> DuckDBPyConnection:
+    """Copy tables of the catalog into memory; after `USE copy` they are asked as in the file.
+
+    Args:
+        root: the store's folder.
+        wait_s: seconds to wait for the catalog.
+        tables: their names.
+
+    Raises:
+        UserError, StoreError: as `open_catalog`.
+    """
+    connection = connect()
+    try:
+        connection.execute(f"ATTACH ':memory:' AS {COPY}; CREATE SCHEMA {COPY}.catalog")
+        with _attached(connection, root, wait_s=wait_s, write=False):
+            for table in tables:
+                connection.execute(
+                    f"CREATE TABLE {COPY}.catalog.{table} AS FROM catalog.main.{table}"
+                )
     except BaseException:
         connection.close()
         raise

@@ -11,6 +11,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
 from registry.catalog.open import snapshot
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import polars as pl
+    from duckdb import DuckDBPyConnection
 
 _FETCHED = 10_000  # rows at a time
 # Functions that a SELECT can call and that do more than read.
@@ -65,6 +67,7 @@ class SqlSession:
     def __enter__(self) -> Self:
         """Copy the tables and let the catalog go."""
         self._connection = snapshot(self._root, wait_s=self._wait_s, only=self._only)
+        set_up(self._connection, self._root)
         return self
 
     def __exit__(
@@ -80,39 +83,46 @@ class SqlSession:
 
     def run(self, sql: str) -> QueryResult:
         """Make the views that a statement needs, run it and fetch its rows."""
-        with self._naming_what_is_damaged():
-            self._make_views(sql)
-            self._hold(sql, ())
-            return self._fetch(sql, (), None)
+        return answer(self._connection, self._root, sql)
 
-    @contextmanager
-    def _naming_what_is_damaged(self) -> Iterator[None]:
-        import duckdb
-
-        try:
-            yield
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            if ".parquet" not in str(error):
-                raise
-            raise damaged(self._root / "objects", error) from None
-
-    def _fetch(self, sql: str, params: Sequence[Any], max_rows: int | None) -> QueryResult:
-        cursor = self._connection.execute(sql, list(params))
-        columns = tuple(column[0] for column in cursor.description or ())
-        if max_rows is None:  # some at a time, so that a signal is looked at in between
-            some = iter(lambda: cursor.fetchmany(_FETCHED), [])
-            return QueryResult(columns, list(chain.from_iterable(some)))
-        rows = cursor.fetchmany(max_rows + 1)
-        return QueryResult(columns, rows[:max_rows], truncated=len(rows) > max_rows)
-
-    def run_guarded(self, sql: str, params: Sequence[Any], max_rows: int | None) -> QueryResult:
+    def run_guarded(
+        self,
+        sql: str,
+        params: Sequence[Any],
+        max_rows: int | None,
+        within_s: float | None = None,
+    ) -> QueryResult:
         """Run a user's statement after everything but reading the store is locked away.
 
+        Args:
+            sql: the statement.
+            params: values for its `?`.
+            max_rows: stop after so many rows.
+            within_s: stop it after so many seconds.
+
         Raises:
-            UserError: not one SELECT, or DuckDB refuses it.
+            UserError: not one SELECT, DuckDB refuses it, or it takes longer.
         """
-        with self._guarded(sql, params):
-            return self._fetch(sql, params, max_rows)
+        with self._guarded(sql, params), self._stopped_after(within_s):
+            return _fetch(self._connection, sql, params, max_rows)
+
+    @contextmanager
+    def _stopped_after(self, within_s: float | None) -> Iterator[None]:
+        import duckdb
+
+        if within_s is None:
+            yield
+            return
+        timer = Timer(within_s, self._connection.interrupt)
+        timer.start()
+        try:
+            yield
+        except duckdb.InterruptException:
+            raise UserError(
+                f"stopped after {within_s:g} s", where="sql", fix="ask for less, or: gapmend sql"
+            ) from None
+        finally:
+            timer.cancel()
 
     def frame_guarded(self, sql: str, params: Sequence[Any]) -> pl.DataFrame:
         """Run a user's statement like `run_guarded`, for a frame with DuckDB's own types.
@@ -129,8 +139,8 @@ class SqlSession:
 
         try:
             self._check_reads_only(sql)
-            with self._naming_what_is_damaged():
-                self._make_views(sql)
+            with _naming_what_is_damaged(self._root):
+                make_views(self._connection, self._root, needed(sql))
                 self._lock_away()
                 self._hold(sql, params)
                 yield
@@ -163,15 +173,52 @@ class SqlSession:
             " SET enable_external_access = false; SET lock_configuration = true"
         )
 
-    def _make_views(self, sql: str) -> None:
-        spill = Store(self._root).spill_path()
-        # A session reads each file once: a copy in memory is of no use. And DuckDB would show
-        # progress on stdout where it takes Python for a notebook, as in `python -c`.
-        self._connection.execute(
-            f"SET temp_directory = {literal(spill)}; SET enable_external_file_cache = false;"
-            " SET enable_progress_bar = false; CREATE SCHEMA parquet"
-        )
-        make_views(self._connection, self._root, needed(sql))
+
+def set_up(connection: DuckDBPyConnection, root: Path) -> None:
+    """Set what every session needs: where large questions spill to, and no progress bars."""
+    spill = Store(root).spill_path()
+    # A session reads each file once: a copy in memory is of no use. And DuckDB would show
+    # progress on stdout where it takes Python for a notebook, as in `python -c`.
+    connection.execute(
+        f"SET temp_directory = {literal(spill)}; SET enable_external_file_cache = false;"
+        " SET enable_progress_bar = false; CREATE SCHEMA parquet"
+    )
+
+
+def answer(connection: DuckDBPyConnection, root: Path, sql: str) -> QueryResult:
+    """Make the views that our own statement needs, hold what it reads, and fetch its rows.
+
+    Raises:
+        StoreError: a stored file is damaged.
+    """
+    with _naming_what_is_damaged(root):
+        make_views(connection, root, needed(sql))
+        hold(root / "objects", read_by(connection, sql, ()))
+        return _fetch(connection, sql, (), None)
+
+
+@contextmanager
+def _naming_what_is_damaged(root: Path) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        if ".parquet" not in str(error):
+            raise
+        raise damaged(root / "objects", error) from None
+
+
+def _fetch(
+    connection: DuckDBPyConnection, sql: str, params: Sequence[Any], max_rows: int | None
+) -> QueryResult:
+    cursor = connection.execute(sql, list(params))
+    columns = tuple(column[0] for column in cursor.description or ())
+    if max_rows is None:  # some at a time, so that a signal is looked at in between
+        some = iter(lambda: cursor.fetchmany(_FETCHED), [])
+        return QueryResult(columns, list(chain.from_iterable(some)))
+    rows = cursor.fetchmany(max_rows + 1)
+    return QueryResult(columns, rows[:max_rows], truncated=len(rows) > max_rows)
 
 
 def _with_integers(frame: pl.DataFrame) -> pl.DataFrame:

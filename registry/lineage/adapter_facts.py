@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.errors import ModelError, StoreRequestError
+from registry.lineage.graph import lineage
 from registry.models.adapters import is_tuned
 from registry.models.changed import read_changed_config
 from registry.models.files import holds_changed, read_adapter_config
@@ -330,7 +331,8 @@ def _taught(catalog: Catalog, adapter_ids: Sequence[str]) -> tuple[TrainedRows, 
     """The rows that any of these adapters was trained on; a row of two counts for each."""
     found: dict[TrainedRows, int] = {}
     for adapter_id in dict.fromkeys(adapter_ids):
-        for row in catalog.query(_TAUGHT, [adapter_id]).rows:
+        read = [node.id for node in lineage(catalog, adapter_id).nodes]  # not every file there is
+        for row in catalog.query(_TAUGHT, [adapter_id], only=read).rows:
             one = TrainedRows(*row)
             key = replace(one, rows=0)
             found[key] = found.get(key, 0) + one.rows

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.workspace.inert import inert
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import altair as alt
 
 WIDTH = 320
@@ -59,13 +61,13 @@ class Picture:
         name: of its file: `gap`.
         title: for people.
         says: what it shows, for who doesn't see it.
-        chart: as Altair describes it.
+        chart: makes what Altair describes: a page that doesn't show it needn't wait for it.
     """
 
     name: str
     title: str
     says: str
-    chart: alt.TopLevelMixin
+    chart: Callable[[], alt.TopLevelMixin]
 
 
 def svg(picture: Picture) -> str:
@@ -94,7 +96,7 @@ def png(picture: Picture) -> bytes:
 
 
 def _spec(picture: Picture) -> dict[str, Any]:
-    spec: dict[str, Any] = picture.chart.to_dict()
+    spec: dict[str, Any] = picture.chart().to_dict()
     return {**_drawable(spec), "config": {**_STYLE}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.draw import AFTER, GRID, INK, QUIET, Picture
@@ -9,7 +10,8 @@ from pipeline.pages.charts.draw import AFTER, GRID, INK, QUIET, Picture
 if TYPE_CHECKING:
     from registry.lineage.graph import Lineage
 
-_WIDE, _ROW = 620, 26
+_LAYER, _ROW = 135, 26  # pixels between two things
+_NARROWEST = 620
 _PASSED = frozenset({"run", "eval", "forgetting", "metrics", "rows", "uids", "places"})
 _MOST = 40  # nodes; beyond them the graph is no picture any more
 
@@ -19,8 +21,6 @@ def lineage_picture(found: Lineage) -> Picture | None:
 
     None where there is nothing above it, or too much to be seen.
     """
-    import altair as alt
-
     nodes = {one.id: one for one in found.nodes if one.kind not in _PASSED}
     links = _links(found, frozenset(nodes))
     if not links or len(nodes) > _MOST:
@@ -48,26 +48,34 @@ def lineage_picture(found: Lineage) -> Picture | None:
         for a, b in links
         if a in places and b in places
     ]
+    said = "; ".join(f"{one.kind} {one.id[:8]} {one.label}".strip() for one in nodes.values())
+    return Picture(
+        "lineage",
+        "What it was made from",
+        f"From the data on the left to the result on the right: {said}.",
+        partial(_graph, list(places.values()), lines, deepest, tallest),
+    )
+
+
+def _graph(
+    places: list[dict[str, Any]], lines: list[dict[str, Any]], deepest: int, tallest: int
+) -> Any:
+    import altair as alt
+
     pad = 0.35
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-pad, deepest + pad]))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0, tallest], reverse=True))
     edges = (
         alt.Chart(alt.Data(values=lines)).mark_rule(color=GRID).encode(x=x, y=y, x2="x2", y2="y2")
     )
-    seen = alt.Chart(alt.Data(values=list(places.values()))).encode(x=x, y=y)
+    seen = alt.Chart(alt.Data(values=places)).encode(x=x, y=y)
     dots = seen.mark_point(filled=True, size=60, opacity=1).encode(
         color=alt.condition("datum.root", alt.value(AFTER), alt.value(QUIET))
     )
     names = seen.mark_text(dy=-9, fontSize=11, color=INK).encode(text="what:N")
     labels = seen.mark_text(dy=13, fontSize=10, color=QUIET, limit=150).encode(text="label:N")
-    said = "; ".join(f"{one.kind} {one.id[:8]} {one.label}".strip() for one in nodes.values())
-    return Picture(
-        "lineage",
-        "What it was made from",
-        f"From the data on the left to the result on the right: {said}.",
-        alt.layer(edges, dots, names, labels).properties(
-            width=_WIDE, height=max(120, 2 * _ROW * tallest)
-        ),
+    return alt.layer(edges, dots, names, labels).properties(
+        width=max(_NARROWEST, _LAYER * (deepest + 1)), height=max(120, 2 * _ROW * tallest)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.draw import WIDTH, Picture
@@ -31,7 +32,7 @@ def curve_pictures(told: Account) -> Iterator[Picture]:
         if rows:
             last = {row["of"]: row for row in rows}
             ends = "; ".join(f"{of} ends at {row['value']:.4g}" for of, row in last.items())
-            chart = _lines(rows, several=len(last) > 1)
+            chart = partial(_lines, rows, several=len(last) > 1)
             yield Picture(name.replace("_", "-"), title, f"{title} by step. {ends}.", chart)
 
 
