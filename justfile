@@ -241,6 +241,10 @@ openlineage *args:
 report *args:
     gapmend report -C {{ space }} "$@"
 
+# Serve the workspace as a local page: ./just ui --open
+ui *args:
+    gapmend ui -C {{ space }} "$@"
+
 # Show what the workspace holds and which adapter is champion.
 status *args:
     gapmend status -C {{ space }} "$@"
