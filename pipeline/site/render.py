@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from pipeline.pages.html import TEMPLATES as SHARED
 from pipeline.workspace.inert import inert
-from registry.errors import AliasMovedError, GateRefusedError, MachineError, UserError
+from registry.errors import AliasMovedError, GateRefusedError, MachineError, StoreRequestError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -127,6 +127,8 @@ def status_of(error: GapmendError) -> int:
         return 409
     if isinstance(error, MachineError):
         return 503
+    if isinstance(error, StoreRequestError):
+        return 503 if "has held the catalog" in error.what else 404
     return 400 if isinstance(error, UserError) else 500
 
 
