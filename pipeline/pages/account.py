@@ -299,9 +299,7 @@ def curves_of(ws: WorkspaceStore, run: str | None) -> dict[str, tuple[tuple[int,
     return _grouped(ws, _CURVES, run, [run, *figures])
 
 
-def _grouped(
-    ws: WorkspaceStore, query: str, parameter: str, only: Sequence[str]
-) -> dict[str, Any]:
+def _grouped(ws: WorkspaceStore, query: str, parameter: str, only: Sequence[str]) -> dict[str, Any]:
     """Return what a query has by its first column, as tuples of the others."""
     found: dict[str, Any] = {}
     for name, *values in ws.catalog.query(query, [parameter], only=only).rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -31,7 +31,7 @@ from pipeline.site.views import (
     sql,
     thing,
 )
-from registry.errors import GapmendError, StoreRequestError, UserError
+from registry.errors import GapmendError, StoreRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

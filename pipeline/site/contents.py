@@ -78,7 +78,7 @@ def rows_by_uid(site: Site, version: str, uids: Sequence[int]) -> dict[int, dict
 def clusters_of(
     site: Site, version: tuple[str, str], *, limit: int, offset: int
 ) -> tuple[list[tuple[int, dict[str, Any], dict[str, Any]]], int]:
-    """Return groups of near-duplicates, the largest first: how many rows, two of them; the count."""
+    """Return groups of rows that are alike, the largest first: how many, two of them; the count."""
     with open_connection(site.ws.store, v=version_files(site.ws.store, *version)) as connection:
         found = records(connection, _CLUSTERS.format(limit=limit, offset=offset))
         (counted,) = records(connection, _HOW_MANY)

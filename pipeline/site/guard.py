@@ -141,16 +141,7 @@ class Guard:
             return _refuse("another page asked for this")
         if (answer := self._known(scope, headers)) is not None:
             return answer
-        if scope["method"] in _SAFE:
-            return None
-        if scope["method"] != "POST":
-            return _refuse("nothing here is asked so", 405)
-        if headers.get("origin") != f"http://{hosts[0]}":
-            return _refuse("this did not come from a page of this server")
-        size = headers.get("content-length", "")
-        if not size.isdecimal() or int(size) > MOST_BYTES:
-            return _refuse(f"a form has at most {MOST_BYTES:,} bytes", 413)
-        return None
+        return None if scope["method"] in _SAFE else _not_a_form(scope, headers, hosts[0])
 
     def _known(self, scope: Scope, headers: Headers) -> Response | None:
         """Return None for who is known; else a way in for the token, or a refusal."""
@@ -164,6 +155,18 @@ class Guard:
             answer.set_cookie(self._cookie, token, httponly=True, samesite="strict", path="/")
             return answer
         return _refuse("open the address that `gapmend ui` has printed, with its token", 401)
+
+
+def _not_a_form(scope: Scope, headers: Headers, host: str) -> Response | None:
+    """Return why what would change something isn't a form of ours; None where it may be."""
+    if scope["method"] != "POST":
+        return _refuse("nothing here is asked so", 405)
+    if headers.get("origin") != f"http://{host}":
+        return _refuse("this did not come from a page of this server")
+    size = headers.get("content-length", "")
+    if not size.isdecimal() or int(size) > MOST_BYTES:
+        return _refuse(f"a form has at most {MOST_BYTES:,} bytes", 413)
+    return None
 
 
 def _cookie(headers: Headers, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,13 @@ from urllib.parse import quote, urlencode
 
 from pipeline.pages.html import TEMPLATES as SHARED
 from pipeline.workspace.inert import inert
-from registry.errors import AliasMovedError, GateRefusedError, MachineError, StoreRequestError, UserError
+from registry.errors import (
+    AliasMovedError,
+    GateRefusedError,
+    MachineError,
+    StoreRequestError,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +85,11 @@ class Pages:
         more = (number + 1) * PAGE < total
         first = number * PAGE
         return cls(
-            first, shown, total, at(number - 1) if number else None, at(number + 1) if more else None
+            first,
+            shown,
+            total,
+            at(number - 1) if number else None,
+            at(number + 1) if more else None,
         )
 
 
@@ -167,16 +178,18 @@ def cell(value: Any) -> Cell:
     """Return a value as a cell: numbers as people write them, texts as far as a table shows."""
     if isinstance(value, Link | Tick):
         return value
+    if isinstance(value, list | tuple):
+        return cut(", ".join(str(cell(one)) for one in value))
+    return cut(_text(value))
+
+
+def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if hasattr(value, "strftime"):
-        return str(value.strftime("%Y-%m-%d %H:%M"))
-    if isinstance(value, list | tuple):
-        return cut(", ".join(str(cell(one)) for one in value))
-    return cut(str(value))
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -27,12 +27,14 @@ class Site:
     """A workspace that is looked at.
 
     Attributes:
-        ws: what it keeps; its catalog is a copy in memory, made anew when something is committed.
+        ws: what it keeps.
+        catalog: the same as its catalog: a copy in memory, made anew when something is committed.
         access: who may ask.
         questions: keeps people's own questions, which may take long, to two at a time.
     """
 
     ws: WorkspaceStore
+    catalog: ResidentCatalog
     access: Access
     questions: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(2), repr=False)
     _known: OrderedDict[object, Any] = field(default_factory=OrderedDict, repr=False)
@@ -46,13 +48,8 @@ class Site:
             UserError: `root` is no workspace.
         """
         ws = WorkspaceStore.open(root)
-        return cls(replace(ws, catalog=ResidentCatalog(ws.state, wait_s=_WAIT_S)), access)
-
-    @property
-    def catalog(self) -> ResidentCatalog:
-        """Return the catalog."""
-        assert isinstance(self.ws.catalog, ResidentCatalog)
-        return self.ws.catalog
+        catalog = ResidentCatalog(ws.state, wait_s=_WAIT_S)
+        return cls(replace(ws, catalog=catalog), catalog, access)
 
     def once(self, key: object, made: Callable[[], _T]) -> _T:
         """Return what was made under this key since the last commit, or make it."""

@@ -21,7 +21,7 @@ from tests.support.accounts import around, finding, measured
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-EVIL = "<script>alert(1)</script> <a href=\"javascript:alert(2)\">x</a> \x1b[31m ' \" & {{ 7 * 7 }}"
+EVIL = '<script>alert(1)</script> <a href="javascript:alert(2)">x</a> \x1b[31m \' " & {{ 7 * 7 }}'
 SPEC = "bases: {nano: {model: nano}}\n"
 SUBJECTS = ("moods", "colours")
 _AT = "2026-01-02T03:04:05+00:00"
@@ -214,7 +214,9 @@ class _Maker:
         meta = {"adapter": adapter.id, "scale": 1.0, "split": "dev", "kept": kept,
                 "closed": {"moods": asdict(found.closed["moods"])},
                 "changes": {"colours": asdict(found.changes["colours"])}}  # fmt: skip
-        evals = [Parent(key, "eval") for (of, _), key in self.made.evals.items() if of == adapter.id]
+        evals = [
+            Parent(key, "eval") for (of, _), key in self.made.evals.items() if of == adapter.id
+        ]
         self.put("forgetting", {"f": number}, [*parents, *evals], meta)
         self.run("forget", f"forget-{number}", parents, adapter=adapter.id)
         meta = {"base": "nano", "adapter_id": adapter.id, "promoted": number == 0, "split": "test",
@@ -248,7 +250,7 @@ class _Maker:
         self.made.runs.append(made.id)
         return made
 
-    def put(  # noqa: PLR0913 - what an object is
+    def put(
         self, kind: str, identity: Any, parents: list[Parent], meta: Any,
         files: dict[str, str] | None = None, *, bitmap: range | None = None,
     ) -> ObjectRef:  # fmt: skip

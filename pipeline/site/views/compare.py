@@ -134,7 +134,9 @@ def _differences(site: Site, found: Sequence[Subject], ids: Sequence[str]) -> Gr
     head = ("capability or guard", "split", "adapter", "items", "lost", "gained")
     note = "they were asked nothing in common"
     title = f"Against {short(ids[0])}"
-    return Grid(title, (*head, "difference", "p", "corrected"), lines(sorted(whole, key=_order)), note)
+    return Grid(
+        title, (*head, "difference", "p", "corrected"), lines(sorted(whole, key=_order)), note
+    )
 
 
 def _samples(site: Site, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:

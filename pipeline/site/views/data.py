@@ -161,7 +161,10 @@ def _facts(found: Version) -> list[tuple[str, Any]]:
         ("Made", found.created_at[:19].replace("T", " ")),
         ("Rows", f"{meta.rows:,}: {splits}"),
         ("Of records in its files", f"{meta.records:,}"),
-        ("Duplicates", f"{meta.duplicates:,}, and {meta.clusters:,} clusters of rows that are alike"),
+        (
+            "Duplicates",
+            f"{meta.duplicates:,}, and {meta.clusters:,} clusters of rows that are alike",
+        ),
         ("Leaks between splits", f"{meta.leaks.exact:,} exact, {meta.leaks.near:,} near"),
         ("Licence", meta.license or "not stated"),
         ("Tags", ", ".join(found.tags) or "none"),
@@ -171,9 +174,7 @@ def _facts(found: Version) -> list[tuple[str, Any]]:
 
 def _rows(site: Site, found: Version, split: str, text: str, number: int) -> tuple[Grid, int]:
     version = (found.id, found.name)
-    rows, counted = rows_of(
-        site, version, split=split, text=text, limit=PAGE, offset=number * PAGE
-    )
+    rows, counted = rows_of(site, version, split=split, text=text, limit=PAGE, offset=number * PAGE)
     shown = [
         (Link(str(row["row_uid"]), href(f"/row/{row['row_uid']}")), row["split"], cut(said(row)),
          place(row))
@@ -181,7 +182,9 @@ def _rows(site: Site, found: Version, split: str, text: str, number: int) -> tup
     ]  # fmt: skip
     known = found.meta.splits.get(split, 0) if split else found.meta.rows
     total = known if counted is None else counted
-    return Grid("Rows", ("row", "split", "what it says", "file and line"), lines(shown), "none"), total
+    return Grid(
+        "Rows", ("row", "split", "what it says", "file and line"), lines(shown), "none"
+    ), total
 
 
 def _rejects(site: Site, found: Version, number: int) -> tuple[Grid, int]:
@@ -191,16 +194,18 @@ def _rejects(site: Site, found: Version, number: int) -> tuple[Grid, int]:
         for one in rows
     ]
     head = ("file and line", "why", "how it begins")
-    return Grid("What could not be used", head, lines(shown), "all could be used"), found.meta.rejects
+    return Grid(
+        "What could not be used", head, lines(shown), "all could be used"
+    ), found.meta.rejects
 
 
 def _near(site: Site, found: Version, number: int) -> tuple[Grid, int]:
-    groups, total = clusters_of(
-        site, (found.id, found.name), limit=PAGE, offset=number * PAGE
-    )
+    groups, total = clusters_of(site, (found.id, found.name), limit=PAGE, offset=number * PAGE)
     shown = [(count, cut(said(one), 300), cut(said(other), 300)) for count, one, other in groups]
     title = "Groups of rows that are alike, the largest first"
-    return Grid(title, ("rows", "the first", "the last"), lines(shown), "no row is like another"), total
+    return Grid(
+        title, ("rows", "the first", "the last"), lines(shown), "no row is like another"
+    ), total
 
 
 def _erased_note(site: Site, version: str) -> str:
@@ -226,7 +231,13 @@ def _selections(site: Site) -> Grid:
 
 def _erasures(site: Site) -> Grid:
     rows = [
-        (Link(short(key), href(f"/thing/{key}")), at, rows, reason, [short(one) for one in of or ()])
+        (
+            Link(short(key), href(f"/thing/{key}")),
+            at,
+            rows,
+            reason,
+            [short(one) for one in of or ()],
+        )
         for key, at, rows, reason, of in site.catalog.query(_ERASED).rows
     ]
     head = ("erasure", "when", "rows", "why", "from the versions")

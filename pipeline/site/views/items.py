@@ -57,7 +57,7 @@ JOIN parquet.stored_samples AS now
 LEFT JOIN parquet.stored_samples AS was
   ON was.object_id = shown.before AND was.row_uid = shown.row_uid
 ORDER BY shown.subject, shown.row_hash
-"""
+"""  # noqa: S608 - a constant of this file
 _TEXT = (
     " AND contains(lower(concat_ws(chr(10), now.prompt, now.expected, now.answer, was.answer)),"
     " lower(?))"
@@ -97,8 +97,6 @@ def items(site: Site, asked: Asked) -> bytes:
         ways=[*_WAYS.items()],
         **{key: query[key] for key in ("of", "split", "subject", "way", "text")},
     )
-
-
 
 
 def item(site: Site, asked: Asked) -> bytes:

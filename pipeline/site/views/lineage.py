@@ -63,7 +63,10 @@ def _nodes(found: Lineage, *, down: bool) -> Grid:
         nearer.setdefault(far, []).append((near, edge.role))
     nodes = sorted(
         (one for one in found.nodes),
-        key=lambda one: (one.id != found.root, _ORDER.index(one.kind) if one.kind in _ORDER else 99),
+        key=lambda one: (
+            one.id != found.root,
+            _ORDER.index(one.kind) if one.kind in _ORDER else 99,
+        ),
     )
     rows = []
     for one in nodes[:_MOST]:

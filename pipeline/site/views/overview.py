@@ -119,7 +119,9 @@ def _aliases(site: Site) -> Grid:
     for name, target, kind, reason, moved in found:
         passed = (decided.get(target) or ("",))[0]
         gates = {"true": "all gates passed", "false": "refused by a gate"}.get(passed or "", "")
-        rows.append((Link(name, href(f"/alias/{name}")), _thing(target), kind, gates, reason, moved))
+        rows.append(
+            (Link(name, href(f"/alias/{name}")), _thing(target), kind, gates, reason, moved)
+        )
     head = ("name", "points at", "what it is", "promotion", "why", "since")
     return Grid("Names that are in use", head, lines(rows))
 

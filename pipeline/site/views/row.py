@@ -38,7 +38,8 @@ def row(site: Site, asked: Asked) -> bytes:
 def _tables(found: RowLineage) -> list[tuple[str, str, Grid]]:
     places = [
         (f"{one.file}:{one.line}", one.split,
-         Link(f"{one.dataset} {short(one.version_id)}", href(f"/data/{one.dataset}@{one.version_id}")))
+         Link(f"{one.dataset} {short(one.version_id)}",
+              href(f"/data/{one.dataset}@{one.version_id}")))
         for one in found.places
     ]  # fmt: skip
     picks = [

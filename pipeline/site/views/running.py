@@ -102,9 +102,7 @@ def _curves(folder: Path) -> tuple[int, list[Picture]]:
     steps = MetricsFile(folder / _METRICS).read()
     curves = {
         name: tuple(
-            (one.step, float(getattr(one, name)))
-            for one in steps
-            if getattr(one, name) is not None
+            (one.step, float(getattr(one, name))) for one in steps if getattr(one, name) is not None
         )
         for name in _FIGURES
     }

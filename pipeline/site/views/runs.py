@@ -74,9 +74,7 @@ def run_grid(
     return Grid("Runs, the newest first", head, lines(rows), note), int(total[0]) if total else 0
 
 
-def adapter_grid(
-    site: Site, offset: int, limit: int, *, choose: bool = False
-) -> tuple[Grid, int]:
+def adapter_grid(site: Site, offset: int, limit: int, *, choose: bool = False) -> tuple[Grid, int]:
     """Return adapters, the newest first, and how many there are; with boxes to choose them by."""
     found = listed_adapters(site.catalog, limit=offset + limit)
     rows = [_adapter(one, choose=choose) for one in found.rows[offset:]]

@@ -76,13 +76,15 @@ def _facts(found: Manifest[SelectionMeta]) -> list[tuple[str, Any]]:
 
 def _parts(meta: SelectionMeta) -> list[Grid]:
     parts = [
-        (one.capability, WHY.get(one.reason, one.reason), one.rows, one.score)
-        for one in meta.parts
+        (one.capability, WHY.get(one.reason, one.reason), one.rows, one.score) for one in meta.parts
     ]
     out = [
         *meta.set_aside.items(),
         *((f"leak: {kind}", count) for kind, count in meta.leaks.items()),
-        *((f"wanted for {name}: {meta.short_of.get(name, '')}", n) for name, n in meta.missing.items()),
+        *(
+            (f"wanted for {name}: {meta.short_of.get(name, '')}", n)
+            for name, n in meta.missing.items()
+        ),
     ]
     head = ("for", "why", "rows", "mean likeness to what was lost")
     aside = Grid("Kept out or missing", ("what", "rows"), lines(out), "nothing was kept out")

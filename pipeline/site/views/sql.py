@@ -1,4 +1,4 @@
-"""SQL: a person's question over the views, the cookbook's, and the answer as table, CSV or chart."""
+"""SQL: a person's question or one of the cookbook's; the answer as table, CSV or chart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import QueryResult
 
 _COOKBOOK = Path(__file__).parent.parent / "cookbook.md"
-_ENTRY = re.compile(r"^## (?P<title>[^\n]+)\n(?:(?!^## ).)*?^```sql\n(?P<query>.*?)^```", re.M | re.S)
+_ENTRY = re.compile(
+    r"^## (?P<title>[^\n]+)\n(?:(?!^## ).)*?^```sql\n(?P<query>.*?)^```", re.MULTILINE | re.DOTALL
+)
 _SHOWN, _WHOLE, _DRAWN = 500, 100_000, 2000  # rows: in a table, as CSV, in a chart
 _WITHIN_S = 20.0
 _MOST_TEXT = 6000
@@ -157,8 +159,8 @@ def _chart(rows: list[dict[str, Any]], x: str, y: str, *, named: bool) -> Any:
         first = rows[:_BARS]
         names = list(dict.fromkeys(row["x"] for row in first))
         bars = alt.Chart(alt.Data(values=first)).mark_bar()
-        return bars.encode(
-            x=alt.X("y:Q", title=y), y=alt.Y("x:N", sort=names, title=x)
-        ).properties(width=WIDTH)
+        return bars.encode(x=alt.X("y:Q", title=y), y=alt.Y("x:N", sort=names, title=x)).properties(
+            width=WIDTH
+        )
     points = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
     return points.encode(x=alt.X("x:Q", title=x), y=alt.Y("y:Q", title=y)).properties(width=WIDTH)

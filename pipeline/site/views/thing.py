@@ -40,7 +40,9 @@ def thing(site: Site, asked: Asked) -> bytes:
         failed = f"This run failed: {found.meta.result.get('error', 'it is not known why')}"
     with site.catalog.reading() as connection:
         above, below = (
-            connection.execute(fill(_AROUND.format(near=near, far=far), [found.id, _MOST])).fetchall()
+            connection.execute(
+                fill(_AROUND.format(near=near, far=far), [found.id, _MOST])
+            ).fetchall()
             for near, far in (("child", "parent"), ("parent", "child"))
         )
     return page(

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 MOVE = "/alias/candidate"
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/static/style.css", "/sql?q=x", "/sql.csv?q=select 1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/static/style.css", "/sql?q=x", "/sql.csv?q=select 1"]
+)
 def test_every_answer_says_what_may_be_done_with_it(page: TestClient, path: str) -> None:
     headers = page.get(path).headers
     policy = headers["content-security-policy"]
@@ -35,7 +37,9 @@ def test_every_answer_says_what_may_be_done_with_it(page: TestClient, path: str)
     assert "server" not in headers
 
 
-@pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "", f"[::2]:{PORT}"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "", f"[::2]:{PORT}"]
+)
 def test_a_name_that_was_turned_to_us_is_not_answered(page: TestClient, host: str) -> None:
     answer = page.get("/", headers={"host": host})
     assert answer.status_code == 421

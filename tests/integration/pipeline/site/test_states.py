@@ -7,7 +7,7 @@ import os
 import platform
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -51,7 +51,9 @@ def training(root: Path, pid: int, began: float) -> None:
     folder = root / ".gapmend" / "work" / FOLDER
     folder.mkdir(parents=True)
     doing = Counted("train · nano", 3, 9, 0, time.time() - 6, "loss 0.5")
-    told = Told("train", "talk", "r" * 64, platform.node(), pid, began, time.time() - 9, doing=doing)
+    told = Told(
+        "train", "talk", "r" * 64, platform.node(), pid, began, time.time() - 9, doing=doing
+    )
     (folder / PROGRESS).write_text(json.dumps(asdict(told)))
     file = MetricsFile(folder / "metrics.jsonl")
     for step in (1, 2, 3):
@@ -169,21 +171,16 @@ def test_a_question_that_takes_too_long_is_stopped(made: Shown) -> None:
     assert catalog.sql("select 1", within_s=30).rows == [(1,)]
 
 
-def test_two_more_questions_wait_for_nobody(made: Shown, ask: Ask) -> None:
-    access = sites.Site.of(made.root, replace_port())
-    for _ in range(2):
-        assert access.questions.acquire(blocking=False)
+def test_a_third_question_waits_for_nobody(made: Shown) -> None:
     from starlette.testclient import TestClient
 
     from pipeline.site.app import app
+    from pipeline.site.guard import Access
 
+    access = sites.Site.of(made.root, Access.to("127.0.0.1", 8642))
+    for _ in range(2):
+        assert access.questions.acquire(blocking=False)
     page = TestClient(app(access), base_url="http://127.0.0.1:8642")
     assert "two other questions are being answered" in page.get("/sql?q=select 1").text
     access.questions.release()
     assert "1 row." in page.get("/sql?q=select 1").text
-
-
-def replace_port() -> sites.Access:
-    from pipeline.site.guard import Access
-
-    return replace(Access.to("127.0.0.1", 8642))

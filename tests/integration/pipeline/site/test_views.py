@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 ITEMS = 30
-LOST = {i for i in range(ITEMS) if i % 3 == 0 and not i % 5 == 1}  # colours: i%3==0, then i%5==1
+LOST = {i for i in range(ITEMS) if i % 3 == 0 and i % 5 != 1}  # colours: i%3==0, then i%5==1
 GAINED = {i for i in range(ITEMS) if i % 3 and i % 5 == 1}
 
 
@@ -179,8 +179,11 @@ def test_questions_in_sql(page: TestClient) -> None:
 
 
 def test_sql_only_reads_and_only_the_store(page: TestClient) -> None:
-    for asked in ("drop view runs", "select * from read_text('/etc/hostname')", "select 1; select 2",
-                  "copy (select 1) to '/tmp/x'", "select getenv('HOME')", "nonsense", "x" * 7000):  # fmt: skip
+    refused = (
+        *("drop view runs", "select * from read_text('/etc/hostname')", "select 1; select 2"),
+        *("copy (select 1) to 'out.csv'", "select getenv('HOME')", "nonsense", "x" * 7000),
+    )
+    for asked in refused:
         text = page.get(f"/sql?q={quote(asked)}").text
         assert 'role="alert"' in text, asked
         assert "As CSV" not in text

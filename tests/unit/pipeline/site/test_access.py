@@ -10,7 +10,9 @@ from pipeline.site.site import Asked
 from registry.errors import UserError
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8642", "localhost:8642", "LOCALHOST:8642", "[::1]:8642"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8642", "localhost:8642", "LOCALHOST:8642", "[::1]:8642"]
+)
 def test_on_the_loopback_its_own_names_are_ours(host: str) -> None:
     assert Access.to("127.0.0.1", 8642).is_ours(host)
 
@@ -33,7 +35,9 @@ def test_elsewhere_addresses_in_digits_are_ours_and_names_that_others_give_are_n
 
 
 def test_only_this_machine_needs_no_token() -> None:
-    assert [is_loopback(one) for one in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
+    assert [is_loopback(one) for one in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [
+        True
+    ] * 4
     assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.5", "box.lan", "localhost.evil")))  # noqa: S104
     assert Access.to("127.0.0.1", 1).token is None
     first, second = (Access.to("10.0.0.5", 1).token for _ in range(2))
