@@ -1,4 +1,4 @@
-"""The local page in a real browser: every page, clicked, filled in, narrow and wide, light and dark."""
+"""The local page in a real browser: every page, clicked and filled in, at two widths, also dark."""
 
 from __future__ import annotations
 
