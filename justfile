@@ -68,6 +68,10 @@ e2e *args:
 browser *args:
     HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest tests/browser "$@"
 
+# Make the documents' pictures of the report again, or of pages that are served: NAME=URL …
+pictures *args:
+    python -m tests.support.pictures "$@"
+
 # Push and pull against a Hub of our own, with 30% of requests failing, and killed 50 times.
 e2e-hub *args:
     @! command -v npm > /dev/null || npm ci --silent --prefix tests/e2e/hub_client

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evals.verdicts.forgetting import GuardFinding, SubjectChange
 from evals.verdicts.gap import ClosedFinding, GapFinding
 from pipeline.measure.rounds import STAGE, Round
+from pipeline.pages.unended import Unended, unended
 from pipeline.workspace.store import CHAMPION, adapter_named
 from registry.catalog.sql import fill
 from registry.errors import StoreRequestError
@@ -45,6 +46,15 @@ _ABOUT = """
 SELECT id FROM catalog.objects
 WHERE kind = 'run' AND contains(manifest, '"adapter":"')
   AND (manifest->>'$.meta.inputs.adapter') IN ? ORDER BY created_at
+"""
+_ERASED = """
+SELECT coalesce(sum(
+    json_extract_string(erasure.manifest->'$.meta.redacted', taught.parent)::BIGINT
+), 0)
+FROM catalog.edges AS taught
+JOIN catalog.edges AS redacted ON redacted.parent = taught.parent AND redacted.role = 'redacted'
+JOIN catalog.objects AS erasure ON erasure.id = redacted.child
+WHERE taught.child = ? AND taught.role = 'selection'
 """
 STAGES = ("ingest", "gap", "select", "train", "forget", "mend", "promote", "merge")
 _VERSIONS = """
@@ -138,6 +148,8 @@ class Account:
         lineage: of the adapter or gap.
         hardware: of the newest run.
         environment: the same.
+        erased: rows of the last selection that were erased since: it can't be trained again.
+        unended: stages of the workspace that were begun and have no result.
     """
 
     base: str
@@ -154,6 +166,8 @@ class Account:
     lineage: Lineage
     hardware: dict[str, Any]
     environment: dict[str, Any]
+    erased: int = 0
+    unended: tuple[Unended, ...] = ()
 
     @property
     def id(self) -> str:
@@ -205,6 +219,8 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
         spent=_spent([*runs.values()]),
         lineage=came,
         **_machine([*runs.values()]),
+        erased=_erased(ws, adapter),
+        unended=unended(ws),
     )
 
 
@@ -237,8 +253,16 @@ def _adapter_of(ws: WorkspaceStore, named: Manifest[Meta]) -> str:
 def _newest_gap(ws: WorkspaceStore) -> Manifest[GapMeta]:
     found = ws.catalog.find(GapMeta)
     if found is None:
-        raise StoreRequestError("nothing was measured here yet", fix="measure it: gapmend gap")
+        begun = " ".join(one.said for one in unended(ws)).rstrip(".")
+        what = f"nothing was measured here yet{f': {begun}' if begun else ''}"
+        raise StoreRequestError(what, fix="measure it: gapmend gap")
     return found
+
+
+def _erased(ws: WorkspaceStore, adapter: str) -> int:
+    with ws.catalog.reading() as connection:
+        found = connection.execute(_ERASED, [adapter]).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _of_gap(ws: WorkspaceStore, found: Manifest[GapMeta]) -> Account:
@@ -258,6 +282,7 @@ def _of_gap(ws: WorkspaceStore, found: Manifest[GapMeta]) -> Account:
         spent=_spent(runs),
         lineage=came,
         **_machine(runs),
+        unended=unended(ws),
     )
 
 
@@ -275,7 +300,8 @@ def _trainings(
         if "selection" not in roles:
             continue
         chosen = ws.catalog.manifest(roles["selection"], SelectionMeta)
-        rounds = [run for run in runs if run.stage == STAGE and run.inputs["adapter"] == one.id]
+        rounds = [run for run in runs if run.done and run.stage == STAGE]
+        rounds = [run for run in rounds if run.inputs["adapter"] == one.id]
         mended = max(rounds, key=lambda run: run.ended_at, default=None)
         yield Training(
             number=chosen.meta.round,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.draw import svg
 from pipeline.pages.words import story
+from pipeline.workspace.inert import inert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ID = 12
+_WIDE = ("lineage",)  # pictures that are wider than a telephone
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,17 @@ def environment() -> Any:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        finalize=_shown,
     )
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it may stand in a page: marks that would turn its letters are shown."""
+    from markupsafe import Markup
+
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return inert(value.replace("\r\n", "\n"))
 
 
 def title(told: Account) -> str:
@@ -104,4 +116,4 @@ def _picture(one: Picture) -> dict[str, Any]:
     from markupsafe import Markup
 
     drawn = Markup(svg(one))  # noqa: S704 - vl-convert has escaped what the data say
-    return {"title": one.title, "says": one.says, "svg": drawn, "wide": one.name == "lineage"}
+    return {"title": one.title, "says": one.says, "svg": drawn, "wide": one.name in _WIDE}

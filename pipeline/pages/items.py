@@ -24,6 +24,7 @@ SHOWN = 10
 
 _AGAIN = ("few_shot", "cot")  # what lost items are asked again with
 _MOST_ROWS = 20_000  # trained rows that a nearest one is looked for in
+_MOST_READ = 20_000  # characters of an item or a row that are compared
 
 _CHANGED = """
 SELECT before.subject, CASE WHEN after.score < before.score THEN 'lost' ELSE 'gained' END,
@@ -32,9 +33,10 @@ FROM eval_samples AS before
 JOIN eval_samples AS after USING (subject, row_uid)
 WHERE before.eval_id IN ? AND after.eval_id IN ? AND after.score <> before.score
 QUALIFY row_number() OVER (
-    PARTITION BY subject, after.score < before.score ORDER BY before.row_hash
+    PARTITION BY subject, after.score < before.score
+    ORDER BY before.row_hash = '', before.row_hash
 ) <= ?
-ORDER BY 1, 2 DESC, before.row_hash
+ORDER BY 1, 2 DESC, before.row_hash = '', before.row_hash
 """
 _TAUGHT = """
 SELECT capability, reason, concat(source_file, ':', source_line), messages, answer
@@ -55,7 +57,7 @@ class NearRow:
 
 @dataclass(frozen=True)
 class ItemChanged:
-    """An item that scores less (`lost`) or more (`gained`) than before."""
+    """An item that scores less (`lost`) or more (`gained`) than before; erased, it has no words."""
 
     subject: str
     way: Literal["lost", "gained"]
@@ -82,7 +84,7 @@ def changed_items(
         return ()
     only = (*before, *after)
     changed = ws.catalog.query(_CHANGED, [before, after, most], only=only).rows
-    asked = [f"{prompt}\n{expected}" for _, _, prompt, expected, *_ in changed]
+    asked = [f"{prompt[-_MOST_READ:]}\n{expected}" for _, _, prompt, expected, *_ in changed]
     nearest = _nearest(_rows(ws, adapter), asked)
     return tuple(
         ItemChanged(subject, way, prompt, expected, was, now, near)
@@ -100,7 +102,7 @@ def near_rows(ws: WorkspaceStore, adapter: str, asked: str, most: int) -> tuple[
         most: how many.
     """
     rows = _rows(ws, adapter)
-    near = _likeness(rows, [asked])[0] if rows else ()
+    near = _likeness(rows, [asked[-_MOST_READ:]])[0] if rows else ()
     order = sorted(range(len(near)), key=lambda at: -near[at])[:most]
     return tuple(replace(rows[at], likeness=float(near[at])) for at in order if near[at] > 0)
 
@@ -150,6 +152,6 @@ def _nearest(rows: Sequence[NearRow], asked: Sequence[str]) -> list[NearRow | No
 
 
 def _likeness(rows: Sequence[NearRow], asked: Sequence[str]) -> Any:
-    texts = [row.text for row in rows]
+    texts = [row.text[:_MOST_READ] for row in rows]
     terms = Terms.of([*texts, *asked])
     return cosines(terms.vectors(asked), terms.vectors(texts))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.pages.html import badge, lead, title
 from pipeline.pages.words import story
+from pipeline.workspace.inert import inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,9 @@ def _lines(told: Account, made: Sequence[Part]) -> Iterator[str]:
     yield ""
     yield f"{_text(lead(told))}{f' **{found.text}**' if found else ''}"
     for chapter in story(told):
-        yield f"\n**{chapter.title}** {_text(chapter.text)}"
+        yield f"\n**{chapter.title}**\n"
+        for line in chapter.lines:
+            yield f"- {_text(line)}"
     for part in made:
         yield f"\n## {part.title}"
         if part.text:
@@ -50,4 +53,4 @@ def _table(table: Table) -> Iterator[str]:
 
 def _text(said: str) -> str:
     """Return a text that Markdown shows as it is, on one line."""
-    return _MARKS.sub(r"\\\1", " ".join(said.split()))
+    return _MARKS.sub(r"\\\1", inert(" ".join(said.split())))

@@ -18,18 +18,31 @@ if TYPE_CHECKING:
     from pipeline.pages.account import Account, Measured, Training
     from pipeline.pages.charts.draw import Picture
     from pipeline.pages.items import ItemChanged
+    from registry.store.kinds import PartRows, SelectionMeta
 
 _ID = 12
+_ERASED = "[erased]"
+_PLAIN = 0.001  # smaller numbers are written with an exponent
+_MOST = 1_800  # characters of a prompt, an answer or a row
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first cell of a row names it. `folded`: opened by who wants it."""
+    """A table of texts; the first cell of a row names it.
+
+    Attributes:
+        title: what it is of.
+        columns: their heads.
+        rows: a cell for each column.
+        folded: opened by who wants it.
+        cards: its texts are long: where there is room for shape, each row stands by itself.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
+    cards: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,21 +63,30 @@ def parts(
     every = (
         Part("gap", "Gaps", "", tuple(drawn["gap"]), tuple(_gap_tables(told))),
         Part("forgetting", "Forgetting", "", tuple(drawn["forgetting"]), tuple(_kept_tables(told))),
-        Part("items", "Items that changed", _ITEMS if changed else "", (), _item_tables(changed)),
+        Part("items", "Items that changed", _items(told, changed), (), _item_tables(told, changed)),
         Part("selection", "Rows", "", tuple(drawn["selection"]), tuple(_row_tables(told))),
         Part("training", "Training", "", tuple(drawn["training"]), tuple(_training_tables(told))),
         Part("mending", "Mending", "", tuple(drawn["mending"]), tuple(_mend_tables(told))),
         Part("proof", "Promotion and merge", "", (), tuple(_proof_tables(told))),
-        Part("lineage", "Lineage", "", tuple(drawn["lineage"]), tuple(_version_tables(told))),
+        Part(
+            *("lineage", "Lineage", _lineage(told)),
+            tuple(drawn["lineage"]),
+            tuple(_version_tables(told)),
+        ),
         Part("again", "To make it again", _again(told), (), tuple(_again_tables(told))),
     )
     return tuple(one for one in every if one.pictures or one.tables or one.text)
 
 
-_ITEMS = (
-    "The first of each kind, with both answers and the row nearest to each among those that were "
-    "trained on. All of them: gapmend forget --show lost (or gained)."
-)
+def _items(told: Account, changed: Sequence[ItemChanged]) -> str:
+    if not changed or told.measured is None:
+        return ""
+    which = "All of them" if told.measured.split == "dev" else "All of those on dev"
+    return (
+        f"Items of {told.measured.split} that became wrong or right, each with both answers and "
+        "the row nearest to it among those that were trained on. "
+        f"{which}: gapmend forget --adapter {told.id[:_ID]} --show lost (or gained)."
+    )
 
 
 def _gap_tables(told: Account) -> Iterator[Table]:
@@ -89,7 +111,14 @@ def _gap_tables(told: Account) -> Iterator[Table]:
     if rows:
         on = f"adapter ({measured.split})" if measured else "adapter"
         head = ("capability", "goal", "base", "best prompt", "verdict", on, "then")
-        yield Table("Scores with 95% intervals", head, tuple(rows))
+        yield _filled("Scores with 95% intervals", head, rows)
+
+
+def _filled(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Return a table without the columns that say nothing."""
+    shown = [at for at, _ in enumerate(columns) if at == 0 or any(row[at] for row in rows)]
+    cells = tuple(tuple(row[at] for at in shown) for row in rows)
+    return Table(title, tuple(columns[at] for at in shown), cells)
 
 
 def _kept_tables(told: Account) -> Iterator[Table]:
@@ -111,7 +140,7 @@ def _kept_tables(told: Account) -> Iterator[Table]:
         )
         if rows:
             head = ("guard", "items", "before", "after", "lost", "gained", "difference", "allowed")
-            yield Table(title, (*head, "KL", "verdict"), rows)
+            yield _filled(title, (*head, "KL", "verdict"), rows)
 
 
 def _measurements(told: Account) -> Iterator[tuple[str, Measured]]:
@@ -131,28 +160,52 @@ def _kl(measured: Measured, name: str) -> str:
     return "" if change is None or change.kl is None else f"{change.kl:.3g}"
 
 
-def _item_tables(changed: Sequence[ItemChanged]) -> tuple[Table, ...]:
+def _item_tables(told: Account, changed: Sequence[ItemChanged]) -> tuple[Table, ...]:
     groups: dict[tuple[str, str], list[ItemChanged]] = {}
     for one in sorted(changed, key=lambda one: one.way != "lost"):
         groups.setdefault((one.way, one.subject), []).append(one)
     head = ("question", "expected", "before", "now", "nearest row", "where, and what for")
     return tuple(
         Table(
-            f"{subject}: {way}",
+            _how_many(told, subject, way, len(found)),
             head,
-            tuple((one.prompt, one.expected, one.before, one.after, *_near(one)) for one in found),
+            tuple((*map(shortened, _answers(one)), *_near(one)) for one in found),
             folded=True,
+            cards=True,
         )
         for (way, subject), found in groups.items()
     )
 
 
+def _how_many(told: Account, subject: str, way: str, shown: int) -> str:
+    change = told.measured.changes.get(subject) if told.measured else None
+    number = shown if change is None else change.lost if way == "lost" else change.gained
+    return f"{subject}: {number:,} {way}{'' if number <= shown else f', {shown} of them here'}"
+
+
+def _answers(one: ItemChanged) -> tuple[str, ...]:
+    return one.prompt or _ERASED, one.expected, one.before, one.after
+
+
+def shortened(text: str) -> str:
+    """Return a text without its middle where it is too long for a page: a question ends it."""
+    if len(text) <= _MOST:
+        return text
+    head, tail = text[: _MOST // 3], text[-2 * _MOST // 3 :]
+    left = len(text) - len(head) - len(tail)
+    return f"{head}\n[… {left:,} characters are left out …]\n{tail}"
+
+
 def _near(one: ItemChanged) -> tuple[str, str]:
     near = one.nearest
+    if not one.prompt:
+        return "", ""
     if near is None:
         return "none is like it", ""
     why = WHY.get(near.reason, near.reason)
-    return near.text, f"{near.source}\n{near.capability}, {why}; likeness {near.likeness:.2f}"
+    return shortened(
+        near.text
+    ), f"{near.source}\n{near.capability}, {why}; likeness {near.likeness:.2f}"
 
 
 def _row_tables(told: Account) -> Iterator[Table]:
@@ -161,13 +214,14 @@ def _row_tables(told: Account) -> Iterator[Table]:
             (
                 part.capability,
                 WHY.get(part.reason, part.reason),
+                _budget(one.chosen, part),
                 f"{part.rows:,}",
                 "" if part.score is None else f"{part.score:.3f}",
             )
             for part in one.chosen.parts
         )
-        head = ("for", "why", "rows", "mean likeness to what was lost")
-        yield Table(f"{_called(one)}: {one.chosen.rows:,} rows", head, rows)
+        head = ("for", "why", "budget", "rows", "mean likeness to what was lost")
+        yield _filled(f"{_called(one)}: {one.chosen.rows:,} rows", head, rows)
         chosen = one.chosen
         out = [
             *((kind, f"{count:,}", "") for kind, count in chosen.set_aside.items()),
@@ -182,6 +236,12 @@ def _row_tables(told: Account) -> Iterator[Table]:
             yield Table(title, ("what", "rows", "why"), tuple(out), folded=True)
 
 
+def _budget(chosen: SelectionMeta, part: PartRows) -> str:
+    """Return how many rows a part was given; nothing where that wasn't divided."""
+    given = (chosen.budget if part.reason == "gap" else chosen.replay).get(part.capability)
+    return "" if given is None else f"{given:,}"
+
+
 def _training_tables(told: Account) -> Iterator[Table]:
     rows = tuple(
         (
@@ -192,7 +252,7 @@ def _training_tables(told: Account) -> Iterator[Table]:
         for one in told.trainings
     )
     if rows:
-        yield Table("Trainings", ("adapter", *_FIGURES.values(), "time"), rows)
+        yield _filled("Trainings", ("adapter", *_FIGURES.values(), "time"), rows)
 
 
 _FIGURES = {
@@ -229,10 +289,10 @@ def _mend_tables(told: Account) -> Iterator[Table]:
         added = listed([f"{count:+,} {name}" for name, count in found.added.items()])
         held = "no scale" if found.scale is None else f"scale {found.scale:g}"
         unfilled = "; ".join(f"{name}: {why}" for name, why in found.unfilled.items())
-        rows.append((str(found.number), added, lost, held, unfilled))
+        rows.append((_called(one), added, lost, held, unfilled))
     if rows:
         head = ("round", "rows added", "items lost on dev", "holds at", "could not be filled")
-        yield Table("Rounds", head, tuple(rows))
+        yield _filled("Rounds", head, rows)
 
 
 def _proof_tables(told: Account) -> Iterator[Table]:
@@ -247,9 +307,31 @@ def _proof_tables(told: Account) -> Iterator[Table]:
         yield Table(title, ("gate", "outcome", "why"), rows + moved)
     if told.merge:
         meta = told.merge[1].as_json()
-        shown = ("dtype", "scale", "merged", "reloaded", "bound", "positions", "reference")
-        proof = tuple((key, f"{meta[key]}") for key in shown if meta.get(key) is not None)
-        yield Table("Proof of the merge: largest difference of logits", ("what", "value"), proof)
+        proof = [(said, _measure(meta[key])) for key, said in _PROOF.items() if meta.get(key)]
+        yield Table("Proof of the merge", ("what", "value"), tuple(proof))
+
+
+_PROOF = {
+    "reference": "compared with",
+    "merged": "largest difference of logits, merged in memory",
+    "reloaded": "the same, saved and loaded again",
+    "bound": "allowed",
+    "moved": "the adapter itself moves them by",
+    "positions": "tokens compared, each over the whole vocabulary",
+    "dtype": "computed in",
+    "scale": "scale of the adapter",
+}
+"""Of a merge's record -> in words; differences are shares of the largest logit."""
+
+
+def _measure(value: Any) -> str:
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:g}" if value >= _PLAIN else f"{value:.1e}"
+
+
+def _lineage(told: Account) -> str:
+    return f"Down to a row, its file and line: gapmend lineage {told.id[:_ID]}"
 
 
 def _version_tables(told: Account) -> Iterator[Table]:
@@ -270,6 +352,8 @@ def _version_tables(told: Account) -> Iterator[Table]:
 def _again(told: Account) -> str:
     if told.facts is None:
         return "gapmend gap"
+    if told.erased:
+        return f"It can't be trained again: {told.erased:,} of its rows were erased."
     return f"gapmend reproduce {told.id[:_ID]} trains it again from its lineage and compares."
 
 

@@ -24,48 +24,64 @@ _BECAUSE = {
 
 @dataclass(frozen=True)
 class Chapter:
-    """A question that a person has, and the answer in sentences."""
+    """A question that a person has, and the answer, a line for each thing."""
 
     title: str
-    text: str
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The answer as one text."""
+        return " ".join(self.lines)
 
 
 def story(told: Account) -> tuple[Chapter, ...]:
-    """Tell what was lacking, tried, trained, lost and spent, and whether it may be used."""
+    """Tell what was lacking, tried, trained, spent and lost, and whether it may be used."""
     parts = (
         ("What was lacking", _lacking(told)),
+        ("What was tried without training", _tried(told)),
         ("What was trained", _trained(told)),
-        ("What was lost", _lost(told)),
         ("What it cost", _cost(told)),
+        ("What was lost", _lost(told)),
         ("May it be used?", _verdict(told)),
+        ("What has not ended", (one.said for one in told.unended)),
     )
-    found = ((title, " ".join(sentences)) for title, sentences in parts)
-    return tuple(Chapter(title, text) for title, text in found if text)
+    found = ((title, tuple(lines)) for title, lines in parts)
+    return tuple(Chapter(title, lines) for title, lines in found if lines)
 
 
 def _lacking(told: Account) -> Iterator[str]:
     if not told.gap:
         return
-    yield f"{_count(len(told.gap), 'capability', 'capabilities')} of {told.base} were measured."
+    number = len(told.gap)
+    yield f"{_count(number, 'capability', 'capabilities')} of {told.base} {_were(number)} measured."
     for one in told.gap:
         yield _finding(one)
 
 
 def _finding(one: GapFinding) -> str:
     at = f"{one.capability} scores {one.base.mean:.3f}, and {one.goal:.2f} is wanted"
-    prompted = ""
-    if one.best_prompt and one.best_prompt_interval:
-        prompted = f" the best prompt, {one.best_prompt}, gets it to "
-        prompted += f"{one.best_prompt_interval.mean:.3f}"
     if one.verdict == "met":
-        return f"{one.capability} is met: it scores {one.base.mean:.3f}."
+        return f"{at}: met."
     if one.verdict == "prompt":
-        return f"{at}:{prompted} for {one.prompt_tokens:,.0f} tokens a call; nothing is trained."
+        return f"{at}; a prompt does it."
     if one.verdict == "tune":
-        tried = f":{prompted}" if prompted else ": no prompt was tried"
-        return f"{at}{tried}. That is a real gap."
+        return f"{at}: a real gap."
     wanted = f"; {one.items_to_settle:,} items would" if one.items_to_settle else ""
     return f"{at}: {one.base.n:,} items don't settle whether it is lacking{wanted}."
+
+
+def _tried(told: Account) -> Iterator[str]:
+    for one in told.gap:
+        best = one.best_prompt_interval
+        if one.best_prompt and best:
+            then = ", and nothing is trained for it" if one.verdict == "prompt" else ""
+            yield (
+                f"{one.capability}: the best prompt, {one.best_prompt}, gets it to {best.mean:.3f} "
+                f"for {one.prompt_tokens:,.0f} tokens a call{then}."
+            )
+        elif one.verdict == "tune":
+            yield f"{one.capability}: no prompt was tried."
 
 
 def _trained(told: Account) -> Iterator[str]:
@@ -116,7 +132,7 @@ def _moved(found: Measured) -> str:
         return "no guard was asked."
     lost = [one for one in found.kept if one.verdict != "kept"]
     items, gone = sum(one.n for one in found.kept), sum(one.lost for one in found.kept)
-    said = f"{gone:,} of {items:,} guard items {'was' if gone == 1 else 'were'} lost"
+    said = f"{gone:,} of {items:,} guard items {_were(gone)} lost"
     if not lost:
         return f"{said}, and every guard is kept."
     told = [f"{one.guard} {one.verdict} ({one.before:.3f} to {one.after:.3f})" for one in lost]
@@ -157,6 +173,11 @@ def _verdict(told: Account) -> Iterator[str]:
             f"Merged into the base, its logits differ by {meta.max_difference:.1e} of the largest; "
             f"{meta.bound:.0e} is allowed."
         )
+    if told.erased:
+        yield (
+            f"{_count(told.erased, 'row', 'rows')} that taught it {_were(told.erased)} erased "
+            "since. Its weights may still know them, and it can't be trained again."
+        )
 
 
 def listed(words: Sequence[str]) -> str:
@@ -168,3 +189,7 @@ def listed(words: Sequence[str]) -> str:
 
 def _count(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"

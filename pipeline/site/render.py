@@ -63,6 +63,7 @@ class Grid:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = "none yet"
     folded: bool = False
+    cards: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ anything of anyone fails; who tests a server names it by a fixture `origins` of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.conftest import gapmend
 from tests.support.browsing import LOOKS, Look, Watch, arguments, chromium
+from tests.support.called import forked
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -32,6 +35,23 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=program, args=arguments())
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def quickstart(
+    project_root: Path,
+    browser: Browser,  # noqa: ARG001 - no report without a browser
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """The address of the report of the quickstart's champion, which `./just demo` has made."""
+    workspace = project_root / "examples" / "quickstart"
+    if not (workspace / ".gapmend" / "catalog.duckdb").is_file():
+        done = gapmend("run", "-C", workspace, timeout=900)
+        assert done.code == 0, done.err[-2000:]
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    made = forked("report", "champion", "-C", workspace, "--out", file)
+    assert made.code == 0, made.err[-2000:]
+    return file.as_uri()
 
 
 @pytest.fixture

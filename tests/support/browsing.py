@@ -117,6 +117,18 @@ def too_wide(page: Page) -> list[str]:
     return found
 
 
+_CLIPPED = """() => [...document.body.querySelectorAll('*')]
+  .filter(one => getComputedStyle(one).overflowX !== 'visible' && one.clientWidth > 0
+    && one.scrollWidth > one.clientWidth + 1 && one.tagName !== 'svg')
+  .map(one => `${one.tagName.toLowerCase()}.${one.className} ${one.textContent.slice(0, 60)}`)"""
+
+
+def clipped(page: Page) -> list[str]:
+    """Return the elements that don't show all they hold: on paper there is no scrolling."""
+    found: list[str] = page.evaluate(_CLIPPED)
+    return found
+
+
 @dataclass(frozen=True)
 class TabStop:
     """An element that Tab stops at.

@@ -10,7 +10,8 @@ from pipeline.pages.charts.draw import AFTER, GRID, INK, QUIET, Picture
 if TYPE_CHECKING:
     from registry.lineage.graph import Lineage
 
-_WIDE, _ROW = 620, 26
+_LAYER, _ROW = 135, 26  # pixels between two things
+_NARROWEST = 620
 _PASSED = frozenset({"run", "eval", "forgetting", "metrics", "rows", "uids", "places"})
 _MOST = 40  # nodes; beyond them the graph is no picture any more
 
@@ -74,7 +75,7 @@ def _graph(
     names = seen.mark_text(dy=-9, fontSize=11, color=INK).encode(text="what:N")
     labels = seen.mark_text(dy=13, fontSize=10, color=QUIET, limit=150).encode(text="label:N")
     return alt.layer(edges, dots, names, labels).properties(
-        width=_WIDE, height=max(120, 2 * _ROW * tallest)
+        width=max(_NARROWEST, _LAYER * (deepest + 1)), height=max(120, 2 * _ROW * tallest)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.pages.charts.draw import QUIET, WIDTH, Picture
+from pipeline.pages.charts.draw import AFTER, QUIET, WIDTH, Picture
 
 if TYPE_CHECKING:
     from pipeline.pages.account import Account, Training
@@ -73,7 +73,7 @@ def nearness_picture(training: Training) -> Picture | None:
 def rounds_picture(told: Account) -> Picture | None:
     """Draw the items that each guard had lost after each round, on dev."""
     rows = [
-        {"name": one.guard, "round": str(training.number), "lost": one.lost}
+        {"name": one.guard, "round": str(training.number or "first"), "lost": one.lost}
         for training in told.trainings
         if training.measured
         for one in training.measured.kept
@@ -122,22 +122,23 @@ def _bars(rows: list[dict[str, Any]], by: str | None) -> Any:
 def _histogram(rows: list[dict[str, Any]]) -> Any:
     import altair as alt
 
-    return (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar()
-        .encode(
-            x=alt.X("near:Q", bin=alt.Bin(maxbins=20), title="cosine to the nearest lost item"),
-            y=alt.Y("count():Q", title="rows"),
-            color=alt.Color("why:N", title=None),
-        )
-        .properties(width=WIDTH, height=140)
-    )
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, format=".2f")
+    encoding: dict[str, Any] = {
+        "x": alt.X(
+            "near:Q", bin=alt.Bin(maxbins=20), title="cosine to the nearest lost item", axis=axis
+        ),
+        "y": alt.Y("count():Q", title="rows"),
+    }
+    if len({row["why"] for row in rows}) > 1:
+        encoding["color"] = alt.Color("why:N", title=None)
+    bars = alt.Chart(alt.Data(values=rows)).mark_bar(color=AFTER)
+    return bars.encode(**encoding).properties(width=WIDTH, height=140)
 
 
 def _by_round(rows: list[dict[str, Any]]) -> Any:
     import altair as alt
 
-    x = alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0))
+    x = alt.X("round:O", title="round", sort=None, axis=alt.Axis(labelAngle=0))
     return _points(rows, x, alt.Y("lost:Q", title="items lost on dev"))
 
 

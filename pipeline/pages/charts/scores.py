@@ -33,12 +33,13 @@ def gap_picture(told: Account) -> Picture | None:
     if not rows:
         return None
     said = "; ".join(f"{row['name']}, {row['of']}: {row['mean']:.3f}" for row in rows)
+    wanted = "; ".join(f"goal of {one.capability}: {one.goal:.2f}" for one in told.gap)
     domain = [name for name in _COLOURS if any(row["of"] == name for row in rows)]
     goals = [{"name": one.capability, "goal": one.goal} for one in told.gap]
     return Picture(
         "gap",
-        "Scores and goals",
-        f"Scores with 95% intervals beside the goals. {said}.",
+        "Scores with 95% intervals; a bar is the goal",
+        f"Scores with 95% intervals beside the goals. {said}. {wanted}.",
         partial(_intervals, rows, domain, [_COLOURS[name] for name in domain], goals, [0, 1]),
     )
 
@@ -72,13 +73,14 @@ def forgetting_picture(told: Account) -> Picture | None:
     if not rows:
         return None
     said = "; ".join(f"{row['name']}, {row['of']}: {row['mean']:+.3f}" for row in rows)
+    may = "; ".join(f"{name} may lose {drop:g}" for name, drop in limits.items())
     domain = list(dict.fromkeys(row["of"] for row in rows))
     colours = [LOST, *(one for one in SERIES if one != LOST)][: len(domain)]
     allowed = [{"name": name, "goal": -drop} for name, drop in limits.items()]
     return Picture(
         "forgetting",
-        "What the guards lost",
-        f"Difference to the base with its interval, and what may be lost. {said}.",
+        "How far the guards moved; a bar is what may be lost",
+        f"Difference to the base with its interval, and what may be lost. {said}. {may}.",
         partial(_intervals, rows, domain, colours, allowed, None),
     )
 

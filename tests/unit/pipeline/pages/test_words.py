@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.pages.unended import Unended
 from pipeline.pages.words import listed, story
 from pipeline.workspace.durations import in_time
 from tests.support.accounts import SECOND, account, finding
@@ -15,8 +16,12 @@ def told(**changed: object) -> dict[str, str]:
 
 def test_the_whole_story() -> None:
     found = told()
-    assert "moods scores 0.400, and 0.80 is wanted" in found["What was lacking"]
-    assert "few_shot_5, gets it to 0.950 for 300 tokens a call" in found["What was lacking"]
+    assert "moods scores 0.400, and 0.80 is wanted: a real gap." in found["What was lacking"]
+    assert found["What was tried without training"] == (
+        "moods: the best prompt, few_shot_5, gets it to 0.500 for 300 tokens a call. "
+        "forms: the best prompt, few_shot_5, gets it to 0.950 for 300 tokens a call, and nothing "
+        "is trained for it."
+    )
     assert "40 of moods; to fill in what was lost 20 of colours" in found["What was trained"]
     assert "5 rows were kept out" in found["What was trained"]
     assert found["What was lost"].startswith(
@@ -50,6 +55,21 @@ def test_an_adapter_from_elsewhere() -> None:
     found = told(gap=(), trainings=(), tested=None)
     assert "What was lacking" not in found
     assert f"{SECOND[:8]} was put together or trained elsewhere" in found["What was trained"]
+
+
+def test_what_has_not_ended_and_what_was_erased_is_told() -> None:
+    failed = Unended("train", "failed", "train failed on 2026-01-02 03:04: RuntimeError: full.")
+    found = told(unended=(failed,), erased=1)
+    assert found["What has not ended"] == failed.said
+    assert "1 row that taught it was erased since." in found["May it be used?"]
+    assert "What has not ended" not in told()
+
+
+def test_the_order_is_that_of_the_loop() -> None:
+    assert [*told()] == [
+        *("What was lacking", "What was tried without training", "What was trained"),
+        *("What it cost", "What was lost", "May it be used?"),
+    ]
 
 
 def test_too_few_items_are_said() -> None:
