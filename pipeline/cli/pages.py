@@ -88,8 +88,9 @@ def ui(
         from pipeline.site.serve import serve
 
         def said(url: str) -> None:
-            typer.echo(json_line({"url": url}) if as_json else f"{url}  (Ctrl-C ends it)")
-            sys.stdout.flush()
+            line = json_line({"url": url}) if as_json else f"{url}  (Ctrl-C ends it)"
+            # With --json, what a verb prints goes to stderr until its answer; this is it, now.
+            typer.echo(line, file=sys.__stdout__)
             if show:
                 typer.launch(url)
 

@@ -11,6 +11,7 @@ from pipeline.pages.parts import parts
 from pipeline.pages.words import story
 from pipeline.site.charts import drawn, shown
 from pipeline.site.render import Link, href, page
+from pipeline.workspace.running import running
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -51,7 +52,8 @@ def chart(site: Site, asked: Asked) -> Response:
 
 
 def _account(site: Site, name: str) -> Account:
-    return site.once(("account", name), lambda: account(site.ws, name))
+    begun = tuple((one.stage, one.state) for one in running(site.ws))  # it says these, too
+    return site.once(("account", name, begun), lambda: account(site.ws, name))
 
 
 def _links(told: Account) -> list[Link]:
