@@ -1,7 +1,7 @@
 """How long each page of `gapmend ui` takes on a workspace of 1,000 runs and 1 M rows.
 
-    PYTHONPATH=. python benchmarks/ui.py [--chains 249] [--rows 1000000] [--items 50000] [--repeats 5]
-                                         [--folder DIR] [--json FILE]
+    PYTHONPATH=. python benchmarks/ui.py [--chains 249] [--rows 1000000] [--items 50000]
+                                         [--repeats 5] [--folder DIR] [--json FILE]
 
 A chain is a selection, an adapter, what it lost and a decision: four runs. Milliseconds of one page
 as its server answers it, no network: the median of `repeats` pages that nobody has asked for before

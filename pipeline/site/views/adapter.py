@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 def adapter(site: Site, asked: Asked) -> bytes:
     """Tell of an adapter, a merged model's or a gap, by id, the beginning of one, or alias."""
     told = _account(site, asked.path["id"])
-    charts = {
-        part: shown(found, f"/adapter/{told.id}/chart") for part, found in pictures(told).items()
-    }
+    drawn_of = pictures(told)
     made = [
         {"id": one.id, "title": one.title, "text": one.text, "tables": one.tables,
-         "pictures": charts.get(one.id, ())}
-        for one in parts(told, pictures(told), ())
+         "pictures": shown(drawn_of.get(one.id, ()), f"/adapter/{told.id}/chart")}
+        for one in parts(told, drawn_of, ())
     ]  # fmt: skip
     return page(
         site,
