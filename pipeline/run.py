@@ -132,7 +132,8 @@ def _report(ws: OpenWorkspace, ui: Ui, done: Sequence[FinishedStage]) -> None:
     last = told.get("mend") or told.get("train")
     thing = last.adapter_id if last else told["gap"].gap_id if "gap" in told else None
     if thing is not None:
-        path = report_of_run(ws, thing)
+        with ui.progress("report", brief=True):
+            path = report_of_run(ws, thing)
         ui.show(Text(f"The report: {path}", no_wrap=True, overflow="ignore"))
 
 
