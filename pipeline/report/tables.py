@@ -90,7 +90,7 @@ def running_line(one: Mapping[str, Any]) -> str:
         if training:
             parts.append(f"{training['tokens_per_second']:,.0f} tokens/s")
             left = training["seconds_left"]
-        parts.append("time left not known yet" if left is None else f"about {in_time(left)} left")
+        parts.append("time left not known" if left is None else f"about {in_time(left)} left")
     elif training and training["checkpoint"]:
         parts.append(f"last checkpoint at step {training['checkpoint']:,}")
     when = f" since {one['since']}, process {one['pid']}" if one["since"] else ""

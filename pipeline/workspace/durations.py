@@ -24,8 +24,9 @@ def time_left(done: int, total: int | None, *, first: int, seconds: float) -> fl
         seconds: since then.
 
     Returns:
-        None where it can't be said: nothing was done since, or in less than a second.
+        None where it can't be said: nothing was done since, or in less than a second, or all is
+        done and something else is going on.
     """
-    if total is None or done <= first or seconds < 1:
+    if total is None or not first < done < total or seconds < 1:
         return None
-    return max(0, total - done) * seconds / (done - first)
+    return (total - done) * seconds / (done - first)
