@@ -97,7 +97,7 @@ class LogLines:
     """A bar as lines of a log: one at its beginning, one at its end, and between them one in 30 s.
 
     It has what is done, of how many, and the time left. A brief one has the lines between alone,
-    and the last one where it had any.
+    where nothing else was said for 30 s, and the last one where it had any.
     """
 
     def __init__(self, bar: Bar, log: Log, *, brief: bool = False) -> None:
@@ -105,6 +105,7 @@ class LogLines:
         self._bar = bar
         self._log = log
         self._brief = brief
+        self._is_told = not brief
         self._began = self._last = bar.clock()
         log.open += 1
         if not brief:
@@ -113,16 +114,16 @@ class LogLines:
     def look(self) -> None:
         """Say how far it is, where it is time to."""
         now = self._bar.clock()
-        if now - self._last < LOG_EVERY_S:
+        if now - (max(self._last, self._log.last) if self._brief else self._last) < LOG_EVERY_S:
             return
         self._last = now
-        self._brief = False
+        self._is_told = True
         self._log.say(f"{self._bar.label}: {self._far(now)}")
 
     def end(self, *, done: bool) -> None:
         """Say how long it took, if it is done."""
         self._log.open -= 1
-        if done and not self._brief:
+        if done and self._is_told:
             self._log.say(f"{self._bar.label}: {self._bar.clock() - self._began:.1f} s")
 
     def _far(self, now: float) -> str:

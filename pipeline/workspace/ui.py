@@ -7,7 +7,7 @@ becomes a line at its start, one at its end and one in 30 s between, so that a l
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -60,18 +60,15 @@ class Ui:
 
         A `brief` one, which seldom takes long, has no line in a log before it has taken 30 s.
         """
-        bar, file = Bar(label, total), self._file
-        tell = [] if file is None else [partial(file.tell, bar)]
-        try:
+        bar = Bar(label, total)
+        with ExitStack() as open_in:
+            looks = [] if self._file is None else [open_in.enter_context(self._file.telling(bar))]
             if self._screen:
-                with self._screen.showing(bar), watched(tell):
-                    yield bar
+                open_in.enter_context(self._screen.showing(bar))
             else:
-                with logged(bar, self._log, brief=brief) as look, watched([look, *tell]):
-                    yield bar
-        finally:
-            if file:
-                file.between()
+                looks.append(open_in.enter_context(logged(bar, self._log, brief=brief)))
+            open_in.enter_context(watched(looks))
+            yield bar
 
     def log(self, text: str) -> None:
         """Write one line to stderr."""

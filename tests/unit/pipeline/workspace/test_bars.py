@@ -132,6 +132,21 @@ def test_a_brief_one_is_said_where_it_takes_long(clock: Clock) -> None:
     ]
 
 
+def test_a_brief_one_is_silent_while_another_is_said(clock: Clock) -> None:
+    said: list[str] = []
+    log = Log(said.append, clock)
+    with logged(Bar("select", clock=clock), log, brief=True) as outer:
+        with logged(Bar("losses", clock=clock), log) as inner:
+            for _ in range(70):
+                clock.now += 1
+                inner()
+                outer()
+        assert said[1:3] == ["losses: 30.0 s so far", "losses: 1.0 min so far"]
+        clock.now += 30
+        outer()
+    assert said[3:] == ["losses: 70.0 s", "select: 1.7 min so far", "select: 100.0 s"]
+
+
 def test_a_bar_that_fails_is_not_said_to_be_done(clock: Clock) -> None:
     said: list[str] = []
     log = Log(said.append, clock)

@@ -30,7 +30,8 @@ def test_bars_in_bars_are_drawn_and_nothing_is_left() -> None:
     text = out.getvalue()
     for part in ("select", "losses", "own answers", "300/1,200", "so far"):
         assert part in text
-    assert text.endswith("\x1b[2K")  # transient: the last of what was drawn is wiped
+    last = text.rpartition("\x1b[2K")[2]
+    assert last.strip("\r\n") == "\x1b[?25h"  # transient: what was drawn is wiped
 
 
 def test_one_that_fails_is_taken_away() -> None:
