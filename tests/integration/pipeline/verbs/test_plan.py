@@ -115,7 +115,7 @@ def test_what_a_run_took_is_shown_beside_what_was_foreseen_and_kept(
     assert ingest.taken.disk > 0
     assert [one.stage for one in report.as_json()] == ["ingest", "gap", "cost"]
     cells = [column._cells for column in taken_tables(report.cost)[0].columns]
-    assert [column[-1] for column in cells][:2] == ["all", f"{gap.taken.scored:,}"]
+    assert [str(column[-1]) for column in cells][:2] == ["all", f"{gap.taken.scored:,}"]
 
     asked = "select run_id, result->'total'->'taken'->>'scored' from runs where stage = 'run'"
     assert ws.sql(asked).rows() == [(report.cost.run_id, str(gap.taken.scored))]
