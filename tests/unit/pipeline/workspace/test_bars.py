@@ -93,7 +93,15 @@ def test_steps_that_are_counted_from_nothing_have_a_pace_at_once(clock: Clock) -
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "first", "seconds"), [(5, None, 0, 9), (5, 9, 5, 9), (5, 9, 0, 0.5)]
+    ("done", "total", "first", "seconds"),
+    [
+        (5, None, 0, 9),
+        (5, 9, 5, 9),
+        (5, 9, 0, 0.5),
+        (9, 9, 0, 9),
+        (2, 1000, 0, 30),
+        (19, 9999, 0, 9),
+    ],
 )
 def test_no_time_is_made_up(done: int, total: int | None, first: int, seconds: float) -> None:
     assert time_left(done, total, first=first, seconds=seconds) is None
