@@ -105,4 +105,4 @@ def _kl(ws: Resolved, ui: Ui, tuned: TunedModel) -> float | None:
     base = ws.spec.train.base
     items = items_of(ws, what, "dev")
     before = measure(ws, ui, what, base=base, items=items, split="dev")
-    return divergence_of(ws, what, base=base, items=items, before=before, tuned=tuned)
+    return divergence_of(ws, ui, what, base=base, items=items, before=before, tuned=tuned)

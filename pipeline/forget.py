@@ -319,7 +319,7 @@ def _looked_into(
     kl = None  # of two bases: they are never in memory together
     if what.base is None:
         kl = divergence_of(
-            ws, one, base=base, items=items, before=before, tuned=what, against=against
+            ws, ui, one, base=base, items=items, before=before, tuned=what, against=against
         )
     finding = next((f for f in judged.kept if f.guard == one.name and not f.passes), None)
     again = None

@@ -18,9 +18,10 @@ from pipeline.workspace.stage import StageOutput, WouldRunError, find_outcome, r
 from registry.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.workspace.bars import Bar
     from pipeline.workspace.stage import StageContext, StageOutcome
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
@@ -210,6 +211,7 @@ def _make_version(
     ws: OpenWorkspace, context: StageContext, name: str, inputs: Mapping[str, Any]
 ) -> StageOutput:
     """Read, reject, place and write; the objects are put, and `run_stage` commits them."""
+    from registry.datasets.readers.count import records_about
     from registry.datasets.sources.resolve import sources
     from registry.datasets.versions.make import VersionRequest, make_version
     from registry.datasets.versions.placed import REMEDY, not_followed
@@ -233,9 +235,15 @@ def _make_version(
         erasures=there["erasure"],
     )
     with context.ui.progress(f"ingest · {name}") as bar:
-        made = _appended(ws, wanted, runs, inputs, bar.advance)
+
+        def looked_at(done: int, total: int) -> None:
+            bar.note("near-duplicates")
+            bar.update(done, total)
+
+        made = _appended(ws, wanted, runs, inputs, bar)
         if made is None:
-            made = make_version(ws.store, ws.catalog, wanted, bar.advance)
+            bar.total = records_about(file.path for file in files.files)
+            made = make_version(ws.store, ws.catalog, wanted, bar.advance, looked_at)
     _tell_leaks(context.ui, name, made.hashes, made.placed)
     written = made.written
     facts = written.facts.as_json()
@@ -253,9 +261,10 @@ def _appended(
     wanted: VersionRequest,
     runs: Sequence[RunMeta],
     inputs: Mapping[str, Any],
-    advance: Callable[[int], None],
+    bar: Bar,
 ) -> NewVersion | None:
     """Append to the version that the first of these files made, if there is one; else None."""
+    from registry.datasets.readers.count import records_about
     from registry.datasets.versions.make import append_version, previous_version
 
     if wanted.files.num_samples is not None or wanted.erasures:
@@ -266,7 +275,8 @@ def _appended(
             continue
         before = previous_version(ws.store, _version_of(run), run.key, wanted.earlier)
         if before is not None:
-            return append_version(ws.store, ws.catalog, wanted, before, there, advance)
+            bar.total = records_about(file.path for file in wanted.files.files[there:])
+            return append_version(ws.store, ws.catalog, wanted, before, there, bar.advance)
     return None
 
 

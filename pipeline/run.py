@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.mend import MendReport
+    from pipeline.outlook.cost import StageCost
+    from pipeline.outlook.taken import CostReport, Meter
     from pipeline.promote import PromoteReport
     from pipeline.train import TrainReport
     from pipeline.training.preview.dry_run import DryRun
@@ -42,10 +44,13 @@ class RunReport:
 
     done: tuple[FinishedStage, ...]
     code: int
+    cost: CostReport | None = None  # of what was run now, beside what was foreseen
 
     def as_json(self) -> tuple[FinishedStage, ...]:
-        """Return each stage's report, in order."""
-        return self.done
+        """Return each stage's report, in order, and at the end what they took, if any was run."""
+        if self.cost is None:
+            return self.done
+        return (*self.done, FinishedStage("cost", self.cost.rates, self.cost))
 
 
 def loop(ws: OpenWorkspace, ui: Ui, start: str = STAGES[0]) -> Iterator[FinishedStage]:
@@ -99,15 +104,16 @@ def run(
         UserError: no such stage, `until` comes before `start`, or a stage before `start` is not
             up to date.
     """
+    from pipeline.outlook.taken import Meter
     from pipeline.report.story import closing, shown
 
     first, last = span(start, until)
-    if first == STAGES[0] and last != first:
-        _foreseen(ws, ui, _steps(ws, ui), last)
+    meter = Meter(ws, *_foreseen_from(ws, ui, first, last))
     done: list[FinishedStage] = []
     try:
         for one in loop(ws, ui, first):
             done.append(one)
+            meter.lap(one.stage)
             for renderable in shown(one) if one.stage in STAGES[STAGES.index(first) :] else ():
                 ui.show(renderable)
             if one.stage == last != STAGES[-1]:
@@ -117,9 +123,38 @@ def run(
                 ui.show(renderable)
     except WouldRunError as error:
         raise _not_up_to_date(STAGES[len(done)], error) from None
+    cost = _taken(ui, meter)
     _report(ws, ui, done)
     refused = any(one.stage == "promote" and not one.report.promoted for one in done)
-    return RunReport(tuple(done), code=1 if refused else 0)
+    return RunReport(tuple(done), code=1 if refused else 0, cost=cost)
+
+
+def _foreseen_from(
+    ws: OpenWorkspace, ui: Ui, first: str, last: str
+) -> tuple[dict[str, StageCost], str]:
+    """Say what the stages from `first` to `last` will take; return it by stage, and the rates.
+
+    Of nothing where only files are read, or a stage before `first` is missing, at which it ends.
+    """
+    if last == STAGES[0]:
+        return {}, ""
+    steps = _steps(ws, ui)
+    before = STAGES[: STAGES.index(first)]
+    if any(step.stage in before and step.state != "up to date" for step in steps):
+        return {}, ""
+    steps, rates = _foreseen(ws, ui, steps, first, last)
+    between = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
+    return {one.stage: one.cost for one in steps if one.cost and one.stage in between}, rates
+
+
+def _taken(ui: Ui, meter: Meter) -> CostReport | None:
+    """Keep what the stages took, and show it beside what was foreseen."""
+    from pipeline.report.plan import taken_tables
+
+    cost = meter.record()
+    for renderable in taken_tables(cost) if cost else ():
+        ui.show(renderable)
+    return cost
 
 
 def _report(ws: OpenWorkspace, ui: Ui, done: Sequence[FinishedStage]) -> None:
@@ -132,7 +167,8 @@ def _report(ws: OpenWorkspace, ui: Ui, done: Sequence[FinishedStage]) -> None:
     last = told.get("mend") or told.get("train")
     thing = last.adapter_id if last else told["gap"].gap_id if "gap" in told else None
     if thing is not None:
-        path = report_of_run(ws, thing)
+        with ui.progress("report", brief=True):
+            path = report_of_run(ws, thing)
         ui.show(Text(f"The report: {path}", no_wrap=True, overflow="ignore"))
 
 
@@ -168,20 +204,25 @@ def plan(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:
     Raises:
         InvalidSpecError: what would stop a run, before any model is asked.
     """
-    return _foreseen(ws, ui, _steps(ws, ui), STAGES[-1])
+    return _foreseen(ws, ui, _steps(ws, ui), STAGES[0], STAGES[-1])[0]
 
 
-def _foreseen(ws: OpenWorkspace, ui: Ui, steps: list[PlanStep], last: str) -> list[PlanStep]:
-    """Say what won't do, where something would run, and return the steps with what they take."""
+def _foreseen(
+    ws: OpenWorkspace, ui: Ui, steps: list[PlanStep], first: str, last: str
+) -> tuple[list[PlanStep], str]:
+    """Say what won't do, where something would run; return the steps with what they take.
+
+    And where the rates are from.
+    """
     from pipeline.outlook.cost import run_cost
     from pipeline.outlook.finding import placed
     from pipeline.outlook.findings import outlook
     from pipeline.report.plan import cost_lines
     from pipeline.spec.errors import line_of
 
-    ahead = STAGES[: STAGES.index(last) + 1]
+    ahead = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     if all(step.state == "up to date" for step in steps if step.stage in ahead):
-        return steps
+        return steps, ""
     seen = outlook(ws, ui)
     trains = last not in ("ingest", "gap")
     findings = [one for one in seen.findings if trains or one.path[0] != "train"]
@@ -196,7 +237,7 @@ def _foreseen(ws: OpenWorkspace, ui: Ui, steps: list[PlanStep], last: str) -> li
     taken = [step.cost for step in steps if step.cost is not None and step.stage in ahead]
     for line in cost_lines(ws, taken, found.rates):
         ui.log(line)
-    return steps
+    return steps, found.rates
 
 
 def _steps(ws: OpenWorkspace, ui: Ui) -> list[PlanStep]:

@@ -56,6 +56,10 @@ class Backend(Protocol):
     def max_length(self) -> int:
         """The base's context, in tokens."""
 
+    @property
+    def tokens_processed(self) -> int | None:
+        """How many tokens went through the model so far; None where the backend doesn't say."""
+
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Answer as the base alone, or as the base with one adapter, its deltas scaled.
 

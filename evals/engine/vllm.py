@@ -117,6 +117,11 @@ class VllmLM(AnsweringMixin, VLLM):
             ) from error
         self.tokenizer = self.chat.tokenizer
 
+    @property
+    def tokens_processed(self) -> int | None:
+        """See `Backend`; vLLM doesn't say."""
+        return None
+
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:
         """Answer as the base alone, or with one adapter; vLLM holds it under a number of its own.
 

@@ -17,7 +17,7 @@ from evals.scoring.score import render
 from registry.chat.form import answer_form
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -44,6 +44,7 @@ def divergence(
     samples: Mapping[int, Sample],
     before: Answerer,
     after: Answerer,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> float | None:
     """Return the mean KL(before || after) over the questions, in nats; None without any.
 
@@ -53,6 +54,7 @@ def divergence(
         samples: uid -> what `before` answered.
         before: the base, or an adapter on it; its own answers are followed.
         after: the other.
+        advance: told how many questions were measured since the last call.
     """
     form = answer_form(engine.chat)
     asked = [(one, samples[one.item.uid]) for one in questions if one.item.uid in samples]
@@ -68,6 +70,7 @@ def divergence(
         chosen = [pairs[place] for place in batch]
         first, second = (_logits(engine, chosen, answerer) for answerer in (before, after))
         total += _sum_of_means(first, second, [len(answer) for _, answer in chosen])
+        advance(len(batch))
     return total / len(pairs)
 
 

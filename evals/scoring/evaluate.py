@@ -10,6 +10,7 @@ early, it goes on with the items that were not answered.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,9 @@ def _score(
     store: Store, catalog: Catalog, engine: Backend, plan: ScoringPlan, identity: dict[str, Any]
 ) -> EvalResult:
     journal = _journal(store, plan, identity)
+    began, before = time.monotonic(), engine.tokens_processed
     samples, rejects = _asked(store, engine, plan, journal)
+    seconds, after = time.monotonic() - began, engine.tokens_processed
     interval, answerer = mean_interval(scores_of(samples)), plan.answerer
     meta = EvalMeta(
         subject=plan.subject,
@@ -163,6 +166,8 @@ def _score(
         adapter_id=answerer.adapter_id,
         scale=identity["scale"],
         rejects=len(rejects),
+        read_tokens=None if before is None or after is None else after - before,
+        read_seconds=round(seconds, 3),
     )
     parents = [Parent(answerer.adapter_id, "adapter")] if answerer.adapter_id else []
     with store.draft() as folder:

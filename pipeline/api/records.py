@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipeline.api.adapters import Adapters
@@ -11,7 +12,7 @@ from pipeline.workspace.ui import Ui
 from registry.errors import GapmendError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import polars as pl
@@ -105,10 +106,11 @@ class Records:
         """
         from pipeline.verbs.report import report
 
-        return report(self._kept, thing, out=out, form=form, charts=charts)
+        with self._ui.progress("report", brief=True):
+            return report(self._kept, thing, out=out, form=form, charts=charts)
 
     def status(self) -> dict[str, list[dict[str, Any]]]:
-        """Return what is there: versions, verdicts, adapters, aliases, the last runs."""
+        """Return what runs, and what is there: versions, verdicts, adapters, aliases, last runs."""
         from pipeline.verbs.status import status
 
         return status(self._kept)
@@ -204,7 +206,8 @@ class Records:
         """Look for what nothing refers to and, with `remove`, remove it."""
         from pipeline.verbs.gc import gc
 
-        return gc(self._kept, remove=remove)
+        with self._ui.progress("gc", brief=True):
+            return gc(self._kept, remove=remove)
 
     def snapshot(self, file: Path) -> SnapshotFile:
         """Copy the catalog with its views into a DuckDB file that other programs may hold open."""
@@ -216,10 +219,19 @@ class Records:
         """Hash every object again and compare the catalog with the store."""
         from registry.upkeep.fsck import fsck
 
-        return fsck(self._kept.store, self._kept.catalog)
+        with self._over_objects("fsck") as advance:
+            return fsck(self._kept.store, self._kept.catalog, advance)
 
     def rebuild(self) -> RebuildReport:
         """Make the catalog anew from the manifests in the store."""
         from registry.upkeep.rebuild import rebuild
 
-        return rebuild(self._kept.store, self._kept.catalog)
+        with self._over_objects("rebuild") as advance:
+            return rebuild(self._kept.store, self._kept.catalog, advance)
+
+    @contextmanager
+    def _over_objects(self, label: str) -> Iterator[Callable[[int], None]]:
+        """Show a bar over all objects of the store, and give what advances it."""
+        total = sum(1 for _ in self._kept.store.folders())
+        with self._ui.progress(label, total=total, brief=True) as bar:
+            yield bar.advance

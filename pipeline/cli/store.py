@@ -121,7 +121,7 @@ def openlineage(
 
 
 def status(workspace: WorkspaceOption = HERE, *, as_json: JsonOption = False) -> None:
-    """Show what is there: versions, verdicts, adapters, aliases, the last runs.
+    """Show what runs, how far it is, and what is there: versions, verdicts, adapters, last runs.
 
     Example: `gapmend status -C examples/quickstart`
     """

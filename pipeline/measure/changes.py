@@ -29,6 +29,7 @@ MOST_ASKED_AGAIN = 100
 
 def divergence_of(
     ws: Resolved,
+    ui: Ui,
     one: Subject,
     *,
     base: str,
@@ -63,7 +64,8 @@ def divergence_of(
         root=ws.root,
     )
     samples = {sample.row_uid: sample for sample in before.samples}
-    return divergence(engine, plan.questions, samples, first, second)
+    with ui.progress(f"{one.name} · KL", total=len(chosen), brief=True) as bar:
+        return divergence(engine, plan.questions, samples, first, second, bar.advance)
 
 
 def reprompted(

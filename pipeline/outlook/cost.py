@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pipeline.workspace.workspace import OpenWorkspace
 
 _SAMPLE = 16  # items or rows that are turned into tokens
-_ASKED_TWICE = 2  # forget: an adapter answers, and base and adapter are compared along the answers
 _COPIES = 3  # of an adapter, with its checkpoints
 
 
@@ -119,7 +118,7 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
     train = StageCost(
         trained.again, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter
     )
-    forget = scoring(_ASKED_TWICE * dev)
+    forget = scoring(dev + sum(_compared(one) for one in asked))
     files = [one.path.stat().st_size for found in seen.files.values() for one in found.files]
     stages = {
         "ingest": StageCost(disk=sum(files)),
@@ -175,6 +174,13 @@ def _other_prompts(one: _Items) -> float:
     arms = arms_of(one.what.spec.prompts)[1:] if one.what.role == "capability" else ()
     tokens = [one.tokens + (arm.shots * one.shown if arm.similar else 0) for arm in arms]
     return one.items["dev"] / 2 * (sum(tokens) + max(tokens, default=0))
+
+
+def _compared(one: _Items) -> float:
+    """Return the tokens of comparing base and adapter along the answers to some dev items."""
+    from evals.scoring.divergence import MOST_ITEMS
+
+    return 2 * min(MOST_ITEMS, one.items["dev"]) * one.tokens
 
 
 def _budget(ws: OpenWorkspace, seen: Outlook) -> Rows:

@@ -23,7 +23,7 @@ from pipeline.workspace.resolved import Resolved
 from registry.datasets.sources.mapped import lost_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pipeline.outlook.survey import Survey
     from pipeline.spec.subjects import Subject
@@ -63,6 +63,17 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
     Raises:
         UserError: files, a base or an lm-eval task that can't be read.
     """
+    parts = 2 * len(ws.spec.datasets) + len(subjects(ws.spec))
+    with ui.progress("look ahead", total=parts, brief=True) as bar:
+        return _outlook(ws, ui, files, bar.advance)
+
+
+def _outlook(
+    ws: OpenWorkspace,
+    ui: Ui,
+    files: Mapping[str, Sources] | None,
+    advance: Callable[[], None],
+) -> Outlook:
     from pipeline.ingest import allowed_labels, earlier_runs
     from pipeline.measure.taught import rows_of
     from registry.datasets.sources.resolve import sources
@@ -80,11 +91,14 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
         size = min((fits_below(what, context) for what in asking), default=context)
         labels = allowed_labels(ws, name)
         surveys[name] = survey(name, spec, files[name], labels, size, known.get(name))
+        advance()
     items = {what.name: _items(ws, what, surveys) for what in subjects(ws.spec)}
     found = [one for name in specs for one in _columns(ws, name, files[name], surveys[name])]
     if any(one.stops for one in found):  # what else there is follows from it
         return Outlook(files, surveys, items, tuple(found))
-    found += [one for name in specs for one in _splits(ws, name, runs[name])]
+    for name in specs:
+        found += _splits(ws, name, runs[name])
+        advance()
     surveys |= _all_held(Resolved.of(ws, versions), files, surveys)
     found += _pool(ws, surveys)
     for name in pool.pool_of(ws.spec):
@@ -96,6 +110,7 @@ def outlook(ws: OpenWorkspace, ui: Ui, files: Mapping[str, Sources] | None = Non
             found += _examples(what, surveys[what.spec.data])
             found += examples_too_long(ws, what, surveys[what.spec.data])
             found += too_long(ws, what, surveys[what.spec.data])
+        advance()
     return Outlook(files, surveys, items, tuple(found))
 
 

@@ -25,6 +25,7 @@ MEASURED = 0.2
 _SAMPLE = 48  # rows of a dataset that are encoded
 _REACHED = 0.7  # share of the rate of multiplications that a forward pass reaches
 _BATCH = 512  # tokens of a batch of questions, on a CPU
+_ENOUGH = 1.0  # seconds of reading that say a rate
 _LAYER_SECONDS = 2e-3  # of a layer, over next to no tokens
 
 
@@ -195,11 +196,15 @@ def _batches(lengths: Sequence[Any], most: int, rows: int) -> list[PackedBatch]:
 
 
 def _scored(ws: OpenWorkspace, run: RunMeta) -> float | None:
-    """Return the tokens a second of a gap run, by what it scored itself; None for nothing."""
+    """Return the tokens a second of what a gap run read itself; None where that was next to none.
+
+    What it found, of earlier runs or in the journal of one that was killed, took it no time.
+    """
     gap = next((one.id for one in run.outputs if one.role == "gap"), None)
-    if gap is None or not run.seconds:
+    if gap is None:
         return None
     parents = ws.catalog.manifest(gap).parents
-    evals = [ws.catalog.manifest(one.id, EvalMeta) for one in parents if one.role == "eval"]
-    fresh = [one.meta for one in evals if one.meta.created_at >= run.started_at]
-    return sum(one.n * one.prompt_tokens_mean for one in fresh) / run.seconds or None
+    evals = [ws.catalog.manifest(one.id, EvalMeta).meta for one in parents if one.role == "eval"]
+    read = [one for one in evals if one.read_tokens and one.created_at >= run.started_at]
+    seconds = sum(one.read_seconds or 0.0 for one in read)
+    return sum(one.read_tokens or 0 for one in read) / seconds if seconds >= _ENOUGH else None

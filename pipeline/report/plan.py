@@ -7,6 +7,8 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from pipeline.outlook.cost import StageCost
 from pipeline.report.tables import in_bytes, table
 from pipeline.workspace.durations import in_time
@@ -14,8 +16,10 @@ from pipeline.workspace.durations import in_time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import RenderableType
     from rich.table import Table
 
+    from pipeline.outlook.taken import CostReport
     from pipeline.workspace.stage import PlanStep
     from pipeline.workspace.workspace import OpenWorkspace
 
@@ -43,6 +47,39 @@ def cost_lines(ws: OpenWorkspace, costs: Sequence[StageCost], rates: str) -> Ite
         )
     if whole.disk > disk:
         yield f"there may not be disk enough at {ws.root}: free some, or move the workspace"
+
+
+def taken_tables(cost: CostReport) -> list[RenderableType]:
+    """Return what each stage took beside what was foreseen at most, and all of them together."""
+    rows = [
+        (
+            one.stage,
+            *_beside(one.taken.scored, one.foreseen.scored),
+            *_beside(one.taken.trained, one.foreseen.trained),
+            in_time(one.taken.seconds),
+            in_time(one.foreseen.seconds) if one.foreseen.seconds else "",
+        )
+        for one in (*cost.stages, cost.total)
+    ]
+    columns = ("stage", "scored", "foreseen", "trained", "foreseen", "time", "foreseen")
+    total = cost.total
+    memory = (
+        f"training took {in_bytes(total.taken.memory)} of memory, foreseen "
+        f"{in_bytes(total.foreseen.memory)}; "
+        if total.taken.memory
+        else ""
+    )
+    return [
+        table("what it took (tokens), and what was foreseen at most", columns, rows),
+        Text(
+            f"{memory}the workspace grew by {in_bytes(max(0, total.taken.disk))}, foreseen "
+            f"{in_bytes(total.foreseen.disk)}"
+        ),
+    ]
+
+
+def _beside(taken: int, foreseen: int) -> tuple[str, str]:
+    return f"{taken:,}" if taken else "", f"{_rounded(foreseen):,}" if foreseen else ""
 
 
 def cost_text(cost: StageCost) -> str:

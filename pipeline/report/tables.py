@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.spec.errors import line_of
+from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,13 +65,37 @@ def query_table(result: QueryResult, title: str = "") -> Table:
 
 
 def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
-    """Return what is in the workspace, a table a subject; empty ones are one line."""
-    return [
+    """Return what runs, a line each, and what is there, a table a subject; one line if empty."""
+    lines: list[RenderableType] = [Text(running_line(one)) for one in report["running"]]
+    return (lines or [Text("running: nothing")]) + [
         table(name, list(found[0]), [list(row.values()) for row in found])
         if found
         else Text(f"{name}: none yet")
         for name, found in report.items()
+        if name != "running"
     ]
+
+
+def running_line(one: Mapping[str, Any]) -> str:
+    """Return a stage that has begun and not ended in one line, from what `status` says of it."""
+    name = f"{one['stage']} {one['about']}" if one["about"] else one["stage"]
+    parts = [one["doing"]] if one["doing"] not in (None, name) else []
+    training, left = one["training"], one["seconds_left"]
+    if training:
+        parts.append(f"step {training['step']:,} of {training['steps']:,}")
+        parts.append(f"loss {training['loss']:.3f}")
+    elif one["done"] is not None:
+        parts.append(f"{one['done']:,} of {one['total']:,}" if one["total"] else f"{one['done']:,}")
+    if one["state"] == "running":
+        if training:
+            parts.append(f"{training['tokens_per_second']:,.0f} tokens/s")
+            left = training["seconds_left"]
+        parts.append("time left not known" if left is None else f"about {in_time(left)} left")
+    elif training and training["checkpoint"]:
+        parts.append(f"last checkpoint at step {training['checkpoint']:,}")
+    when = f" since {one['since']}, process {one['pid']}" if one["since"] else ""
+    said = "; ".join(part for part in (", ".join(parts), one["why"]) if part)
+    return f"{name} · {one['state']}{when}: {said}"
 
 
 def check_tables(report: CheckReport) -> list[RenderableType]:

@@ -31,7 +31,7 @@ from pipeline.spec.pool import OWN_TEXT
 from pipeline.workspace.resolved import Resolved
 from pipeline.workspace.stage import StageOutput
 from registry.errors import ModelError
-from registry.store.kinds import SelectionMeta
+from registry.store.kinds import SelectionMeta, VersionMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
@@ -113,17 +113,29 @@ class Assembly:
         """Choose the rows and put the selection, made from `parents`, into the store."""
         replayable = sources(self.ws, self.found)
         said = self._own_text()
-        candidates = Candidates(self.ws, self._most(replayable))
+        most = self._most(replayable)
+        rows_there = self._rows_in(most)
+        with self.ctx.ui.progress("select · candidates", total=rows_there, brief=True) as bar:
+            candidates = Candidates(self.ws, most, bar.advance)
         budget = self._budget(candidates, replayable)
         parts = self._parts(candidates, budget)
         if said.tokens:
             parts.readings.tokens[OWN_TEXT] = said.tokens
-        gap_rows = [self._for_gap(parts, name, rows) for name, rows in budget.gap.items()]
-        taken = set(parts.gaps.taken)
+        gap_rows: list[list[_Chosen]] = []
         replayed: list[list[_Chosen]] = []
-        for source in replayable:
-            replayed.append(self._replay(parts, source, budget.replay.get(source.name, 0), taken))
-            taken |= {one.row.uid for one in replayed[-1]}
+        count = len(budget.gap) + len(replayable)
+        with self.ctx.ui.progress("select · rows", total=count, brief=True) as bar:
+            for name, wanted in budget.gap.items():
+                bar.note(name)
+                gap_rows.append(self._for_gap(parts, name, wanted))
+                bar.advance()
+            taken = set(parts.gaps.taken)
+            for source in replayable:
+                bar.note(source.name)
+                wanted = budget.replay.get(source.name, 0)
+                replayed.append(self._replay(parts, source, wanted, taken))
+                taken |= {one.row.uid for one in replayed[-1]}
+                bar.advance()
         candidates.check()
         self._refuse_useless(candidates, budget, replayed)
         chosen = interleave(_mixed(gap_rows), _mixed(replayed))
@@ -158,6 +170,14 @@ class Assembly:
             if source.dataset in self.ws.versions:
                 most.setdefault(source.dataset, MOST_SCORED)
         return most
+
+    def _rows_in(self, most: Mapping[str, int]) -> int:
+        """Return how many rows that is, as far as they are there."""
+        splits = {
+            name: self.ws.catalog.manifest(self.ws.versions[name], VersionMeta).meta.splits
+            for name in most
+        }
+        return sum(min(cut, splits[name].get("train", 0)) for name, cut in most.items())
 
     def _own_text(self) -> OwnText:
         """Have the base's own text made, as far as it is wanted, and read it with the datasets."""

@@ -24,7 +24,7 @@ from registry.datasets.versions.rejects import commonest
 from registry.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pipeline.workspace.resolved import Resolved
     from pipeline.workspace.workspace import OpenWorkspace
@@ -50,12 +50,18 @@ def free_datasets(ws: OpenWorkspace) -> tuple[str, ...]:
 class Candidates:
     """The rows of some datasets that may be trained on, read and checked once."""
 
-    def __init__(self, ws: Resolved, most: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        ws: Resolved,
+        most: Mapping[str, int],
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Read and check the datasets.
 
         Args:
             ws: the workspace.
             most: dataset -> how many of its rows to take at most, chosen by hash.
+            advance: told how many rows were looked at since the last call.
         """
         self.ws = ws
         self._labels: dict[str, tuple[str, ...]] = {}
@@ -63,6 +69,7 @@ class Candidates:
         self.rejects: dict[int, SelectReject] = {}
         self.aside: dict[str, dict[int, SelectReject]] = {}
         self._checked: set[int] = set()
+        self._advance = advance
         self._template = TemplateFit(ws.models.chat(ws.spec.train.base))
         held = HeldOut(held_items(ws))
         kept = {name: self._read(name, held, cut) for name, cut in most.items()}
@@ -126,6 +133,7 @@ class Candidates:
         for row in reader.by_hash({"train"}, "pool", cut + _SPARE):
             if len(usable) == cut:
                 break
+            self._advance(1)
             why = held.refuses(words_of_row(row))
             if why is not None:
                 self.leaks[why] += 1

@@ -19,6 +19,7 @@ from pipeline.training.losses.objective import (
     plan_checks,
 )
 from pipeline.training.machine import processes
+from pipeline.training.record.folder import CHECKPOINTS, METRICS
 from pipeline.training.record.metrics import MetricsFile, StepMetrics
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ Probe: TypeAlias = "Callable[[torch.nn.Module], float]"
 __all__ = ["FitResult", "StepMetrics", "TrainingRow", "fit"]
 
 _ADAPTER = "adapter"
-_CHECKPOINTS = "checkpoints"
-_METRICS = "metrics.jsonl"
 _DONE = "fit.json"
 
 
@@ -139,7 +138,7 @@ def fit(
     parts = [*encoded.objective.parts, *(held.parts if held else ())]
     fingerprint = _fingerprint(loaded, parts, spec)
     workdir.mkdir(parents=True, exist_ok=True)
-    metrics = MetricsFile(workdir / _METRICS)
+    metrics = MetricsFile(workdir / METRICS)
     processes.barrier(on_cpu=loaded.device.type == "cpu")
     done = _read_done(workdir, fingerprint)
     if done is None:
@@ -235,7 +234,7 @@ def _train(
         from pipeline.training.record import checkpoint
 
     loaded, spec, workdir = call.loaded, call.spec, call.workdir
-    root = workdir / _CHECKPOINTS
+    root = workdir / CHECKPOINTS
     start = checkpoint.last_checkpoint(root, call.fingerprint)
     loaded.use(None)
     with one_line_when_full(workdir), compute.computed_in(loaded, spec.dtype):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.ingest import resolve
 from pipeline.measure.held_items import held_items
@@ -21,6 +21,7 @@ from pipeline.spec.subjects import subjects
 from registry.datasets.duplicates.overlap import KINDS, HeldOut, RowWords
 from registry.datasets.versions.read import AT_ONCE, VersionReader
 from registry.errors import StoreRequestError
+from registry.store.kinds import VersionMeta
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -115,14 +116,18 @@ def leaks(ws: OpenWorkspace, ui: Ui, thing: str | None = None) -> LeaksReport:
     """
     named = None if thing is None else _rows_of(ws, thing)
     resolved = resolve(ws, ui)
-    search = _LeakSearch(HeldOut(held_items(resolved)))
+    with ui.progress("leaks · dev and test items", brief=True):
+        search = _LeakSearch(HeldOut(held_items(resolved)))
     if named is None:
         trained_on = _may_be_trained_on(ws)
         for name in ws.spec.datasets:
-            search.look(ui, name, _train_rows(resolved, name), decides=name in trained_on)
+            count = ws.catalog.manifest(resolved.versions[name], VersionMeta).meta.splits
+            rows = _Rows(name, count.get("train", 0), _train_rows(resolved, name))
+            search.look(ui, rows, decides=name in trained_on)
     else:
         name, uids = named
-        search.look(ui, name, rows_to_train(resolved, uids), decides=True)
+        rows = _Rows(name, len(uids), rows_to_train(resolved, uids))
+        search.look(ui, rows, decides=True)
         if missing := len(uids) - search.rows:
             ui.log(f"{missing} rows of {name} are in no dataset of the spec and were not looked at")
     return search.report()
@@ -154,6 +159,14 @@ def _rows_of(ws: OpenWorkspace, thing: str) -> tuple[str, Collection[int]]:
     return f"{manifest.kind} {manifest.id[:12]}", {row[0] for row in rows}
 
 
+class _Rows(NamedTuple):
+    """The rows of one training set: what it is called, how many, and some at a time."""
+
+    name: str
+    count: int
+    batches: Iterable[list[RowText]]
+
+
 class _LeakSearch:
     """The counts and the first rows of what is found."""
 
@@ -166,12 +179,12 @@ class _LeakSearch:
         self._leaking = 0
         self.rows = 0
 
-    def look(self, ui: Ui, name: str, batches: Iterable[list[RowText]], *, decides: bool) -> None:
+    def look(self, ui: Ui, of: _Rows, *, decides: bool) -> None:
         """Look at the rows of one training set, some later than others: together it costs less."""
-        self._decides[name] = decides
-        with ui.progress(f"leaks · {name}") as bar:
-            for rows in batches:
-                self._waiting += [(name, row) for row in rows]
+        self._decides[of.name] = decides
+        with ui.progress(f"leaks · {of.name}", total=of.count) as bar:
+            for rows in of.batches:
+                self._waiting += [(of.name, row) for row in rows]
                 if len(self._waiting) >= AT_ONCE:
                     self._flush()
                 self.rows += len(rows)

@@ -116,7 +116,9 @@ def push(
         if dry:
             return report
         repository = Repository(target, "dataset" if parcel.kind == "dataset_version" else "model")
-        with ui.progress(f"push · {parcel.object_id[:8]} to {target}"):
+        size = sum(file["bytes"] for file in report.files)
+        with ui.progress(f"push · {parcel.object_id[:8]} to {target}") as bar:
+            bar.note(f"{len(report.files):,} files, {size / 1e6:,.1f} MB")
             done = deliver(repository, parcel, private=private, as_request=as_request)
         url = repository.url(done.commit)
         push_id = _record(ws, manifest, report, done, url)

@@ -1,10 +1,18 @@
-"""status: what is in this workspace now, read from the catalog's views."""
+"""status: what runs now, from the files that it keeps, and what is there, from the catalog's views.
+
+Neither waits for a run nor holds it up.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pipeline.training.record.folder import so_far
+from pipeline.workspace.running import running
+
 if TYPE_CHECKING:
+    from pipeline.workspace.running import Running
     from pipeline.workspace.store import WorkspaceStore
 
 _QUESTIONS = {
@@ -29,9 +37,19 @@ _QUESTIONS = {
 
 
 def status(ws: WorkspaceStore) -> dict[str, list[dict[str, Any]]]:
-    """Return datasets, verdicts, adapters, aliases, looks and the last runs, as records."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return what runs, datasets, verdicts, adapters, aliases, looks and the last runs."""
+    found = {"running": [_record(ws, one) for one in running(ws)]}
     for name, question in _QUESTIONS.items():
-        result = ws.catalog.query(question)
+        result = ws.catalog.query(question)  # asks a copy: the catalog is let go at once
         found[name] = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
     return found
+
+
+def _record(ws: WorkspaceStore, one: Running) -> dict[str, Any]:
+    """Return a stage as JSON values; of a training, also how far it has come."""
+    training = so_far(one.workdir)
+    return asdict(one) | {
+        "since": None if one.since is None else one.since.isoformat(timespec="seconds"),
+        "workdir": one.workdir.relative_to(ws.root).as_posix(),
+        "training": None if training is None else asdict(training),
+    }

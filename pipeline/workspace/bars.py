@@ -1,4 +1,4 @@
-"""A progress bar and where it is shown: a terminal, the lines of a log, the file of a stage.
+"""A progress bar, and how it is told in the lines of a log.
 
 A bar only counts; who shows it looks at it now and then, so that counting costs nothing and a bar
 that stands still is shown too.
@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.workspace.durations import in_time, time_left
-from pipeline.workspace.inert import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from rich.console import Console, RenderableType
+    from collections.abc import Callable, Iterator, Sequence
 
 LOG_EVERY_S = 30.0
 """At most so often a bar is a line in a log."""
@@ -72,30 +69,62 @@ class Bar:
         return time_left(self.done, self.total, first=self.first, seconds=self.seconds)
 
 
+class Log:
+    """The lines of a log, when the last was written, and how many bars are open in it."""
+
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Write with `write`."""
+        self._write = write
+        self._clock = clock
+        self.last = clock()
+        self.open = 0
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self.last = self._clock()
+        self._write(text)
+
+    def goes_on(self, stage: str, began: float) -> None:
+        """Say of a stage that it goes on, where no bar says so and nothing was said for 30 s."""
+        now = self._clock()
+        if not self.open and now - self.last >= LOG_EVERY_S:
+            self.say(f"{stage}: {in_time(now - began)} so far")
+
+
 class LogLines:
     """A bar as lines of a log: one at its beginning, one at its end, and between them one in 30 s.
 
-    It has what is done, of how many, and the time left.
+    It has what is done, of how many, and the time left. A brief one has the lines between alone,
+    where nothing else was said for 30 s, and the last one where it had any.
     """
 
-    def __init__(self, bar: Bar, say: Callable[[str], None]) -> None:
+    def __init__(self, bar: Bar, log: Log, *, brief: bool = False) -> None:
         """Say that it begins."""
         self._bar = bar
-        self._say = say
+        self._log = log
+        self._brief = brief
+        self._is_told = not brief
         self._began = self._last = bar.clock()
-        say(f"{bar.label} …")
+        log.open += 1
+        if not brief:
+            log.say(f"{bar.label} …")
 
     def look(self) -> None:
         """Say how far it is, where it is time to."""
         now = self._bar.clock()
-        if now - self._last < LOG_EVERY_S:
+        if now - (max(self._last, self._log.last) if self._brief else self._last) < LOG_EVERY_S:
             return
         self._last = now
-        self._say(f"{self._bar.label}: {self._far(now)}")
+        self._is_told = True
+        self._log.say(f"{self._bar.label}: {self._far(now)}")
 
-    def end(self) -> None:
-        """Say how long it took."""
-        self._say(f"{self._bar.label}: {self._bar.clock() - self._began:.1f} s")
+    def end(self, *, done: bool) -> None:
+        """Say how long it took, if it is done."""
+        self._log.open -= 1
+        if done and self._is_told:
+            self._log.say(f"{self._bar.label}: {self._bar.clock() - self._began:.1f} s")
 
     def _far(self, now: float) -> str:
         bar, left = self._bar, self._bar.seconds_left
@@ -105,6 +134,17 @@ class LogLines:
         parts.append(f"{in_time(now - self._began)} so far")
         parts += [] if left is None else [f"about {in_time(left)} left"]
         return ", ".join(parts)
+
+
+@contextmanager
+def logged(bar: Bar, log: Log, *, brief: bool = False) -> Iterator[Callable[[], None]]:
+    """Tell a bar in a log while the body runs; gives what is to be called now and then."""
+    lines, done = LogLines(bar, log, brief=brief), False
+    try:
+        yield lines.look
+        done = True
+    finally:
+        lines.end(done=done)
 
 
 @contextmanager
@@ -127,34 +167,3 @@ def watched(looks: Sequence[Callable[[], None]]) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-
-
-@contextmanager
-def on_terminal(bar: Bar, console: Console) -> Iterator[None]:
-    """Show a bar on a terminal while the body runs; rich looks at it ten times a second."""
-    from rich import progress as rich
-
-    class Looking(rich.Progress):
-        """Takes the count over before it is drawn."""
-
-        def get_renderables(self) -> Iterable[RenderableType]:
-            for task in self.task_ids:
-                self.update(task, completed=bar.done, total=bar.total, said=inert(_said(bar)))
-            return super().get_renderables()
-
-    columns = (
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("{task.fields[said]}", markup=False),
-    )
-    with Looking(*columns, console=console, transient=True) as progress:
-        progress.add_task(inert(bar.label), total=bar.total, said="")
-        yield
-
-
-def _said(bar: Bar) -> str:
-    left = bar.seconds_left
-    parts = ("" if left is None else f"{in_time(left)} left", bar.noted)
-    return " · ".join(part for part in parts if part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _MINUTE, _HOUR = 60, 3600
+_ENOUGH = 20  # of what is counted, whatever the total
 
 
 def in_time(seconds: float) -> str:
@@ -24,8 +25,11 @@ def time_left(done: int, total: int | None, *, first: int, seconds: float) -> fl
         seconds: since then.
 
     Returns:
-        None where it can't be said: nothing was done since, or in less than a second.
+        None where it can't be said: too little was done since to know the pace, or all is done and
+        something else is going on.
     """
-    if total is None or done <= first or seconds < 1:
+    if total is None or not first < done < total or seconds < 1:
         return None
-    return max(0, total - done) * seconds / (done - first)
+    if done - first < min(_ENOUGH, total / 100):
+        return None  # 2 of 1,000 in the first half minute: hours, and then it is done in minutes
+    return (total - done) * seconds / (done - first)

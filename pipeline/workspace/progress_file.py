@@ -11,10 +11,11 @@ import platform
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pipeline.workspace.bars import Bar
@@ -77,20 +78,29 @@ class ProgressFile:
         """Write it for the first time."""
         self._path = workdir / PROGRESS
         self._told = told
+        self._open: list[Bar] = []
         self._write(told)
 
-    def tell(self, bar: Bar) -> None:
-        """Write what a bar counts, unless nothing has changed."""
+    @contextmanager
+    def telling(self, bar: Bar) -> Iterator[Callable[[], None]]:
+        """Tell a bar while the body runs; gives what is to be called now and then."""
+        self._open.append(bar)
+        try:
+            yield partial(self._tell, bar)
+        finally:
+            self._open.remove(bar)
+            if not self._open and self._told.doing is not None:
+                self._write(replace(self._told, doing=None))
+
+    def _tell(self, bar: Bar) -> None:
+        """Write what a bar counts, unless nothing has changed, or another is open inside it."""
+        if self._open[-1:] != [bar]:
+            return
         began = time.time() - bar.seconds
         now = Counted(bar.label, bar.done, bar.total, bar.first, round(began, 1), bar.noted)
         was = self._told.doing
         if was is None or replace(now, began=was.began) != was or now.first != was.first:
             self._write(replace(self._told, doing=now))
-
-    def between(self) -> None:
-        """Say that a bar has ended."""
-        if self._told.doing is not None:
-            self._write(replace(self._told, doing=None))
 
     def interrupted(self) -> None:
         """Say that the stage won't go on in this process."""

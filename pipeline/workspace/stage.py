@@ -153,8 +153,9 @@ def run_stage(  # noqa: PLR0913 - what a run's record is made of
                 rows_stay(ws.state, ws.catalog.wait_s),
                 ws.catalog.together(),
                 told_of(workdir, stage, inputs.get("name"), record.run_id) as file,
+                ui.stage(stage, file) as told,
             ):
-                outcome = _run_and_record(record, work, workdir, ui.into(file), parents)
+                outcome = _run_and_record(record, work, workdir, told, parents)
             shutil.rmtree(workdir, ignore_errors=True)
             return outcome
     except Timeout:

@@ -7,12 +7,13 @@ becomes a line at its start, one at its end and one in 30 s between, so that a l
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from pipeline.workspace.bars import Bar, LogLines, on_terminal, watched
+from pipeline.workspace.bars import Bar, Log, logged, watched
+from pipeline.workspace.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,29 +35,46 @@ class Ui:
         self.as_json = as_json
         self.out: Console = open_console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
         self.err: Console = open_console(stderr=True)
+        self._screen = Screen(self.err) if self.err.is_terminal else None
+        self._log = Log(self._write)
         self._file: ProgressFile | None = None
 
-    def into(self, file: ProgressFile) -> Self:
-        """Return the same, whose bars are told in a stage's file too."""
+    @contextmanager
+    def stage(self, name: str, file: ProgressFile) -> Iterator[Self]:
+        """Say that a stage goes on while the block runs, also between its bars.
+
+        Gives the same, whose bars are told in the stage's file too.
+        """
         told = copy(self)
         told._file = file  # noqa: SLF001 - its own
-        return told
+        bar = Bar(name)
+        goes_on = partial(self._log.goes_on, name, bar.clock())
+        with self._screen.showing(bar) if self._screen else watched([goes_on]):
+            yield told
 
     @contextmanager
-    def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
-        """Show a bar named `label` over `total` steps while the block runs."""
-        bar, file = Bar(label, total), self._file
-        lines = None if self.err.is_terminal else LogLines(bar, self.log)
-        looks = [*([lines.look] if lines else ()), *([partial(file.tell, bar)] if file else ())]
-        with on_terminal(bar, self.err) if lines is None else nullcontext(), watched(looks):
+    def progress(
+        self, label: str, total: int | None = None, *, brief: bool = False
+    ) -> Iterator[Bar]:
+        """Show a bar named `label` over `total` steps while the block runs.
+
+        A `brief` one, which seldom takes long, has no line in a log before it has taken 30 s.
+        """
+        bar = Bar(label, total)
+        with ExitStack() as open_in:
+            looks = [] if self._file is None else [open_in.enter_context(self._file.telling(bar))]
+            if self._screen:
+                open_in.enter_context(self._screen.showing(bar))
+            else:
+                looks.append(open_in.enter_context(logged(bar, self._log, brief=brief)))
+            open_in.enter_context(watched(looks))
             yield bar
-        if lines:
-            lines.end()
-        if file:
-            file.between()
 
     def log(self, text: str) -> None:
         """Write one line to stderr."""
+        self._log.say(text)
+
+    def _write(self, text: str) -> None:
         self.err.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, renderable: RenderableType) -> None:

@@ -34,6 +34,7 @@ class Models:
         self._identities: dict[str, BaseIdentity] = {}
         self._loaded: dict[str, LoadedModel] = {}
         self._engines: dict[str, Backend] = {}
+        self._read = 0  # by engines that are closed
 
     def identity(self, base: str) -> BaseIdentity:
         """Return what identifies the base `base` of the spec, without loading it.
@@ -103,6 +104,11 @@ class Models:
         self.close()  # of one GPU's memory, vLLM takes its share at once
         return open_vllm(base, self._spec.bases[base], self._root, rank=self._spec.train.rank)
 
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens went through the bases to be scored, in this process."""
+        return self._read + sum(one.tokens_processed or 0 for one in self._engines.values())
+
     def close(self) -> None:
         """Let go of all that is loaded; on a GPU its memory is there for the next."""
         if not (self._loaded or self._engines):
@@ -111,6 +117,7 @@ class Models:
 
         import torch
 
+        self._read = self.tokens_read
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

@@ -7,9 +7,11 @@ written beside its place and renamed; what is damaged or was collected is made a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from registry.errors import MachineError, ModelError
@@ -22,9 +24,11 @@ from registry.store.paths import CACHE
 VERSION = 1
 """Raised when the same file becomes another base: other weights, tokens or template."""
 
+_log = logging.getLogger("gapmend")
 _ENDING = ".gguf"
 _MADE = f"made{SUFFIX}"
 _SECONDS = 120  # of CPU, for loading the libraries …
+_MEGABYTE = 10**6
 _BYTES_A_SECOND = 5 << 20  # … and of the file; the slowest type is read at twice this
 
 
@@ -94,6 +98,9 @@ def _make(file: Path, folder: Path, where: str) -> None:
     for left in (draft, old):  # by one that was killed: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
     draft.mkdir()
+    began = time.monotonic()
+    size = f"{file.stat().st_size / _MEGABYTE:,.0f} MB"
+    _log.warning("%s is unpacked, once (%s) …", file.name, size)
     try:
         notes = _unpack(file, draft, where)
         files = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
@@ -104,6 +111,7 @@ def _make(file: Path, folder: Path, where: str) -> None:
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)
+        _log.warning("%s was unpacked in %.1f s", file.name, time.monotonic() - began)
     finally:
         for left in (draft, old):
             shutil.rmtree(left, ignore_errors=True)

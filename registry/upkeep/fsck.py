@@ -17,7 +17,7 @@ from registry.store.objects import manifest_text, read_manifest
 from registry.upkeep.caches import damaged_caches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -86,10 +86,17 @@ class FsckReport:
         return asdict(self) | {"clean": self.clean}
 
 
-def fsck(store: Store, catalog: Catalog) -> FsckReport:
+def fsck(
+    store: Store, catalog: Catalog, advance: Callable[[int], None] = lambda _: None
+) -> FsckReport:
     """Read and hash every file of every object, and compare with manifests and catalog.
 
     Changes nothing. A catalog that can't be read is a finding: the objects are looked at still.
+
+    Args:
+        store: the objects.
+        catalog: what is committed of them.
+        advance: told the number of objects that were looked at since the last call.
 
     Raises:
         UserError: when the catalog is in use, or a newer gapmend made it.
@@ -103,7 +110,7 @@ def fsck(store: Store, catalog: Catalog) -> FsckReport:
         findings += _check_index(catalog)
     except StoreError as error:
         findings.append(StoreFinding("index", CATALOG_NAME, str(error)))
-    findings += _check_folders(store, committed)
+    findings += _check_folders(store, committed, advance)
     findings += [
         StoreFinding("cache", _relative(path, store), detail)
         for path, detail in damaged_caches(store)
@@ -135,10 +142,11 @@ def _check_edges(
 
 
 def _check_folders(
-    store: Store, committed: dict[str, ManifestJson] | None
+    store: Store, committed: dict[str, ManifestJson] | None, advance: Callable[[int], None]
 ) -> Iterator[StoreFinding]:
     """Check each object's files and manifest; `committed` is None where nobody knows."""
     for folder in store.folders():
+        advance(1)
         place = _relative(folder, store)
         try:
             manifest = read_manifest(folder)

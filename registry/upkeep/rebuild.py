@@ -13,6 +13,8 @@ from registry.store.locks import catalog_lock
 from registry.store.objects import read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from registry.catalog.catalog import Catalog
     from registry.store.objects import ManifestJson, Store
 
@@ -25,11 +27,18 @@ class RebuildReport:
     unreadable: tuple[str, ...]
 
 
-def rebuild(store: Store, catalog: Catalog) -> RebuildReport:
+def rebuild(
+    store: Store, catalog: Catalog, advance: Callable[[int], None] = lambda _: None
+) -> RebuildReport:
     """Index every manifest in the store anew and put the result in the old catalog's place.
 
     Finished files that no commit has reached, because the process was killed or the catalog was
     held by another program, are in it afterwards. Drafts of killed processes are removed.
+
+    Args:
+        store: the objects.
+        catalog: what is made anew.
+        advance: told the number of manifests that were read since the last call.
 
     Raises:
         UserError: when the catalog is in use, or the disk is full.
@@ -44,6 +53,7 @@ def rebuild(store: Store, catalog: Catalog) -> RebuildReport:
         manifests: list[ManifestJson] = []
         unreadable: list[str] = []
         for folder in store.folders():
+            advance(1)
             try:
                 manifests.append(read_manifest(folder))
             except StoreError as error:

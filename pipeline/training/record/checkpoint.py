@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from pipeline.training.machine import processes
+from pipeline.training.record.folder import CHECKPOINT
 from registry.errors import StoreError
 from registry.store.disk import one_line_when_full
 from registry.store.hashing import file_digest
@@ -35,7 +35,6 @@ _OPTIMIZER = "optimizer.safetensors"
 _RNG = "rng.safetensors"
 TRAINER = "trainer_state.json"  # the name that transformers reads
 _FILES = (_WEIGHTS, _OPTIMIZER, _RNG, TRAINER)
-_NAME = re.compile(r"step-(\d{8})")
 _KEPT = 2
 
 
@@ -212,7 +211,7 @@ def last_checkpoint(root: Path, fingerprint: str) -> Checkpoint | None:
 def _steps(root: Path) -> list[Path]:
     """Checkpoint folders, the newest first."""
     found: Iterable[Path] = root.iterdir() if root.is_dir() else ()
-    return sorted((path for path in found if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), reverse=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:

@@ -70,17 +70,24 @@ def near_pairs(queries: Sequence[str], corpus: Sequence[str]) -> list[NearPair]:
     return found
 
 
-def clusters(texts: Sequence[str], path: Path | None = None) -> Int32Array:
+def clusters(
+    texts: Sequence[str],
+    path: Path | None = None,
+    looked_at: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Int32Array:
     """Return a cluster number for each text: the position of the cluster's first text.
 
-    Texts joined by a chain of near-duplicates are one cluster. Their bands are left in `path`.
+    Texts joined by a chain of near-duplicates are one cluster. Their bands are left in `path`, and
+    `looked_at` is told how many texts of all were looked at.
     """
     if path is None:
         with tempfile.TemporaryDirectory() as folder:
-            return clusters(texts, Path(folder) / "bands")
+            return clusters(texts, Path(folder) / "bands", looked_at)
     bands = Bands(path, len(texts))
     for done in range(0, len(texts), _AT_ONCE):
+        looked_at(done, len(texts))
         bands.write(done, sketch(texts[done : done + _AT_ONCE]))
+    looked_at(len(texts), len(texts))
     return join(len(texts), bands.runs(), texts)
 
 

@@ -95,9 +95,20 @@ class NewVersion:
 
 
 def make_version(
-    store: Store, catalog: Catalog, wanted: VersionRequest, advance: Callable[[int], None]
+    store: Store,
+    catalog: Catalog,
+    wanted: VersionRequest,
+    advance: Callable[[int], None],
+    looked_at: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> NewVersion:
     """Read all files and put the version that they make, with its index.
+
+    Args:
+        store: where it is put.
+        catalog: what is committed, and the numbers of rows.
+        wanted: what it is made of.
+        advance: told the number of records read since the last call.
+        looked_at: told how many rows of all were looked at for near-duplicates, after reading.
 
     Raises:
         UserError: a file that can't be read, too many rows that can't be used, or none that can.
@@ -118,7 +129,7 @@ def make_version(
             raise DataError(f"dataset '{name}' has no rows", where=labels)
         writer.put()
         beside = spool.read()
-        groups = clusters(beside["text"], scratch / "bands-0")
+        groups = clusters(beside["text"], scratch / "bands-0", looked_at)
         committed = committed_placements(store, wanted.earlier)
         placed = place(found, groups, spec, committed)
         written = write_version(store, name, spec, found, beside["meta"], placed, writer.known)

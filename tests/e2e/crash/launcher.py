@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[3]
+# What a bar says is written by the clock: how often isn't the same twice, and nothing hangs on it.
+BY_THE_CLOCK = "pipeline/workspace/progress_file.py:"
 
 
 class Recorder:
@@ -79,6 +81,8 @@ def _patch(watcher: Recorder | Killer) -> None:
         original = getattr(os, name)
 
         def wrapped(*args: Any, _kind: str = kind, _original: Any = original, **kwargs: Any) -> Any:
+            if _site().startswith(BY_THE_CLOCK):
+                return _original(*args, **kwargs)
             return watcher.around(_kind, lambda: _original(*args, **kwargs))
 
         setattr(os, name, wrapped)

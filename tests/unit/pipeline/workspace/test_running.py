@@ -57,7 +57,8 @@ def test_a_running_one_says_how_far_it_is(kept: WorkspaceStore) -> None:
     one = told(kept, replace(here(), doing=counted))
     assert (one.state, one.why, one.pid) == ("running", "", os.getpid())
     assert (one.doing, one.done, one.total, one.note) == ("train · nano", 30, 100, "loss 0.5")
-    assert one.seconds_left == pytest.approx(70, abs=2)
+    assert one.seconds_left is not None
+    assert 69 < one.seconds_left < 350  # 20 in 20 s, and a busy machine may look later
 
 
 def test_one_whose_process_is_gone_is_stopped(kept: WorkspaceStore) -> None:
@@ -97,13 +98,19 @@ def test_a_file_is_there_while_a_stage_is(kept: WorkspaceStore) -> None:
         assert (one.stage, one.about, one.doing) == ("train", "tickets", None)
         bar = Bar("train · nano", total=3)
         bar.advance(2)
-        file.tell(bar)
-        before = (folder(kept) / PROGRESS).stat().st_mtime_ns
-        file.tell(bar)  # nothing has changed
-        assert (folder(kept) / PROGRESS).stat().st_mtime_ns == before
-        (one,) = running(kept)
-        assert (one.doing, one.done, one.total) == ("train · nano", 2, 3)
-        file.between()
+        with file.telling(bar) as tell:
+            tell()
+            before = (folder(kept) / PROGRESS).stat().st_mtime_ns
+            tell()  # nothing has changed
+            assert (folder(kept) / PROGRESS).stat().st_mtime_ns == before
+            (one,) = running(kept)
+            assert (one.doing, one.done, one.total) == ("train · nano", 2, 3)
+            with file.telling(Bar("validation")) as tell_inner:
+                tell_inner()
+                tell()  # what is inside is what is told
+                assert running(kept)[0].doing == "validation"
+            tell()
+            assert running(kept)[0].doing == "train · nano"
         assert running(kept)[0].doing is None
     assert running(kept) == ()
     assert list(folder(kept).iterdir()) == []
