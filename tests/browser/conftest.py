@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.verbs.report import report
+from pipeline.workspace.store import WorkspaceStore
 from tests.e2e.conftest import gapmend
 from tests.support.browsing import LOOKS, Look, Watch, arguments, chromium
-from tests.support.called import forked
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -49,8 +50,7 @@ def quickstart(
         done = gapmend("run", "-C", workspace, timeout=900)
         assert done.code == 0, done.err[-2000:]
     file = tmp_path_factory.mktemp("report") / "report.html"
-    made = forked("report", "champion", "-C", workspace, "--out", file)
-    assert made.code == 0, made.err[-2000:]
+    report(WorkspaceStore.open(workspace), "champion", out=file)
     return file.as_uri()
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "guide" / "pictures"
-_SIZE = {"width": 1100, "height": 1340}
-_COLOURS = 64  # of a picture: text, lines and a chart need no more, and it is a third as large
+_SIZE = {"width": 1100, "height": 1500}
+_COLOURS = 256  # of a picture: text, lines and a chart need no more, and it is half as large
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def _take(browser: Browser, name: str, address: str, scheme: str) -> None:
     context.close()
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}-{scheme}.png"
-    taken.convert("RGB").quantize(_COLOURS).save(path, optimize=True)
+    taken.convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 
