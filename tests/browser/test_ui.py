@@ -19,7 +19,8 @@ from tests.support.shown_store import Shown, make
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-BOTH = pytest.mark.parametrize("page", [NARROW, WIDE_DARK], indirect=True, ids=str)
+NARROWLY = pytest.mark.parametrize("page", [NARROW], indirect=True, ids=str)
+DARK = pytest.mark.parametrize("page", [WIDE_DARK], indirect=True, ids=str)
 ONE = pytest.mark.parametrize("page", [WIDE], indirect=True, ids=str)
 
 
@@ -69,7 +70,13 @@ def sound(page: Page, at: str) -> None:
     assert page.evaluate(drawn) == 0, at
 
 
-@BOTH
+@pytest.fixture(autouse=True)
+def patient(page: Page) -> None:
+    """Wait longer than Playwright does: a machine may be busy."""
+    page.set_default_timeout(240_000)
+
+
+@NARROWLY
 def test_every_kind_of_page_is_sound(page: Page, served: Served) -> None:
     made = served.made
     first, newest = made.adapters
@@ -85,6 +92,13 @@ def test_every_kind_of_page_is_sound(page: Page, served: Served) -> None:
     ):
         page.goto(served.origin + path)
         assert page.locator("h1").count() == 1, path
+        sound(page, path)
+
+
+@DARK
+def test_it_is_sound_in_the_dark_too(page: Page, served: Served) -> None:
+    for path in ("/", f"/adapter/{served.made.adapters[-1]}", "/sql"):
+        page.goto(served.origin + path)
         sound(page, path)
 
 
