@@ -100,10 +100,14 @@ fmt:
     ruff format
     ruff check --fix
 
+# How long each page of `gapmend ui` takes with 1,000 runs and 1 M rows: ./just bench-ui --json FILE
+bench-ui *args:
+    HF_HUB_OFFLINE=1 PYTHONPATH=. python benchmarks/ui.py "$@"
+
 # Run one benchmark by name with its arguments (--json FILE), or all of them.
 bench *args:
-    @if [ $# -gt 0 ]; then name=$1; shift; exec python "benchmarks/$name.py" "$@"; fi; \
-        for file in benchmarks/[!_]*.py; do [ ! -e "$file" ] || python "$file" || exit; done
+    @if [ $# -gt 0 ]; then name=$1; shift; exec env PYTHONPATH=. python "benchmarks/$name.py" "$@"; fi; \
+        for file in benchmarks/[!_]*.py; do [ ! -e "$file" ] || PYTHONPATH=. python "$file" || exit; done
 
 # Scoring beside lm-eval's own backend, and what is around it (--only NAME --items 500 --json FILE).
 bench-evals *args:
@@ -244,6 +248,10 @@ openlineage *args:
 # Write the report of the champion as one HTML file.
 report *args:
     gapmend report -C {{ space }} "$@"
+
+# Serve the workspace as a local page: ./just ui --open
+ui *args:
+    gapmend ui -C {{ space }} "$@"
 
 # Show what the workspace holds and which adapter is champion.
 status *args:

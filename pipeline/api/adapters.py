@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pipeline.workspace.store import CHAMPION
 
 if TYPE_CHECKING:
-    from pipeline.verbs.adapter import AdapterDiff, AliasReport
+    from pipeline.verbs.adapter import AdapterDiff
+    from pipeline.workspace.alias import AliasReport
     from pipeline.workspace.store import WorkspaceStore
     from registry.catalog.lists import AliasMove
     from registry.lineage.adapter_facts import AdapterFacts
@@ -50,7 +51,7 @@ class Adapters:
             reason: why, for the history.
             force: move `champion` without promote; wants a reason.
         """
-        from pipeline.verbs.adapter import tag
+        from pipeline.workspace.alias import tag
 
         return tag(self._kept, name, alias, expect=expect, reason=reason, force=force)
 

@@ -365,6 +365,7 @@ for verb in (
 ):
     app.command()(verb)
 app.command()(cli_pages.report)
+app.command()(cli_pages.ui)
 app.command()(cli_leaks.leaks)
 app.command()(cli_merge.merge)
 app.command()(cli_registry.push)

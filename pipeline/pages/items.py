@@ -6,10 +6,11 @@ Read from the records; nothing is asked again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.selection.choose import cosines
 from pipeline.selection.judge.terms import Terms
+from registry.lineage.graph import lineage
 from registry.store.kinds import EvalMeta
 
 if TYPE_CHECKING:
@@ -81,13 +82,29 @@ def changed_items(
     before, after = _compared(ws, measured)
     if not before:
         return ()
-    changed = ws.catalog.query(_CHANGED, [before, after, most]).rows
+    only = (*before, *after)
+    changed = ws.catalog.query(_CHANGED, [before, after, most], only=only).rows
     asked = [f"{prompt[-_MOST_READ:]}\n{expected}" for _, _, prompt, expected, *_ in changed]
     nearest = _nearest(_rows(ws, adapter), asked)
     return tuple(
         ItemChanged(subject, way, prompt, expected, was, now, near)
         for (subject, way, prompt, expected, was, now), near in zip(changed, nearest, strict=True)
     )
+
+
+def near_rows(ws: WorkspaceStore, adapter: str, asked: str, most: int) -> tuple[NearRow, ...]:
+    """Return the rows that an adapter was trained on which are most like a text, nearest first.
+
+    Args:
+        ws: what the workspace keeps.
+        adapter: its id.
+        asked: a question and its answer.
+        most: how many.
+    """
+    rows = _rows(ws, adapter)
+    near = _likeness(rows, [asked[-_MOST_READ:]])[0] if rows else ()
+    order = sorted(range(len(near)), key=lambda at: -near[at])[:most]
+    return tuple(replace(rows[at], likeness=float(near[at])) for at in order if near[at] > 0)
 
 
 def _compared(ws: WorkspaceStore, measured: Measured) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -106,10 +123,11 @@ def _compared(ws: WorkspaceStore, measured: Measured) -> tuple[tuple[str, ...], 
 
 
 def _rows(ws: WorkspaceStore, adapter: str) -> list[NearRow]:
+    read = [one.id for one in lineage(ws.catalog, adapter).nodes]  # not every file there is
     return [
         NearRow(capability, reason, source or "the base's own text", _text(messages, answer), 0.0)
         for capability, reason, source, messages, answer in ws.catalog.query(
-            _TAUGHT, [adapter, _MOST_ROWS]
+            _TAUGHT, [adapter, _MOST_ROWS], only=read
         ).rows
     ]
 
@@ -125,11 +143,15 @@ def _text(messages: Sequence[dict[str, str]] | None, answer: str | None) -> str:
 def _nearest(rows: Sequence[NearRow], asked: Sequence[str]) -> list[NearRow | None]:
     if not rows or not asked:
         return [None] * len(asked)
-    texts = [row.text[:_MOST_READ] for row in rows]
-    terms = Terms.of([*texts, *asked])
-    near = cosines(terms.vectors(asked), terms.vectors(texts))
+    near = _likeness(rows, asked)
     best = near.argmax(axis=1)
     return [
         replace(rows[place], likeness=float(near[at, place])) if near[at, place] > 0 else None
         for at, place in enumerate(best.tolist())
     ]
+
+
+def _likeness(rows: Sequence[NearRow], asked: Sequence[str]) -> Any:
+    texts = [row.text[:_MOST_READ] for row in rows]
+    terms = Terms.of([*texts, *asked])
+    return cosines(terms.vectors(asked), terms.vectors(texts))

@@ -85,6 +85,14 @@ def svg(picture: Picture) -> str:
     return f'<svg {box} width="{width}" focusable="false" aria-hidden="true">{rest}'
 
 
+def svg_file(picture: Picture, style: str) -> str:
+    """Return a picture as an SVG file that has its style, for a page to name as an image."""
+    inside = svg(picture).partition(">")
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    kept = f"<style><![CDATA[{style}]]></style>"
+    return f"{inside[0].replace('<svg', f'<svg {names}', 1)}>{kept}{inside[2]}"
+
+
 def png(picture: Picture) -> bytes:
     """Return a picture as a PNG on white, twice as large."""
     import vl_convert

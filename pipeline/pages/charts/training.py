@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from pipeline.pages.charts.draw import WIDTH, Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.pages.account import Account
+
+    Curves = Mapping[str, tuple[tuple[int, float], ...]]
 
 _POINTS = 240
 _SHOWN = {
@@ -22,12 +24,17 @@ _SHOWN = {
 
 
 def curve_pictures(told: Account) -> Iterator[Picture]:
-    """Draw each metric that was written down."""
+    """Draw each metric that the trainings of an account wrote down."""
+    return drawn_curves([(_round(one.number), one.curves) for one in told.trainings])
+
+
+def drawn_curves(trainings: Sequence[tuple[str, Curves]]) -> Iterator[Picture]:
+    """Draw each metric of some trainings, which are told apart by their names."""
     for name, title in _SHOWN.items():
         rows = [
-            {"step": step, "value": value, "of": _round(training.number)}
-            for training in told.trainings
-            for step, value in thinned(training.curves.get(name, ()), _POINTS)
+            {"step": step, "value": value, "of": called}
+            for called, curves in trainings
+            for step, value in thinned(curves.get(name, ()), _POINTS)
         ]
         if rows:
             last = {row["of"]: row for row in rows}

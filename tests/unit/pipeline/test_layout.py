@@ -13,12 +13,15 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEAVY = ("torch", "transformers", "lm_eval", "datasets", "polars", "peft", "scipy", "statsmodels")
+HEAVY = (
+    *("torch", "transformers", "lm_eval", "datasets", "polars", "peft", "scipy", "statsmodels"),
+    *("starlette", "uvicorn", "altair"),
+)
 VERBS = (
     *("init", "check", "plan", "run", "ingest", "gap", "select", "train", "forget", "mend"),
     *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce"),
     *("sql", "lineage", "openlineage", "status", "schema", "fsck", "rebuild"),
-    *("erase", "gc", "snapshot", "leaks", "report"),
+    *("erase", "gc", "snapshot", "leaks", "report", "ui"),
     "lm-eval",
 )
 

@@ -1,0 +1,108 @@
+"""What every view is given: the workspace, who may ask, and what was asked."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from threading import BoundedSemaphore, Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.workspace.store import WorkspaceStore
+from registry.catalog.resident import ResidentCatalog
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.site.guard import Access
+
+_T = TypeVar("_T")
+_WAIT_S = 3.0  # who looks at a page doesn't wait for half a minute
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True)
+class Site:
+    """A workspace that is looked at.
+
+    Attributes:
+        ws: what it keeps.
+        catalog: the same as its catalog: a copy in memory, made anew when something is committed.
+        access: who may ask.
+        questions: keeps people's own questions, which may take long, to two at a time.
+    """
+
+    ws: WorkspaceStore
+    catalog: ResidentCatalog
+    access: Access
+    questions: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(2), repr=False)
+    _known: OrderedDict[object, Any] = field(default_factory=OrderedDict, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @classmethod
+    def of(cls, root: Path, access: Access) -> Site:
+        """Open the workspace in a folder.
+
+        Raises:
+            UserError: `root` is no workspace.
+        """
+        ws = WorkspaceStore.open(root)
+        catalog = ResidentCatalog(ws.state, wait_s=_WAIT_S)
+        return cls(replace(ws, catalog=catalog), catalog, access)
+
+    def once(self, key: object, made: Callable[[], _T]) -> _T:
+        """Return what was made under this key since the last commit, or make it."""
+        whole = (key, self.catalog.stamp())
+        with self._lock:
+            if whole in self._known:
+                self._known.move_to_end(whole)
+                found: _T = self._known[whole]
+                return found
+        found = made()
+        with self._lock:
+            self._known[whole] = found
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a browser asked for.
+
+    Attributes:
+        path: the parts of the address that a view names.
+        query: what stands behind its question mark, each name with all its values.
+        form: what a form sent; None where none was.
+    """
+
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    form: Mapping[str, str] | None = None
+
+    def one(self, name: str, default: str = "") -> str:
+        """Return the last value of a name."""
+        return (self.query.get(name) or [default])[-1]
+
+    def choice(self, name: str, among: Sequence[str]) -> str:
+        """Return the value of a name, by default the first of those that it may have.
+
+        Raises:
+            UserError: it is another.
+        """
+        found = self.one(name) or among[0]
+        if found not in among:
+            raise UserError(f"no {name} '{found}'", expected=", ".join(filter(None, among)))
+        return found
+
+    def number(self, name: str, default: int) -> int:
+        """Return a whole number from 0, of at most nine digits.
+
+        Raises:
+            UserError: it is something else.
+        """
+        found = self.one(name) or str(default)
+        if not (found.isascii() and found.isdecimal() and len(found) <= 9):  # noqa: PLR2004
+            raise UserError(f"'{found}' is no {name}", expected="a whole number")
+        return int(found)

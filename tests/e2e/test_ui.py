@@ -1,0 +1,87 @@
+"""`gapmend ui` as a user starts and ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from tests.e2e.conftest import PROGRAM, gapmend
+from tests.support.shown_store import make
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("shown") / "ws").root
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start it and give the process and its address."""
+    command = [str(PROGRAM), "ui", "--port", "0", "--json", "-C", str(folder), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout
+        try:
+            line = process.stdout.readline()
+            assert line, process.stderr and process.stderr.read()
+            yield process, json.loads(line)["url"]
+        finally:
+            process.kill()
+
+
+def asked(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_it_answers_until_ctrl_c_which_ends_it_clean(workspace: Path) -> None:
+    with served(workspace) as (process, url):
+        assert url.startswith("http://127.0.0.1:")
+        assert asked(url)[0] == 200
+        port = url.rstrip("/").rpartition(":")[2]
+        taken = gapmend("ui", "--port", port, "-C", workspace)
+        assert (taken.code, taken.out) == (2, "")
+        assert taken.err == (
+            f"gapmend: --port: port {port} is in use. Choose another, or --port 0 for any\n"
+        )
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_beyond_this_machine_it_wants_its_token(workspace: Path) -> None:
+    with served(workspace, "--host", "0.0.0.0") as (process, url):  # noqa: S104 - what is tested
+        assert "/?token=" in url
+        assert asked(url.partition("?")[0])[0] == 401
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with opener.open(url, timeout=60) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_mistakes_are_one_line(tmp_path: Path, workspace: Path) -> None:
+    for arguments, said in (
+        (("-C", tmp_path), "no gapmend.yaml here"),
+        (("-C", workspace, "--port", "70000"), "--port: no port 70000"),
+        (("-C", workspace, "--host", "no.such.host.invalid"), "--host: no host"),
+    ):
+        done = gapmend("ui", *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+        assert done.err.count("\n") == 1
