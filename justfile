@@ -233,6 +233,10 @@ lineage *args:
 openlineage *args:
     gapmend openlineage -C {{ space }} "$@"
 
+# Serve the base and every adapter by OpenAI's API, on 127.0.0.1 (--port, --host).
+serve *args:
+    gapmend serve -C {{ space }} "$@"
+
 # Write the report of the champion as one HTML file.
 report *args:
     gapmend report -C {{ space }} "$@"

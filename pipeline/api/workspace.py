@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.pull import TakeReport
     from pipeline.verbs.push import PushReport
     from pipeline.verbs.reproduce import ReproduceReport
+    from pipeline.verbs.serve import ServeReport
     from pipeline.workspace.stage import PlanStep
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
@@ -324,6 +325,32 @@ class Workspace(Records):
 
         with self._opened() as ws:
             return take(ws, self._ui, source, revision=revision, base=base, key=key)
+
+    def serve(
+        self,
+        names: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token: bool = False,
+        log: bool = False,
+    ) -> ServeReport:
+        """Serve the models by OpenAI's API until Ctrl-C or SIGTERM.
+
+        Args:
+            names: what is served; by default every base, adapter and merged model.
+            host: where to listen; other than loopback wants a token.
+            port: 0 takes a free one.
+            token: want one on loopback too.
+            log: a line on stderr for each request.
+
+        Raises:
+            UserError: the port is in use, a name isn't there, or the base can't be loaded.
+        """
+        from pipeline.verbs.serve import serve
+
+        with self._opened() as ws:
+            return serve(ws, self._ui, names, host=host, port=port, token=token, log=log)
 
     def reproduce(self, adapter: str = CHAMPION) -> ReproduceReport:
         """Train an adapter again from its lineage and compare the two, byte for byte."""

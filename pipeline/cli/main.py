@@ -18,6 +18,7 @@ from pipeline.cli import leaks as cli_leaks
 from pipeline.cli import merge as cli_merge
 from pipeline.cli import pages as cli_pages
 from pipeline.cli import registry as cli_registry
+from pipeline.cli import serve as cli_serve
 from pipeline.cli import store as cli_store
 from pipeline.cli.verb import (
     HERE,
@@ -365,6 +366,7 @@ for verb in (
 ):
     app.command()(verb)
 app.command()(cli_pages.report)
+app.command()(cli_serve.serve)
 app.command()(cli_leaks.leaks)
 app.command()(cli_merge.merge)
 app.command()(cli_registry.push)

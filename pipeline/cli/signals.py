@@ -78,6 +78,16 @@ def caught() -> Iterator[None]:
         os.close(writing)  # the thread reads the end, and ends
 
 
+@contextmanager
+def left_to_others() -> Iterator[None]:
+    """Leave the signals to what runs in the body: it handles them, and takes its time to end."""
+    awake = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(awake)
+
+
 def leave() -> None:
     """End the process after a signal, with the line unless it was written."""
     _leave(_call.number or signal.SIGINT, _call)

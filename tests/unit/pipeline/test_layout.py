@@ -19,6 +19,7 @@ VERBS = (
     *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce"),
     *("sql", "lineage", "openlineage", "status", "schema", "fsck", "rebuild"),
     *("erase", "gc", "snapshot", "leaks", "report"),
+    "serve",
     "lm-eval",
 )
 

@@ -1,0 +1,96 @@
+"""How vLLM's own server is started, and when it isn't."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.serving.vllm import VllmServer, largest_rank, why_not
+from registry.chat.settings import ChatSettings
+from registry.models.base import BaseIdentity, BaseSpec
+
+HALF = BaseIdentity("qwen", "Qwen/Qwen3-0.6B@abc", "d", 6 * 10**8, 4096, "Qwen3", "bf16")
+
+
+def adapter(folder: Path, **config: Any) -> Path:
+    folder.mkdir()
+    told = {"peft_type": "LORA", "r": 16, "bias": "none", "target_modules": ["q_proj"], **config}
+    (folder / "adapter_config.json").write_text(json.dumps(told))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vLLM in the package index; nothing of it is imported."""
+    there = tmp_path / "site"
+    (there / "vllm-0.99.0.dist-info").mkdir(parents=True)
+    described = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.99.0\n"
+    (there / "vllm-0.99.0.dist-info/METADATA").write_text(described)
+    (there / "vllm.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(str(there))
+
+
+def test_the_command_names_the_base_and_every_adapter() -> None:
+    first, second = Path("/objects/a"), Path("/objects/b")
+    named = {"champion": first, "5ab4bd68": first, "c0ffee00": second}
+    server = VllmServer(Path("/base"), HALF, trusted=False, adapters=named, host="::1", port=81)
+    assert server.command(64) == [
+        *("vllm", "serve", "/base", "--served-model-name", "qwen", "--host", "::1", "--port", "81"),
+        *("--dtype", "bfloat16", "--load-format", "safetensors", "--max-model-len", "4096"),
+        *("--generation-config", "vllm", "--enable-lora", "--max-lora-rank", "64"),
+        *("--max-loras", "2", "--max-cpu-loras", "2"),
+        *("--lora-modules", "champion=/objects/a", "5ab4bd68=/objects/a", "c0ffee00=/objects/b"),
+    ]
+
+
+def test_the_command_of_a_base_alone() -> None:
+    server = VllmServer(Path("/base"), HALF, trusted=True, adapters={}, host="h", port=1)
+    command = server.command(64)
+    assert "--trust-remote-code" in command
+    assert not [word for word in command if "lora" in word]
+
+
+@pytest.mark.usefixtures("vllm")
+def test_a_base_in_half_precision_with_plain_adapters_is_served(tmp_path: Path) -> None:
+    folders = {"a": adapter(tmp_path / "a"), "b": adapter(tmp_path / "b", r=128)}
+    assert why_not(BaseSpec(model="x"), HALF, folders) is None
+    assert largest_rank(folders) == 128
+    assert largest_rank({}) == 64
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize(
+    ("spec", "changed", "config", "said"),
+    [
+        ({"quantize": "nf4"}, {}, {}, "nf4"),
+        ({"new_tokens": ("<a>",)}, {}, {}, "new tokens"),
+        ({}, {"dtype": "fp32"}, {}, "fp32"),
+        ({}, {"chat": ChatSettings(thinking="off")}, {}, "thinking"),
+        ({}, {}, {"use_dora": True}, "DoRA"),
+        ({}, {}, {"r": 1024}, "rank 1024"),
+    ],
+)
+def test_what_it_would_answer_otherwise_is_said(
+    tmp_path: Path, spec: dict[str, Any], changed: dict[str, Any], config: dict[str, Any], said: str
+) -> None:
+    from dataclasses import replace
+
+    folder = adapter(tmp_path / "a", **config)
+    why = why_not(BaseSpec(model="x", **spec), replace(HALF, **changed), {"a": folder})
+    assert why is not None
+    assert said in why
+
+
+@pytest.mark.usefixtures("vllm")
+def test_changed_tensors_are_not_served(tmp_path: Path) -> None:
+    from registry.store.filenames import CHANGED_WEIGHTS
+
+    folder = tmp_path / "changed"
+    folder.mkdir()
+    (folder / CHANGED_WEIGHTS).write_bytes(b"")
+    said = why_not(BaseSpec(model="x"), HALF, {"full": folder})
+    assert said == "full is changed tensors, and vLLM takes LoRA alone"
