@@ -12,6 +12,8 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from starlette.responses import StreamingResponse
+
 from evals.engine.live.ask import Finish, Piece
 from pipeline.serving.refusal import RefusedError, fault, of_user
 from pipeline.serving.shapes import Usage
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from evals.engine.live.ask import Stream, Token
     from pipeline.serving.shapes import ChatShape, TextShape
@@ -176,11 +179,27 @@ async def events(
         yield "data: [DONE]\n\n"
     except RefusedError as error:
         yield _event(error.body())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the stream has begun: this is its end
         _LOG.exception("an answer failed")
         yield _event(fault(error).body())
-    finally:
-        answers.close()
+
+
+class EventStream(StreamingResponse):
+    """The events of a stream; whoever goes away, even before the first, cancels its answers."""
+
+    def __init__(self, answers: Answers, made: AsyncIterator[str]) -> None:
+        """Answer with what `events` yields."""
+        super().__init__(
+            made, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answers.close()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

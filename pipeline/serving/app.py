@@ -10,17 +10,18 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from evals.engine.live.ask import Ask
-from pipeline.serving.answers import Answers, Running, events, unless_gone, whole
+from pipeline.serving.answers import Answers, EventStream, Running, events, unless_gone, whole
 from pipeline.serving.guard import Guard, read_json
 from pipeline.serving.refusal import RefusedError, fault, no_model, of_fields, of_user
 from pipeline.serving.requests import ChatRequest, CompletionRequest
@@ -29,7 +30,6 @@ from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from pydantic import BaseModel
     from starlette.requests import Request
@@ -46,34 +46,31 @@ class Voice(Protocol):
     """Who answers by one name: a loaded base, and what is on it."""
 
     @property
-    def adapter(self) -> Path | None:
-        """What is on the base."""
-
-    @property
-    def scale(self) -> float:
-        """Of the adapter."""
-
-    @property
     def context(self) -> int:
         """The longest prompt and answer, in tokens."""
 
     def asked(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
-    ) -> list[int]:
+    ) -> tuple[int, ...]:
         """Return the tokens by which it is asked in a conversation.
 
         Raises:
             UserError: its template refuses it.
         """
 
-    def encoded(self, text: str) -> list[int]:
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Texts that end an answer in a conversation."""
+
+    def encoded(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text."""
 
     def decoded(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
 
+    @property
     def texts(self) -> Sequence[str]:
-        """Return the text of each token."""
+        """The text of each token."""
 
     def submit(self, ask: Ask, told: Told) -> Stream:
         """Begin an answer."""
@@ -156,7 +153,7 @@ class Service:
         messages = [message.as_chat() for message in asked.messages]
         tools = [tool.as_chat() for tool in asked.tools]
 
-        def prepared() -> tuple[Voice, list[list[int]], Callable[[int], str]]:
+        def prepared() -> tuple[Voice, list[tuple[int, ...]], Callable[[int], str]]:
             voice = self._found(asked.model)
             return voice, [voice.asked(messages, tools)], _said(voice, asked.top)
 
@@ -172,11 +169,9 @@ class Service:
                 "log-probabilities of a prompt aren't told here; expected no echo", param="echo"
             )
 
-        def prepared() -> tuple[Voice, list[list[int]], Callable[[int], str], list[str]]:
+        def prepared() -> tuple[Voice, list[tuple[int, ...]], Callable[[int], str], list[str]]:
             voice = self._found(asked.model)
-            prompts = [
-                voice.encoded(one) if isinstance(one, str) else list(one) for one in asked.prompts
-            ]
+            prompts = [voice.encoded(one) if isinstance(one, str) else one for one in asked.prompts]
             echoed = [one if isinstance(one, str) else voice.decoded(one) for one in asked.prompts]
             return voice, prompts, _said(voice, asked.top), echoed
 
@@ -194,7 +189,7 @@ class Service:
         request: Request,
         asked: ChatRequest | CompletionRequest,
         voice: Voice,
-        prompts: Sequence[list[int]],
+        prompts: Sequence[tuple[int, ...]],
         shape: ChatShape | TextShape,
     ) -> Response:
         asks = [
@@ -203,14 +198,13 @@ class Service:
         answers = Answers(self.running)
         try:
             for ask in asks:
-                answers.ask(lambda told, ask=ask: voice.submit(ask, told))  # type: ignore[misc]
-        except BaseException:
+                answers.ask(partial(voice.submit, ask))
+        except UserError as error:  # a token that the base doesn't know, for one
             answers.close()
-            raise
+            raise RefusedError(str(error)) from None
         if asked.stream:
             usage = asked.stream_options.include_usage
-            made = events(answers, shape, len(prompts), usage=usage)
-            return StreamingResponse(made, media_type="text/event-stream", headers=_UNKEPT)
+            return EventStream(answers, events(answers, shape, len(prompts), usage=usage))
         body = await unless_gone(request, whole(answers, shape, len(prompts)))
         if body is None:
             return Response(status_code=_GONE)
@@ -227,7 +221,6 @@ class Service:
 
 
 _GONE = 499  # as nginx says of who left; nobody reads it
-_UNKEPT = {"Cache-Control": "no-cache"}
 
 
 def build(service: Service, *, token: str | None, local: bool) -> ASGIApp:
@@ -254,7 +247,7 @@ def build(service: Service, *, token: str | None, local: bool) -> ASGIApp:
 
 
 def _ask(
-    asked: ChatRequest | CompletionRequest, voice: Voice, prompt: list[int], number: int
+    asked: ChatRequest | CompletionRequest, voice: Voice, prompt: tuple[int, ...], number: int
 ) -> Ask:
     """Say how a prompt is answered for the `number`-th time."""
     if len(prompt) >= voice.context:
@@ -265,21 +258,19 @@ def _ask(
             code="context_length_exceeded",
         )
     return Ask(
-        tuple(prompt),
-        voice.adapter,
-        voice.scale,
-        asked.max_tokens,
-        asked.temperature,
-        asked.top_p,
-        None if asked.seed is None else asked.seed + number,
-        asked.stop,
-        asked.top,
+        prompt,
+        limit=asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        seed=None if asked.seed is None else asked.seed + number,
+        stops=(*asked.stop, *(voice.ends if isinstance(asked, ChatRequest) else ())),
+        logprobs=asked.top,
     )
 
 
 def _said(voice: Voice, top: int | None) -> Callable[[int], str]:
     """Return what tells a token's text; only log-probabilities do."""
-    texts = () if top is None else voice.texts()
+    texts = () if top is None else voice.texts
     return lambda token: texts[token] if token < len(texts) else ""
 
 

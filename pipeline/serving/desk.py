@@ -1,140 +1,80 @@
-"""The models of a workspace by the names that requests give; a base is in memory once.
+"""The models of a workspace by the names that requests give.
 
-Looked up anew for each request, so that an adapter that was trained, or an alias that was moved,
-a moment ago is the one that answers.
+Looked up anew when anything was committed, so that an adapter that was trained, or an alias that
+was moved, a moment ago is the one that answers.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from pipeline.serving.app import ModelName
-from pipeline.workspace.store import refuse_removed
-from registry.chat.tokens import TextTokens
-from registry.errors import StoreRequestError, UserError
-from registry.models.adapters import is_tuned
-from registry.models.base import MERGED
-from registry.store.kinds import WeightsMeta
+from pipeline.talk.who import talker, talkers
+from registry.errors import StoreRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from evals.engine.live.ask import Ask, Stream, Told
-    from evals.engine.live.worker import Live
+    from pipeline.talk.voice import Room, Voice
+    from pipeline.talk.who import Talker
     from pipeline.workspace.workspace import OpenWorkspace
-    from registry.models.base import BaseSpec
-    from registry.store.manifest import Manifest, Meta
 
-IN_MEMORY = 2
-"""Bases and merged models that are kept loaded, unless more of them are answering."""
-
-SHOWN = 12
-_DIGITS = re.compile(r"[0-9a-f]{4,64}")
-_THINGS = """
-SELECT id, manifest->>'$.meta.base', manifest->>'$.identity.base', epoch(created_at)::BIGINT
-FROM catalog.objects
-WHERE kind IN ('adapter', 'model') AND id NOT IN (SELECT adapter_id FROM catalog.removals)
-ORDER BY created_at DESC, id DESC
-"""
-_ALIASES = """
-SELECT name, arg_max(target, seq), epoch(arg_max(moved_at, seq))::BIGINT
-FROM catalog.alias_moves GROUP BY name ORDER BY name
-"""
+_MADE = "SELECT id, epoch(created_at)::BIGINT FROM objects WHERE kind IN ('adapter', 'model')"
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """Whose weights answer: a base as the spec has it, or a merged model as its base is."""
-
-    key: str
-    spec: BaseSpec
-    adapter: Path | None = None
-
-
-class Loaded:
-    """A model in memory and how it is asked.
-
-    Args:
-        live: it.
-    """
-
-    def __init__(self, live: Live) -> None:
-        """See the class."""
-        self.live = live
-        self.chat = live.loaded.chat
-        self._tokens = TextTokens(self.chat.tokenizer)
-        self._streams: WeakSet[Stream] = WeakSet()
-
-    @property
-    def busy(self) -> bool:
-        """Whether it writes an answer."""
-        return any(stream.finish is None for stream in self._streams)
-
-    @cached_property
-    def texts(self) -> Sequence[str]:
-        """The text of each token."""
-        tokenizer = self.chat.tokenizer
-        ids = [[token] for token in range(len(tokenizer))]
-        return tuple(tokenizer.batch_decode(ids, skip_special_tokens=False))
-
-    def encoded(self, text: str) -> list[int]:
-        """Return the tokens of a text; of an empty one that by which a text begins."""
-        tokens = self._tokens.whole(text)
-        if tokens:
-            return tokens
-        first = self.chat.tokenizer.bos_token_id
-        return [self.chat.end_of_text if first is None else int(str(first))]
-
-    def submit(self, ask: Ask, told: Told) -> Stream:
-        """Begin an answer."""
-        stream = self.live.submit(ask, told)
-        self._streams.add(stream)
-        return stream
-
-
-@dataclass(frozen=True)
-class WorkspaceVoice:
+class Speaker:
     """Who answers by one name; see `app.Voice`."""
 
-    loaded: Loaded
-    adapter: Path | None
-    scale: float = 1.0
+    voice: Voice
+    who: Talker
 
     @property
     def context(self) -> int:
         """The longest prompt and answer, in tokens."""
-        return self.loaded.live.loaded.context
+        return self.voice.live.loaded.context
 
     def asked(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
-    ) -> list[int]:
-        """Return the tokens by which it is asked in a conversation, as it was trained and scored.
+    ) -> tuple[int, ...]:
+        """Return the tokens that ask for the next answer, as it was trained and scored.
 
         Raises:
             UserError: the template refuses it, or leaves something out.
         """
-        return self.loaded.encoded(self.loaded.chat.context(messages, tools or None))
+        return self.voice.prompt(messages, tools or None)
 
-    def encoded(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        return self.loaded.encoded(text)
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Texts that end an answer in a conversation."""
+        return self.voice.stops
+
+    def encoded(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a text; of an empty one that by which a text begins."""
+        tokens = self.voice.text_prompt(text)
+        if tokens:
+            return tokens
+        first = self.voice.chat.tokenizer.bos_token_id
+        return (self.voice.chat.end_of_text if first is None else int(str(first)),)
 
     def decoded(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
-        return str(self.loaded.chat.tokenizer.decode(list(tokens)))
+        return str(self.voice.chat.tokenizer.decode(list(tokens)))
 
+    @cached_property
     def texts(self) -> Sequence[str]:
-        """Return the text of each token."""
-        return self.loaded.texts
+        """The text of each token."""
+        tokenizer = self.voice.chat.tokenizer
+        ids = [[token] for token in range(len(tokenizer))]
+        return tuple(tokenizer.batch_decode(ids, skip_special_tokens=False))
 
     def submit(self, ask: Ask, told: Told) -> Stream:
         """Begin an answer."""
-        return self.loaded.submit(ask, told)
+        return self.voice.ask(ask, self.who, told)
 
 
 @dataclass
@@ -143,34 +83,32 @@ class WorkspaceDesk:
 
     Attributes:
         ws: the workspace.
+        room: the loaded ones.
         only: the names that are served; empty: all.
     """
 
     ws: OpenWorkspace
+    room: Room
     only: tuple[str, ...] = ()
-    _loaded: dict[str, Loaded] = field(default_factory=dict)
+    # What was found since the last commit: opening the catalog takes longer than nano takes for a
+    # short answer.
+    _stamp: object = None
+    _speakers: dict[str, Speaker] = field(default_factory=dict)
+    _names: list[ModelName] = field(default_factory=list)
 
     def names(self) -> list[ModelName]:
-        """Return the bases, aliases, adapters and merged models, the newest first of each."""
-        with self.ws.catalog.reading() as connection:
-            things = connection.execute(_THINGS).fetchall()
-            aliases = connection.execute(_ALIASES).fetchall()
-        roots = {key: base for key, base, digest, _ in things if self._is(base, digest)}
-        named = [ModelName(base, 0, base) for base in self.ws.spec.bases]
-        named += [
-            ModelName(name, since, roots[target], target[:SHOWN])
-            for name, target, since in aliases
-            if target in roots and name not in self.ws.spec.bases
-        ]
-        named += [
-            ModelName(key[:SHOWN], since, roots[key]) for key, _, _, since in things if key in roots
-        ]
-        if not self.only:
-            return named
-        found = {name.id: name for name in named}
-        return [found.get(name) or ModelName(name, 0, self._wanted(name).key) for name in self.only]
+        """Return bases, aliases, adapters and merged models, or those alone that are served."""
+        self._look()
+        if not self._names:
+            everybody = [replace(talker(self.ws, name), name=name) for name in self.only]
+            made = dict(self.ws.catalog.query(_MADE).rows)
+            self._names = [
+                ModelName(who.name, int(made.get(who.id, 0)), who.base, _parent(who.name, who.id))
+                for who in everybody or talkers(self.ws)
+            ]
+        return self._names
 
-    def find(self, name: str) -> WorkspaceVoice | None:
+    def find(self, name: str) -> Speaker | None:
         """Return who answers by a name, loaded; None: nobody.
 
         Raises:
@@ -178,89 +116,28 @@ class WorkspaceDesk:
         """
         if self.only and name not in self.only:
             return None
-        try:
-            wanted = self._wanted(name)
-        except StoreRequestError:
-            return None
-        return WorkspaceVoice(self._open(wanted), wanted.adapter)
-
-    def check(self) -> None:
-        """Check that each name that is to be served alone is there.
-
-        Raises:
-            UserError: one isn't.
-        """
-        for name in self.only:
-            self._wanted(name)
+        self._look()
+        if name not in self._speakers:
+            try:
+                who = talker(self.ws, name)
+            except StoreRequestError:
+                return None
+            self._speakers[name] = Speaker(self.room.voice(who), who)
+        return self._speakers[name]
 
     def adapters(self, base: str) -> dict[str, Path]:
         """Return the folders of the adapters of a base by each name that they have."""
-        found = {}
-        for name in self.names():
-            if name.root != base or name.id in self.ws.spec.bases:
-                continue
-            wanted = self._wanted(name.id)
-            if wanted.adapter is not None:
-                found[name.id] = wanted.adapter
-        return found
+        everybody = (talker(self.ws, name.id) for name in self.names())
+        return {who.name: who.adapter for who in everybody if who.base == base and who.adapter}
 
-    def close(self) -> None:
-        """End all answers, and let go of the models."""
-        for loaded in self._loaded.values():
-            loaded.live.close()
-        self._loaded.clear()
+    def _look(self) -> None:
+        stamp = self.ws.catalog.stamp()
+        if stamp != self._stamp:
+            self._speakers.clear()
+            self._names = []
+        self._stamp = stamp
 
-    def _wanted(self, name: str) -> _Wanted:
-        """Return whose weights answer by a name.
 
-        Raises:
-            StoreRequestError: nothing has this name, or nothing that answers.
-        """
-        bases = self.ws.spec.bases
-        if name in bases:
-            return _Wanted(name, bases[name])
-        manifest = self._manifest(name)
-        base = manifest.of(WeightsMeta).meta.base
-        if not self._is(base, manifest.identity.get("base")):
-            raise StoreRequestError(
-                f"'{name}' is of a base that isn't in the spec as it was", expected=", ".join(bases)
-            )
-        folder = self.ws.store.get(manifest.kind, manifest.id).path
-        if is_tuned(manifest):
-            return _Wanted(base, bases[base], folder)
-        merged = {"model": f"{MERGED}{manifest.id}", "revision": None, "quantize": None}
-        return _Wanted(manifest.id, bases[base].model_copy(update=merged | {"new_tokens": ()}))
-
-    def _is(self, base: str, digest: object) -> bool:
-        """Whether a base of the spec is still the one that something was made for."""
-        return base in self.ws.spec.bases and self.ws.models.identity(base).digest == digest
-
-    def _manifest(self, name: str) -> Manifest[Meta]:
-        target = self.ws.catalog.alias(name)
-        if target is None and not _DIGITS.fullmatch(name):
-            raise StoreRequestError(f"nothing is named '{name}'")
-        try:
-            manifest = self.ws.catalog.manifest(target or name)
-        except UserError as error:
-            raise StoreRequestError(error.what) from error
-        if manifest.kind not in ("adapter", "model"):
-            raise StoreRequestError(f"'{name}' is a {manifest.kind}", expected="a model")
-        refuse_removed(self.ws, manifest)
-        return manifest
-
-    def _open(self, wanted: _Wanted) -> Loaded:
-        if wanted.key not in self._loaded:
-            from evals.engine.live.worker import Live
-            from registry.models.load import load_model
-
-            self._make_room()
-            live = Live(load_model(wanted.key, wanted.spec, self.ws.root))
-            self._loaded[wanted.key] = Loaded(live)
-        # Asked last stands last: the first is the one to let go of.
-        self._loaded[wanted.key] = self._loaded.pop(wanted.key)
-        return self._loaded[wanted.key]
-
-    def _make_room(self) -> None:
-        idle = [key for key, loaded in self._loaded.items() if not loaded.busy]
-        for key in idle[: max(0, len(self._loaded) - IN_MEMORY + 1)]:
-            self._loaded.pop(key).live.close()
+def _parent(name: str, thing: str | None) -> str | None:
+    """Return what an alias stands for."""
+    return thing[:12] if thing is not None and not thing.startswith(name) else None

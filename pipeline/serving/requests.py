@@ -14,6 +14,7 @@ from pipeline.serving.messages import Message, Tool
 
 MOST_CHOICES = 16
 MOST_STOPS = 16
+MOST_PROMPTS = 1024
 TOP_CHAT, TOP_TEXT = 20, 5
 TEXT_TOKENS = 16
 
@@ -135,6 +136,13 @@ class CompletionRequest(Request):
     max_tokens: int = Field(TEXT_TOKENS, ge=1)
     logprobs: int | None = Field(None, ge=0, le=TOP_TEXT)
     echo: bool = False
+
+    @model_validator(mode="after")
+    def _so_many(self) -> Self:
+        if not 0 < len(self.prompts) * self.n <= MOST_PROMPTS:
+            message = f"prompt: {len(self.prompts)} with n {self.n}; expected 1 to {MOST_PROMPTS}"
+            raise ValueError(message)
+        return self
 
     @property
     def prompts(self) -> tuple[str | tuple[int, ...], ...]:

@@ -18,7 +18,8 @@ from pipeline.serving.app import Service, build
 from pipeline.serving.desk import WorkspaceDesk
 from pipeline.serving.listen import address_of, is_local, listen, run
 from pipeline.serving.vllm import VllmServer, largest_rank, why_not
-from registry.errors import StoreRequestError, UserError
+from pipeline.talk.who import talker
+from registry.errors import UserError
 from registry.models.base import locate
 
 if TYPE_CHECKING:
@@ -82,15 +83,17 @@ def serve(
     Raises:
         UserError: the port is in use, a name isn't there, or the base can't be loaded.
     """
-    desk = WorkspaceDesk(ws, tuple(names))
+    from pipeline.talk.voice import Room
+
     bound = listen(host, port)
+    room = Room(ws, ui)
     try:
         secret = _token() if token or not is_local(bound) else None
-        desk.check()
+        desk = WorkspaceDesk(ws, room, tuple(names))
+        desk.names()
         _become_vllm(ws, ui, desk, bound, secret)
         first = desk.only[0] if desk.only else ws.spec.train.base
-        if desk.find(first) is None:
-            raise StoreRequestError(f"'{first}' isn't there", expected="a model of this workspace")
+        room.voice(talker(ws, first))
         if log:
             logging.getLogger("gapmend.access").setLevel(logging.INFO)
         service = Service(desk)
@@ -109,7 +112,7 @@ def serve(
             round(time.monotonic() - began, 1),
         )
     finally:
-        desk.close()
+        room.close()
         bound.close()
 
 

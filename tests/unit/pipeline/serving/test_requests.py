@@ -119,7 +119,7 @@ def test_tools_that_are_not_to_be_called_are_left_out() -> None:
 def test_messages_are_those_that_templates_are_given() -> None:
     said = [
         {"role": "developer", "content": "Be short."},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]},
         # As clients send back what they got.
         {
             "role": "assistant",
@@ -165,7 +165,7 @@ def test_prompts_are_texts_or_tokens(prompt: Any, prompts: tuple[Any, ...]) -> N
     assert CompletionRequest.model_validate({"model": "m", "prompt": prompt}).prompts == prompts
 
 
-@pytest.mark.parametrize("prompt", [None, [-1], [[1], "a"], 5])
+@pytest.mark.parametrize("prompt", [None, [], [-1], [[1], "a"], 5, ["a"] * 1025])
 def test_no_other_prompts(prompt: Any) -> None:
     refusal(CompletionRequest, prompt=prompt)
 
