@@ -45,9 +45,7 @@ class Asking:
         return render_messages(self.arm, item, self._shots(item), self.labels)
 
 
-def asking(
-    ws: OpenWorkspace, ui: Ui, prompt: str | None, capability: str | None
-) -> Asking | None:
+def asking(ws: OpenWorkspace, ui: Ui, prompt: str | None, capability: str | None) -> Asking | None:
     """Return how to ask by a prompt that was measured; None where neither is named.
 
     Args:
@@ -119,4 +117,3 @@ def _examples(
             return labels, lambda item: similar_shots(pool, [item], arm, labels)[item.uid]
         fixed = tuple(shots_of(resolved, what, arm, ()))
     return labels, lambda _: fixed
-

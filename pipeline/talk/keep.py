@@ -68,7 +68,7 @@ class Kept:
         return said
 
 
-def keep(  # noqa: PLR0913 - what is kept, where, and from whom
+def keep(
     ws: OpenWorkspace,
     ui: Ui,
     kind: Kind,
@@ -167,23 +167,29 @@ def _no_file(dataset: str) -> DataError:
     )
 
 
-def _added(  # noqa: PLR0913 - the line, and where it goes
-    ws: OpenWorkspace, ui: Ui, dataset: str, path: Path, label: str, line: str
-) -> Kept:
+def _added(ws: OpenWorkspace, ui: Ui, dataset: str, path: Path, label: str, line: str) -> Kept:
     """Add a line and ingest; what becomes no row is taken out again."""
     before = path.stat().st_size if path.is_file() else None
     number = _append(path, line)
     try:
         version = ingest(ws, ui, [dataset]).versions[dataset]
-        found = ws.catalog.query(_FOUND, [version, dataset, label, number]).rows
-        if not found:
-            raise DataError(
-                f"{dataset} has this already, or it was erased from it: nothing is kept"
-            )
+        split = _split(ws, version, dataset, label, number)
     except BaseException:
         _take_back(path, before)
         raise
-    return Kept(dataset, label, number, version, str(found[0][0]))
+    return Kept(dataset, label, number, version, split)
+
+
+def _split(ws: OpenWorkspace, version: str, dataset: str, label: str, number: int) -> str:
+    """Return where a version has the row of a line.
+
+    Raises:
+        UserError: nowhere: the same row stands elsewhere.
+    """
+    found = ws.catalog.query(_FOUND, [version, dataset, label, number]).rows
+    if not found:
+        raise DataError(f"{dataset} has this already, or it was erased from it: nothing is kept")
+    return str(found[0][0])
 
 
 def _append(path: Path, line: str) -> int:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.talk.asking import Asking, asking
+from pipeline.talk.keep import Kept, Kind, keep
 from pipeline.talk.voice import Room, Voice
 from pipeline.talk.who import Talker, talker
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from evals.engine.live.ask import Ask, Finish, Stream
+    from evals.engine.live.ask import Ask, Finish, Piece, Stream
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
 
@@ -144,16 +147,23 @@ class Talk:
         asking: the prompt that is applied to what is said.
     """
 
-    def __init__(self, ws: OpenWorkspace, room: Room, sides: Sequence[Side]) -> None:
+    def __init__(self, ws: OpenWorkspace, ui: Ui, room: Room, sides: Sequence[Side]) -> None:
         """See `open_talk`."""
-        self.ws = ws
+        self._ws = ws
+        self._ui = ui
         self.sides = tuple(sides)
         self.drawing = Drawing()
         self.asking: Asking | None = None
         self._room = room
 
-    def ask(self, text: str) -> list[Reply]:
+    def ask(
+        self, text: str, told: Callable[[int, Piece | Finish], None] | None = None
+    ) -> list[Reply]:
         """Ask all sides; each answers by itself.
+
+        Args:
+            text: what is said.
+            told: is called with a side's place and each part of its answer, see `Stream`.
 
         Raises:
             UserError: nothing is said, a template refuses it, or it is longer than a context.
@@ -162,8 +172,13 @@ class Talk:
             raise UserError("nothing is asked", expected="a text")
         asks = [self._ask(side, text) for side in self.sides]
         return [
-            Reply(side, text, last, side.voice.ask(ask, side.who))
-            for side, (ask, last) in zip(self.sides, asks, strict=True)
+            Reply(
+                side,
+                text,
+                last,
+                side.voice.ask(ask, side.who, None if told is None else partial(told, place)),
+            )
+            for place, (side, (ask, last)) in enumerate(zip(self.sides, asks, strict=True))
         ]
 
     def ask_apart(self, text: str) -> list[Reply]:
@@ -172,9 +187,33 @@ class Talk:
         Raises:
             UserError: as `ask`.
         """
-        fresh = Talk(self.ws, self._room, [Side(side.who, side.voice) for side in self.sides])
+        fresh = Talk(
+            self._ws, self._ui, self._room, [Side(side.who, side.voice) for side in self.sides]
+        )
         fresh.drawing, fresh.asking = self.drawing, self.asking
         return fresh.ask(text)
+
+    def keep(self, kind: Kind, name: str, *, side: int = 0, answer: str | None = None) -> Kept:
+        """Keep the last answer of a side as a row or an item, see `keep`.
+
+        Args:
+            kind: what it is kept as.
+            name: of the dataset for a row, of the capability or guard for an item.
+            side: whose answer.
+            answer: the right one, where the model's isn't.
+
+        Raises:
+            UserError: nothing was answered yet, or as `keep`.
+        """
+        one = self.sides[side]
+        if not one.exchanges:
+            raise UserError("nothing was answered yet", fix="ask something first")
+        last = one.exchanges[-1]
+        who = one.who.name if one.who.id is None else f"{one.who.name} {one.who.id[:12]}"
+        source = f"chat with {who}, {datetime.now(tz=UTC).date().isoformat()}"
+        said = {"role": "assistant", "content": last.said.text if answer is None else answer}
+        source += "" if answer is None else ", answer corrected"
+        return keep(self._ws, self._ui, kind, name, (*last.turns, said), source)
 
     def forget(self) -> None:
         """Begin again: nothing was said."""
@@ -212,12 +251,12 @@ class Talk:
         """Return itself."""
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
 
-def open_talk(  # noqa: PLR0913 - what a person may choose
+def open_talk(
     ws: OpenWorkspace,
     ui: Ui,
     model: str | None = None,
@@ -248,7 +287,7 @@ def open_talk(  # noqa: PLR0913 - what a person may choose
     applied = asking(ws, ui, prompt, capability)
     room = Room(ws, ui)
     try:
-        talk = Talk(ws, room, [Side(who, room.voice(who)) for who in talkers])
+        talk = Talk(ws, ui, room, [Side(who, room.ready(who)) for who in talkers])
     except BaseException:
         room.close()
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,16 @@ class Voice:
         """
         return self.live.submit(replace(ask, adapter=who.adapter), told)
 
+    def ready(self, who: Talker) -> None:
+        """Read what one needs beside this voice, so that the first answer takes no longer.
+
+        Raises:
+            UserError: an adapter that can't be put on the base.
+        """
+        from evals.engine.live.ask import Ask
+
+        self.ask(Ask(self.text_prompt("."), limit=1), who).wait()
+
     @cached_property
     def _specials(self) -> tuple[str, ...]:
         return self.chat.texts_of(self.chat.specials)
@@ -128,6 +138,18 @@ class Room:
                     self._voices[who.weights] = Voice.of(Live(loaded))
             return self._voices[who.weights]
 
+    def ready(self, who: Talker) -> Voice:
+        """Return the voice of somebody who can answer at once.
+
+        Raises:
+            UserError: as `voice`, or what goes on the base can't be put on it.
+        """
+        voice = self.voice(who)
+        if who.adapter is not None:
+            with self._ui.progress(f"load {who.name}"):
+                voice.ready(who)
+        return voice
+
     def close(self) -> None:
         """End all answers and let go of the models."""
         with self._lock:
@@ -139,6 +161,6 @@ class Room:
         """Return itself."""
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
