@@ -241,6 +241,10 @@ serve *args:
 report *args:
     gapmend report -C {{ space }} "$@"
 
+# Talk to a model, or to two side by side; an answer can be kept as a row.
+chat *args:
+    gapmend chat -C {{ space }} "$@"
+
 # Show what the workspace holds and which adapter is champion.
 status *args:
     gapmend status -C {{ space }} "$@"

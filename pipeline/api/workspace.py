@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.run import RunReport
     from pipeline.select import SelectReport
     from pipeline.spec.spec import Spec
+    from pipeline.talk.talk import Drawing, Talk
     from pipeline.train import TrainReport
     from pipeline.training.preview.dry_run import DryRun
     from pipeline.verbs.check import CheckReport
@@ -358,6 +359,36 @@ class Workspace(Records):
 
         with self._opened() as ws:
             return reproduce(ws, self._ui, adapter_named(ws, adapter))
+
+    @contextmanager
+    def chat(
+        self,
+        model: str | None = None,
+        *,
+        against: str | None = None,
+        prompt: str | None = None,
+        capability: str | None = None,
+        drawing: Drawing | None = None,
+    ) -> Iterator[Talk]:
+        """Talk to a model, or to two that are asked the same; see `gapmend chat`.
+
+        Args:
+            model: a base, an alias, or the id of an adapter or merged model; by default the
+                champion, and the base that is trained where there is none.
+            against: another one.
+            prompt: one that the gap measured, such as `few_shot_5`.
+            capability: whose prompt.
+            drawing: how answers are chosen; by default the likeliest token each time.
+
+        Raises:
+            UserError: nobody has that name, there is no such prompt, or it can't be loaded.
+        """
+        from pipeline.talk.talk import open_talk
+
+        with self._opened() as ws:
+            asked = {"against": against, "prompt": prompt, "capability": capability}
+            with open_talk(ws, self._ui, model, **asked, drawing=drawing) as talk:
+                yield talk
 
     @contextmanager
     def _opened(self) -> Iterator[OpenWorkspace]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import care as cli_care
+from pipeline.cli import chat as cli_chat
 from pipeline.cli import dataset as cli_dataset
 from pipeline.cli import leaks as cli_leaks
 from pipeline.cli import merge as cli_merge
@@ -367,6 +368,7 @@ for verb in (
     app.command()(verb)
 app.command()(cli_pages.report)
 app.command()(cli_serve.serve)
+app.command()(cli_chat.chat)
 app.command()(cli_leaks.leaks)
 app.command()(cli_merge.merge)
 app.command()(cli_registry.push)

@@ -137,6 +137,7 @@ class Stream:
     finish: Finish | None = None
     _events: SimpleQueue[Piece | Finish] = field(default_factory=SimpleQueue)
     _cancelled: Event = field(default_factory=Event)
+    _ended: Event = field(default_factory=Event)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces as they come.
@@ -159,9 +160,10 @@ class Stream:
         Raises:
             UserError: it failed for a reason that is to be told.
         """
-        for _ in self:
-            pass
-        assert self.finish is not None  # noqa: S101 - set before its event is
+        self._ended.wait()
+        assert self.finish is not None  # noqa: S101 - set before the event is
+        if self.finish.error is not None:
+            raise self.finish.error
         return self.finish
 
     def cancel(self) -> None:
@@ -177,11 +179,10 @@ class Stream:
         """Pass on what the model's thread made."""
         if isinstance(event, Finish):
             self.finish = event
-        if self.told is None:
-            self._events.put(event)
-            return
         try:
-            self.told(event)
+            (self.told or self._events.put)(event)
         except Exception:
             log.exception("nobody could be told of an answer: it is given up")
             self.cancel()
+        if isinstance(event, Finish):
+            self._ended.set()

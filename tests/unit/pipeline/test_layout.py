@@ -18,8 +18,7 @@ VERBS = (
     *("init", "check", "plan", "run", "ingest", "gap", "select", "train", "forget", "mend"),
     *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce"),
     *("sql", "lineage", "openlineage", "status", "schema", "fsck", "rebuild"),
-    *("erase", "gc", "snapshot", "leaks", "report"),
-    "serve",
+    *("erase", "gc", "snapshot", "leaks", "report", "chat", "serve"),
     "lm-eval",
 )
 
