@@ -150,10 +150,7 @@ async def whole(answers: Answers, shape: ChatShape | TextShape, prompts: int) ->
     Raises:
         RefusedError: as `Answers.parts`.
     """
-    try:
-        tokens = await answers.wait()
-    finally:
-        answers.close()
+    tokens = await answers.wait()
     choices = [shape.choice(n, answers.finishes[n], tokens[n]) for n in sorted(tokens)]
     return shape.whole(choices, answers.usage(prompts))
 

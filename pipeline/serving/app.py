@@ -205,7 +205,10 @@ class Service:
         if asked.stream:
             usage = asked.stream_options.include_usage
             return EventStream(answers, events(answers, shape, len(prompts), usage=usage))
-        body = await unless_gone(request, whole(answers, shape, len(prompts)))
+        try:
+            body = await unless_gone(request, whole(answers, shape, len(prompts)))
+        finally:
+            answers.close()
         if body is None:
             return Response(status_code=_GONE)
         return JSONResponse(body)

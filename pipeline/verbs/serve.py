@@ -170,25 +170,35 @@ def _become_vllm(
     base = ws.spec.train.base
     spec, identity = ws.spec.bases[base], ws.models.identity(base)
     adapters = desk.adapters(base)
+    others = [name.id for name in desk.names() if name.id not in {base, *adapters}]
+    program = _beside_python("vllm")
     why = why_not(spec, identity, adapters)
-    if why is not None:
+    if why is None and desk.only and others:
+        why = f"it serves adapters of {base}, and {others[0]} is none"
+    if why is None and program is None:
+        why = "its program isn't on the PATH"
+    if why is not None or program is None:
         ui.log(f"vLLM is there and isn't used: {why}")
         return
+    if others:
+        ui.log(f"vLLM serves {base} and its adapters, and not {', '.join(others[:_NAMED])}")
     host, port = bound.getsockname()[:2]
     folder = locate(base, spec, ws.root, weights=True).path
     server = VllmServer(folder, identity, spec.trust_remote_code, adapters, str(host), int(port))
     command = server.command(largest_rank(adapters))
     ui.log(f"by vLLM: {shlex.join(command)}")
-    beside = Path(sys.executable).with_name(command[0])
-    program = str(beside) if beside.is_file() else shutil.which(command[0])
-    if program is None:
-        ui.log("vLLM is there and isn't used: its program isn't on the PATH")
-        return
     if secret is not None and TOKEN not in os.environ:
         ui.log(f"token, told this once: {secret}")
     bound.close()
     key = {} if secret is None else {"VLLM_API_KEY": secret}
-    os.execve(program, command, {**os.environ, "VLLM_NO_USAGE_STATS": "1", **key})  # noqa: S606 - no shell: this process becomes it
+    told = {**os.environ, "VLLM_NO_USAGE_STATS": "1", **key}
+    os.execve(program, command, told)  # noqa: S606 - no shell: this process becomes it
+
+
+def _beside_python(program: str) -> str | None:
+    """Return the path of a program of this environment, whether or not it is on the PATH."""
+    beside = Path(sys.executable).with_name(program)
+    return str(beside) if beside.is_file() else shutil.which(program)
 
 
 def _has_gpu() -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.serving.vllm import VllmServer, largest_rank, why_not
+from pipeline.workspace.ui import Ui
 from registry.chat.settings import ChatSettings
 from registry.models.base import BaseIdentity, BaseSpec
 
@@ -94,3 +96,60 @@ def test_changed_tensors_are_not_served(tmp_path: Path) -> None:
     (folder / CHANGED_WEIGHTS).write_bytes(b"")
     said = why_not(BaseSpec(model="x"), HALF, {"full": folder})
     assert said == "full is changed tensors, and vLLM takes LoRA alone"
+
+
+@dataclass
+class BecameError(Exception):
+    """What this process would have become."""
+
+    program: str
+    command: list[str]
+    environment: dict[str, str]
+
+
+def became(monkeypatch: pytest.MonkeyPatch, root: Path, dtype: str, ui: Ui) -> BecameError:
+    """What `gapmend serve` on a machine with a GPU ends in, for nano in this dtype."""
+    from pipeline.verbs import serve
+    from pipeline.workspace.workspace import OpenWorkspace
+
+    def become(program: str, command: list[str], environment: dict[str, str]) -> None:
+        raise BecameError(program, command, environment)
+
+    root.mkdir()
+    (root / "gapmend.yaml").write_text(
+        f"bases: {{nano: {{model: nano, dtype: {dtype}}}}}\n"
+        "datasets: {none: {path: none.jsonl, columns: {input: a, output: b}}}\n"
+        "capabilities: {none: {data: none, answer: exact, goal: 0.9}}\n"
+        "train: {base: nano, pool: [none]}\n"
+    )
+    monkeypatch.setattr(serve, "_has_gpu", lambda: True)
+    monkeypatch.setattr(serve, "_beside_python", lambda program: f"/bin/{program}")
+    monkeypatch.setattr("os.execve", become)
+    monkeypatch.setenv("GAPMEND_TOKEN", "t" * 20)
+    # Where nothing is replaced, a model would be loaded: that is the end here.
+    monkeypatch.setattr("pipeline.talk.voice.Room.voice", lambda *_: become("ours", [], {}))
+    with pytest.raises(BecameError) as caught:
+        serve.serve(OpenWorkspace.open(root), ui, port=0, token=True)
+    return caught.value
+
+
+@pytest.mark.usefixtures("vllm")
+def test_with_a_gpu_this_process_becomes_vllm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = became(monkeypatch, tmp_path / "ws", "bf16", Ui())
+    assert made.program == "/bin/vllm"
+    assert made.command[:2] == ["vllm", "serve"]
+    assert made.command[made.command.index("--served-model-name") + 1] == "nano"
+    assert "t" * 20 not in made.command
+    assert made.environment["VLLM_API_KEY"] == "t" * 20
+
+
+@pytest.mark.usefixtures("vllm")
+def test_what_vllm_doesn_t_take_is_said_and_served_by_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert became(monkeypatch, tmp_path / "ws", "fp32", Ui()).program == "ours"
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("vLLM is there and isn't used: vLLM takes adapters in 16 bits only")
