@@ -137,7 +137,6 @@ def _tell(
     ui: Ui, bound: socket, desk: WorkspaceDesk, first: str, secret: str | None, *, made: bool
 ) -> None:
     """Say where it is found, and how it is asked."""
-    say = ui.log if ui.as_json else ui.out.print
     names = [name.id for name in desk.names()]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     lines = [f"{address_of(bound)}/v1 serves {', '.join(names[:_NAMED])}{more}"]
@@ -145,7 +144,10 @@ def _tell(
         lines.append(f"token, told this once: {secret}")
     lines += [_curl(address_of(bound), first, secret), "Ctrl-C ends it"]
     for line in lines:
-        say(line, markup=False, highlight=False, soft_wrap=True)
+        if ui.as_json:
+            ui.log(line)
+        else:
+            ui.out.print(line, markup=False, highlight=False, soft_wrap=True)
     ui.out.file.flush()
     ui.err.file.flush()
 

@@ -57,6 +57,16 @@ def said(client: openai.OpenAI, model: str, number: int = 0, **more: Any) -> str
     return str(made.choices[0].message.content)
 
 
+def first(client: openai.OpenAI, model: str) -> float:
+    """The log-probability of the first token: hardly that of another model."""
+    made = client.completions.create(
+        model=model, prompt=LONG, temperature=0, max_tokens=1, logprobs=0
+    ).choices[0]
+    assert made.logprobs is not None
+    assert made.logprobs.token_logprobs is not None
+    return float(made.logprobs.token_logprobs[0])
+
+
 def names(client: openai.OpenAI) -> list[str]:
     return [model.id for model in client.models.list().data]
 
@@ -65,10 +75,9 @@ def test_every_adapter_is_a_model(client: openai.OpenAI) -> None:
     base, alias, newest, oldest = names(client)
     assert (base, alias) == ("nano", "champion")
     assert client.models.retrieve("champion").parent == oldest  # type: ignore[attr-defined]
-    answers = {name: said(client, name) for name in (base, alias, newest, oldest)}
-    assert answers[alias] == answers[oldest]
-    assert len({answers[base], answers[alias], answers[newest]}) == 3
-    assert said(client, oldest[:8]) == answers[oldest]
+    firsts = {name: first(client, name) for name in (base, alias, newest, oldest, oldest[:8])}
+    assert firsts[alias] == firsts[oldest] == firsts[oldest[:8]]
+    assert len({firsts[base], firsts[alias], firsts[newest]}) == 3
 
 
 def test_an_answer_is_what_scoring_generates(client: openai.OpenAI, root: Path) -> None:
@@ -83,20 +92,20 @@ def test_an_answer_is_what_scoring_generates(client: openai.OpenAI, root: Path) 
     asked = engine.chat.context(question(3))
     wanted = {"until": ["<|end|>"], "max_gen_toks": 24, "do_sample": False}
     for name in ("nano", "champion"):
-        adapter = ws.store.get("adapter", str(ws.catalog.alias(name))).path
-        engine.use(None if name == "nano" else adapter)
+        target = ws.catalog.alias(name)
+        engine.use(target and ws.store.get("adapter", target).path)
         request = Instance("generate_until", {}, (asked, dict(wanted)), 0)
         assert [said(client, name, 3)] == engine.generate_until([request])
 
 
 def test_usage_and_the_reason_of_the_end(client: openai.OpenAI) -> None:
     made = client.chat.completions.create(
-        model="champion", messages=question(0), temperature=0, max_completion_tokens=3
+        model="champion", messages=question(0), temperature=0, max_completion_tokens=1
     )
     assert made.choices[0].finish_reason == "length"
     assert made.usage is not None
-    assert made.usage.completion_tokens == 3
-    assert made.usage.total_tokens == made.usage.prompt_tokens + 3
+    assert made.usage.completion_tokens == 1
+    assert made.usage.total_tokens == made.usage.prompt_tokens + 1
     ended = client.chat.completions.create(model="nano", messages=question(0), temperature=0)
     assert ended.choices[0].finish_reason == "stop"
 
@@ -111,14 +120,14 @@ def test_a_stream_is_the_answer_in_parts(client: openai.OpenAI) -> None:
         stream_options={"include_usage": True},
     )
     *chunks, last = list(stream)
-    assert len(chunks) > 3
+    assert len(chunks) >= 3
     text = "".join(part.choices[0].delta.content or "" for part in chunks)
     assert text == said(client, "champion", 1)
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert chunks[-1].choices[0].finish_reason == "length"
+    assert chunks[-1].choices[0].finish_reason == "stop"
     assert last.choices == []
     assert last.usage is not None
-    assert last.usage.completion_tokens == 24
+    assert last.usage.completion_tokens > 1
 
 
 def test_text_goes_on_streamed_or_not_from_text_or_tokens(client: openai.OpenAI) -> None:
@@ -161,7 +170,7 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert made.logprobs is not None
     tokens = made.logprobs.content
     assert tokens is not None
-    assert len(tokens) == 5
+    assert "".join(token.token for token in tokens) == made.message.content
     for token in tokens:
         assert token.top_logprobs[0].logprob == token.logprob  # greedy
         assert [one.logprob for one in token.top_logprobs] == sorted(
@@ -312,7 +321,7 @@ def test_an_adapter_that_comes_later_is_found(served: Served, root: Path) -> Non
     before = names(client)
     made = add_adapter(root, seed=3, alias="later")
     assert set(names(client)) - set(before) == {"later", made[:12]}
-    assert said(client, "later") == said(client, made[:12])
+    assert first(client, "later") == first(client, made[:12])
 
 
 def test_it_ends_in_order_and_counts(root: Path) -> None:
