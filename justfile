@@ -118,8 +118,8 @@ bench-data *args:
 bench-defaults *args:
     HF_HUB_OFFLINE=1 python benchmarks/defaults.py "$@"
 
-# What each part of the method is worth, arm by arm, in pieces (--base, --seeds, --arms, --table).
-bench-method *args:
+# What each part of the method is worth, arm by arm: 2 hours, in pieces (--base, --seeds, --arms, --table).
+bench-method *args: smollm2
     HF_HUB_OFFLINE=1 python benchmarks/method.py "$@"
 
 # Check the documents: links, commands, examples of the spec, the SQL cookbook.

@@ -7,22 +7,32 @@ the arms that are said to see labels look at.
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import random
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _method_figures import shared
+from _method_rows import (
+    Pair,
+    alpaca,
+    banking,
+    dates,
+    draws,
+    lists,
+    orders,
+    quickstart,
+    recalls,
+    repeats,
+    row,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 POOL = 5_000
@@ -31,11 +41,6 @@ NANO_INTENTS = 8
 ITEMS = {"dev": 100, "test": 100}
 PROMPTS = 40  # of alpaca, that KL is measured on
 
-INTENTS = (
-    "activate_my_card age_limit apple_pay_or_google_pay atm_support cancel_transfer card_arrival "
-    "change_pin exchange_rate lost_or_stolen_phone request_refund terminate_account top_up_limits"
-).split()
-
 
 @dataclass(frozen=True)
 class Fact:
@@ -43,15 +48,6 @@ class Fact:
 
     kind: str
     task: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A question and its answer; `options` where the question has its own."""
-
-    asked: str
-    answer: str
-    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def make(base: str, seed: int, folder: Path) -> None:
     for name in field.guards:
         if field.guards[name].get("replay", True):
             _write(data / name / "train.jsonl", map(_item, field.train[name]))
-    prompts = [Pair(one.asked, one.answer) for one in alpaca()[-PROMPTS:]]
+    prompts = [Pair(one.asked, one.answer) for one in _alpaca()[-PROMPTS:]]
     _write(data / "alpaca" / "dev.jsonl", map(_item, prompts))
     scorer = EXAMPLES / "assistant" / "order_form.py"
     (folder / scorer.name).write_bytes(scorer.read_bytes())
@@ -138,7 +134,7 @@ def pool(field: Field, rng: random.Random) -> list[tuple[Pair, Fact]]:
                 continue
             others = [two.answer for two in field.train[name] if two.answer != one.answer]
             rows.append((Pair(one.asked, rng.choice(others)), Fact("wrong", name)))
-    others = rng.sample(alpaca()[:-PROMPTS], round(SHARES["irrelevant"] * POOL))
+    others = rng.sample(_alpaca()[:-PROMPTS], round(SHARES["irrelevant"] * POOL))
     rows += [(one, Fact("irrelevant", "alpaca")) for one in others]
     rng.shuffle(rows)
     return rows
@@ -151,7 +147,7 @@ def smollm2(model: str) -> Field:
 
     every = {name: make_data.items(name) for name in make_data.GUARDS if name != "chats"}
     made = {
-        name: {split: [_pair(one) for one in rows] for split, rows in splits.items()}
+        name: {split: [row(one) for one in rows] for split, rows in splits.items()}
         for name, splits in every.items()
     }
     held = {name: _cut(splits) for name, splits in made.items()}
@@ -208,15 +204,15 @@ def nano() -> Field:
     data = EXAMPLES / "quickstart" / "data"
     names = ("sentiment", "intent", "form", "jobs", "days", "colours", "numbers")
     there = {
-        name: {split: _quickstart(data / name / f"{split}.jsonl") for split in ("train", *ITEMS)}
+        name: {split: quickstart(data / name / f"{split}.jsonl") for split in ("train", *ITEMS)}
         for name in names
     }
     rng = random.Random("bench/nano")
     words = lexicon("base")
     made = {"lookup": tasks.lookup, "questions": tasks.questions, "numbers": tasks.numbers}
     train = {name: splits["train"] for name, splits in there.items() if name != "colours"}
-    train["form"] = _drawn(partial(tasks.form, rng, words), 700)
-    train |= {name: _drawn(partial(task, rng, words), 1_000) for name, task in made.items()}
+    train["form"] = draws(partial(tasks.form, rng, words), 700)
+    train |= {name: draws(partial(task, rng, words), 1_000) for name, task in made.items()}
     kinds = {
         label for label, _ in Counter(o.answer for o in train["intent"]).most_common(NANO_INTENTS)
     }
@@ -255,133 +251,9 @@ def nano() -> Field:
     )
 
 
-def banking(split: str) -> list[Pair]:
-    """Return banking77's rows of twelve intents, in a drawn order."""
-    with (_data() / "banking77" / f"{split}.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["category"] in INTENTS]
-    random.Random(split).shuffle(rows)
-    return [Pair(row["text"], row["category"].replace("_", " ")) for row in rows]
-
-
-def alpaca() -> list[Pair]:
-    """Return short rows of LLaMA-Factory's alpaca demo, in a fixed order."""
-    rows = json.loads((_data() / "llamafactory" / "alpaca_en_demo.json").read_text("utf-8"))
-    found = [
-        Pair("\n".join(part for part in (row["instruction"], row["input"]) if part), row["output"])
-        for row in rows
-    ]
-    return sorted(found, key=lambda one: len(one.asked + one.answer))[: POOL // 10 + PROMPTS + 100]
-
-
-_MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-_SAID = (
-    "{day} {month} {year}",
-    "{month} {day}, {year}",
-    "the {day}{th} of {month} {year}",
-    "{month} the {day}{th}, {year}",
-    "{day}{th} {month}, {year}",
-)
-
-
-def dates(split: str, count: int) -> list[Pair]:
-    """Return dates in words, and as year-month-day; a date is in one split alone."""
-    days = [(year, m, day) for year in range(1950, 2030) for m in range(12) for day in range(1, 29)]
-    random.Random("dates").shuffle(days)
-    first = {"dev": 0, "test": 5_000, "train": 10_000}[split]
-    rng = random.Random(f"dates/{split}")
-    made = []
-    for year, m, day in days[first : first + count]:
-        th = {1: "st", 2: "nd", 3: "rd"}.get(day % 10 if day // 10 != 1 else 0, "th")
-        said = rng.choice(_SAID).format(day=day, th=th, month=_MONTHS[m], year=year)
-        made.append(Pair(said, f"{year}-{m + 1:02}-{day:02}"))
-    return made
-
-
-def orders(count: int, held: list[Pair]) -> list[Pair]:
-    """Return orders of what nobody in `held` orders, by people who are in no other split.
-
-    The same order for another name would be 13 words in a row of what is held.
-    """
-    import make_data
-    import words
-
-    ordered = {tuple(json.loads(one.answer).values())[:3] for one in held}
-    names = {json.loads(one["output"])["name"] for one in make_data.items("orders")["train"]}
-    rng = random.Random("orders")
-    every = product(range(1, 7), words.ORDER_SIZES, words.DISHES, sorted(names), words.ORDERS)
-    left = [one for one in every if one[:3] not in ordered]
-    made = []
-    for number, size, dish, name, said in rng.sample(left, count):
-        several = f"{dish}s" if number > 1 else dish
-        asked = said.format(count=words.COUNTS[number - 1], size=size, item=several, name=name)
-        order = {"count": number, "size": size, "item": dish, "name": name}
-        made.append(Pair(asked, json.dumps(order)))
-    return made
-
-
-def recalls(split: str, count: int) -> list[Pair]:
-    """Return questions about a name that was just said."""
-    import words
-
-    rng = random.Random(f"recalls/{split}")
-    made: dict[str, Pair] = {}
-    while len(made) < count:
-        name, liked = rng.choice(_names()[split]), rng.choice(words.LIKES.split())
-        asked = f"My name is {name} and I like {liked}. What is my name?"
-        made[asked] = Pair(asked, name)
-    return list(made.values())
-
-
-def repeats(count: int, taken: set[str]) -> list[Pair]:
-    """Return sentences to repeat, about nobody of `taken`."""
-    import words
-
-    rng = random.Random("repeats")
-    names = [name for name in words.NAMES.split() if name not in taken]
-    nouns, kinds = words.NOUNS.split(), words.ADJECTIVES.split()
-    made: dict[str, None] = {}
-    while len(made) < count:
-        said = f"{rng.choice(names)} has a {rng.choice(kinds)} {rng.choice(nouns)}."
-        made[said] = None
-    return [Pair(f"Repeat this sentence: {one}", one) for one in made]
-
-
-def lists(count: int) -> list[Pair]:
-    """Return words to say again."""
-    import words
-
-    rng = random.Random("lists")
-    made = (", ".join(rng.sample(words.NOUNS.split(), 3)) for _ in range(count))
-    return [Pair(f"Say these words again: {one}.", f"{one}.") for one in made]
-
-
-def _names() -> dict[str, list[str]]:
-    import make_data
-
-    every = sorted(name for name, _ in make_data.names())
-    random.Random("names").shuffle(every)
-    fifth = len(every) // 5
-    return {
-        "dev": every[:fifth],
-        "test": every[fifth : 2 * fifth],
-        "train": every[2 * fifth :],
-    }
-
-
-def _pair(one: dict[str, Any]) -> Pair:
-    return Pair(one["input"], one["output"], tuple(one.get("options", ())))
-
-
-def _quickstart(file: Path) -> list[Pair]:
-    rows = map(json.loads, file.read_text("utf-8").splitlines())
-    return [Pair(row["input"], row["output"]) for row in rows]
-
-
-def _drawn(draw: Callable[[], Any], count: int) -> list[Pair]:
-    made = {(one := draw()).input: one.output for _ in range(2 * count)}
-    return [Pair(question, answer) for question, answer in list(made.items())[:count]]
+def _alpaca() -> list[Pair]:
+    """Return rows for the pool and, the last, those that KL is measured on."""
+    return alpaca(POOL // 10 + PROMPTS + 100)
 
 
 def _asks(prompt: str) -> dict[str, Any]:
@@ -412,10 +284,3 @@ def _item(pair: Pair) -> dict[str, Any]:
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-
-
-def _data() -> Path:
-    folder = os.environ.get("GAPMEND_DATA")
-    if not folder:
-        sys.exit("GAPMEND_DATA is not set: a folder with banking77/ and llamafactory/")
-    return Path(folder)

@@ -1,15 +1,16 @@
 """bench-method: what each part of the method is worth, arm by arm, at equal training tokens.
 
-    python benchmarks/method.py [--base nano] [--seeds 0,1,2] [--arms random,nearest]
+    python benchmarks/method.py [--base smollm2] [--seeds 0,1,2] [--arms random,nearest]
                                 [--seconds 3600] [--folder build/method/results]
     python benchmarks/method.py --table [--plots docs/guide]
 
 Every base and seed has a workspace with a pool of 5,000 rows that nobody labelled, beside the
 folder of results. An arm chooses rows of it, trains as many tokens as any other arm, and is asked
 test items; its figures are in one file, and what is there isn't done again, so that a run that was
-ended, or had no more `--seconds`, is just started again.
+ended, or had no more `--seconds`, is just started again. By default it is all of it: three seeds of
+SmolLM2 and five of nano.
 
-nano learns the quickstart's capabilities; any other base (a folder) intents, orders and dates.
+nano learns the quickstart's capabilities; any other base intents, orders and dates.
 GAPMEND_DATA is a folder with banking77/ and llamafactory/.
 """
 
@@ -38,6 +39,8 @@ from pipeline.workspace.workspace import OpenWorkspace
 
 if TYPE_CHECKING:
     from pipeline.workspace.resolved import Resolved
+
+SEEDS = {"smollm2": 3, "nano": 5}
 
 
 class Bench:
@@ -106,23 +109,28 @@ class Bench:
 def run(args: argparse.Namespace) -> None:
     """Measure what has no file yet, as long as there is time."""
     began = time.monotonic()
-    base = Path(args.base).name if "/" in args.base else args.base
-    name = "nano" if args.base == "nano" else f"smollm2-{base}"
-    for seed in args.seeds:
-        files = {arm: args.folder / f"{name}-{seed}-{arm}.json" for arm in args.arms}
-        left = {arm: file for arm, file in files.items() if not file.exists()}
-        if not left or _late(args, began):
-            continue
-        bench = Bench(args.base, seed, args.folder.parent / f"{name}-{seed}")
-        for arm, file in left.items():
-            if _late(args, began):
-                return
-            found = {"base": name, "seed": seed, "arm": arm, **bench.measured(arm)}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            part.replace(file)
-            print(_line(found), flush=True)
+    for base in [args.base] if args.base else SEEDS:
+        name = Path(base).name
+        for seed in args.seeds or range(SEEDS.get(name, 3)):
+            files = {arm: args.folder / f"{name}-{seed}-{arm}.json" for arm in args.arms}
+            left = {arm: file for arm, file in files.items() if not file.exists()}
+            if not left or _late(args, began):
+                continue
+            bench = Bench(base, seed, args.folder.parent / f"{name}-{seed}")
+            for arm, file in left.items():
+                if _late(args, began):
+                    return
+                found = {"base": name, "seed": seed, "arm": arm, **bench.measured(arm)}
+                _write(file, found)
+                print(_line(found), flush=True)
+
+
+def _write(file: Path, found: dict[str, Any]) -> None:
+    """Write a result whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def _late(args: argparse.Namespace, began: float) -> bool:
@@ -140,8 +148,8 @@ def _line(one: dict[str, Any]) -> str:
 def main() -> int:
     """Parse the arguments; measure, and show the tables of what is in the folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--base", default="nano", help="nano, or the folder of a base")
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--base", help="smollm2, nano or a folder; by default the first two")
+    parser.add_argument("--seeds", type=_numbers, help="by default 0,1,2, and for nano 0,1,2,3,4")
     parser.add_argument("--arms", type=_arms, default=list(ARMS), help=", ".join(ARMS))
     parser.add_argument("--seconds", type=float, help="no arm is begun after so many")
     parser.add_argument("--folder", type=Path, default=Path("build/method/results"))

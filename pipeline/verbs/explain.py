@@ -144,6 +144,6 @@ def _end(ws: WorkspaceStore, selection: str, last: Round) -> str:
     wanted = [f"{count:,} for {name}" for name, count in short.items()]
     more = f" Of the rows that were wanted then, some are not there: {listed(wanted)}."
     return (
-        "So it is not mended: something is open or lost, and no other round was run. "
-        f"gapmend mend says what would help.{more if wanted else ''}"
+        "So it is not mended: something is open or lost, and no later round is on record. gapmend "
+        f"mend goes on where it was stopped, or says what would help.{more if wanted else ''}"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -133,10 +134,11 @@ def table(made: dict[str, dict[str, list[str] | str]]) -> str:
             if isinstance(outcome, str):
                 reason = outcome.removeprefix("refused: ").replace(name.partition(",")[0], "BASE")
                 number = reasons.setdefault(reason, len(reasons) + 1)
-                cells.append(f"refused ({number})")
+                cells.append(f"({number})")
             else:
                 cells.append("right")
-        lines.append(f"|{name}|{'|'.join(cells)}|")
+        shown = re.sub(r", thinking: (\w+)", r" (\1)", name)
+        lines.append(f"|{shown}|{'|'.join(cells)}|")
     return "\n".join(
         [
             "# Chat templates",
@@ -147,8 +149,8 @@ def table(made: dict[str, dict[str, list[str] | str]]) -> str:
                 "*right*: each answer from the generation prompt up to and with its end of "
                 "turn, the thought and the call with it (without the thought where thinking "
                 "is off), and nothing else; [the trained "
-                "texts](../../tests/templates/trained.json). Otherwise the row is refused, by "
-                "its file and line, for the reason below. Made by "
+                "texts](../../tests/templates/trained.json). *(1)*: the row is refused, by its "
+                "file and line, for that reason. `(off)`: with `thinking: off`. Made by "
                 "`tests/integration/registry/chat/test_templates.py`."
             ),
             "",
