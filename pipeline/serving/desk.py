@@ -121,6 +121,7 @@ class WorkspaceDesk:
             try:
                 who = talker(self.ws, name)
             except StoreRequestError:
+                self.ws.catalog.alias(name)  # raises again where the catalog itself isn't to be had
                 return None
             self._speakers[name] = Speaker(self.room.voice(who), who)
         return self._speakers[name]
