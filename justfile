@@ -245,6 +245,10 @@ lineage *args:
 openlineage *args:
     gapmend openlineage -C {{ space }} "$@"
 
+# Serve the base and every adapter by OpenAI's API, on 127.0.0.1 (--port, --host).
+serve *args:
+    gapmend serve -C {{ space }} "$@"
+
 # Write the report of the champion as one HTML file.
 report *args:
     gapmend report -C {{ space }} "$@"
@@ -252,6 +256,10 @@ report *args:
 # Serve the workspace as a local page: ./just ui --open
 ui *args:
     gapmend ui -C {{ space }} "$@"
+
+# Talk to a model, or to two side by side; an answer can be kept as a row.
+chat *args:
+    gapmend chat -C {{ space }} "$@"
 
 # Show what the workspace holds and which adapter is champion.
 status *args:

@@ -16,7 +16,8 @@ import torch
 
 from evals.engine.kv import SlotCache
 from evals.engine.limits import out_of_memory
-from evals.engine.tree import PaddedBatch, Segment, batches, segments
+from evals.engine.rows import Rows
+from evals.engine.tree import Segment, batches, segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,7 +177,7 @@ class Generator:
                 run.chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
                 self._refill(run)
             else:
-                self._settle(run, run.step(), 0)
+                self._settle(run, _best(run.step(), run.jobs), 0)
 
     def _refill(self, run: _Run) -> None:
         """Read the chosen prompts, in batches of the token budget."""
@@ -187,7 +188,7 @@ class Generator:
             # Each job is in one list at any moment: reading may fail, and then all go back.
             run.chosen = [job for job in run.chosen if job not in new]
             run.jobs.extend(new)
-            self._settle(run, run.read(new), len(run.jobs) - len(new))
+            self._settle(run, _best(run.read(new), new), len(run.jobs) - len(new))
 
     def _settle(self, run: _Run, tokens: list[int], first: int) -> None:
         """Give each row from `first` on its token; rows that finish leave, and the last move up."""
@@ -202,52 +203,10 @@ class Generator:
 
 
 @dataclass(eq=False)
-class _Run:
-    """Jobs in slots: job i is in slot i; the chosen ones are about to be read."""
+class _Run(Rows[Job]):
+    """Jobs in slots, and those that are about to be read."""
 
-    forward: Forward
-    slots: SlotCache
-    prefix: Prefix | None
-    jobs: list[Job] = field(default_factory=list)
     chosen: list[Job] = field(default_factory=list)
-
-    @property
-    def start(self) -> int:
-        return self.prefix.tokens if self.prefix else 0
-
-    def read(self, new: Sequence[Job]) -> list[int]:
-        """Read the prompts of the last jobs into their slots; their first tokens."""
-        own = [job.prompt[self.start :] for job in new]
-        length = max(map(len, own))
-        ids = np.zeros((len(new), length), dtype=np.int64)
-        keep = np.zeros(ids.shape, dtype=np.bool_)
-        for row, tokens in enumerate(own):
-            ids[row, : len(tokens)] = tokens
-            keep[row, len(tokens) - 1] = True
-        positions = np.broadcast_to(np.arange(length) + self.start, ids.shape)
-        read = self.forward.read(PaddedBatch(ids, positions.copy(), keep), self.prefix)
-        first = len(self.jobs) - len(new)
-        self.slots.fill(first, read.cache, [len(tokens) for tokens in own])
-        return _best(read.logits, new)
-
-    def step(self) -> list[int]:
-        """One more token for every row."""
-        ids = np.array([job.answer[-1] for job in self.jobs], dtype=np.int64)
-        positions = self.slots.used[: len(self.jobs)] + self.start
-        return _best(self.forward.step(ids, positions, self.slots, self.prefix), self.jobs)
-
-    def leave(self, done: set[int]) -> None:
-        """Drop finished rows; the last rows take their slots."""
-        if not done:
-            return
-        count = len(self.jobs) - len(done)
-        holes = [place for place in sorted(done) if place < count]
-        movers = [place for place in range(count, len(self.jobs)) if place not in done]
-        if holes:
-            self.slots.move(movers, holes)
-        for mover, hole in zip(movers, holes, strict=True):
-            self.jobs[hole] = self.jobs[mover]
-        del self.jobs[count:]
 
 
 def one_by_one(model: Any, jobs: Sequence[Job], rows: int, on_done: Callable[[Job], None]) -> None:

@@ -22,6 +22,7 @@ token costs attention over the longest active slot, rows * reach keys.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -114,6 +115,20 @@ class SlotCache(Cache):
                 layer.values[new, :, :tokens] = layer.values[old, :, :tokens]
             self.used[new] = tokens
 
+    def grow(self, rows: int, length: int) -> None:
+        """Make room for more or longer sequences; those that are there stay."""
+        rows, length = max(rows, self.rows), max(length, self.length)
+        for layer in self.layers:
+            layer.grow(rows, length)
+        self.used = np.pad(self.used, (0, rows - self.rows))
+        self.rows, self.length = rows, length
+
+    def wipe(self, row: int) -> None:
+        """Clear a slot whose numbers broke: what is masked is still multiplied by 0."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys[row] = layer.values[row] = 0
+
     def ready(self, active: int, device: torch.device) -> None:
         """Make the next forward write one token to each of the first `active` slots."""
         self.reach = int(self.used[:active].max()) + 1
@@ -142,6 +157,19 @@ class SlotLayer(DynamicLayer):
         self._reach(length)
         self.keys[first : first + rows, :, :length] = keys
         self.values[first : first + rows, :, :length] = values
+
+    def grow(self, rows: int, length: int) -> None:
+        """See `SlotCache.grow`."""
+        if self.is_initialized:
+            self.keys, self.values = (
+                self._grown(part, rows, length) for part in (self.keys, self.values)
+            )
+
+    def _grown(self, part: torch.Tensor, rows: int, length: int) -> torch.Tensor:
+        made = part.new_empty((rows, part.shape[1], length, part.shape[3]))
+        made[: len(part), :, : self.clean] = part[:, :, : self.clean]
+        made[len(part) :, :, : self.clean] = 0
+        return made
 
     def _reach(self, length: int) -> None:
         """Make places up to `length` numbers: what is masked is still multiplied by 0.
@@ -202,17 +230,18 @@ class PrefixPlan:
     trunk: int = 0
 
 
-_PLANS: list[PrefixPlan] = []
+# Of a thread: models may run in several at once.
+_PLAN: ContextVar[PrefixPlan] = ContextVar("plan")
 
 
 @contextmanager
 def use_plan(plan: PrefixPlan) -> Iterator[None]:
-    """Let `prefix_attention` follow this plan meanwhile."""
-    _PLANS.append(plan)
+    """Let `prefix_attention` follow this plan meanwhile, in this thread."""
+    before = _PLAN.set(plan)
     try:
         yield
     finally:
-        _PLANS.pop()
+        _PLAN.reset(before)
 
 
 def prefix_attention(
@@ -239,7 +268,7 @@ def prefix_attention(
     Returns:
         (rows, tokens, heads, width), and None for the weights.
     """
-    plan = _PLANS[-1]
+    plan = _PLAN.get()
     own_key, own_value = key, value
     if (groups := query.shape[1] // key.shape[1]) > 1:
         own_key, own_value = (part.repeat_interleave(groups, 1) for part in (key, value))

@@ -95,6 +95,11 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     return _PLACE.sub(value, template)
 
 
+def places(template: str) -> tuple[str, ...]:
+    """Return the names that `fill` replaces in a template, each once, in their order."""
+    return tuple(dict.fromkeys(one[2] for one in _PLACE.finditer(template) if one[2]))
+
+
 def choose_shots(train: Sequence[Item], arm: Arm, *, seed: int) -> tuple[Item, ...]:
     """Return the examples of an arm, in the order they are shown, and one to spare.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.run import RunReport
     from pipeline.select import SelectReport
     from pipeline.spec.spec import Spec
+    from pipeline.talk.talk import Drawing, Talk
     from pipeline.train import TrainReport
     from pipeline.training.preview.dry_run import DryRun
     from pipeline.verbs.check import CheckReport
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.pull import TakeReport
     from pipeline.verbs.push import PushReport
     from pipeline.verbs.reproduce import ReproduceReport
+    from pipeline.verbs.serve import ServeReport
     from pipeline.workspace.stage import PlanStep
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
@@ -325,12 +327,68 @@ class Workspace(Records):
         with self._opened() as ws:
             return take(ws, self._ui, source, revision=revision, base=base, key=key)
 
+    def serve(
+        self,
+        names: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token: bool = False,
+        log: bool = False,
+    ) -> ServeReport:
+        """Serve the models by OpenAI's API until Ctrl-C or SIGTERM.
+
+        Args:
+            names: what is served; by default every base, adapter and merged model.
+            host: where to listen; other than loopback wants a token.
+            port: 0 takes a free one.
+            token: want one on loopback too.
+            log: a line on stderr for each request.
+
+        Raises:
+            UserError: the port is in use, a name isn't there, or the base can't be loaded.
+        """
+        from pipeline.verbs.serve import serve
+
+        with self._opened() as ws:
+            return serve(ws, self._ui, names, host=host, port=port, token=token, log=log)
+
     def reproduce(self, adapter: str = CHAMPION) -> ReproduceReport:
         """Train an adapter again from its lineage and compare the two, byte for byte."""
         from pipeline.verbs.reproduce import reproduce
 
         with self._opened() as ws:
             return reproduce(ws, self._ui, adapter_named(ws, adapter))
+
+    @contextmanager
+    def chat(
+        self,
+        model: str | None = None,
+        *,
+        against: str | None = None,
+        prompt: str | None = None,
+        capability: str | None = None,
+        drawing: Drawing | None = None,
+    ) -> Iterator[Talk]:
+        """Talk to a model, or to two that are asked the same; see `gapmend chat`.
+
+        Args:
+            model: a base, an alias, or the id of an adapter or merged model; by default the
+                champion, and the base that is trained where there is none.
+            against: another one.
+            prompt: one that the gap measured, such as `few_shot_5`.
+            capability: whose prompt.
+            drawing: how answers are chosen; by default the likeliest token each time.
+
+        Raises:
+            UserError: nobody has that name, there is no such prompt, or it can't be loaded.
+        """
+        from pipeline.talk.talk import open_talk
+
+        with self._opened() as ws:
+            asked = {"against": against, "prompt": prompt, "capability": capability}
+            with open_talk(ws, self._ui, model, **asked, drawing=drawing) as talk:
+                yield talk
 
     @contextmanager
     def _opened(self) -> Iterator[OpenWorkspace]:

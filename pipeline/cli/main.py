@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import care as cli_care
+from pipeline.cli import chat as cli_chat
 from pipeline.cli import dataset as cli_dataset
 from pipeline.cli import leaks as cli_leaks
 from pipeline.cli import merge as cli_merge
 from pipeline.cli import pages as cli_pages
 from pipeline.cli import registry as cli_registry
+from pipeline.cli import serve as cli_serve
 from pipeline.cli import store as cli_store
 from pipeline.cli.verb import (
     HERE,
@@ -366,6 +368,8 @@ for verb in (
     app.command()(verb)
 app.command()(cli_pages.report)
 app.command()(cli_pages.ui)
+app.command()(cli_serve.serve)
+app.command()(cli_chat.chat)
 app.command()(cli_leaks.leaks)
 app.command()(cli_merge.merge)
 app.command()(cli_registry.push)

@@ -35,6 +35,7 @@ class _Call:
     number: int | None = None
     is_told: bool = False
     is_over: bool = False
+    is_asking: bool = False
 
 
 _call = _Call()
@@ -78,6 +79,26 @@ def caught() -> Iterator[None]:
         os.close(writing)  # the thread reads the end, and ends
 
 
+@contextmanager
+def left_to_others() -> Iterator[None]:
+    """Leave the signals to what runs in the body: it handles them, and takes its time to end."""
+    awake = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(awake)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Let each Ctrl-C be a KeyboardInterrupt that the body answers to, and that ends nothing."""
+    _call.is_asking = True
+    try:
+        yield
+    finally:
+        _call.is_asking = False
+
+
 def leave() -> None:
     """End the process after a signal, with the line unless it was written."""
     _leave(_call.number or signal.SIGINT, _call)
@@ -91,6 +112,8 @@ def stop_at_once() -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> None:
+    if _call.is_asking and number == signal.SIGINT:
+        raise KeyboardInterrupt
     if _call.number is not None or _call.is_over:
         _leave(number, _call)
     _call.number = number
@@ -103,7 +126,7 @@ def _watch(reading: int, call: _Call) -> None:
         while came := file.read(1):
             if came[0] in _CAUGHT:
                 time.sleep(_PATIENCE_S)
-                if call.number is None:
+                if call.number is None and not call.is_asking:
                     _leave(came[0], call)
 
 

@@ -45,12 +45,14 @@ HERE = Path()
 class Answer:
     """A verb's answer: `data` for programs, `shown` for people, `code` for the shell.
 
-    Dataclasses in `data` are written by their fields, or as their `as_json()` says.
+    Dataclasses in `data` are written by their fields, or as their `as_json()` says. `is_written`:
+    the verb has written its values itself, a line each.
     """
 
     data: Any
     shown: Sequence[RenderableType] = field(default_factory=tuple)
     code: int = 0
+    is_written: bool = False
 
 
 def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = None) -> None:
@@ -71,7 +73,7 @@ def answer(work: Callable[[Ui], Answer], *, as_json: bool, state: Path | None = 
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - what isn't known is a fault
         _refuse(*_refusal(error, state), as_json=as_json)
     else:
-        if as_json:
+        if as_json and not given.is_written:
             sys.stdout.write(json_line(given.data) + "\n")
         for renderable in given.shown:
             ui.show(renderable)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from registry.catalog import tables as derive
+from registry.catalog.database import CATALOG_NAME, log_of
 from registry.catalog.open import open_catalog
 from registry.catalog.session import QueryResult, SqlSession
 from registry.catalog.sql import Value, fill
@@ -300,6 +301,12 @@ class Catalog:
                 meta=AliasMeta(reason=reason),
             )
             self._acknowledge(connection, [ref])
+
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """Sizes and times of the catalog's files, which every commit changes; found in no time."""
+        path = self.root / CATALOG_NAME
+        stats = [one.stat() for one in (path, log_of(path)) if one.exists()]
+        return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
 
     def alias(self, name: str) -> str | None:
         """Id of the object that an alias points at now; None when it was never set."""

@@ -128,6 +128,7 @@ class LoadedModel:
     _wrapped: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     _own: _BaseState | None = field(default=None, init=False, repr=False)
     _changed: _PutOnTensors | None = field(default=None, init=False, repr=False)
+    _aside: bool = field(default=False, init=False, repr=False)  # adapters are there, and off
 
     @property
     def chat(self) -> Chat:
@@ -170,10 +171,25 @@ class LoadedModel:
             raise ModelError(
                 f"adapter {adapter} holds whole modules, which have no scale", expected="scale 1"
             )
+        if self._aside:
+            self._peft.base_model.enable_adapter_layers()
+            self.model.requires_grad_(requires_grad=False)
+            self._aside = False
         self._peft.set_adapter(key, inference_mode=True)
         for scaling, trained in scalings:
             scaling[key] = trained * scale
         self.model.eval()
+
+    def lay_aside(self) -> None:
+        """Make the model the base alone, as `use(None)`, with its adapters kept in memory.
+
+        An adapter that has written over the base is taken off all the same.
+        """
+        if self._peft is None or (self._own is not None and self._own.is_written):
+            self._strip()
+        elif not self._aside:
+            self._peft.base_model.disable_adapter_layers()
+            self._aside = True
 
     @contextmanager
     def base_alone(self) -> Iterator[None]:
@@ -184,7 +200,7 @@ class LoadedModel:
             yield
             self._put_on(on.folder, on.scale)
             return
-        if self._peft is None:
+        if self._peft is None or self._aside:
             yield
             return
         with self._peft.disable_adapter():
@@ -243,6 +259,7 @@ class LoadedModel:
         # `unload` puts each original module back where its wrapper is; nothing is merged.
         self._peft.unload()
         self._peft = None
+        self._aside = False
         self._scalings.clear()
         if self._own is not None:
             self._own.put_back(self.model)

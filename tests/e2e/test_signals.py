@@ -117,3 +117,31 @@ def test_stopped_while_it_starts_it_is_one_line(workspace: Path, after: float) -
         return
     assert (done.returncode, done.stderr.splitlines()[-1]) == (130, STOPPED)
     assert "Traceback" not in done.stderr
+
+
+ANSWERED = """
+import os, signal, time
+from pipeline.cli import signals
+
+signals._PATIENCE_S = 0.1
+with signals.caught():
+    seen = 0
+    with signals.answered():
+        for _ in range(3):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                seen += 1
+        time.sleep(0.3)
+    print(seen, signals.has_come(), flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_talk_answers_to_each_ctrl_c_itself() -> None:
+    from tests.support.called import fork
+
+    called = fork(["-c", ANSWERED])
+    assert called.out == "3 False\n"
+    assert called.code != 0

@@ -21,7 +21,7 @@ VERBS = (
     *("init", "check", "plan", "run", "ingest", "gap", "select", "train", "forget", "mend"),
     *("promote", "merge", "push", "pull", "sign", "verify", "export", "reproduce"),
     *("sql", "lineage", "openlineage", "status", "schema", "fsck", "rebuild"),
-    *("erase", "gc", "snapshot", "leaks", "report", "ui"),
+    *("erase", "gc", "snapshot", "leaks", "report", "ui", "chat", "serve"),
     "lm-eval",
 )
 
