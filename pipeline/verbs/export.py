@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.verbs.usage import name_of, usage_of
 from pipeline.workspace.stage import environment
 from pipeline.workspace.store import weights_named
 from registry.errors import MachineError, ModelError, UserError, damaged
 from registry.models.adapters import is_tuned
+from registry.publish.usage import GgufUsed
+from registry.publish.use import FILE as USE_FILE
+from registry.publish.use import use_file
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
-from registry.store.kinds import ExportMeta, WeightsMeta
+from registry.store.kinds import ExportMeta
 from registry.store.objects import Parent, sync_folder
 
 if TYPE_CHECKING:
@@ -32,7 +36,6 @@ Form = Literal["safetensors", "gguf"]
 _MODEL_FILES = (MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors.index.json")
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|additional_chat_templates/[\w-]+\.jinja")
 _DRAFT = ".gapmend-export"
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def export(
     dtype: GgufType = "f16",
     license_text: str | None = None,
 ) -> ExportReport:
-    """Write a merged model or an adapter to the new folder `out`.
+    """Write a merged model or an adapter to the new folder `out`, with a USE.md.
 
     Args:
         ws: the workspace that has it.
@@ -89,15 +92,17 @@ def export(
             fix=f"merge it: gapmend merge --adapter {thing.id[:12]}",
         )
     source = ws.store.get(thing.kind, thing.id).path
-    proof = None
+    proof, gguf = None, None
     with (
         whole_folder(out) as draft,
         ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}"),
     ):
         if form == "gguf":
-            proof = _write_gguf(source, draft, dtype, _name(thing), license_text)
+            proof, gguf = _write_gguf(source, draft, dtype, name_of(thing), license_text)
         else:
             _copy(thing, source, draft)
+        used = usage_of(ws, thing, gguf=gguf)
+        (draft / USE_FILE).write_text(use_file(used), encoding="utf-8", errors="replace")
         files = digests(draft)
         size = sum((draft / name).stat().st_size for name in files)
         made = ws.store.put(
@@ -128,24 +133,19 @@ def export(
     )
 
 
-def _name(thing: Manifest[Meta]) -> str:
-    """Return a name for people: the base's and the beginning of the id."""
-    base = (thing.of(WeightsMeta).meta.base or "model").rpartition("/")[2]
-    return f"{_UNFIT.sub('-', base).strip('-.') or 'model'}-{thing.id[:8]}"
-
-
 def _write_gguf(
     source: Path, draft: Path, dtype: GgufType, name: str, license_text: str | None
-) -> GgufProof:
+) -> tuple[GgufProof, GgufUsed]:
     from registry.gguf.convert import read_source
-    from registry.gguf.ollama import modelfile
+    from registry.gguf.ollama import find_form, modelfile
     from registry.gguf.proof import export_gguf
 
     file = draft / f"{name}-{dtype}.gguf"
     proof = export_gguf(source, file, dtype, name=name)
-    text = modelfile(read_source(source), file.name, license_text)
+    model = read_source(source)
+    text = modelfile(model, file.name, license_text)
     (draft / "Modelfile").write_text(text, encoding="utf-8")
-    return proof
+    return proof, GgufUsed(file.name, proof.context, in_ollama=find_form(model) is not None)
 
 
 def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:
