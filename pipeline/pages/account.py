@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evals.verdicts.forgetting import GuardFinding, SubjectChange
 from evals.verdicts.gap import ClosedFinding, GapFinding
 from pipeline.measure.rounds import STAGE, Round
+from pipeline.pages.quantised import quantised_files
 from pipeline.workspace.store import CHAMPION, adapter_named
 from registry.errors import StoreRequestError
 from registry.lineage.adapter_facts import describe
@@ -29,6 +30,7 @@ from registry.store.read_back import read_back
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pipeline.pages.quantised import QuantisedFile
     from pipeline.workspace.store import WorkspaceStore
     from registry.lineage.adapter_facts import AdapterFacts
     from registry.lineage.graph import Lineage
@@ -130,6 +132,7 @@ class Account:
         lineage: of the adapter or gap.
         hardware: of the newest run.
         environment: the same.
+        quantised: files of the merged model that llama.cpp answered dev items with.
     """
 
     base: str
@@ -146,6 +149,7 @@ class Account:
     lineage: Lineage
     hardware: dict[str, Any]
     environment: dict[str, Any]
+    quantised: tuple[QuantisedFile, ...] = ()
 
     @property
     def id(self) -> str:
@@ -198,6 +202,7 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
         versions=_versions(ws, of_kind["dataset_version"]),
         spent=_spent([*runs.values()]),
         lineage=came,
+        quantised=quantised_files(ws, adapter),
         **_machine([*runs.values()]),
     )
 

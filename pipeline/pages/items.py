@@ -24,7 +24,7 @@ SHOWN = 10
 _AGAIN = ("few_shot", "cot")  # what lost items are asked again with
 _MOST_ROWS = 20_000  # trained rows that a nearest one is looked for in
 
-_CHANGED = """
+CHANGED = """
 SELECT before.subject, CASE WHEN after.score < before.score THEN 'lost' ELSE 'gained' END,
        before.prompt, before.expected, before.answer, after.answer
 FROM eval_samples AS before
@@ -79,7 +79,7 @@ def changed_items(
     before, after = _compared(ws, measured)
     if not before:
         return ()
-    changed = ws.catalog.query(_CHANGED, [before, after, most]).rows
+    changed = ws.catalog.query(CHANGED, [before, after, most]).rows
     asked = [f"{prompt}\n{expected}" for _, _, prompt, expected, *_ in changed]
     nearest = _nearest(_rows(ws, adapter), asked)
     return tuple(

@@ -54,6 +54,7 @@ def parts(
         Part("training", "Training", "", tuple(drawn["training"]), tuple(_training_tables(told))),
         Part("mending", "Mending", "", tuple(drawn["mending"]), tuple(_mend_tables(told))),
         Part("proof", "Promotion and merge", "", (), tuple(_proof_tables(told))),
+        Part("quantised", "Quantised", _quantised(told), (), tuple(_quantised_tables(told))),
         Part("lineage", "Lineage", "", tuple(drawn["lineage"]), tuple(_version_tables(told))),
         Part("again", "To make it again", _again(told), (), tuple(_again_tables(told))),
     )
@@ -249,6 +250,39 @@ def _proof_tables(told: Account) -> Iterator[Table]:
         shown = ("dtype", "scale", "merged", "reloaded", "bound", "positions", "reference")
         proof = tuple((key, f"{meta[key]}") for key in shown if meta.get(key) is not None)
         yield Table("Proof of the merge: largest difference of logits", ("what", "value"), proof)
+
+
+def _quantised(told: Account) -> str:
+    if not told.quantised:
+        return ""
+    return "The merged model in fewer bits, asked again by llama.cpp on dev, item by item."
+
+
+def _quantised_tables(told: Account) -> Iterator[Table]:
+    head = ("on dev", "items", "before", "after", "lost", "gained", "difference", "p", "verdict")
+    for file in told.quantised:
+        rows = tuple(
+            (
+                one.guard,
+                f"{one.n:,}",
+                f"{one.before:.3f}",
+                f"{one.after:.3f}",
+                f"{one.lost:,}",
+                f"{one.gained:,}",
+                span(one.difference.mean, one.difference.low, one.difference.high, signed=True),
+                f"{one.p_bh:.2g}",
+                one.verdict,
+            )
+            for one in file.findings
+        )
+        yield Table(f"{file.dtype}, {file.bytes / 1e6:,.1f} MB", head, rows)
+        items = tuple(
+            (one.subject, one.way, one.prompt, one.expected, one.before, one.after)
+            for one in file.changed
+        )
+        if items:
+            columns = ("on dev", "", "question", "expected", "before", f"in {file.dtype}")
+            yield Table(f"{file.dtype}: the first items that changed", columns, items, folded=True)
 
 
 def _version_tables(told: Account) -> Iterator[Table]:

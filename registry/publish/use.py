@@ -80,7 +80,7 @@ def _no_gguf(usage: Usage) -> str:
         return ""
     if usage.kind == "model":
         return "there is no GGUF file here; `gapmend export ID DIR --form gguf` writes one"
-    return f"there is no GGUF file here, and none of what goes on a base; {_MERGE} `--form gguf`"
+    return f"there is no GGUF file of what goes on a base; {_MERGE} with `--form gguf`"
 
 
 def _no_ollama(usage: Usage) -> str:
@@ -148,7 +148,7 @@ def _template(usage: Usage) -> str:
         told.append(f"told that it is {usage.example.date}")
     if usage.example.tools_in_text:
         told.append("with tools, calls and results said in <tools>, <tool_call>, <tool_response>")
-    where = f"`{usage.template_file}`" if usage.template_file else "in the tokenizer's files"
+    where = f"in `{usage.template_file}`" if usage.template_file else "in the tokenizer's files"
     where = "in the GGUF file" if usage.gguf else where
     return as_text(", ".join([f"recorded {where}", *told])).replace("\\`", "`")
 
