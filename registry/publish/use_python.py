@@ -157,4 +157,8 @@ def _told(asked: Example) -> list[str]:
 
 def literal(text: str) -> str:
     """Return Python's literal of a text on one line, in double quotes."""
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    # JSON's own escapes of what is beyond 16 bits are two characters to Python.
+    said = json.dumps(text, ensure_ascii=False)
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in said
+    )
