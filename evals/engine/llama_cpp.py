@@ -7,11 +7,11 @@ an answer is greedy, and a likelihood the sum over the tokens of its answer, as 
 from __future__ import annotations
 
 import json
-import os
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
@@ -266,7 +266,7 @@ class _Reader:
         from registry.gguf.quantise import quiet_llama_cpp
 
         self._lib = quiet_llama_cpp()
-        threads = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+        threads = torch.get_num_threads()
         try:
             self._llama = self._lib.Llama(
                 str(file),

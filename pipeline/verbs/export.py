@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.verbs.export_gguf import GgufDtype, is_quant, write_gguf_files
-from pipeline.verbs.usage import name_of, usage_of
+from pipeline.verbs.elsewhere.gguf_files import GgufDtype, is_quant, write_gguf_files
+from pipeline.verbs.elsewhere.usage import name_of, usage_of
 from pipeline.workspace.stage import environment
 from pipeline.workspace.store import weights_named
 from registry.errors import MachineError, ModelError, UserError, damaged
 from registry.gguf.quantise import require_quantiser
 from registry.models.adapters import is_tuned
-from registry.publish.use import FILE as USE_FILE
-from registry.publish.use import use_file
+from registry.publish.use.page import FILE as USE_FILE
+from registry.publish.use.page import use_file
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
 from registry.store.kinds import ExportMeta, WeightsMeta
 from registry.store.objects import Parent, sync_folder
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.verdicts.forgetting import GuardFinding
-    from pipeline.verbs.export_gguf import GgufWritten
-    from pipeline.verbs.quantised import Answers
+    from pipeline.verbs.elsewhere.gguf_files import GgufWritten
+    from pipeline.verbs.elsewhere.quantised import Answers
     from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.gguf.proof import GgufProof
@@ -142,7 +142,7 @@ def _answers(
     ws: WorkspaceStore, ui: Ui, thing: Manifest[Meta], written: GgufWritten
 ) -> tuple[Answers, ...]:
     """Let llama.cpp answer the dev items with a quantised file."""
-    from pipeline.verbs.quantised import answers_of
+    from pipeline.verbs.elsewhere.quantised import answers_of
     from pipeline.workspace.workspace import OpenWorkspace
 
     if written.quantised is None:

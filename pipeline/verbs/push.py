@@ -230,9 +230,9 @@ def _merge_of(ws: OpenWorkspace, model_id: str) -> Mapping[str, Any]:
 def _publication(
     ws: OpenWorkspace, facts: AdapterFacts, repo: str, thing: Manifest[Meta]
 ) -> Publication:
-    from pipeline.verbs.usage import usage_of
+    from pipeline.verbs.elsewhere.usage import usage_of
     from registry.publish.card import Publication
-    from registry.publish.usage import Place
+    from registry.publish.use.usage import Place
 
     base = next(
         (n for n in ws.spec.bases if ws.models.identity(n).digest == facts.base_digest), None

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from registry.errors import GateRefusedError, StoreError
 from registry.extras import require_extra
 from registry.gguf.file import GgufFile
-from registry.gguf.proof import TEXTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +104,7 @@ def prove_quantised(model: ModelFolder, source: Path, target: Path, dtype: Quant
             f"({QUANT_BOUNDS[dtype]:.2g} is allowed)"
         )
         raise GateRefusedError(message)
-    otherwise = _read_otherwise(model, target)
+    read, otherwise = _read_by_llama_cpp(model, target)
     kinds = Counter(tensor.tensor_type.name for tensor in after.tensors.values())
     return QuantProof(
         dtype=dtype,
@@ -113,7 +112,7 @@ def prove_quantised(model: ModelFolder, source: Path, target: Path, dtype: Quant
         error=error,
         worst=worst,
         types=dict(sorted(kinds.items())),
-        texts=len(TEXTS) - len(otherwise),
+        texts=read,
         otherwise=otherwise,
         context=int(after.figure("context_length")),
         made_by=f"llama_cpp {quiet_llama_cpp().__version__}",
@@ -154,11 +153,14 @@ def _furthest(before: GgufFile, after: GgufFile) -> tuple[str, float]:
     return worst, error
 
 
-def _read_otherwise(model: ModelFolder, file: Path) -> tuple[str, ...]:
-    """Return the texts of which llama.cpp makes other token ids than the tokenizer does."""
+def _read_by_llama_cpp(model: ModelFolder, file: Path) -> tuple[int, tuple[str, ...]]:
+    """Return how many texts llama.cpp makes the tokenizer's ids of, and the others."""
+    from registry.gguf.proof import TEXTS
+
     llama = quiet_llama_cpp().Llama(str(file), vocab_only=True, verbose=False)
     try:
         found = {text: list(llama.tokenize(text.encode(), special=True)) for text in TEXTS}
     finally:
         llama.close()
-    return tuple(t for t in TEXTS if found[t] != list(model.tokenizer(t)["input_ids"]))
+    others = tuple(t for t in TEXTS if found[t] != list(model.tokenizer(t)["input_ids"]))
+    return len(TEXTS) - len(others), others

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from registry.publish.markdown import as_text, inline
-from registry.publish.use import use_section
+from registry.publish.use.page import use_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFact
-    from registry.publish.usage import Usage
+    from registry.publish.use.usage import Usage
 
 _LIBRARY = "gapmend"
 _BY = "This card was made by gapmend from its records: figures and licences as they were measured."

@@ -19,8 +19,8 @@ from registry.models.classes import causal_class
 from registry.models.load import LoadedModel
 from registry.models.parts import decoder_layers
 from registry.models.sizes import weight_sizes
-from registry.publish.usage import Place, UsedBase
-from registry.publish.use_python import transformers_code
+from registry.publish.use.python_code import transformers_code
+from registry.publish.use.usage import Place, UsedBase
 from tests.architectures import configs
 from tests.architectures.chain import SPEC, rows
 from tests.support.used import usage

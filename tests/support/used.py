@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from registry.publish.usage import Asked, Example, Place, Usage, UsedBase
+from registry.publish.use.usage import Asked, Example, Place, Usage, UsedBase
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REQUEST = re.compile(r"^(curl .*) -d @- <<'JSON'\n(.*)\nJSON$", re.DOTALL)

@@ -25,10 +25,10 @@ from pipeline.merge import merge
 from pipeline.pages.account import account
 from pipeline.pages.charts import pictures
 from pipeline.pages.parts import parts
+from pipeline.verbs.elsewhere.usage import usage_of
 from pipeline.verbs.export import export
 from pipeline.verbs.pull import take
 from pipeline.verbs.push import push
-from pipeline.verbs.usage import usage_of
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.chat.form import answer_form
@@ -37,13 +37,13 @@ from registry.gguf.quantise import QUANT_BOUNDS, QUANTS, prove_quantised, quanti
 from registry.models.adapters import adapter_path, write_scaled
 from registry.models.base import BaseSpec
 from registry.models.load import load_model, nano_folder
-from registry.publish.usage import Place
-from registry.publish.use import use_section
+from registry.publish.use.page import use_section
+from registry.publish.use.usage import Place
 from tests.support.tiny_models import save_adapter
 
 if TYPE_CHECKING:
     from registry.models.load import LoadedModel
-    from registry.publish.usage import Usage
+    from registry.publish.use.usage import Usage
 
 STARTER = Path(__file__).resolve().parents[4] / "pipeline" / "workspace" / "starter"
 GUARD = """guards:

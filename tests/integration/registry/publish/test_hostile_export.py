@@ -30,7 +30,7 @@ from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFa
 from registry.publish.card import MeasuredBy, Publication, adapter_card, model_card
 from registry.publish.dataset_card import dataset_card
 from registry.publish.markdown import as_text
-from registry.publish.usage import Place
+from registry.publish.use.usage import Place
 from registry.store.kinds import VersionMeta
 from registry.store.manifest import Manifest
 from tests.support import tiny_models

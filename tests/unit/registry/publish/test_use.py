@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from registry.publish.usage import GgufUsed, Place, Usage, UsedBase
-from registry.publish.use import use_file, use_section
+from registry.publish.use.page import use_file, use_section
+from registry.publish.use.usage import GgufUsed, Place, Usage, UsedBase
 from tests.support.used import blocks, request, usage
 
 GGUF = GgufUsed("base-1-q4_k_m.gguf", 2048, in_ollama=True)

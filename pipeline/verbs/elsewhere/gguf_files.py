@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from registry.gguf.convert import GgufType  # noqa: TC001 - part of a type that others read
 from registry.gguf.quantise import QUANTS, Quant
-from registry.publish.usage import GgufUsed
+from registry.publish.use.usage import GgufUsed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from pipeline.forget import MET_MAX_DROP
 from pipeline.ingest import resolve
 from pipeline.measure.measure import TunedModel, items_of, labels_of_subject, measure, zero_shot
 from pipeline.spec.subjects import errors_at, measured_datasets, subjects
-from pipeline.verbs.usage import base_in_spec
+from pipeline.verbs.elsewhere.usage import base_in_spec
 from registry.store.kinds import ForgettingMeta, WeightsMeta
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.publish.usage import Example, Usage
+    from registry.publish.use.usage import Example, Usage
 
 _VLLM, _OLLAMA, _LLAMA = "127.0.0.1:8000", "127.0.0.1:11434", "127.0.0.1:8080"
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from registry.publish.markdown import as_text, inline
-from registry.publish.usage import BUILT_IN
-from registry.publish.use_python import transformers_code
-from registry.publish.use_servers import llama_cpp_code, ollama_code, vllm_code
+from registry.publish.use.python_code import transformers_code
+from registry.publish.use.servers import llama_cpp_code, ollama_code, vllm_code
+from registry.publish.use.usage import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from registry.publish.usage import Asked, Usage, UsedBase
+    from registry.publish.use.usage import Asked, Usage, UsedBase
 
 FILE = "USE.md"
 """What it is called beside what is exported."""

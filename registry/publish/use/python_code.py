@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from registry.publish.usage import BUILT_IN
+from registry.publish.use.usage import BUILT_IN
 
 if TYPE_CHECKING:
-    from registry.publish.usage import Example, Usage, UsedBase
+    from registry.publish.use.usage import Example, Usage, UsedBase
 
 
 def transformers_code(usage: Usage) -> str:

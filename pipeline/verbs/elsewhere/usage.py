@@ -13,7 +13,7 @@ from pipeline.workspace.workspace import OpenWorkspace
 from registry.chat.settings import ChatSettings
 from registry.errors import UserError
 from registry.models.adapters import is_tuned
-from registry.publish.usage import Asked, Example, Place, Usage, UsedBase
+from registry.publish.use.usage import Asked, Example, Place, Usage, UsedBase
 from registry.store.kinds import GapMeta, RunMeta, WeightsMeta
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from registry.chat.chat import Chat
     from registry.lineage.adapter_facts import AdapterFacts
     from registry.models.base import BaseIdentity, BaseSpec
-    from registry.publish.usage import GgufUsed, Kind
+    from registry.publish.use.usage import GgufUsed, Kind
     from registry.store.manifest import Manifest, Meta
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
