@@ -11,13 +11,13 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from evals.engine.answering import AnsweringMixin
 from evals.engine.generate import Job, StopRule
+from evals.engine.gguf_reader import GgufReader
 from evals.engine.layout import refuse_empty
 from evals.engine.limits import NotFiniteError, Overlong, OverlongError
 from registry.chat.template import Rendered
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     Row = NDArray[np.float32]
 
-_BATCH = 512  # tokens read at once
 _ROOM = 512  # tokens of context that are there at first; doubled where a request needs more
 _NO_LAYER = "llama.cpp"
 
@@ -70,7 +69,7 @@ class LlamaCppLM(AnsweringMixin, TemplateLM):
         self.journal: Journal | None = None
         self._file = file
         self._context = context
-        self._reader: _Reader | None = None
+        self._reader: GgufReader | None = None
         self._settings: dict[str, tuple[int, StopRule]] = {}
 
     def use(self, adapter: Path | None, scale: float = 1.0) -> None:  # noqa: ARG002 - as others
@@ -229,14 +228,14 @@ class LlamaCppLM(AnsweringMixin, TemplateLM):
             row = reader.read([*job.prompt, *job.answer], 1)[0]
         raise NotFiniteError(place, _NO_LAYER)
 
-    def _opened(self, tokens: int) -> _Reader:
+    def _opened(self, tokens: int) -> GgufReader:
         """Return the file, with room for so many tokens."""
         if self._reader is None or self._reader.room < tokens:
             room = _ROOM
             while room < tokens:
                 room *= 2
             self.close()
-            self._reader = _Reader(self._file, min(room, max(self._context, tokens)))
+            self._reader = GgufReader(self._file, min(room, max(self._context, tokens)))
         return self._reader
 
     def _refuse_overlong(self, lengths: Sequence[int]) -> None:
@@ -252,75 +251,3 @@ def _likelihood(rows: Row, tokens: Sequence[int]) -> tuple[float, bool]:
     total = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
     told = wide[np.arange(len(tokens)), list(tokens)]
     return float((told - total).sum()), bool((wide.argmax(axis=1) == np.asarray(tokens)).all())
-
-
-class _Reader:
-    """An open GGUF file: tokens in, logits out; what two calls begin with is read once."""
-
-    def __init__(self, file: Path, room: int) -> None:
-        """Open it.
-
-        Raises:
-            UserError: llama.cpp can't.
-        """
-        from registry.gguf.quantise import quiet_llama_cpp
-
-        self._lib = quiet_llama_cpp()
-        threads = torch.get_num_threads()
-        try:
-            self._llama = self._lib.Llama(
-                str(file),
-                n_ctx=room,
-                n_batch=min(_BATCH, room),
-                n_threads=threads,
-                n_threads_batch=threads,
-                swa_full=True,  # windows keep what an earlier request began with
-                verbose=False,
-            )
-        except (ValueError, RuntimeError, OSError) as error:
-            raise ModelError(f"llama.cpp can't load {file.name}: {error}") from error
-        self._batch = self._lib.llama_batch_init(_BATCH, 0, 1)
-        self._read: list[int] = []
-        self.room = room
-        self.vocabulary = int(self._llama.n_vocab())
-
-    def close(self) -> None:
-        self._lib.llama_batch_free(self._batch)
-        self._llama.close()
-
-    def tokens(self, text: str, *, first: bool) -> list[int]:
-        return [int(one) for one in self._llama.tokenize(text.encode(), first, True)]  # noqa: FBT003 - theirs
-
-    def read(self, tokens: Sequence[int], rows: int) -> Row:
-        """Return the logits behind each of the last `rows` tokens."""
-        wanted = len(tokens) - rows
-        same = 0
-        for one, two in zip(self._read, tokens[:wanted], strict=False):
-            if one != two:
-                break
-            same += 1
-        memory = self._lib.llama_get_memory(self._llama.ctx)
-        self._lib.llama_memory_seq_rm(memory, -1, same, -1)
-        found = []
-        for start in range(same, len(tokens), _BATCH):
-            found += self._decode(tokens[start : start + _BATCH], start, wanted)
-        self._read = list(tokens)
-        return np.stack(found)
-
-    def _decode(self, tokens: Sequence[int], start: int, wanted: int) -> list[Row]:
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for at, token in enumerate(tokens):
-            batch.token[at], batch.pos[at] = token, start + at
-            batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
-            batch.logits[at] = start + at >= wanted
-        said = self._lib.llama_decode(self._llama.ctx, batch)
-        if said != 0:
-            message = f"llama.cpp can't read {len(tokens)} tokens: it ended with {said}"
-            raise ModelError(message)
-        size = (self.vocabulary,)
-        return [
-            np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._llama.ctx, at), size).copy()
-            for at in range(len(tokens))
-            if start + at >= wanted
-        ]

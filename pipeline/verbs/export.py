@@ -175,14 +175,8 @@ def _record(
             bytes=sum((draft / name).stat().st_size for name in files),
             proof=asdict(proof) if proof else None,
             environment=environment(),
-            **(
-                {
-                    "adapter_id": thing.of(WeightsMeta).meta.adapter_id,
-                    "answers": tuple(one.as_json() for one in answers),
-                }
-                if answers
-                else {}
-            ),
+            adapter_id=thing.of(WeightsMeta).meta.adapter_id if answers else None,
+            answers=tuple(one.as_json() for one in answers),
         ),
     )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from registry.gguf.convert import GgufType  # noqa: TC001 - part of a type that others read
-from registry.gguf.quantise import QUANTS, Quant
+from registry.gguf.quantise import QUANTS
 from registry.publish.use.usage import GgufUsed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof
-    from registry.gguf.quantise import QuantProof
+    from registry.gguf.quantise import Quant, QuantProof
     from registry.store.objects import Store
 
 GgufDtype = Literal["f32", "f16", "q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k"]

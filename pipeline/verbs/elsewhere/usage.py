@@ -143,7 +143,7 @@ def _base(
 
     meta = thing.of(WeightsMeta).meta
     name = facts.base if facts else known.identity.public_name if known else meta.base
-    dtype = known.identity.dtype if known else None
+    dtype: str | None = known.identity.dtype if known else None
     if whole is not None:  # it is loaded by itself
         dtype = meta.dtype or dtype
         loader = str(causal_class_of(whole).__name__)

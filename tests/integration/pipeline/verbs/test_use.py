@@ -50,8 +50,10 @@ GUARD = """guards:
   colours: {data: colours, answer: exact, max_new_tokens: 8, max_drop: 0.05}
 """
 DATA = """datasets:
-  colours: {path: data/colours.jsonl, columns: {input: input, output: output}, license: CC0-1.0,
-            split: {dev: 0.5, test: 0.1}}
+  colours:
+    path: {train: data/colours-train.jsonl, dev: data/colours-dev.jsonl}
+    columns: {input: input, output: output}
+    license: CC0-1.0
 """
 with_llama_cpp = pytest.mark.skipif(
     find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed (the extra quants)"
@@ -88,14 +90,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, ui: Ui) -> Made:
     shutil.copytree(STARTER, root)
     rng = random.Random(0)
     colours, things = ("red", "black", "blue", "green"), ("pan", "ladder", "box", "cup")
-    rows = []
-    for number in range(60):
-        thing, colour, name = rng.choice(things), rng.choice(colours), f"Tri{number}bal"
-        text = f"The {thing} of {name} is {colour}. What colour is the {thing} of {name}?"
-        rows.append(json.dumps({"input": text, "output": colour}) + "\n")
-    (root / "data" / "colours.jsonl").write_text("".join(rows), "utf-8")
+    for split in ("train", "dev"):
+        rows = []
+        for number in range(12):
+            thing, colour, name = rng.choice(things), rng.choice(colours), f"Tri{number}{split}"
+            text = f"The {thing} of {name} is {colour}. What colour is the {thing} of {name}?"
+            rows.append(json.dumps({"input": text, "output": colour}) + "\n")
+        (root / "data" / f"colours-{split}.jsonl").write_text("".join(rows), "utf-8")
     spec = root / "gapmend.yaml"
-    text = spec.read_text("utf-8").replace("answer: choice  ", "answer: choice\n    limit: 40  ")
+    text = spec.read_text("utf-8").replace("answer: choice  ", "answer: choice\n    limit: 12  ")
     text = text.replace("datasets:\n", DATA).replace("guards: {}", GUARD + "# ")
     spec.write_text(text.replace("      few_shot: [5]\n", ""), "utf-8")
     ws = OpenWorkspace.open(root)
@@ -200,7 +203,7 @@ def test_a_quantised_file_is_scored_again_item_by_item(made: Made, ui: Ui, tmp_p
     assert first.dtype == "q4_0"
     assert first.quantised is not None
     assert first.quantised.error <= QUANT_BOUNDS["q4_0"]
-    assert {one.guard: one.n for one in first.answers} == {"routing": 40, "colours": 30}
+    assert {one.guard: one.n for one in first.answers} == {"routing": 12, "colours": 12}
     manifest = made.ws.catalog.manifest(first.export_id)
     evals = [parent.id for parent in manifest.parents if parent.role == "eval"]
     assert len(evals) == 4
