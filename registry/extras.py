@@ -7,12 +7,13 @@ from typing import Literal
 
 from registry.errors import MachineError
 
-Extra = Literal["signing", "openlineage", "mergekit", "vllm"]
+Extra = Literal["signing", "openlineage", "mergekit", "quants", "vllm"]
 
 _MODULES: dict[Extra, tuple[str, ...]] = {
     "signing": ("model_signing", "OpenSSL", "cryptography"),
     "openlineage": ("openlineage.client",),
     "mergekit": ("mergekit",),
+    "quants": ("llama_cpp",),
     "vllm": ("vllm",),
 }
 

@@ -80,6 +80,16 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
     if name == "gapmend":
         return None
     require_extra("vllm", _WHERE, otherwise=f", or set {_OURS}")
+    check_vllm_base(spec, identity)
+    return f"vllm {version('vllm')}"
+
+
+def check_vllm_base(spec: BaseSpec, identity: BaseIdentity) -> None:
+    """Refuse a base on which vLLM would compute another model than the spec names.
+
+    Raises:
+        UserError: it says why.
+    """
     where = f"bases.{identity.name}"
     if spec.quantize:
         # Its bitsandbytes is NF4 with nested quantisation of the scales, and nothing else.
@@ -101,7 +111,6 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
             "bf16 or fp16",
             f"set it, or {_OURS}",
         )
-    return f"vllm {version('vllm')}"
 
 
 def open_vllm(name: str, spec: BaseSpec, root: Path, *, rank: int = 16) -> VllmLM:

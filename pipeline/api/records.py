@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.verbs.erase import EraseReport
     from pipeline.verbs.explain import Explanation
-    from pipeline.verbs.export import ExportReport, Form
+    from pipeline.verbs.export import ExportReport, Form, GgufDtype
     from pipeline.verbs.gc import GcReport
     from pipeline.verbs.report import Form as ReportForm
     from pipeline.verbs.report import ReportFiles
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import QueryResult
     from registry.catalog.lists import AdapterPage
     from registry.datasets.history.facts import DatasetEntry
-    from registry.gguf.convert import GgufType
     from registry.lineage.graph import Lineage
     from registry.lineage.rows import RowLineage, RowSource
     from registry.upkeep.fsck import FsckReport
@@ -159,7 +158,7 @@ class Records:
         return list(openlineage(self._kept.catalog))
 
     def export(
-        self, thing: str, out: Path, *, form: Form = "safetensors", dtype: GgufType = "f16"
+        self, thing: str, out: Path, *, form: Form = "safetensors", dtype: GgufDtype = "f16"
     ) -> ExportReport:
         """Write a merged model or an adapter to a new folder; see `gapmend export`."""
         from pipeline.verbs.export import export

@@ -43,6 +43,10 @@ class GgufDtype(StrEnum):
     f32 = "f32"
     f16 = "f16"
     q8_0 = "q8_0"
+    q6_k = "q6_k"
+    q5_k_m = "q5_k_m"
+    q4_k_m = "q4_k_m"
+    q4_0 = "q4_0"
 
 
 AdapterArgument = Annotated[
@@ -370,7 +374,9 @@ def export(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a merged model or an adapter to a folder; GGUF is read back and its logits compared.
+    """Write a merged model or an adapter to a folder, with how to use it; GGUF is read back.
+
+    Of q6_k, q5_k_m, q4_k_m and q4_0 llama.cpp answers the dev items again (the extra `quants`).
 
     Example: `gapmend export MODEL_ID out --form gguf -C examples/quickstart`
     """

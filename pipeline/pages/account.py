@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evals.verdicts.forgetting import GuardFinding, SubjectChange
 from evals.verdicts.gap import ClosedFinding, GapFinding
 from pipeline.measure.rounds import STAGE, Round
+from pipeline.pages.quantised import quantised_files
 from pipeline.pages.unended import Unended, unended
 from pipeline.workspace.store import CHAMPION, adapter_named
 from registry.catalog.sql import fill
@@ -32,6 +33,7 @@ from registry.store.read_back import read_back
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pipeline.pages.quantised import QuantisedFile
     from pipeline.workspace.store import WorkspaceStore
     from registry.lineage.adapter_facts import AdapterFacts
     from registry.lineage.graph import Lineage
@@ -150,6 +152,7 @@ class Account:
         environment: the same.
         erased: rows of the last selection that were erased since: it can't be trained again.
         unended: stages of the workspace that were begun and have no result.
+        quantised: files of the merged model that llama.cpp answered dev items with.
     """
 
     base: str
@@ -168,6 +171,7 @@ class Account:
     environment: dict[str, Any]
     erased: int = 0
     unended: tuple[Unended, ...] = ()
+    quantised: tuple[QuantisedFile, ...] = ()
 
     @property
     def id(self) -> str:
@@ -218,6 +222,7 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
         versions=_versions(ws, of_kind["dataset_version"]),
         spent=_spent([*runs.values()]),
         lineage=came,
+        quantised=quantised_files(ws, adapter),
         **_machine([*runs.values()]),
         erased=_erased(ws, adapter),
         unended=unended(ws),

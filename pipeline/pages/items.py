@@ -26,7 +26,7 @@ _AGAIN = ("few_shot", "cot")  # what lost items are asked again with
 _MOST_ROWS = 20_000  # trained rows that a nearest one is looked for in
 _MOST_READ = 20_000  # characters of an item or a row that are compared
 
-_CHANGED = """
+CHANGED = """
 SELECT before.subject, CASE WHEN after.score < before.score THEN 'lost' ELSE 'gained' END,
        before.prompt, before.expected, before.answer, after.answer
 FROM eval_samples AS before
@@ -83,7 +83,7 @@ def changed_items(
     if not before:
         return ()
     only = (*before, *after)
-    changed = ws.catalog.query(_CHANGED, [before, after, most], only=only).rows
+    changed = ws.catalog.query(CHANGED, [before, after, most], only=only).rows
     asked = [f"{prompt[-_MOST_READ:]}\n{expected}" for _, _, prompt, expected, *_ in changed]
     nearest = _nearest(_rows(ws, adapter), asked)
     return tuple(

@@ -68,6 +68,7 @@ def parts(
         Part("training", "Training", "", tuple(drawn["training"]), tuple(_training_tables(told))),
         Part("mending", "Mending", "", tuple(drawn["mending"]), tuple(_mend_tables(told))),
         Part("proof", "Promotion and merge", "", (), tuple(_proof_tables(told))),
+        Part("quantised", "Quantised", _quantised(told), (), tuple(_quantised_tables(told))),
         Part(
             *("lineage", "Lineage", _lineage(told)),
             tuple(drawn["lineage"]),
@@ -332,6 +333,39 @@ def _measure(value: Any) -> str:
 
 def _lineage(told: Account) -> str:
     return f"Down to a row, its file and line: gapmend lineage {told.id[:_ID]}"
+
+
+def _quantised(told: Account) -> str:
+    if not told.quantised:
+        return ""
+    return "The merged model in fewer bits, asked again by llama.cpp on dev, item by item."
+
+
+def _quantised_tables(told: Account) -> Iterator[Table]:
+    head = ("on dev", "items", "before", "after", "lost", "gained", "difference", "p", "verdict")
+    for file in told.quantised:
+        rows = tuple(
+            (
+                one.guard,
+                f"{one.n:,}",
+                f"{one.before:.3f}",
+                f"{one.after:.3f}",
+                f"{one.lost:,}",
+                f"{one.gained:,}",
+                span(one.difference.mean, one.difference.low, one.difference.high, signed=True),
+                f"{one.p_bh:.2g}",
+                one.verdict,
+            )
+            for one in file.findings
+        )
+        yield Table(f"{file.dtype}, {file.bytes / 1e6:,.1f} MB", head, rows)
+        items = tuple(
+            (one.subject, one.way, one.prompt, one.expected, one.before, one.after)
+            for one in file.changed
+        )
+        if items:
+            columns = ("on dev", "", "question", "expected", "before", f"in {file.dtype}")
+            yield Table(f"{file.dtype}: the first items that changed", columns, items, folded=True)
 
 
 def _version_tables(told: Account) -> Iterator[Table]:

@@ -188,7 +188,31 @@ def export_tables(report: ExportReport) -> list[RenderableType]:
         shown.append(Text(f"read back: logits differ by {proof.logits:.1e} of the largest"))
         if proof.remark:
             shown.append(Text(proof.remark))
-    return shown
+    return shown + _quantised(report)
+
+
+def _quantised(report: ExportReport) -> list[RenderableType]:
+    """Return what fewer bits cost: in the weights, and in answers."""
+    made = report.quantised
+    if made is None:
+        return []
+    types = ", ".join(f"{count} {kind}" for kind, count in made.types.items())
+    said = (
+        f"{made.dtype} by {made.made_by}: {types}; {made.worst} is {made.error:.2g} of itself off"
+    )
+    lines: list[RenderableType] = [Text(said)]
+    if made.otherwise:
+        lines.append(Text(f"llama.cpp reads {len(made.otherwise)} texts otherwise"))
+    if not report.answers:
+        why = "not scored: the model is of no adapter that was measured on dev with this spec"
+        return [*lines, Text(f"{why} (gapmend forget)")]
+    rows = [
+        (one.guard, f"{one.n:,}", f"{one.before:.3f}", f"{one.after:.3f}", f"{one.lost:,}",
+         f"{one.gained:,}", f"{one.p_bh:.2g}", one.verdict)
+        for one in report.answers
+    ]  # fmt: skip
+    columns = ("on dev, by llama.cpp", "items", "before", "after", "lost", "gained", "p", "verdict")
+    return [*lines, table(f"what {made.dtype} cost in answers", columns, rows)]
 
 
 def reproduce_lines(report: ReproduceReport) -> list[RenderableType]:

@@ -9,30 +9,38 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.verbs.elsewhere.gguf_files import GgufDtype, is_quant, write_gguf_files
+from pipeline.verbs.elsewhere.usage import name_of, usage_of
 from pipeline.workspace.stage import environment
 from pipeline.workspace.store import weights_named
 from registry.errors import MachineError, ModelError, UserError, damaged
+from registry.gguf.quantise import require_quantiser
 from registry.models.adapters import is_tuned
+from registry.publish.use.page import FILE as USE_FILE
+from registry.publish.use.page import use_file
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
 from registry.store.kinds import ExportMeta, WeightsMeta
 from registry.store.objects import Parent, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from evals.verdicts.forgetting import GuardFinding
+    from pipeline.verbs.elsewhere.gguf_files import GgufWritten
+    from pipeline.verbs.elsewhere.quantised import Answers
     from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
-    from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof
+    from registry.gguf.quantise import QuantProof
     from registry.store.manifest import Manifest, Meta
+    from registry.store.objects import ObjectRef
 
 Form = Literal["safetensors", "gguf"]
 
 _MODEL_FILES = (MODEL_CONFIG, GENERATION_CONFIG, "model.safetensors.index.json")
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|additional_chat_templates/[\w-]+\.jinja")
 _DRAFT = ".gapmend-export"
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,9 @@ class ExportReport:
 
     `thing` is what was exported, of this `kind` (model or adapter); `files` is name -> SHA-256.
     `dtype` and `proof` are of a GGUF file: how far its logits are from the model's, read back in
-    a new process. `export_id` is the record in the catalog.
+    a new process. `export_id` is the record in the catalog. Of a file that llama.cpp quantised,
+    `proof` is of the f16 file before, `quantised` of the file itself, and `answers` what it lost
+    and gained on dev beside the adapter that is in it; empty where that was not measured.
     """
 
     thing: str
@@ -53,6 +63,8 @@ class ExportReport:
     bytes: int
     proof: GgufProof | None
     export_id: str
+    quantised: QuantProof | None = None
+    answers: tuple[GuardFinding, ...] = ()
 
 
 def export(
@@ -62,10 +74,10 @@ def export(
     out: Path,
     *,
     form: Form = "safetensors",
-    dtype: GgufType = "f16",
+    dtype: GgufDtype = "f16",
     license_text: str | None = None,
 ) -> ExportReport:
-    """Write a merged model or an adapter to the new folder `out`.
+    """Write a merged model or an adapter to the new folder `out`, with a USE.md.
 
     Args:
         ws: the workspace that has it.
@@ -74,7 +86,8 @@ def export(
         out: the folder; it must not be there, or be empty.
         form: 'safetensors' copies the store's files (an adapter's as a PEFT folder); 'gguf'
             writes one file with its proof, and a Modelfile for Ollama.
-        dtype: of the matrices in a GGUF file.
+        dtype: of the matrices in a GGUF file; those of fewer than 8 bits take the extra `quants`,
+            and llama.cpp answers the dev items with the file.
         license_text: for the Modelfile; left out without.
 
     Raises:
@@ -83,69 +96,95 @@ def export(
         StoreError: the store's files are damaged.
     """
     thing = weights_named(ws, model_id)
+    quants = form == "gguf" and is_quant(dtype)
     if form == "gguf" and is_tuned(thing):
         raise ModelError(
             "an adapter alone is not written as GGUF",
             fix=f"merge it: gapmend merge --adapter {thing.id[:12]}",
         )
+    if quants:
+        require_quantiser("--dtype")
     source = ws.store.get(thing.kind, thing.id).path
-    proof = None
-    with (
-        whole_folder(out) as draft,
-        ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}"),
-    ):
-        if form == "gguf":
-            proof = _write_gguf(source, draft, dtype, _name(thing), license_text)
-        else:
-            _copy(thing, source, draft)
+    written: GgufWritten | None = None
+    answers: tuple[Answers, ...] = ()
+    with whole_folder(out) as draft:
+        with ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}"):
+            if form == "gguf":
+                written = write_gguf_files(
+                    ws.store, source, draft, dtype, name_of(thing), license_text
+                )
+            else:
+                _copy(thing, source, draft)
+            used = usage_of(ws, thing, gguf=written.used if written else None)
+            (draft / USE_FILE).write_text(use_file(used), encoding="utf-8", errors="replace")
+        if written and written.quantised:
+            answers = _answers(ws, ui, thing, written)
         files = digests(draft)
-        size = sum((draft / name).stat().st_size for name in files)
-        made = ws.store.put(
-            "export",
-            None,
-            identity={"thing": thing.id, "form": form, "files": files},
-            parents=[Parent(thing.id, thing.kind)],
-            meta=ExportMeta(
-                form=form,
-                dtype=proof.dtype if proof else None,
-                bytes=size,
-                proof=asdict(proof) if proof else None,
-                environment=environment(),
-            ),
-        )
+        made = _record(ws, thing, form, files, draft, written, answers)
         # Before the folder has its name: killed in between, the same call does it all again.
         ws.catalog.commit([made])
     return ExportReport(
         thing=thing.id,
         kind=thing.kind,
         form=form,
-        dtype=proof.dtype if proof else None,
+        dtype=_dtype(written),
         out=str(out),
         files=files,
-        bytes=size,
-        proof=proof,
+        bytes=sum((out / name).stat().st_size for name in files),
+        proof=written.proof if written else None,
         export_id=made.id,
+        quantised=written.quantised if written else None,
+        answers=tuple(one.finding for one in answers),
     )
 
 
-def _name(thing: Manifest[Meta]) -> str:
-    """Return a name for people: the base's and the beginning of the id."""
-    base = (thing.of(WeightsMeta).meta.base or "model").rpartition("/")[2]
-    return f"{_UNFIT.sub('-', base).strip('-.') or 'model'}-{thing.id[:8]}"
+def _answers(
+    ws: WorkspaceStore, ui: Ui, thing: Manifest[Meta], written: GgufWritten
+) -> tuple[Answers, ...]:
+    """Let llama.cpp answer the dev items with a quantised file."""
+    from pipeline.verbs.elsewhere.quantised import answers_of
+    from pipeline.workspace.workspace import OpenWorkspace
+
+    if written.quantised is None:
+        return ()
+    opened = ws if isinstance(ws, OpenWorkspace) else OpenWorkspace.open(ws.root)
+    return answers_of(opened, ui, thing, written.path, written.quantised)
 
 
-def _write_gguf(
-    source: Path, draft: Path, dtype: GgufType, name: str, license_text: str | None
-) -> GgufProof:
-    from registry.gguf.convert import read_source
-    from registry.gguf.ollama import modelfile
-    from registry.gguf.proof import export_gguf
+def _record(
+    ws: WorkspaceStore,
+    thing: Manifest[Meta],
+    form: Form,
+    files: dict[str, str],
+    draft: Path,
+    written: GgufWritten | None,
+    answers: Sequence[Answers],
+) -> ObjectRef:
+    """Put what was written into the store: its hashes, its proof, what it answered."""
+    evals = [one for pair in answers for one in (pair.before, pair.after)]
+    scored = {"evals": evals} if evals else {}
+    proof = (written.quantised or written.proof) if written else None
+    return ws.store.put(
+        "export",
+        None,
+        identity={"thing": thing.id, "form": form, "files": files, **scored},
+        parents=[Parent(thing.id, thing.kind), *(Parent(one, "eval") for one in evals)],
+        meta=ExportMeta(
+            form=form,
+            dtype=_dtype(written),
+            bytes=sum((draft / name).stat().st_size for name in files),
+            proof=asdict(proof) if proof else None,
+            environment=environment(),
+            adapter_id=thing.of(WeightsMeta).meta.adapter_id if answers else None,
+            answers=tuple(one.as_json() for one in answers),
+        ),
+    )
 
-    file = draft / f"{name}-{dtype}.gguf"
-    proof = export_gguf(source, file, dtype, name=name)
-    text = modelfile(read_source(source), file.name, license_text)
-    (draft / "Modelfile").write_text(text, encoding="utf-8")
-    return proof
+
+def _dtype(written: GgufWritten | None) -> str | None:
+    if written is None:
+        return None
+    return written.quantised.dtype if written.quantised else written.proof.dtype
 
 
 def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:

@@ -176,7 +176,7 @@ def _parcel(
         facts = describe(ws.store, ws.catalog, manifest.id)
     else:
         facts = describe_merged(ws.store, ws.catalog, manifest)
-    to = _publication(ws, facts, repo, manifest.id)
+    to = _publication(ws, facts, repo, manifest)
     if kind == "adapter":
         card = adapter_card(facts, to)
     elif is_tuned(manifest):
@@ -229,33 +229,24 @@ def _merge_of(ws: OpenWorkspace, model_id: str) -> Mapping[str, Any]:
     )
 
 
-def _publication(ws: OpenWorkspace, facts: AdapterFacts, repo: str, tag: str) -> Publication:
-    from registry.models.load import TORCH_DTYPES
+def _publication(
+    ws: OpenWorkspace, facts: AdapterFacts, repo: str, thing: Manifest[Meta]
+) -> Publication:
+    from pipeline.verbs.elsewhere.usage import usage_of
     from registry.publish.card import Publication
+    from registry.publish.use.usage import Place
 
     base = next(
         (n for n in ws.spec.bases if ws.models.identity(n).digest == facts.base_digest), None
     )
     return Publication(
         repo_id=repo,
-        tag=tag,
+        tag=thing.id,
         license=_license(ws, facts, base),
-        dtype=TORCH_DTYPES[ws.models.identity(base).dtype] if base else "auto",
         asked=_asked(ws, facts),
         datasets=_pushed_datasets(ws, facts),
-        **({"chat": ws.models.identity(base).chat} if base else {}),
-        loader=_loader(ws, base),
+        usage=usage_of(ws, thing, Place(repo, thing.id)),
     )
-
-
-def _loader(ws: OpenWorkspace, base: str | None) -> str:
-    """The class of transformers that loads a base; that of most, of one that isn't in the spec."""
-    from registry.models.classes import causal_class
-    from registry.models.load import load_config
-
-    if base is None:
-        return "AutoModelForCausalLM"
-    return str(causal_class(load_config(base, ws.spec.bases[base], ws.root)).__name__)
 
 
 def _license(ws: OpenWorkspace, facts: AdapterFacts, base: str | None) -> str:
@@ -289,7 +280,7 @@ def _asked(ws: OpenWorkspace, facts: AdapterFacts) -> dict[str, MeasuredBy]:
             version = measured_on.get(what.name)
             task = data or str(getattr(what.spec, "lm_eval", ""))
             answer = what.spec.answer or "lm-eval"
-            found[what.name] = MeasuredBy(task, version, answer, what.spec.prompts.zero_shot)
+            found[what.name] = MeasuredBy(task, version, answer)
     return dict(sorted(found.items(), key=lambda pair: pair[0] not in _tuned(facts)))
 
 

@@ -250,6 +250,16 @@ def _template_files(folder: Path) -> list[Path]:
     return [path for path in (*names, *named) if path.is_file()]
 
 
+def stops_in(folder: Path) -> tuple[int, ...]:
+    """The end tokens that a folder's configs name; none where it has no config.json.
+
+    Raises:
+        UserError: config.json can't be read.
+    """
+    there = (folder / MODEL_CONFIG).is_file()
+    return _stops(read_config(folder, folder.name), folder) if there else ()
+
+
 def _stops(config: dict[str, Any], folder: Path) -> tuple[int, ...]:
     """The end tokens of config.json and generation_config.json."""
     path = folder / GENERATION_CONFIG

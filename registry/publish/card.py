@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from registry.chat.settings import ChatSettings
+from registry.publish.markdown import as_text, inline
+from registry.publish.use.page import use_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFact
+    from registry.publish.use.usage import Usage
 
 _LIBRARY = "gapmend"
 _BY = "This card was made by gapmend from its records: figures and licences as they were measured."
@@ -31,13 +31,11 @@ class MeasuredBy:
         dataset: the dataset's name in the spec, or the lm-eval task.
         version: the version's id, where it is a dataset.
         answer: how it was scored: choice, exact and so on.
-        prompt: the prompt's template.
     """
 
     dataset: str
     version: str | None
     answer: str
-    prompt: str
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,17 @@ class Publication:
         repo_id: owner/name.
         tag: the tag that names what is pushed: the adapter's or model's id.
         license: of the whole, by the Hub's name.
-        dtype: what the base is computed in, by torch's name; the figures hold for it.
         asked: capability or guard -> how it was measured.
         datasets: dataset name -> Hub id, for those that were pushed.
-        chat: how the base is spoken to; the figures hold for it.
-        loader: the class of transformers that loads the base.
+        usage: how to use it.
     """
 
     repo_id: str
     tag: str
     license: str
-    dtype: str
     asked: Mapping[str, MeasuredBy]
     datasets: Mapping[str, str]
-    chat: ChatSettings = field(default_factory=ChatSettings)
-    loader: str = "AutoModelForCausalLM"
+    usage: Usage
 
 
 def adapter_card(facts: AdapterFacts, to: Publication) -> str:
@@ -77,7 +71,6 @@ def adapter_card(facts: AdapterFacts, to: Publication) -> str:
         f"{taught if rows else 'trained elsewhere'}.",
         facts,
         to,
-        _load_adapter(facts, to),
     )
 
 
@@ -94,7 +87,6 @@ def model_card(facts: AdapterFacts, to: Publication, merge: Mapping[str, Any]) -
         f"the largest, in a new process too; {float(merge['bound']):.0e} is allowed.",
         facts,
         to,
-        _load_model(to),
     )
 
 
@@ -106,20 +98,19 @@ def changed_card(facts: AdapterFacts, to: Publication) -> str:
     rows = sum(one.rows for one in facts.taught)
     return _card(
         head,
-        f"What training changed in {_base(facts)} ({_inline(str(facts.config.get('method')))}), "
+        f"What training changed in {_base(facts)} ({inline(str(facts.config.get('method')))}), "
         f"tensor by tensor: trained on {rows:,} rows that were chosen by what the base lacks. "
         "The rest is the base's.",
         facts,
         to,
-        _load_changed(facts, to),
     )
 
 
-def _card(head: str, what: str, facts: AdapterFacts, to: Publication, code: str) -> str:
+def _card(head: str, what: str, facts: AdapterFacts, to: Publication) -> str:
     parts = [
         f"---\n{head}---\n\n# {to.repo_id.partition('/')[2]}\n\n{what}",
-        f"## How to load it\n\n```python\n{code}```",
-        _gaps([one for one in facts.closed if one.split == facts.split], facts.interval, to),
+        use_section(to.usage),
+        _gaps([one for one in facts.closed if one.split == facts.split], facts.interval),
         _decided(facts),
         _losses([one for one in facts.kept if one.split == facts.split]),
         _training(facts),
@@ -186,18 +177,13 @@ def _result(
     )
 
 
-def _gaps(closed: Sequence[CapabilityFact], interval: str, to: Publication) -> str:
+def _gaps(closed: Sequence[CapabilityFact], interval: str) -> str:
     if not closed:
         return ""
     lines = [
         f"| {as_text(one.capability)} | {one.goal:.2f} | {one.before:.3f} | {one.score:.3f} "
         f"| {one.low:.3f} to {one.high:.3f} | {one.items:,} | {one.verdict} |"
         for one in closed
-    ]
-    asked = [
-        f"- {as_text(name)}: `{_inline(to.asked[name].prompt)}`"
-        for name in _names(closed)
-        if name in to.asked
     ]
     return "\n".join(
         [
@@ -206,11 +192,8 @@ def _gaps(closed: Sequence[CapabilityFact], interval: str, to: Publication) -> s
             f"| capability | goal | base | with it | {interval} interval | items | verdict |",
             "|---|---|---|---|---|---|---|",
             *lines,
-            "",
-            "Ask as it was trained:" if asked else "",
-            *asked,
         ]
-    ).rstrip()
+    )
 
 
 def _decided(facts: AdapterFacts) -> str:
@@ -279,103 +262,7 @@ def _training(facts: AdapterFacts) -> str:
     ).rstrip()
 
 
-def _load_adapter(facts: AdapterFacts, to: Publication) -> str:
-    more = f", revision={_literal(facts.revision)}" if facts.revision else ""
-    more += f', dtype="{to.dtype}"'
-    note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
-    return (
-        "from peft import PeftModel\n"
-        f"from transformers import {to.loader}, AutoTokenizer\n\n"
-        f"base = {to.loader}.from_pretrained({_literal(facts.base)}{more}){note}\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
-        f"{_grown('base') if facts.config.get('trainable_token_indices') else ''}"
-        f'model = PeftModel.from_pretrained(base, "{to.repo_id}", revision="{to.tag}")\n'
-        + _answering(to)
-    )
-
-
-def _load_changed(facts: AdapterFacts, to: Publication) -> str:
-    more = f", revision={_literal(facts.revision)}" if facts.revision else ""
-    note = "" if "/" in facts.base else "  # not on the Hub: the folder of this base"
-    return (
-        "from huggingface_hub import hf_hub_download\n"
-        "from safetensors.torch import load_file\n"
-        f"from transformers import {to.loader}, AutoTokenizer\n\n"
-        f"model = {to.loader}.from_pretrained("
-        f'{_literal(facts.base)}{more}, dtype="{to.dtype}"){note}\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
-        f"{_grown('model') if facts.config.get('new_tokens') else ''}"
-        f'path = hf_hub_download("{to.repo_id}", "changed.safetensors", revision="{to.tag}")\n'
-        "changed = load_file(path)\n"
-        "assert not model.load_state_dict(changed, strict=False).unexpected_keys\n" + _answering(to)
-    )
-
-
-def _grown(model: str) -> str:
-    """A line of code that gives new tokens rows, where the base has none to spare for them."""
-    return (
-        f"rows = max(len(tokenizer), {model}.get_input_embeddings().num_embeddings)\n"
-        f"{model}.resize_token_embeddings(rows, mean_resizing=False)  # for new tokens\n"
-    )
-
-
-def _load_model(to: Publication) -> str:
-    return (
-        f"from transformers import {to.loader}, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
-        f'model = {to.loader}.from_pretrained("{to.repo_id}", revision="{to.tag}")\n'
-        + _answering(to)
-    )
-
-
-def _answering(to: Publication) -> str:
-    prompt = next((one.prompt for one in to.asked.values()), "{input}")
-    told = to.chat.thinking != "auto"
-    thinking = f"    enable_thinking={to.chat.thinking == 'on'},\n" if told else ""
-    dated = f"# measured with {to.chat.date} as the template's date\n" if to.chat.date else ""
-    joined = "# a system text was put in front of the question\n" * (to.chat.system == "join")
-    spoken = "# tools, calls and results were said in <tools>, <tool_call>, <tool_response>\n"
-    joined += spoken * (to.chat.tools == "text")
-    return (
-        f'messages = [{{"role": "user", "content": {prompt!r}}}]\n'
-        f"{dated}{joined}"
-        "inputs = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True'
-        f"{',' if thinking else ''}\n{thinking}"
-        ")\n"
-        "written = model.generate(**inputs, max_new_tokens=32, do_sample=False)\n"
-        'print(tokenizer.decode(written[0][inputs["input_ids"].shape[1] :]))\n'
-    )
-
-
 def _base(facts: AdapterFacts) -> str:
     if "/" in facts.base:
         return f"[{as_text(facts.base)}](https://huggingface.co/{quote(facts.base)})"
-    return f"the base `{_inline(facts.base)}`, which is not on the Hub"
-
-
-def _names(closed: Sequence[CapabilityFact]) -> list[str]:
-    return [one.capability for one in closed]
-
-
-def _literal(text: str) -> str:
-    """Return Python's literal of a text on one line, in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def as_text(text: str) -> str:
-    r"""Return a text that Markdown shows as it is, on one line and within a cell of a table.
-
-    A name from elsewhere (a dataset's, a licence) could else begin a link, HTML or a new row.
-    """
-    line = " ".join(_one_line(text).split())
-    line = re.sub(r"([\\`*|<>\[\]&#~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
-    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)  # a list, or what makes a heading
-
-
-def _inline(text: str) -> str:
-    return _one_line(text.replace("\n", "\\n")).replace("`", "'")
-
-
-def _one_line(text: str) -> str:
-    return "".join(one if one.isprintable() else " " for one in text)
+    return f"the base `{inline(facts.base)}`, which is not on the Hub"

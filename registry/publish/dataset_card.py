@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from registry.publish.card import as_text
+from registry.publish.markdown import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

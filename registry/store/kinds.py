@@ -345,7 +345,11 @@ class SignatureMeta(Meta):
 
 
 class ExportMeta(Meta):
-    """Files that were written for other programs; a dataset's have neither dtype nor proof."""
+    """Files that were written for other programs; a dataset's have neither dtype nor proof.
+
+    `answers` are what a quantised file came to on dev beside the adapter that is in it: a
+    `GuardFinding` each, with both evaluations.
+    """
 
     of_kind: ClassVar[str] = "export"
 
@@ -354,6 +358,8 @@ class ExportMeta(Meta):
     dtype: str | None = None
     proof: Json | None = None
     environment: Json = Field(default_factory=dict)
+    adapter_id: str | None = None
+    answers: Listed[Json] = ()
 
 
 class PushMeta(Meta):

@@ -19,9 +19,11 @@ from registry.models.classes import causal_class
 from registry.models.load import LoadedModel
 from registry.models.parts import decoder_layers
 from registry.models.sizes import weight_sizes
-from registry.publish.card import Publication, _load_model
+from registry.publish.use.python_code import transformers_code
+from registry.publish.use.usage import Place, UsedBase
 from tests.architectures import configs
 from tests.architectures.chain import SPEC, rows
+from tests.support.used import usage
 
 Base = Callable[..., LoadedModel]
 
@@ -135,6 +137,7 @@ def test_a_model_whose_file_has_other_names_is_taken_in(
 )
 def test_a_card_loads_a_base_by_its_class(base: Base, kind: str, loader: str) -> None:
     assert causal_class(base(kind).model.config).__name__ == loader
-    code = _load_model(Publication("me/it", "1", "mit", "float32", {}, {}, loader=loader))
+    used = usage(kind="model", base=UsedBase("me/base", loader=loader), place=Place("me/it", "1"))
+    code = transformers_code(used)
     assert f"from transformers import {loader}, AutoTokenizer" in code
     assert f'model = {loader}.from_pretrained("me/it"' in code

@@ -48,6 +48,7 @@ from registry.publish.signing import make_key
 from registry.store.kinds import AdapterMeta, PromotionMeta, RunMeta
 from tests.support import tiny_models
 from tests.support.plain_rows import load_rows
+from tests.support.used import usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -434,7 +435,7 @@ def test_a_goal_that_is_moved_after_test_was_seen_is_another_look_and_is_named(
     facts = describe(ws.store, ws.catalog, adapter)
     assert facts.decision is not None
     assert facts.decision.looks == begun + 2
-    card = adapter_card(facts, Publication("me/it", adapter, "mit", "fp32", {}, {}))
+    card = adapter_card(facts, Publication("me/it", adapter, "mit", {}, {}, usage()))
     assert f"let through at look {begun + 2} at these test items" in card
     assert "Goals that were moved after test had been looked at:" in card
     assert "Refused before on these test items:" in card
@@ -656,7 +657,7 @@ def test_a_witness_is_not_replayed_and_says_so_when_it_is_lost(loop, tmp_path) -
     promoted = promote(ws, ui, trained.adapter_id)
     assert any(reason.startswith("colour, a witness, is ") for reason in promoted.reasons)
     facts = describe(ws.store, ws.catalog, trained.adapter_id)
-    card = adapter_card(facts, Publication("me/it", trained.adapter_id, "mit", "fp32", {}, {}))
+    card = adapter_card(facts, Publication("me/it", trained.adapter_id, "mit", {}, {}, usage()))
     assert "| colour (witness) | " in card
     assert "A witness is a guard of which no row was trained on" in card
 

@@ -21,19 +21,20 @@ from tokenizers import AddedToken
 from pipeline.verbs.export import export
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
-from registry.chat.settings import ChatSettings
 from registry.errors import UserError
 from registry.gguf.convert import ModelFolder, read_source
 from registry.gguf.file import GgufFile
 from registry.gguf.ollama import modelfile
 from registry.intake.copy import license_beside
 from registry.lineage.adapter_facts import AdapterFacts, CapabilityFact, GuardFact, TrainedRows
-from registry.publish.card import MeasuredBy, Publication, adapter_card, as_text, model_card
+from registry.publish.card import MeasuredBy, Publication, adapter_card, model_card
 from registry.publish.dataset_card import dataset_card
+from registry.publish.markdown import as_text
+from registry.publish.use.usage import Place
 from registry.store.kinds import VersionMeta
 from registry.store.manifest import Manifest
 from tests.support import tiny_models
-from tests.support.card_code import example_code
+from tests.support.used import blocks, usage
 
 CHATML = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n{{ SYSTEM }}<|im_end|>\n{% endif %}"
@@ -251,8 +252,9 @@ def facts(name: str) -> AdapterFacts:
 
 
 def cards(name: str) -> list[str]:
-    asked = MeasuredBy(name, name, name, name)
-    to = Publication("me/it", "1" * 64, name, "bfloat16", {name: asked}, {name: "me/rows"})
+    asked = MeasuredBy(name, name, name)
+    used = usage(name, prompt=name, place=Place("me/it", "1" * 64))
+    to = Publication("me/it", "1" * 64, name, {name: asked}, {name: "me/rows"}, used)
     merge = {"merged": 1e-6, "reloaded": 1e-6, "bound": 1e-4, "dtype": "fp32"}
     manifest = Manifest(
         format=1,
@@ -265,20 +267,9 @@ def cards(name: str) -> list[str]:
     )
     return [
         adapter_card(facts(name), to),
-        model_card(facts(name), to, merge),
+        model_card(facts(name), replace(to, usage=replace(used, kind="model")), merge),
         dataset_card(manifest, manifest.meta.name, "me/rows", name, ["data/train.parquet"]),
     ]
-
-
-def test_a_card_asks_as_it_was_measured() -> None:
-    to = Publication("me/it", "1" * 64, "mit", "bfloat16", {}, {})
-    assert "thinking" not in adapter_card(facts("a"), to)
-    told = replace(to, chat=ChatSettings("off", "join", "2026-01-31", "text"))
-    card = adapter_card(facts("a"), told)
-    assert "return_dict=True,\n    enable_thinking=False,\n)" in card
-    assert "measured with 2026-01-31 as the template's date" in card
-    assert "a system text was put in front of the question" in card
-    assert "# tools, calls and results were said in <tools>" in card
 
 
 def parts(card: str) -> tuple[dict[str, Any], list[str], str]:
@@ -317,7 +308,7 @@ def test_a_card_is_as_it_would_be_with_harmless_names(name: str, kind: int) -> N
     assert " ".join(shown.split()) in said
     if kind < 2:
         assert {one["dataset"]["name"] for one in data["model-index"][0]["results"]} == {name}
-        code = compile(example_code(there), "card", "exec")
+        code = compile(blocks(there, "python")[0], "card", "exec")
         assert name in code.co_consts or name in str(code.co_consts)
         assert not {"os", "system"} & set(code.co_names)
 

@@ -1,0 +1,72 @@
+"""What quantising cost in answers: the GGUF files that llama.cpp answered dev items with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evals.verdicts.forgetting import GuardFinding
+from pipeline.pages.items import CHANGED, SHOWN
+from registry.store.kinds import ExportMeta
+from registry.store.read_back import read_back
+
+if TYPE_CHECKING:
+    from pipeline.workspace.store import WorkspaceStore
+
+_UIDS = {"lost_uids": (), "gained_uids": ()}  # which items: in the evaluations
+
+
+@dataclass(frozen=True)
+class AnswerChanged:
+    """An item that scores otherwise in the file; `way` is lost or gained."""
+
+    subject: str
+    way: str
+    prompt: str
+    expected: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class QuantisedFile:
+    """A quantised file beside the adapter that is in it, on dev.
+
+    Attributes:
+        export_id: of the record.
+        dtype: q4_k_m and its like.
+        bytes: of all that was exported.
+        findings: what each capability and guard came to.
+        changed: the first items that changed.
+    """
+
+    export_id: str
+    dtype: str
+    bytes: int
+    findings: tuple[GuardFinding, ...]
+    changed: tuple[AnswerChanged, ...]
+
+
+def quantised_files(ws: WorkspaceStore, adapter: str) -> tuple[QuantisedFile, ...]:
+    """Return the newest scored file of each type that has this adapter in it."""
+    newest = {
+        str(one.meta.dtype): one
+        for one in ws.catalog.committed(ExportMeta, adapter_id=adapter)
+        if one.meta.answers
+    }
+    found = []
+    for dtype, one in newest.items():
+        told = one.meta.answers
+        before, after = (tuple(a[f"{which}_eval"] for a in told) for which in ("before", "after"))
+        changed = ws.catalog.query(CHANGED, [before, after, SHOWN]).rows
+        where = f"export {one.id[:12]}"
+        found.append(
+            QuantisedFile(
+                export_id=one.id,
+                dtype=dtype,
+                bytes=one.meta.bytes,
+                findings=tuple(read_back(GuardFinding, {**_UIDS, **a}, where) for a in told),
+                changed=tuple(AnswerChanged(*row) for row in changed),
+            )
+        )
+    return tuple(found)

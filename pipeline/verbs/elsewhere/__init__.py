@@ -1,0 +1,1 @@
+"""Models elsewhere: what export and push say about using one, GGUF files, and what they cost."""
