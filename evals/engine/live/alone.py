@@ -15,13 +15,15 @@ from evals.engine.limits import NotFiniteError
 from evals.engine.live.choose import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from evals.engine.forward import Forward
     from evals.engine.live.job import LiveJob
 
 
-def answer_alone(model: Any, forward: Forward, job: LiveJob, where: str) -> None:
+def answer_alone(
+    model: Any, forward: Forward, job: LiveJob, where: str, is_closed: Callable[[], bool]
+) -> None:
     """Write one answer to its end.
 
     Args:
@@ -29,6 +31,7 @@ def answer_alone(model: Any, forward: Forward, job: LiveJob, where: str) -> None
         forward: says which layer is broken, where one is.
         job: the answer.
         where: the base, for messages.
+        is_closed: whether nobody may be answered any more.
     """
     ids = torch.tensor([job.prompt], device=model.device)
     ended = False
@@ -47,7 +50,7 @@ def answer_alone(model: Any, forward: Forward, job: LiveJob, where: str) -> None
 
     def stops(tokens: torch.Tensor, _scores: Any, **_kwargs: Any) -> torch.Tensor:
         nonlocal ended
-        if job.stream.cancelled and not ended:
+        if (job.stream.cancelled or is_closed()) and not ended:
             ended = job.end("cancelled")
         return torch.tensor([ended], device=tokens.device)
 

@@ -89,7 +89,8 @@ class Live:
                 expected=f"fewer than {self.loaded.context}, which {self.loaded.identity.name} "
                 "reads, the answer included",
             )
-        self._forward.refuse_unknown(max(ask.prompt))
+        if max(ask.prompt) >= self._forward.vocabulary:
+            self._forward.refuse_unknown(max(ask.prompt))
         job = self._job(Stream(ask, told), room)
         with self._new:
             if self._closed:
@@ -197,7 +198,7 @@ class Live:
 
     def _alone(self, job: LiveJob) -> None:
         try:
-            answer_alone(self.loaded.model, self._forward, job, self._where)
+            answer_alone(self.loaded.model, self._forward, job, self._where, lambda: self._closed)
         except Exception as error:  # noqa: BLE001 - any architecture may fail in its own way
             if job.stream.finish is None:
                 job.end("failed", error)

@@ -48,7 +48,7 @@ capabilities:
     labels: [red, blue]
     goal: 0.9
     prompts:
-      {system: Be short., zero_shot: "Which team? {input}", few_shot: [2, 3], cot: "{input} {output}"}
+      {system: Be short., zero_shot: "Which team? {input}", few_shot: [2, 3], cot: "{input}{x}"}
 guards:
   talking: {data: talks, answer: exact, max_drop: 0.1, prompts: {few_shot: [3]}}
   shared: {data: shares, answer: exact, max_drop: 0.1}
@@ -220,7 +220,7 @@ def test_a_prompt_is_applied_as_it_was_measured(ws: OpenWorkspace, talk: Talk, n
         ),
         ("few_shot_3", "nothing", "no capability or guard is called 'nothing'"),
         ("few_shot_2", "talking", "no prompt of talking is called 'few_shot_2'"),
-        ("cot", None, "cot of team is filled with input, output, and a question is one text"),
+        ("cot", None, "cot of team is filled with input, x, and a question is one text"),
     ],
 )
 def test_a_prompt_that_cannot_be_had(
