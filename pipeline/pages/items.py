@@ -5,9 +5,10 @@ Read from the records; nothing is asked again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from pipeline.pages.changed import SHOWN, AnswerChanged, changed_answers
 from pipeline.selection.choose import cosines
 from pipeline.selection.judge.terms import Terms
 from registry.lineage.graph import lineage
@@ -19,25 +20,10 @@ if TYPE_CHECKING:
     from pipeline.pages.account import Measured
     from pipeline.workspace.store import WorkspaceStore
 
-SHOWN = 10
-"""Items of one kind that a page shows; all of them are in `gapmend forget --show`."""
-
 _AGAIN = ("few_shot", "cot")  # what lost items are asked again with
 _MOST_ROWS = 20_000  # trained rows that a nearest one is looked for in
 _MOST_READ = 20_000  # characters of an item or a row that are compared
 
-CHANGED = """
-SELECT before.subject, CASE WHEN after.score < before.score THEN 'lost' ELSE 'gained' END,
-       before.prompt, before.expected, before.answer, after.answer
-FROM eval_samples AS before
-JOIN eval_samples AS after USING (subject, row_uid)
-WHERE before.eval_id IN ? AND after.eval_id IN ? AND after.score <> before.score
-QUALIFY row_number() OVER (
-    PARTITION BY subject, after.score < before.score
-    ORDER BY before.row_hash = '', before.row_hash
-) <= ?
-ORDER BY 1, 2 DESC, before.row_hash = '', before.row_hash
-"""
 _TAUGHT = """
 SELECT capability, reason, concat(source_file, ':', source_line), messages, answer
 FROM rows_that_taught(?) ORDER BY rank LIMIT ?
@@ -56,15 +42,9 @@ class NearRow:
 
 
 @dataclass(frozen=True)
-class ItemChanged:
-    """An item that scores less (`lost`) or more (`gained`) than before; erased, it has no words."""
+class ItemChanged(AnswerChanged):
+    """An item that scores otherwise, and the trained row that is most like it."""
 
-    subject: str
-    way: Literal["lost", "gained"]
-    prompt: str
-    expected: str
-    before: str
-    after: str
     nearest: NearRow | None
 
 
@@ -82,13 +62,11 @@ def changed_items(
     before, after = _compared(ws, measured)
     if not before:
         return ()
-    only = (*before, *after)
-    changed = ws.catalog.query(CHANGED, [before, after, most], only=only).rows
-    asked = [f"{prompt[-_MOST_READ:]}\n{expected}" for _, _, prompt, expected, *_ in changed]
+    changed = changed_answers(ws, before, after, most)
+    asked = [f"{one.prompt[-_MOST_READ:]}\n{one.expected}" for one in changed]
     nearest = _nearest(_rows(ws, adapter), asked)
     return tuple(
-        ItemChanged(subject, way, prompt, expected, was, now, near)
-        for (subject, way, prompt, expected, was, now), near in zip(changed, nearest, strict=True)
+        ItemChanged(**asdict(one), nearest=near) for one, near in zip(changed, nearest, strict=True)
     )
 
 

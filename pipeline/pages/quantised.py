@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evals.verdicts.forgetting import GuardFinding
-from pipeline.pages.items import CHANGED, SHOWN
+from pipeline.pages.changed import AnswerChanged, changed_answers
 from registry.store.kinds import ExportMeta
 from registry.store.read_back import read_back
 
@@ -14,18 +14,6 @@ if TYPE_CHECKING:
     from pipeline.workspace.store import WorkspaceStore
 
 _UIDS = {"lost_uids": (), "gained_uids": ()}  # which items: in the evaluations
-
-
-@dataclass(frozen=True)
-class AnswerChanged:
-    """An item that scores otherwise in the file; `way` is lost or gained."""
-
-    subject: str
-    way: str
-    prompt: str
-    expected: str
-    before: str
-    after: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,6 @@ def quantised_files(ws: WorkspaceStore, adapter: str) -> tuple[QuantisedFile, ..
     for dtype, one in newest.items():
         told = one.meta.answers
         before, after = (tuple(a[f"{which}_eval"] for a in told) for which in ("before", "after"))
-        changed = ws.catalog.query(CHANGED, [before, after, SHOWN]).rows
         where = f"export {one.id[:12]}"
         found.append(
             QuantisedFile(
@@ -66,7 +53,7 @@ def quantised_files(ws: WorkspaceStore, adapter: str) -> tuple[QuantisedFile, ..
                 dtype=dtype,
                 bytes=one.meta.bytes,
                 findings=tuple(read_back(GuardFinding, {**_UIDS, **a}, where) for a in told),
-                changed=tuple(AnswerChanged(*row) for row in changed),
+                changed=changed_answers(ws, before, after),
             )
         )
     return tuple(found)
