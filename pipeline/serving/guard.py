@@ -12,13 +12,13 @@ import logging
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
 from pipeline.serving.refusal import RefusedError
+from pipeline.workspace.listening import is_loopback
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,16 +29,6 @@ LARGEST = 8 * 2**20
 
 JSON = "application/json"
 _LOG = logging.getLogger("gapmend.access")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own; other names are never looked up."""
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 
+from pipeline.workspace.listening import is_loopback
+
 if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -88,11 +90,6 @@ class Access:
         if name in LOOPBACK or self.token is None:
             return name in LOOPBACK or name == self.host
         return name in (self.host.lower(), socket.gethostname().lower()) or _is_address(name)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on this host."""
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_address(name: str) -> bool:

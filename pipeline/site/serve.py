@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import signal
-import socket
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline.site.guard import Access, is_loopback
-from registry.errors import MachineError, UserError
+from pipeline.site.guard import Access
+from pipeline.workspace.listening import listen
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_MOST_PORT = 65535
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 2  # for what is being answered when it is stopped
 
@@ -32,7 +30,7 @@ def serve(root: Path, host: str, port: int, *, said: Callable[[str], None]) -> N
     Raises:
         UserError: `root` is no workspace, or the port is in use or not ours.
     """
-    with closing(_listening(host, port)) as listening:
+    with closing(listen(host, port)) as listening:
         access = Access.to(host, listening.getsockname()[1])
         _answer(root, access, listening, said)
 
@@ -72,32 +70,3 @@ def _answer(
         h11_max_incomplete_event_size=65536,
     )
     Server(config).run(sockets=[listening])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= _MOST_PORT:
-        raise UserError(f"no port {port}", "--port", f"0 to {_MOST_PORT}")
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"no host '{host}' ({error})", "--host", "an address here") from None
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind(address)
-        made.listen(128)
-    except OSError as error:
-        made.close()
-        raise _refused(error, host, port) from None
-    if is_loopback(host) and not is_loopback(address[0]):  # a hosts file may say anything
-        made.close()
-        raise UserError(f"{host} is {address[0]} here, which others reach", "--host", "127.0.0.1")
-    return made
-
-
-def _refused(error: OSError, host: str, port: int) -> UserError:
-    if error.errno == errno.EADDRINUSE:
-        return MachineError(
-            f"port {port} is in use", "--port", fix="choose another, or --port 0 for any"
-        )
-    return MachineError(f"can't listen on {host}:{port}: {error.strerror}", "--host")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.serving.app import Service, build
 from pipeline.serving.desk import WorkspaceDesk
-from pipeline.serving.listen import address_of, is_local, listen, run
+from pipeline.serving.life import run
 from pipeline.serving.vllm import VllmServer, largest_rank, why_not
 from pipeline.talk.who import talker
+from pipeline.workspace.listening import address_of, is_local, listen
 from registry.errors import UserError
 from registry.models.base import locate
 

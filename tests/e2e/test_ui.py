@@ -56,7 +56,8 @@ def test_it_answers_until_ctrl_c_which_ends_it_clean(workspace: Path) -> None:
         taken = gapmend("ui", "--port", port, "-C", workspace)
         assert (taken.code, taken.out) == (2, "")
         assert taken.err == (
-            f"gapmend: --port: port {port} is in use. Choose another, or --port 0 for any\n"
+            f"gapmend: --port: port {port} of 127.0.0.1 is in use. End what listens there, or take "
+            "another: --port 0 finds a free one\n"
         )
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -78,8 +79,11 @@ def test_beyond_this_machine_it_wants_its_token(workspace: Path) -> None:
 def test_mistakes_are_one_line(tmp_path: Path, workspace: Path) -> None:
     for arguments, said in (
         (("-C", tmp_path), "no gapmend.yaml here"),
-        (("-C", workspace, "--port", "70000"), "--port: no port 70000"),
-        (("-C", workspace, "--host", "no.such.host.invalid"), "--host: no host"),
+        (("-C", workspace, "--port", "70000"), "--port: 70000 is no port"),
+        (
+            ("-C", workspace, "--host", "no.such.host.invalid"),
+            "--host: no.such.host.invalid is no address of this machine",
+        ),
     ):
         done = gapmend("ui", *arguments)
         assert (done.code, done.out) == (2, "")

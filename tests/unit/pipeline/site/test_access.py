@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.site.guard import Access, is_loopback
+from pipeline.site.guard import Access
 from pipeline.site.render import cell, cut, href
 from pipeline.site.site import Asked
 from registry.errors import UserError
@@ -35,10 +35,6 @@ def test_elsewhere_addresses_in_digits_are_ours_and_names_that_others_give_are_n
 
 
 def test_only_this_machine_needs_no_token() -> None:
-    assert [is_loopback(one) for one in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [
-        True
-    ] * 4
-    assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.5", "box.lan", "localhost.evil")))  # noqa: S104
     assert Access.to("127.0.0.1", 1).token is None
     first, second = (Access.to("10.0.0.5", 1).token for _ in range(2))
     assert first is not None

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from pipeline.serving.listen import address_of, is_local, listen
+from pipeline.workspace.listening import address_of, is_local, is_loopback, listen
 from registry.errors import UserError
 
 
@@ -31,3 +31,28 @@ def test_every_address_isn_t_loopback() -> None:
 def test_an_address_of_elsewhere_is_refused(host: str) -> None:
     with pytest.raises(UserError, match="no address of this machine"):
         listen(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("::1", True),
+        ("0.0.0.0", False),  # noqa: S104 - not listened on
+        ("::", False),
+        ("192.168.1.1", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("", False),
+    ],
+)
+def test_what_is_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_no_port_is_refused() -> None:
+    with pytest.raises(UserError, match="70000 is no port"):
+        listen("127.0.0.1", 70000)
