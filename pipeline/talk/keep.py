@@ -139,9 +139,8 @@ def _kept_apart(
 
 def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, str, Format]:
     """Return the file of a dataset's split that a line is added to, its label, and the form."""
-    from registry.datasets.sources.files import label
     from registry.datasets.sources.resolve import sources
-    from registry.store.paths import expand
+    from registry.store.paths import expand, label
 
     spec = ws.spec.datasets[dataset]
     place = spec.places.get(split) or spec.places.get("train")

@@ -63,3 +63,11 @@ def resolve(text: str, root: Path) -> Path:
 
 def _is_path(text: str) -> bool:
     return text.startswith(("/", "~", ".")) or bool(PureWindowsPath(text).drive)
+
+
+def label(text: str, root: Path) -> str:
+    """Return a path as it is recorded: as written, or relative to the workspace."""
+    path = Path(text)
+    if path.is_absolute():
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return path.as_posix()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from registry.datasets.readers.read import KNOWN, file_type
 from registry.errors import DataError
-from registry.store.paths import expand
+from registry.store.paths import expand, label
 
 _MAGIC = re.compile(r"[*?\[]")
 _NAMED = 5  # files that a message names
@@ -54,14 +54,6 @@ def files_in(folder: Path) -> tuple[str, ...]:
         relative = Path(place).relative_to(folder)
         names += [(relative / name).as_posix() for name in files if not name.startswith(".")]
     return tuple(sorted(names))
-
-
-def label(text: str, root: Path) -> str:
-    """Return a path as it is recorded: as written, or relative to the workspace."""
-    path = Path(text)
-    if path.is_absolute():
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    return path.as_posix()
 
 
 def refuse_unknown(names: list[str], where: str) -> None:

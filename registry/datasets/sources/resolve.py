@@ -14,12 +14,12 @@ from registry.datasets.formats.shapes import SHAPES, Shape, conversational
 from registry.datasets.formats.turns import OPENAI, Dialect
 from registry.datasets.readers.read import columns_of, read_records, taken_as
 from registry.datasets.readers.reading import AS_FOUND, Reading, remedy
-from registry.datasets.sources.files import data_files, label
+from registry.datasets.sources.files import data_files
 from registry.datasets.sources.llamafactory import Entry, read_entry
 from registry.datasets.sources.sql import query_file, query_name
 from registry.errors import DataError
 from registry.hub.dataset import HubSource, hub_files
-from registry.store.paths import resolve
+from registry.store.paths import label, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
