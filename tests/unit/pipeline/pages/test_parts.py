@@ -49,7 +49,7 @@ def test_what_was_erased_is_said() -> None:
 
 
 def test_the_proof_is_in_words() -> None:
-    proof = dict(tables()["Proof of the merge"].rows)
+    proof = {row[0]: row[1] for row in tables()["Proof of the merge"].rows}
     assert proof["allowed"] == "1.0e-04"
     assert proof["computed in"] == "fp32"
 
