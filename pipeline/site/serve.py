@@ -89,7 +89,7 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise _refused(error, host, port) from None
-    if is_loopback(host) and not is_loopback(address[0]):  # a hosts file may say anything
+    if is_loopback(host) and not is_loopback(str(address[0])):  # a hosts file may say anything
         made.close()
         raise UserError(f"{host} is {address[0]} here, which others reach", "--host", "127.0.0.1")
     return made
