@@ -130,7 +130,9 @@ def _differences(site: Site, found: Sequence[Subject], ids: Sequence[str]) -> Gr
         moved = span(difference.mean, difference.low, difference.high, signed=True)
         rows.append((one.name, one.split, short(other), items.n, lost, gained, moved))
     corrected = benjamini_hochberg(p_values)
-    whole = [(*row, p, q) for row, p, q in zip(rows, p_values, corrected, strict=True)]
+    whole: list[tuple[Any, ...]] = [
+        (*row, p, q) for row, p, q in zip(rows, p_values, corrected, strict=True)
+    ]
     head = ("capability or guard", "split", "adapter", "items", "lost", "gained")
     note = "they were asked nothing in common"
     title = f"Against {short(ids[0])}"

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+import pytest
+
 from tests.support.shown_store import EVIL, Shown
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def kind(path: str) -> str:
     return f"{re.sub(r'[0-9a-f]{64}|talk@?|[0-9]+', '*', parts.path)}?{names}"
 
 
+@pytest.mark.timeout(900)
 def test_all_that_is_linked_can_be_opened_and_what_the_data_say_is_text(
     page: TestClient, made: Shown
 ) -> None:
