@@ -90,7 +90,9 @@ def _talk(talk: Talk) -> None:
 
     console = open_console()
     names = " and ".join(side.who.name for side in talk.sides)
-    console.print(f"{names}; /help says what else can be done", style="dim", markup=False)
+    console.print(
+        f"{names}; /help says what else can be done", style="dim", markup=False, highlight=False
+    )
     commands = Commands(talk)
     with signals.answered():
         while True:
@@ -113,14 +115,19 @@ def _answered(console: Console, commands: Commands, line: str) -> bool:
             return True
         said = commands.run(line)
     except UserError as error:
-        console.print(f"gapmend: {error}", style="red", markup=False, highlight=False)
+        _say(console, f"gapmend: {error}", "red")
         return True
     except KeyboardInterrupt:  # a second one, while an answer is ended
         return False
     if said is False:
         return False
-    console.print(str(said), style="dim", markup=False, highlight=False)
+    _say(console, str(said), "dim")
     return True
+
+
+def _say(console: Console, text: str, style: str) -> None:
+    """Write a line that stays one where it is copied."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _answer_lines(talk: Talk, out: TextIO, *, as_json: bool) -> int:

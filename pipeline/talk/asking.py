@@ -99,8 +99,10 @@ def _examples(
 ) -> tuple[tuple[str, ...], Callable[[Item], Sequence[Item]]]:
     """Return the labels that stand for all items, and what gives the examples of one."""
     from evals.tasks.prompts import places
+    from evals.tasks.similar import similar_shots
+    from evals.tasks.version_items import shot_pool, version_shots
     from pipeline.ingest import resolve
-    from pipeline.measure.measure import labels_of_subject, reader_of, shots_of
+    from pipeline.measure.measure import labels_of_subject, reader_of
     from pipeline.spec.subjects import errors_at
 
     shown = "labels" in places(arm.template)
@@ -109,11 +111,9 @@ def _examples(
     with errors_at(what):
         resolved = resolve(ws, ui, [str(what.spec.data)])
         labels = labels_of_subject(resolved, what)
+        reader = reader_of(resolved, what)
         if arm.similar:
-            from evals.tasks.similar import similar_shots
-            from evals.tasks.version_items import shot_pool
-
-            pool = shot_pool(reader_of(resolved, what), what.spec)
+            pool = shot_pool(reader, what.spec)
             return labels, lambda item: similar_shots(pool, [item], arm, labels)[item.uid]
-        fixed = tuple(shots_of(resolved, what, arm, ()))
+        fixed = version_shots(reader, what.spec, arm, seed=0)
     return labels, lambda _: fixed

@@ -102,8 +102,8 @@ def keep(
     _check_label(ws, name, str(turns[-1]["content"]))
     ws.state.mkdir(parents=True, exist_ok=True)
     with FileLock(ws.state / "keep.lock"):
-        path, label, form = _place(ws, name, "dev" if kind == "item" else "train")
-        return _added(ws, ui, name, path, label, line_of(form, turns, source))
+        path, form = _place(ws, name, "dev" if kind == "item" else "train")
+        return _added(ws, ui, name, path, line_of(form, turns, source))
 
 
 def _check_label(ws: OpenWorkspace, dataset: str, answer: str) -> None:
@@ -137,10 +137,10 @@ def _kept_apart(
     return Kept(name, label, number, to_add=f"datasets: {{{name}: {{path: {label}}}}}")
 
 
-def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, str, Format]:
-    """Return the file of a dataset's split that a line is added to, its label, and the form."""
+def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, Format]:
+    """Return the file of a dataset's split that a line is added to, and the dataset's form."""
     from registry.datasets.sources.resolve import sources
-    from registry.store.paths import expand, label
+    from registry.store.paths import expand
 
     spec = ws.spec.datasets[dataset]
     place = spec.places.get(split) or spec.places.get("train")
@@ -154,7 +154,7 @@ def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, str, Form
         place = str(PurePath(place).with_name(PurePath(place).name.replace("*", "kept", 1)))
     if PurePath(place).suffix not in _LINES or "*" in place:
         raise _no_file(dataset)
-    return ws.root / Path(expand(place)), label(place, ws.root), sources(spec, ws.root).format
+    return ws.root / Path(expand(place)), sources(spec, ws.root).format
 
 
 def _no_file(dataset: str) -> DataError:
@@ -166,17 +166,32 @@ def _no_file(dataset: str) -> DataError:
     )
 
 
-def _added(ws: OpenWorkspace, ui: Ui, dataset: str, path: Path, label: str, line: str) -> Kept:
+def _added(ws: OpenWorkspace, ui: Ui, dataset: str, path: Path, line: str) -> Kept:
     """Add a line and ingest; what becomes no row is taken out again."""
     before = path.stat().st_size if path.is_file() else None
     number = _append(path, line)
     try:
+        label = _label(ws, dataset, path)
         version = ingest(ws, ui, [dataset]).versions[dataset]
         split = _split(ws, version, dataset, label, number)
     except BaseException:
         _take_back(path, before)
         raise
     return Kept(dataset, label, number, version, split)
+
+
+def _label(ws: OpenWorkspace, dataset: str, path: Path) -> str:
+    """Return how lineage says a file of a dataset.
+
+    Raises:
+        UserError: it is none of its files.
+    """
+    from registry.datasets.sources.resolve import source_files
+
+    for file in source_files(ws.spec.datasets[dataset], ws.root):
+        if file.path.resolve() == path.resolve():
+            return file.label
+    raise _no_file(dataset)
 
 
 def _split(ws: OpenWorkspace, version: str, dataset: str, label: str, number: int) -> str:
