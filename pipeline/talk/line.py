@@ -63,7 +63,7 @@ def _record(form: Format, turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _turn(turn: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
-    words = {role: word for word, role in reversed(dialect.roles.items())}
+    words = {role: word for word, role in reversed([*dialect.roles.items()])}
     return {
         dialect.role_key: words[turn["role"]],
         dialect.content_key: turn["content"],
