@@ -1,4 +1,7 @@
-"""A training as a stage in a process of its own, slow enough to be looked at: BASE WORKSPACE."""
+"""A training as a stage in a process of its own, to be looked at: BASE WORKSPACE.
+
+It stands still at a step while there is a file `hold` in the workspace.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from registry.models.load import BaseSpec, load_model
 from registry.store.objects import Store
 from tests.integration.pipeline.training.resume_program import SPEC, rows
 
+HELD_AT = 9
 _STEP_S = 0.08  # so that it is longer than the second in which its file is written
 
 
@@ -39,6 +43,8 @@ def train(base: Path, root: Path) -> int | None:
                 bar.update(step.step, step.steps)
                 bar.note(f"loss {step.loss:.3f}")
                 time.sleep(_STEP_S)
+                while step.step == HELD_AT and (root / "hold").exists():
+                    time.sleep(_STEP_S)
 
             fitted = fit(loaded, rows(), SPEC, ctx.workdir, on_step=show)
         return StageOutput({"resumed_from": fitted.resumed_from})

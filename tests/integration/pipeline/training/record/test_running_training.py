@@ -19,7 +19,7 @@ from tests.support.loaded import with_models
 
 def seen(kept: WorkspaceStore, step: int) -> dict[str, Any]:
     """Return what status says of the training as soon as its file has this step."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         if any(one.done is not None and one.done >= step for one in running(kept)):
             return dict(status(kept)["running"][0])
@@ -31,8 +31,9 @@ def test_a_training_is_seen_killed_and_gone_on_with(tmp_path: Path) -> None:
     base = tiny_models.save(tmp_path / "base", "llama")
     kept = stage_program.kept_in(tmp_path)
     arguments = [stage_program.__file__, str(base), str(tmp_path)]
+    (tmp_path / "hold").touch()
     process = with_models.start(arguments, stdout=1, stderr=2)
-    now = seen(kept, step=8)
+    now = seen(kept, step=stage_program.HELD_AT)
     process.kill()
     process.wait()
     (stopped,) = status(kept)["running"]
@@ -40,15 +41,16 @@ def test_a_training_is_seen_killed_and_gone_on_with(tmp_path: Path) -> None:
     assert (now["stage"], now["state"]) == ("train", "running")
     assert now["doing"] == "train · tiny"
     training = now["training"]
-    assert now["done"] <= training["step"] < training["steps"] == now["total"]
+    assert now["done"] == training["step"] == stage_program.HELD_AT
+    assert training["steps"] == now["total"] == 36
     assert training["loss"] > 0
     assert now["note"].startswith("loss ")
-    assert 0 < training["seconds_left"] < 60
+    assert training["seconds_left"] > 0
     pattern = r"train · running since \S+, process \d+: train · tiny, step \d+ of \d+, loss \S+, "
-    assert re.fullmatch(rf"{pattern}[\d,]+ tokens/s, about \S+ s left", running_line(now))
+    assert re.fullmatch(rf"{pattern}[\d,]+ tokens/s, about \S+ \S+ left", running_line(now))
 
     assert stopped["state"] == "stopped"
-    assert stopped["training"]["checkpoint"] in (6, 9, 12, 15)
+    assert stopped["training"]["checkpoint"] in (6, 9)
     assert running_line(stopped).startswith("train · stopped, begun ")
     assert running_line(stopped).endswith(
         f"last checkpoint at step {stopped['training']['checkpoint']}; process {stopped['pid']} is "
@@ -56,6 +58,7 @@ def test_a_training_is_seen_killed_and_gone_on_with(tmp_path: Path) -> None:
         "folder"
     )
 
+    (tmp_path / "hold").unlink()
     done = fork(arguments, loaded=with_models)
     assert done.code == 0, done.err
     assert done.out == f"resumed {stopped['training']['checkpoint']}\n"
