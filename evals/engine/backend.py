@@ -15,7 +15,7 @@ from registry.errors import ModelError
 from registry.extras import require_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from evals.engine.journal import Journal
@@ -98,6 +98,22 @@ def backend_of(name: BackendName, spec: BaseSpec, identity: BaseIdentity) -> str
             f"set it, or {_OURS}",
         )
     return f"vllm {version('vllm')}"
+
+
+def vllm_rank(adapters: Collection[Path]) -> int:
+    """Return the largest rank that vLLM is told, for adapters in these folders.
+
+    Raises:
+        UserError: it would compute one otherwise than it was trained, or takes none of its rank.
+    """
+    from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
+    from registry.models.files import read_adapter_config
+
+    ranks = [int(read_adapter_config(folder).get("r") or 0) for folder in adapters]
+    rank = lora_rank(max(ranks, default=0))
+    for folder in adapters:
+        check_vllm_adapter(folder, rank)
+    return rank
 
 
 def open_vllm(name: str, spec: BaseSpec, root: Path, *, rank: int = 16) -> VllmLM:
