@@ -15,7 +15,7 @@ from registry.errors import ModelError
 from registry.extras import require_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from evals.engine.journal import Journal
@@ -111,6 +111,22 @@ def check_vllm_base(spec: BaseSpec, identity: BaseIdentity) -> None:
             "bf16 or fp16",
             f"set it, or {_OURS}",
         )
+
+
+def vllm_rank(adapters: Collection[Path]) -> int:
+    """Return the largest rank that vLLM is told, for adapters in these folders.
+
+    Raises:
+        UserError: it would compute one otherwise than it was trained, or takes none of its rank.
+    """
+    from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
+    from registry.models.files import read_adapter_config
+
+    ranks = [int(read_adapter_config(folder).get("r") or 0) for folder in adapters]
+    rank = lora_rank(max(ranks, default=0))
+    for folder in adapters:
+        check_vllm_adapter(folder, rank)
+    return rank
 
 
 def open_vllm(name: str, spec: BaseSpec, root: Path, *, rank: int = 16) -> VllmLM:

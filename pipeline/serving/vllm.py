@@ -71,8 +71,7 @@ def why_not(spec: BaseSpec, identity: BaseIdentity, adapters: Mapping[str, Path]
         identity: of the base.
         adapters: their folders by name.
     """
-    from evals.engine.backend import backend_of
-    from evals.engine.vllm_adapter import check_vllm_adapter
+    from evals.engine.backend import backend_of, vllm_rank
 
     try:
         backend_of("vllm", spec, identity)
@@ -82,22 +81,7 @@ def why_not(spec: BaseSpec, identity: BaseIdentity, adapters: Mapping[str, Path]
         changed = next((name for name, folder in adapters.items() if holds_changed(folder)), None)
         if changed is not None:
             raise ModelError(f"{changed} is changed tensors, and vLLM takes LoRA alone")
-        rank = largest_rank(adapters)
-        for folder in set(adapters.values()):
-            check_vllm_adapter(folder, rank)
+        vllm_rank(set(adapters.values()))
     except UserError as error:
         return error.what
     return None
-
-
-def largest_rank(adapters: Mapping[str, Path]) -> int:
-    """Return the largest rank of adapters, as vLLM takes it.
-
-    Raises:
-        UserError: it takes none of that rank.
-    """
-    from evals.engine.vllm_adapter import lora_rank
-    from registry.models.files import read_adapter_config
-
-    ranks = (int(read_adapter_config(folder).get("r") or 0) for folder in adapters.values())
-    return lora_rank(max(ranks, default=0))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.serving.app import Service, build
 from pipeline.serving.desk import WorkspaceDesk
 from pipeline.serving.life import run
-from pipeline.serving.vllm import VllmServer, largest_rank, why_not
+from pipeline.serving.vllm import VllmServer, why_not
 from pipeline.talk.who import talker
 from pipeline.workspace.listening import address_of, is_local, listen
 from registry.errors import UserError
@@ -168,6 +168,8 @@ def _become_vllm(
     """Replace this process by vLLM's server where there is a GPU, and it answers as measured."""
     from importlib.util import find_spec
 
+    from evals.engine.backend import vllm_rank
+
     if find_spec("vllm") is None or not _has_gpu():
         return
     base = ws.spec.train.base
@@ -188,7 +190,7 @@ def _become_vllm(
     host, port = bound.getsockname()[:2]
     folder = locate(base, spec, ws.root, weights=True).path
     server = VllmServer(folder, identity, spec.trust_remote_code, adapters, str(host), int(port))
-    command = server.command(largest_rank(adapters))
+    command = server.command(vllm_rank(set(adapters.values())))
     ui.log(f"by vLLM: {shlex.join(command)}")
     if secret is not None and TOKEN not in os.environ:
         ui.log(f"token, told this once: {secret}")

@@ -317,15 +317,11 @@ def _ends(chat: Chat, end: str) -> tuple[tuple[int, str], ...]:
 
 def _on_vllm(folder: Path, known: NamedBase | None) -> tuple[int | None, str | None]:
     """Return the largest rank that vLLM is told, or why it can't compute this adapter."""
-    from evals.engine.backend import check_vllm_base
-    from evals.engine.vllm_adapter import RANKS, check_vllm_adapter
-    from registry.models.files import read_adapter_config
+    from evals.engine.backend import check_vllm_base, vllm_rank
 
     try:
-        check_vllm_adapter(folder, RANKS[-1])
         if known is not None:
             check_vllm_base(known.spec, known.identity)
+        return vllm_rank([folder]), None
     except UserError as error:
         return None, error.what
-    rank = int(read_adapter_config(folder).get("r") or 0)
-    return next(one for one in RANKS if one >= rank), None

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.serving.vllm import VllmServer, largest_rank, why_not
+from evals.engine.backend import vllm_rank
+from pipeline.serving.vllm import VllmServer, why_not
 from pipeline.workspace.ui import Ui
 from registry.chat.settings import ChatSettings
 from registry.models.base import BaseIdentity, BaseSpec
@@ -60,8 +61,8 @@ def test_the_command_of_a_base_alone() -> None:
 def test_a_base_in_half_precision_with_plain_adapters_is_served(tmp_path: Path) -> None:
     folders = {"a": adapter(tmp_path / "a"), "b": adapter(tmp_path / "b", r=128)}
     assert why_not(BaseSpec(model="x"), HALF, folders) is None
-    assert largest_rank(folders) == 128
-    assert largest_rank({}) == 64
+    assert vllm_rank(folders.values()) == 128
+    assert vllm_rank(()) == 64
 
 
 @pytest.mark.usefixtures("vllm")
