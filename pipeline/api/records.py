@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from pipeline.verbs.elsewhere.gguf_files import GgufDtype
     from pipeline.verbs.erase import EraseReport
     from pipeline.verbs.explain import Explanation
-    from pipeline.verbs.export import ExportReport, Form, GgufDtype
+    from pipeline.verbs.export import ExportReport, Form
     from pipeline.verbs.gc import GcReport
     from pipeline.verbs.report import Form as ReportForm
     from pipeline.verbs.report import ReportFiles

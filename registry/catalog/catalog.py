@@ -39,6 +39,9 @@ class _AnyTarget:
 
 
 ANY = _AnyTarget()
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""Of the catalog's files: inode, time and size; None for one that isn't there."""
+
 _AT_ONCE = 500  # manifests in memory while all of a kind are read
 _NEWEST = "ORDER BY created_at DESC, id DESC LIMIT 1"
 # What waits for a commit is whole on the disk, and found again after a kill; others see it later.
@@ -302,11 +305,10 @@ class Catalog:
             )
             self._acknowledge(connection, [ref])
 
-    def stamp(self) -> tuple[tuple[int, int], ...]:
-        """Sizes and times of the catalog's files, which every commit changes; found in no time."""
+    def stamp(self) -> Stamp:
+        """What the catalog's file and its log look like: every commit changes it."""
         path = self.root / CATALOG_NAME
-        stats = [one.stat() for one in (path, log_of(path)) if one.exists()]
-        return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+        return tuple(_state(one) for one in (path, log_of(path)))
 
     def alias(self, name: str) -> str | None:
         """Id of the object that an alias points at now; None when it was never set."""
@@ -416,3 +418,11 @@ def _was_put_before(ref: ObjectRef, manifest: ManifestJson) -> bool:
 
 def _short(target: str | None) -> str:
     return target[:12] if target else "nothing"
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -13,7 +13,6 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from registry.catalog.catalog import Catalog
-from registry.catalog.database import CATALOG_NAME, log_of
 from registry.catalog.open import COPY, copied
 from registry.catalog.session import answer, set_up
 from registry.catalog.sql import fill
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
+    from registry.catalog.catalog import Stamp
     from registry.catalog.session import QueryResult
     from registry.catalog.sql import Value
 
 _TABLES = ("objects", "edges", "nodes", "links", "adapters", "removals", "alias_moves")
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""What the catalog's files look like: inode, time and size, of each that is there."""
 
 
 class ResidentCatalog(Catalog):
@@ -41,11 +39,6 @@ class ResidentCatalog(Catalog):
         self._lock = Lock()
         self._held: tuple[Stamp, DuckDBPyConnection] | None = None
         self._numbers = count()
-
-    def stamp(self) -> Stamp:
-        """Return what changes with every commit."""
-        path = self.root / CATALOG_NAME
-        return tuple(_state(one) for one in (path, log_of(path)))
 
     @contextmanager
     def reading(self) -> Iterator[DuckDBPyConnection]:
@@ -94,11 +87,3 @@ class ResidentCatalog(Catalog):
                 # Questions that go on keep the old copy until they end.
                 self._held = (now, connection)
             return self._held[1]
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

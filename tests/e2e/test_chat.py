@@ -64,16 +64,19 @@ def test_nobody_of_that_name_is_one_line(workspace: Path) -> None:
 def test_on_a_terminal(workspace: Path) -> None:
     ours, theirs = pty.openpty()
     argv = [MAIN, "chat", "-C", str(workspace)]
-    with os.fdopen(theirs, "r+b", buffering=0) as terminal:
-        options = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-        with with_models.start(argv, environment=TOLD, **options) as fork:
-            seen = until(ours, "\n> ")
-            os.write(ours, b"What is 2 plus 1?\n")
-            seen += until(ours, "read")
-            os.write(ours, b"/row terminal\n/nothing\n")
-            seen += until(ours, "no command is called '/nothing'")
-            os.write(ours, b"\x04")
-            assert fork.wait(60) == 0
+    with (
+        os.fdopen(theirs, "r+b", buffering=0) as terminal,
+        with_models.start(
+            argv, environment=TOLD, stdin=terminal, stdout=terminal, stderr=terminal
+        ) as fork,
+    ):
+        seen = until(ours, "\n> ")
+        os.write(ours, b"What is 2 plus 1?\n")
+        seen += until(ours, "read")
+        os.write(ours, b"/row terminal\n/nothing\n")
+        seen += until(ours, "no command is called '/nothing'")
+        os.write(ours, b"\x04")
+        assert fork.wait(60) == 0
     os.close(ours)
     assert "nano; /help" in seen
     assert "tokens in" in seen

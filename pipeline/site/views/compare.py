@@ -148,8 +148,8 @@ def _samples(site: Site, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, ..
     return site.catalog.query(_PAIRED, [list(pairs)], only=only).rows
 
 
-def _order(row: tuple[Any, ...]) -> tuple[str, ...]:
-    return row[:3]
+def _order(row: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(row[:3])
 
 
 def _curves(site: Site, ids: Sequence[str]) -> list[Picture]:

@@ -137,7 +137,8 @@ def test_an_adapter_laid_aside_is_the_base_and_comes_back(tmp_path: Path) -> Non
             return loaded.model(ids).logits
 
     plain = logits()
-    for number, change in enumerate([{}, {"modules_to_save": ["lm_head"]}]):
+    changes: list[dict[str, Any]] = [{}, {"modules_to_save": ["lm_head"]}]
+    for number, change in enumerate(changes):
         folder = tiny_models.save_adapter(tmp_path / str(number), base, **change)
         loaded.use(folder)
         tuned = logits()

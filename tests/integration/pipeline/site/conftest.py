@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pytest
+from starlette.testclient import TestClient
 
 from pipeline.site.app import app
 from pipeline.site.guard import Access
 from pipeline.site.site import Site
 from tests.support.shown_store import Shown, make
 
-if TYPE_CHECKING:
-    from starlette.testclient import TestClient
-
 PORT = 8642
 HERE = f"http://127.0.0.1:{PORT}"
-Ask = Callable[[Path], "TestClient"]
+
+
+class Client(TestClient):
+    """A client that knows what a form of the page has to bring."""
+
+    csrf = ""
+
+
+class Ask(Protocol):
+    """Returns a client for the page of a workspace."""
+
+    def __call__(self, root: Path, access: Access | None = None, /) -> Client:
+        """By default on the loopback."""
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +48,9 @@ def own(made: Shown, tmp_path: Path) -> Shown:
 def ask() -> Ask:
     """Return a client for the page of a workspace."""
 
-    def client(root: Path, access: Access | None = None) -> TestClient:
-        from starlette.testclient import TestClient
-
+    def client(root: Path, access: Access | None = None) -> Client:
         access = access or Access.to("127.0.0.1", PORT)
-        made = TestClient(app(Site.of(root, access)), base_url=HERE, follow_redirects=False)
+        made = Client(app(Site.of(root, access)), base_url=HERE, follow_redirects=False)
         made.csrf = access.csrf
         return made
 
@@ -51,6 +58,6 @@ def ask() -> Ask:
 
 
 @pytest.fixture(scope="module")
-def page(made: Shown, ask: Ask) -> TestClient:
+def page(made: Shown, ask: Ask) -> Client:
     """The page of the workspace that was made once."""
     return ask(made.root)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.site.guard import MOST_BYTES, Access
-from tests.integration.pipeline.site.conftest import HERE, PORT, Ask
+from tests.integration.pipeline.site.conftest import HERE, PORT, Ask, Client
 from tests.support.shown_store import Shown
-
-if TYPE_CHECKING:
-    from starlette.testclient import TestClient
 
 MOVE = "/alias/candidate"
 
@@ -20,7 +16,7 @@ MOVE = "/alias/candidate"
 @pytest.mark.parametrize(
     "path", ["/", "/nothing", "/static/style.css", "/sql?q=x", "/sql.csv?q=select 1"]
 )
-def test_every_answer_says_what_may_be_done_with_it(page: TestClient, path: str) -> None:
+def test_every_answer_says_what_may_be_done_with_it(page: Client, path: str) -> None:
     headers = page.get(path).headers
     policy = headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; ")
@@ -40,13 +36,13 @@ def test_every_answer_says_what_may_be_done_with_it(page: TestClient, path: str)
 @pytest.mark.parametrize(
     "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "", f"[::2]:{PORT}"]
 )
-def test_a_name_that_was_turned_to_us_is_not_answered(page: TestClient, host: str) -> None:
+def test_a_name_that_was_turned_to_us_is_not_answered(page: Client, host: str) -> None:
     answer = page.get("/", headers={"host": host})
     assert answer.status_code == 421
     assert "candidate" not in answer.text
 
 
-def test_another_page_embeds_nothing_of_ours(page: TestClient) -> None:
+def test_another_page_embeds_nothing_of_ours(page: Client) -> None:
     def asked(site: str, mode: str) -> int:
         return page.get("/", headers={"sec-fetch-site": site, "sec-fetch-mode": mode}).status_code
 
@@ -56,14 +52,14 @@ def test_another_page_embeds_nothing_of_ours(page: TestClient) -> None:
     assert asked("same-site", "cors") == 403  # another port of this machine
 
 
-def sent(page: TestClient, **changed: str) -> int:
+def sent(page: Client, **changed: str) -> int:
     """Send a form as our page would, but for what is changed; returns the status."""
     headers = {"origin": changed.pop("origin", HERE)}
     form = {"csrf": page.csrf, "target": "0" * 64, "reason": "why", "expect": "none", **changed}
     return page.post(MOVE, data=form, headers=headers).status_code
 
 
-def test_what_changes_something_comes_from_our_own_page(page: TestClient) -> None:
+def test_what_changes_something_comes_from_our_own_page(page: Client) -> None:
     assert sent(page) == 404  # it reaches the view: no such adapter
     assert sent(page, origin="http://evil.example") == 403
     assert sent(page, origin="null") == 403
@@ -75,7 +71,7 @@ def test_what_changes_something_comes_from_our_own_page(page: TestClient) -> Non
     assert page.get(f"{MOVE}?target={'0' * 64}&csrf={page.csrf}").status_code == 200  # shows it
 
 
-def test_a_form_is_small(page: TestClient) -> None:
+def test_a_form_is_small(page: Client) -> None:
     assert sent(page, reason="x" * MOST_BYTES) == 413
     headers = {"origin": HERE, "content-type": "application/x-www-form-urlencoded"}
     assert page.post(MOVE, content=iter([b"a=b"]), headers=headers).status_code == 413
@@ -113,7 +109,7 @@ def test_a_redirect_never_leads_elsewhere(made: Shown, ask: Ask) -> None:
      "/running/..%2f..%2f/loss.svg", "/running/train-..%2f..%2fobjects/loss.svg",
      "/thing/..%2f..%2fetc", "/data/%2fetc%2fpasswd", "//etc/passwd"],
 )  # fmt: skip
-def test_no_path_leads_out_of_the_workspace(page: TestClient, path: str) -> None:
+def test_no_path_leads_out_of_the_workspace(page: Client, path: str) -> None:
     answer = page.get(f"{HERE}{path}")
     assert answer.status_code == 404
     assert "import" not in answer.text

@@ -14,13 +14,12 @@ from pipeline.pages.account import account
 from pipeline.site.views.sql import cookbook
 from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.resident import ResidentCatalog
-from tests.integration.pipeline.site.conftest import HERE, Ask
+from tests.integration.pipeline.site.conftest import HERE, Ask, Client
 from tests.support.shown_store import SUBJECTS, Shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from starlette.testclient import TestClient
 
 ITEMS = 30
 LOST = {i for i in range(ITEMS) if i % 3 == 0 and i % 5 != 1}  # colours: i%3==0, then i%5==1
@@ -34,13 +33,13 @@ def rows(text: str) -> list[list[str]]:
     return [[html.unescape(re.sub("<[^>]*>", "", cell)) for cell in one] for one in cells]
 
 
-def first_cells(page: TestClient, path: str) -> list[str]:
+def first_cells(page: Client, path: str) -> list[str]:
     answer = page.get(path)
     assert answer.status_code == 200, answer.text
     return [one[0] for one in rows(answer.text)[1:]]
 
 
-def test_the_overview_says_what_there_is(page: TestClient, made: Shown) -> None:
+def test_the_overview_says_what_there_is(page: Client, made: Shown) -> None:
     text = page.get("/").text
     assert "2 dataset versions" in text
     assert "No adapter is champion yet." in text
@@ -49,14 +48,14 @@ def test_the_overview_says_what_there_is(page: TestClient, made: Shown) -> None:
     assert "failed" in text
 
 
-def test_runs_are_listed_by_stage_and_outcome(page: TestClient, made: Shown) -> None:
+def test_runs_are_listed_by_stage_and_outcome(page: Client, made: Shown) -> None:
     assert first_cells(page, "/runs?status=failed") == [made.failed[:12]]
     trained = first_cells(page, "/runs?stage=train&status=done")
     assert len(trained) == 2
     assert page.get("/runs?stage=other").status_code == 400
 
 
-def test_items_are_lost_and_gained_as_they_were_made(page: TestClient, made: Shown) -> None:
+def test_items_are_lost_and_gained_as_they_were_made(page: Client, made: Shown) -> None:
     query = f"/items?of={made.adapters[-1]}&subject=colours"
     assert set(map(int, first_cells(page, f"{query}&way=lost"))) == LOST
     assert set(map(int, first_cells(page, f"{query}&way=gained"))) == GAINED
@@ -67,7 +66,7 @@ def test_items_are_lost_and_gained_as_they_were_made(page: TestClient, made: Sho
     assert len(first_cells(page, f"{query}&way=wrong")) == ITEMS - len(right)
 
 
-def test_items_are_found_by_what_they_say(page: TestClient, made: Shown) -> None:
+def test_items_are_found_by_what_they_say(page: Client, made: Shown) -> None:
     query = f"/items?of={made.adapters[-1]}&subject=moods&text="
     assert sorted(map(int, first_cells(page, f"{query}QUESTION 2"))) == [2, *range(20, 30)]
     assert len(first_cells(page, f"{query}{quote('<script>')}")) == ITEMS
@@ -75,7 +74,7 @@ def test_items_are_found_by_what_they_say(page: TestClient, made: Shown) -> None
     assert page.get(f"{query}{'x' * 201}").status_code == 400
 
 
-def test_items_come_a_page_at_a_time(page: TestClient, made: Shown) -> None:
+def test_items_come_a_page_at_a_time(page: Client, made: Shown) -> None:
     query = f"/items?of={made.adapters[-1]}"
     first, second = (page.get(f"{query}&page={number}").text for number in (0, 1))
     assert "1 to 50 of 60 items" in first
@@ -84,7 +83,7 @@ def test_items_come_a_page_at_a_time(page: TestClient, made: Shown) -> None:
     assert "no items" in page.get(f"{query}&page=9").text
 
 
-def test_an_item_has_both_answers_and_the_rows_nearest_to_it(page: TestClient, made: Shown) -> None:
+def test_an_item_has_both_answers_and_the_rows_nearest_to_it(page: Client, made: Shown) -> None:
     after = made.evals[made.adapters[-1], "colours"]
     before = made.evals["", "colours"]
     text = page.get(f"/item?before={before}&after={after}&row=3&near=1").text
@@ -97,7 +96,7 @@ def test_an_item_has_both_answers_and_the_rows_nearest_to_it(page: TestClient, m
     assert page.get(f"/item?after={after}&row=999").status_code == 404
 
 
-def test_adapters_side_by_side(page: TestClient, made: Shown) -> None:
+def test_adapters_side_by_side(page: Client, made: Shown) -> None:
     first, second = made.adapters
     text = page.get(f"/compare?id={first}&id={second}").text
     found = {row[0]: row for row in rows(text)}
@@ -113,7 +112,7 @@ def test_adapters_side_by_side(page: TestClient, made: Shown) -> None:
     assert page.get(f"/compare?id={first}&id=zz").status_code == 404
 
 
-def test_a_version_shows_its_rows_groups_and_rejects(page: TestClient, made: Shown) -> None:
+def test_a_version_shows_its_rows_groups_and_rejects(page: Client, made: Shown) -> None:
     at = f"/data/{made.versions[1]}"
     assert first_cells(page, at) == [str(i) for i in range(1, 40)]
     assert first_cells(page, f"{at}?split=test") == ["1", "11", "21", "31"]
@@ -125,7 +124,7 @@ def test_a_version_shows_its_rows_groups_and_rejects(page: TestClient, made: Sho
     assert page.get("/data/other").status_code == 404
 
 
-def test_two_versions_are_compared_row_by_row(page: TestClient, made: Shown) -> None:
+def test_two_versions_are_compared_row_by_row(page: Client, made: Shown) -> None:
     a, b = made.versions
     text = page.get(f"/data/diff?a={a}&b={b}&show=added").text
     assert "19 rows" in text  # the same in both: 1 to 19
@@ -134,7 +133,7 @@ def test_two_versions_are_compared_row_by_row(page: TestClient, made: Shown) -> 
     assert len(rows(text)) == 21
 
 
-def test_a_selection_says_what_each_row_is_for(page: TestClient, made: Shown) -> None:
+def test_a_selection_says_what_each_row_is_for(page: Client, made: Shown) -> None:
     text = page.get(f"/selection/{made.selections[0]}").text
     lines = [row for row in rows(text) if len(row) == 7 and row[0].isdecimal()]
     assert [row[1] for row in lines] == [str(i) for i in range(2, 10)]
@@ -143,7 +142,7 @@ def test_a_selection_says_what_each_row_is_for(page: TestClient, made: Shown) ->
     assert lines[0][6] == "data/talk.jsonl:3"
 
 
-def test_from_a_push_down_to_a_row_and_its_file_and_line(page: TestClient, made: Shown) -> None:
+def test_from_a_push_down_to_a_row_and_its_file_and_line(page: Client, made: Shown) -> None:
     """A person clicks: the push, its lineage, the selection, a row."""
     push = page.get(f"/thing/{made.push}").text
     up = re.search(r'href="(/lineage/[0-9a-f]+)"', push)
@@ -161,13 +160,13 @@ def test_from_a_push_down_to_a_row_and_its_file_and_line(page: TestClient, made:
 
 
 def test_a_thing_is_found_by_the_beginning_of_its_id_an_alias_or_a_commit(
-    page: TestClient, made: Shown
+    page: Client, made: Shown
 ) -> None:
     for name, wanted in (("candidate", made.adapters[-1]), ("c" * 10, made.push)):
         assert wanted in page.get(f"/thing/{name}").text
 
 
-def test_questions_in_sql(page: TestClient) -> None:
+def test_questions_in_sql(page: Client) -> None:
     asked = quote("select stage, count(*) as n from runs group by stage order by stage")
     text = page.get(f"/sql?q={asked}").text
     assert ["ingest", "2"] in rows(text)
@@ -178,7 +177,7 @@ def test_questions_in_sql(page: TestClient) -> None:
     assert "attachment" in answer.headers["content-disposition"]
 
 
-def test_sql_only_reads_and_only_the_store(page: TestClient) -> None:
+def test_sql_only_reads_and_only_the_store(page: Client) -> None:
     refused = (
         *("drop view runs", "select * from read_text('/etc/hostname')", "select 1; select 2"),
         *("copy (select 1) to 'out.csv'", "select getenv('HOME')", "nonsense", "x" * 7000),
@@ -191,7 +190,7 @@ def test_sql_only_reads_and_only_the_store(page: TestClient) -> None:
 
 
 def test_the_cookbook_s_questions_are_those_of_the_reference(
-    page: TestClient, project_root: Path
+    page: Client, project_root: Path
 ) -> None:
     text = (project_root / "docs" / "reference" / "sql.md").read_text("utf-8")
     assert len(cookbook()) == text.count("```sql") > 15

@@ -200,7 +200,7 @@ def test_a_prompt_is_applied_as_it_was_measured(ws: OpenWorkspace, talk: Talk, n
     arm = next(one for one in arms_of(what.spec.prompts) if one.name == name)
     item = items_of(resolved, what, "dev")[0]
     shots = shots_of(resolved, what, arm, [item])
-    shown = shots[item.uid] if arm.similar else shots  # type: ignore[index]
+    shown = shots[item.uid] if arm.similar else shots
     wanted = render_messages(arm, item, shown, labels_of_subject(resolved, what))  # type: ignore[arg-type]
     reply = talk.ask(item.fields["input"])[0]
     context = talk.sides[0].voice.chat.context(wanted)

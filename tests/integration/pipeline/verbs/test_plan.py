@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.table import Table
 
 from pipeline import Workspace
 from pipeline.report.plan import cost_text, plan_table, taken_tables
@@ -115,7 +116,9 @@ def test_what_a_run_took_is_shown_beside_what_was_foreseen_and_kept(
     assert 0 < gap.taken.seconds <= report.cost.total.taken.seconds
     assert ingest.taken.disk > 0
     assert [one.stage for one in report.as_json()] == ["ingest", "gap", "cost"]
-    cells = [column._cells for column in taken_tables(report.cost)[0].columns]
+    shown = taken_tables(report.cost)[0]
+    assert isinstance(shown, Table)
+    cells = [column._cells for column in shown.columns]
     assert [str(column[-1]) for column in cells][:2] == ["all", f"{gap.taken.scored:,}"]
 
     asked = "select run_id, result->'total'->'taken'->>'scored' from runs where stage = 'run'"

@@ -22,6 +22,7 @@ from pipeline.verbs import adapter as verbs
 from pipeline.verbs.pull import take
 from pipeline.verbs.push import push
 from pipeline.verbs.reproduce import reproduce
+from pipeline.workspace.alias import tag
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.datasets.readers.read import read_records
@@ -82,7 +83,7 @@ def test_one_trained_elsewhere_is_measured_like_ours(
     with pytest.raises(UserError, match="was not trained here"):
         reproduce(ws, ui, made.object_id)
     with pytest.raises(GateRefusedError, match="champion moves to an adapter that promote"):
-        verbs.tag(ws, made.object_id, "champion")
+        tag(ws, made.object_id, "champion")
     assert take(ws, ui, str(adapter)).cached
     with pytest.raises(UserError, match=r"the licence of adapter \w+ is not known"):
         push(ws, ui, made.object_id, repo="me/theirs", dry=True)
@@ -121,11 +122,11 @@ def test_aliases_move_by_compare_and_set(
     weights = load_file(adapter / WEIGHTS)
     save_file({k: v * 2 for k, v in weights.items()}, adapter / WEIGHTS, {"format": "pt"})
     second = take(ws, ui, str(adapter)).object_id
-    assert verbs.tag(ws, first, "candidate", expect="none").previous is None
-    assert verbs.tag(ws, second, "candidate", expect=first).previous == first
+    assert tag(ws, first, "candidate", expect="none").previous is None
+    assert tag(ws, second, "candidate", expect=first).previous == first
     with pytest.raises(GapmendError, match="moved meanwhile"):
-        verbs.tag(ws, first, "candidate", expect=first)
-    forced = verbs.tag(ws, second, "champion", force=True, reason="the old one broke")
+        tag(ws, first, "candidate", expect=first)
+    forced = tag(ws, second, "champion", force=True, reason="the old one broke")
     assert forced.reason == "forced: the old one broke"
     (move,) = verbs.log(ws, "champion")
     assert (move.target, move.previous, move.reason) == (second, None, "forced: the old one broke")

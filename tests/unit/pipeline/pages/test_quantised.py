@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from evals.verdicts.forgetting import PairedScores, judge_guards
 from evals.verdicts.stats import PairedItems
+from pipeline.pages.changed import AnswerChanged
 from pipeline.pages.parts import Part, parts
-from pipeline.pages.quantised import AnswerChanged, QuantisedFile
+from pipeline.pages.quantised import QuantisedFile
 from tests.support.accounts import account
+
+if TYPE_CHECKING:
+    from pipeline.pages.charts import Picture
 
 
 def shown(*files: QuantisedFile) -> dict[str, Part]:
-    drawn: defaultdict[str, tuple[()]] = defaultdict(tuple)
+    drawn: defaultdict[str, list[Picture]] = defaultdict(list)
     return {part.id: part for part in parts(account(quantised=files), drawn, ())}
 
 
