@@ -119,7 +119,9 @@ class SqlSession:
             yield
         except duckdb.InterruptException:
             raise UserError(
-                f"stopped after {within_s:g} s", where="sql", fix="ask for less, or: gapmend sql"
+                f"stopped after {within_s:g} s",
+                where="sql",
+                fix="ask for less, or on the command line, where it may take longer",
             ) from None
         finally:
             timer.cancel()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # They act without a workspace, or hand over to another program.
-NO_METHOD = {"schema", "lm-eval"}
+NO_METHOD = {"schema", "lm-eval", "ui"}
 OTHER_NAMES = {
     "adapter ls": "adapters",
     "adapter rm": "adapter.remove",
