@@ -121,8 +121,8 @@ def leaks(ws: OpenWorkspace, ui: Ui, thing: str | None = None) -> LeaksReport:
     if named is None:
         trained_on = _may_be_trained_on(ws)
         for name in ws.spec.datasets:
-            count = ws.catalog.manifest(resolved.versions[name], VersionMeta).meta.splits
-            rows = _Rows(name, count.get("train", 0), _train_rows(resolved, name))
+            splits = ws.catalog.manifest(resolved.versions[name], VersionMeta).meta.splits
+            rows = _Rows(name, splits.get("train", 0), _train_rows(resolved, name))
             search.look(ui, rows, decides=name in trained_on)
     else:
         name, uids = named
@@ -163,7 +163,7 @@ class _Rows(NamedTuple):
     """The rows of one training set: what it is called, how many, and some at a time."""
 
     name: str
-    rows: int
+    total: int
     batches: Iterable[list[RowText]]
 
 
@@ -182,7 +182,7 @@ class _LeakSearch:
     def look(self, ui: Ui, of: _Rows, *, decides: bool) -> None:
         """Look at the rows of one training set, some later than others: together it costs less."""
         self._decides[of.name] = decides
-        with ui.progress(f"leaks · {of.name}", total=of.rows) as bar:
+        with ui.progress(f"leaks · {of.name}", total=of.total) as bar:
             for rows in of.batches:
                 self._waiting += [(of.name, row) for row in rows]
                 if len(self._waiting) >= AT_ONCE:
