@@ -358,6 +358,8 @@ _UIDS: dict[str, Any] = {"lost_uids": (), "gained_uids": ()}  # which items: in 
 
 
 def _versions(ws: WorkspaceStore, ids: Sequence[str]) -> tuple[VersionUsed, ...]:
+    if not ids:  # trained elsewhere: none is known
+        return ()
     return tuple(VersionUsed(*row) for row in ws.catalog.query(_VERSIONS, [tuple(ids)]).rows)
 
 

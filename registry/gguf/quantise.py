@@ -7,10 +7,10 @@ blocks of 32 with more bits. What stands in the file is counted.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from registry.errors import GateRefusedError, StoreError
@@ -119,11 +119,17 @@ def prove_quantised(model: ModelFolder, source: Path, target: Path, dtype: Quant
     )
 
 
+@cache
 def quiet_llama_cpp() -> Any:
     """Return the library, which says what it does on stderr unless it is told not to."""
     import llama_cpp
 
-    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)
+    @llama_cpp.llama_log_callback
+    def nothing(_level: int, _text: bytes, _data: Any) -> None:
+        pass
+
+    llama_cpp.llama_log_set(nothing, ctypes.c_void_p(0))
+    llama_cpp.gapmend_log = nothing  # C holds it, and Python has to as well
     return llama_cpp
 
 

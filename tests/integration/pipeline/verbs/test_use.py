@@ -1,6 +1,6 @@
 """Used elsewhere: USE.md's own code answers as the engine does, and what fewer bits cost is known.
 
-On nano, with an adapter that changes it a little and its merge.
+On nano, with an adapter and its merge.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipeline.workspace.workspace import OpenWorkspace
 from registry.chat.form import answer_form
 from registry.errors import MachineError
 from registry.gguf.quantise import QUANT_BOUNDS, QUANTS, prove_quantised, quantise
-from registry.models.adapters import adapter_path, write_scaled
+from registry.models.adapters import adapter_path
 from registry.models.base import BaseSpec
 from registry.models.load import load_model, nano_folder
 from registry.publish.use.page import use_section
@@ -102,8 +102,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, ui: Ui) -> Made:
     text = text.replace("datasets:\n", DATA).replace("guards: {}", GUARD + "# ")
     spec.write_text(text.replace("      few_shot: [5]\n", ""), "utf-8")
     ws = OpenWorkspace.open(root)
-    strong = save_adapter(root.parent / "strong", nano_folder())
-    write_scaled(strong, 0.2, root.parent / "theirs")
+    save_adapter(root.parent / "theirs", nano_folder())
     (root.parent / "theirs" / "README.md").write_text("---\nlicense: mit\n---\n")
     adapter = take(ws, ui, str(root.parent / "theirs")).object_id
     forget(ws, ui, tuned(ws, adapter))
@@ -166,6 +165,12 @@ def test_use_md_says_how_it_was_measured(made: Made, ui: Ui, tmp_path: Path) -> 
     text = (tmp_path / "out" / "USE.md").read_text("utf-8")
     assert "llama-server -m nano-" in text
     assert "ollama create nano-" in text
+
+
+def test_an_adapter_from_elsewhere_has_a_report_too(made: Made) -> None:
+    told = account(made.ws, made.adapter)
+    assert (told.versions, told.trainings) == ((), ())
+    assert told.merge is not None
 
 
 def test_without_a_spec_less_is_known(made: Made) -> None:
