@@ -99,8 +99,9 @@ def test_own_answers_own_text_and_kl_are_paid_for(ws: Workspace) -> None:
 
 
 def test_what_a_run_took_is_shown_beside_what_was_foreseen_and_kept(
-    ws: Workspace, capsys: pytest.CaptureFixture[str]
+    ws: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline.outlook.training._ENOUGH", 0.0)
     spec = ws.folder / "gapmend.yaml"
     spec.write_text(
         spec.read_text("utf-8").replace("    goal: 0.90", "    goal: 0.90\n    limit: 40")

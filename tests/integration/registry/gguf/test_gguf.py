@@ -153,7 +153,10 @@ def ws(tmp_path_factory) -> OpenWorkspace:
         (draft / "training_args.bin").write_bytes(b"secret")
         model = made.store.put("model", draft, identity={"of": "nano"}, meta={"base": "nano"})
     with made.store.draft() as draft:
-        for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt"):
+        (draft / "adapter_config.json").write_text(
+            '{"peft_type": "LORA", "r": 8, "base_model_name_or_path": "nano"}'
+        )
+        for name in ("adapter_model.safetensors", "optimizer.pt"):
             (draft / name).write_text(name)
         adapter = made.store.put("adapter", draft, identity={"of": "test"})
     made.catalog.commit([model, adapter])
@@ -180,7 +183,7 @@ def test_nano_is_exported_with_its_proof_and_a_modelfile(ws, tmp_path) -> None:
     assert (made.proof.tensors, made.proof.texts) == (47, len(TEXTS) + 1)
     assert "'so" in made.proof.remark
     name = f"nano-{made.thing[:8]}"
-    assert sorted(made.files) == ["Modelfile", f"{name}-q8_0.gguf"]
+    assert sorted(made.files) == ["Modelfile", "USE.md", f"{name}-q8_0.gguf"]
     text = (tmp_path / "out" / "Modelfile").read_text()
     assert text.startswith(f"FROM ./{name}-q8_0.gguf\n# nano\nTEMPLATE ")
     assert 'PARAMETER stop "<|end|>"\nLICENSE """Apache-2.0"""\n' in text
@@ -199,7 +202,7 @@ def test_what_is_copied_is_listed_and_whole(ws, tmp_path) -> None:
     assert "training_args.bin" not in model.files
     assert {"config.json", "model.safetensors", "chat_template.jinja"} <= set(model.files)
     adapter = export(ws, Ui(as_json=True), _one(ws, "adapter"), tmp_path / "adapter")
-    assert sorted(adapter.files) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(adapter.files) == ["USE.md", "adapter_config.json", "adapter_model.safetensors"]
     with pytest.raises(UserError, match="there is something already"):
         export(ws, Ui(as_json=True), _one(ws, "adapter"), tmp_path / "adapter")
     with pytest.raises(UserError, match="Merge it"):
