@@ -189,9 +189,10 @@ def test_a_strangers_request_is_not_taken_for_ours(hub: Hub, workspace: Path) ->
     assert "adapter_model.safetensors" in hub.files(REPO)
 
 
-def test_a_secret_in_a_prompt_is_found_in_the_card(hub: Hub, workspace: Path) -> None:
-    spec = workspace / "gapmend.yaml"
-    text = spec.read_text("utf-8").replace("Which intent? {input}", f"{CANARY[:-2]} {{input}}")
+def test_a_secret_in_a_name_is_found_in_the_card(hub: Hub, workspace: Path) -> None:
+    spec, name = workspace / "gapmend.yaml", CANARY[:-2]
+    text = spec.read_text("utf-8").replace("  intent:    {path", f"  {name}: {{path")
+    text = text.replace("data: intent\n", f"data: {name}\n").replace(", intent]", f", {name}]")
     spec.write_text(text, "utf-8")
     refused = call(hub, workspace, "push", "--repo", REPO)
     assert refused.code == 2
