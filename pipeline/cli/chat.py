@@ -136,20 +136,32 @@ def _answer_lines(talk: Talk, out: TextIO, *, as_json: bool) -> int:
 
     code = 0
     for line in answered(talk, Lines(sys.stdin.fileno())):
-        if line.error is not None:
+        failed = _failed(line)
+        if failed:
             code = _FAILED
         if as_json:
             out.write(json_line(line) + "\n")
-        elif line.error is not None:
-            sys.stderr.write(inert(f"gapmend: {line.error.message}\n"))
         else:
-            out.write(inert(_plain(line)) + "\n")
+            sys.stderr.write(inert("".join(f"gapmend: {one}\n" for one in failed)))
+            out.write(inert("".join(f"{one}\n" for one in _plain(line))))
         out.flush()
     return code
 
 
-def _plain(line: Line) -> str:
-    """Return the answers as text; of two models each with its name before it."""
+def _failed(line: Line) -> list[str]:
+    """Return why there is no answer, or none of a model that is named."""
+    from pipeline.talk.reply import Failed
+
+    if line.error is not None:
+        return [line.error.message]
+    return [f"{one.model}: {one.error}" for one in line.answers if isinstance(one, Failed)]
+
+
+def _plain(line: Line) -> list[str]:
+    """Return the answers as texts; of two models each with its name before it."""
+    from pipeline.talk.reply import Said
+
+    said = [one for one in line.answers if isinstance(one, Said)]
     if len(line.answers) == 1:
-        return line.answers[0].text
-    return "\n".join(f"{one.model}: {one.text}" for one in line.answers)
+        return [one.text for one in said]
+    return [f"{one.model}: {one.text}" for one in said]

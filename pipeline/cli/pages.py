@@ -79,7 +79,7 @@ def ui(
 ) -> None:
     """Serve the workspace as a local page, until Ctrl-C.
 
-    Runs side by side, items, data, lineage, SQL, and what runs now, read from its records.
+    Runs side by side, items, data, lineage, SQL, what runs now, and a chat with its models.
 
     Example: `gapmend ui --open -C examples/quickstart`
     """

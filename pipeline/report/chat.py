@@ -5,13 +5,17 @@ from __future__ import annotations
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from pipeline.talk.reply import Failed
 from pipeline.workspace.inert import inert
+from registry.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from evals.engine.live.ask import Finish, Piece
-    from pipeline.talk.talk import Reply, Said, Talk
+    from pipeline.talk.reply import Reply, Said
+    from pipeline.talk.talk import Talk
 
 BESIDE = 90
 """Columns from which two answers stand side by side."""
@@ -20,19 +24,11 @@ _TAIL = 4_000  # characters of an answer that are shown while it is written
 _MOST = 20_000  # of two that are set in columns at the end: beyond it takes seconds
 
 
-def took(said: Said) -> str:
-    """Return what an answer took, in words: tokens and time."""
-    tokens = "1 token" if said.tokens == 1 else f"{said.tokens:,} tokens"
-    ended = {"length": ", at the limit", "cancelled": ", stopped"}.get(said.reason, "")
-    first = "" if said.first_s is None else f", the first after {said.first_s:.2f} s"
-    return f"{tokens} in {said.seconds:.2f} s{first}{ended}; {said.prompt_tokens:,} read"
-
-
-def ask_shown(console: Console, talk: Talk, text: str) -> list[Said]:
+def ask_shown(console: Console, talk: Talk, text: str) -> list[Said | Failed]:
     """Ask, and show the answers as they come; Ctrl-C ends them, and what was written stays.
 
     Raises:
-        UserError: it can't be asked, or no answer came.
+        UserError: it can't be asked.
     """
     if len(talk.sides) > 1 and console.width >= BESIDE:
         return _beside(console, talk, text)
@@ -44,21 +40,35 @@ def ask_shown(console: Console, talk: Talk, text: str) -> list[Said]:
     return found
 
 
-def _written(console: Console, reply: Reply) -> Said:
+def _written(console: Console, reply: Reply) -> Said | Failed:
     """Write one answer as it comes; each character that would act is shown instead."""
+    begun = False
     try:
         for text in reply:
+            begun = True
             console.file.write(inert(text))
             console.file.flush()
     except KeyboardInterrupt:
         reply.stream.cancel()
-    said = reply.end()
-    console.file.write("\n")
-    console.print(took(said), style="dim", markup=False, highlight=False)
-    return said
+    except UserError:  # `outcome` has it
+        pass
+    done = reply.outcome()
+    if begun or not isinstance(done, Failed):
+        console.file.write("\n")
+    console.print(_note(done), highlight=False, soft_wrap=isinstance(done, Failed))
+    return done
 
 
-def _beside(console: Console, talk: Talk, text: str) -> list[Said]:
+def _note(done: Said | Failed) -> Text:
+    """Return what stands under an answer: what it took, or why there is none."""
+    from rich.text import Text
+
+    if isinstance(done, Failed):
+        return Text(inert(f"gapmend: {done.error}"), style="red")
+    return Text(done.took, style="dim")
+
+
+def _beside(console: Console, talk: Talk, text: str) -> list[Said | Failed]:
     from rich.live import Live
 
     from evals.engine.live.ask import Finish
@@ -81,15 +91,15 @@ def _beside(console: Console, talk: Talk, text: str) -> list[Said]:
                 written[place] += event.text
                 shown = [text[-_TAIL:] for text in written]
                 live.update(_columns(talk, _last_lines(console, shown)))
-    said = [reply.end() for reply in replies]
+    done = [reply.outcome() for reply in replies]
     if sum(map(len, written)) <= _MOST:
-        console.print(_columns(talk, written, [took(one) for one in said]))
-        return said
-    for one in said:
+        console.print(_columns(talk, written, [_note(one) for one in done]))
+        return done
+    for one, whole in zip(done, written, strict=True):
         console.print(f"{one.model}:", style="bold", markup=False, highlight=False)
-        console.file.write(inert(one.written) + "\n")
-        console.print(took(one), style="dim", markup=False, highlight=False)
-    return said
+        console.file.write(inert(whole) + "\n")
+        console.print(_note(one), highlight=False)
+    return done
 
 
 def _last_lines(console: Console, texts: list[str]) -> list[str]:
@@ -98,7 +108,7 @@ def _last_lines(console: Console, texts: list[str]) -> list[str]:
     return ["\n".join(text[-width * height :].split("\n")[-height:]) for text in texts]
 
 
-def _columns(talk: Talk, texts: list[str], notes: list[str] | None = None) -> RenderableType:
+def _columns(talk: Talk, texts: list[str], notes: list[Text] | None = None) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
@@ -107,5 +117,5 @@ def _columns(talk: Talk, texts: list[str], notes: list[str] | None = None) -> Re
         table.add_column(Text(side.who.name), ratio=1, overflow="fold")
     table.add_row(*(Text(text) for text in texts))
     if notes:
-        table.add_row(*(Text(note, style="dim") for note in notes))
+        table.add_row(*notes)
     return table

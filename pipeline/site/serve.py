@@ -43,7 +43,13 @@ def _answer(
     from pipeline.site.app import app
     from pipeline.site.site import Site
 
+    site = Site.of(root, access)
+
     class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            site.talks.stop()  # answers end as far as they came
+            await super().shutdown(sockets)
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             said(access.url)
@@ -59,7 +65,7 @@ def _answer(
                     signal.signal(number, handler)
 
     config = uvicorn.Config(
-        app(Site.of(root, access)),
+        app(site),
         access_log=False,  # addresses have the token
         log_level="warning",
         lifespan="off",
@@ -69,4 +75,7 @@ def _answer(
         timeout_graceful_shutdown=_GRACE_S,
         h11_max_incomplete_event_size=65536,
     )
-    Server(config).run(sockets=[listening])
+    try:
+        Server(config).run(sockets=[listening])
+    finally:
+        site.talks.close()

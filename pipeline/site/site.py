@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.site.talks import Talks
 from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.resident import ResidentCatalog
 from registry.errors import UserError
@@ -30,12 +32,14 @@ class Site:
         ws: what it keeps.
         catalog: the same as its catalog: a copy in memory, made anew when something is committed.
         access: who may ask.
+        talks: the talks that pages have open.
         questions: keeps people's own questions, which may take long, to two at a time.
     """
 
     ws: WorkspaceStore
     catalog: ResidentCatalog
     access: Access
+    talks: Talks = field(repr=False)
     questions: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(2), repr=False)
     _known: OrderedDict[object, Any] = field(default_factory=OrderedDict, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
@@ -49,7 +53,17 @@ class Site:
         """
         ws = WorkspaceStore.open(root)
         catalog = ResidentCatalog(ws.state, wait_s=_WAIT_S)
-        return cls(replace(ws, catalog=catalog), catalog, access)
+        return cls(replace(ws, catalog=catalog), catalog, access, Talks(ws.root, catalog))
+
+    def fault(self, error: Exception) -> str:
+        """Keep the traceback of a fault of ours in a file; return the line that names it."""
+        line = f"a fault of ours: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        log = self.ws.state / "fault.log"
+        try:
+            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError:  # a full or read-only disk
+            return line
+        return f"{line} (traceback in {log}; please report it)"
 
     def once(self, key: object, made: Callable[[], _T]) -> _T:
         """Return what was made under this key since the last commit, or make it."""

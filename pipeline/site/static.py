@@ -1,4 +1,4 @@
-"""The files that pages name: styles, an icon, one script. Only these; no path is put together."""
+"""The files that pages name: styles, an icon, two scripts. Only these; no path is put together."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _FILES = {
     "style.css": (TEMPLATES / "style.css", "text/css"),
     "site.css": (_OURS / "site.css", "text/css"),
     "running.js": (_OURS / "running.js", "text/javascript"),
+    "chat.js": (_OURS / "chat.js", "text/javascript"),
     "icon.svg": (_OURS / "icon.svg", "image/svg+xml"),
 }
 

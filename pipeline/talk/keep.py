@@ -112,7 +112,7 @@ def _check_label(ws: OpenWorkspace, dataset: str, answer: str) -> None:
         raise DataError(
             f"the answer is none of the labels of {dataset}",
             expected=f"one of {', '.join(sorted(allowed))}",
-            fix="give the right one behind =",
+            fix="give the right one instead",
         )
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.talk.asking import Asking, asking
 from pipeline.talk.keep import Kept, Kind, keep
-from pipeline.talk.voice import Room, Voice
-from pipeline.talk.who import Talker, talker
+from pipeline.talk.reply import Reply, Side
+from pipeline.talk.voice import Room
+from pipeline.talk.who import talker
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from evals.engine.live.ask import Ask, Finish, Piece, Stream
+    from evals.engine.live.ask import Ask, Finish, Piece, Told
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
 
@@ -32,110 +33,6 @@ class Drawing:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Said:
-    """An answer that has ended.
-
-    Attributes:
-        model: by whom.
-        text: the answer, without a thought.
-        written: all that was written.
-        reason: `stop`, `length` or `cancelled`.
-        prompt_tokens: that were read.
-        tokens: that were written.
-        first_s: seconds from asking to the first token; None if there was none.
-        seconds: from asking to the end.
-    """
-
-    model: str
-    text: str
-    written: str
-    reason: str
-    prompt_tokens: int
-    tokens: int
-    first_s: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """What somebody said, and what was answered: what can be kept as a row."""
-
-    turns: tuple[dict[str, Any], ...]
-    question: str
-    said: Said
-
-
-@dataclass
-class Side:
-    """One model's own side of the talk.
-
-    Attributes:
-        who: the model.
-        voice: that it answers by.
-        asked: the turns that it was asked with, and its answers, without the prompt's examples.
-        exchanges: each question as it was said, with its answer.
-    """
-
-    who: Talker
-    voice: Voice
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
-
-
-class Reply:
-    """An answer on its way; iterate for its texts, then `end` it."""
-
-    def __init__(self, side: Side, question: str, last: dict[str, Any], stream: Stream) -> None:
-        """See the class."""
-        self.side = side
-        self._question = question
-        self._last = last
-        self.stream = stream
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the text as it comes, special tokens and all.
-
-        Raises:
-            UserError: it failed.
-        """
-        for piece in self.stream:
-            if piece.text:
-                yield piece.text
-
-    def end(self) -> Said:
-        """Wait for its end and make it part of the talk, one that was cancelled as far as it came.
-
-        Raises:
-            UserError: it failed; the talk is what it was before the question.
-        """
-        side, done = self.side, self.stream.wait()
-        said = _said(side, done)
-        asked = {"role": "user", "content": self._question}
-        earlier = [turn for one in side.exchanges for turn in (*one.turns[-1:], _spoken(one.said))]
-        side.exchanges.append(Exchange((*earlier, asked), self._question, said))
-        side.asked += [self._last, _spoken(said)]
-        return said
-
-
-def _said(side: Side, done: Finish) -> Said:
-    text = side.voice.answer_in(done.text)
-    return Said(
-        side.who.name,
-        text,
-        done.text,
-        done.reason,
-        done.prompt_tokens,
-        done.tokens,
-        done.first_s,
-        done.seconds,
-    )
-
-
-def _spoken(said: Said) -> dict[str, Any]:
-    return {"role": "assistant", "content": said.text}
 
 
 class Talk:
@@ -159,26 +56,29 @@ class Talk:
     def ask(
         self, text: str, told: Callable[[int, Piece | Finish], None] | None = None
     ) -> list[Reply]:
-        """Ask all sides; each answers by itself.
+        """Ask all sides; each answers by itself, and one that can't be asked has failed at once.
 
         Args:
             text: what is said.
             told: is called with a side's place and each part of its answer, see `Stream`.
 
         Raises:
-            UserError: nothing is said, a template refuses it, or it is longer than a context.
+            UserError: nothing is said, or no side can be asked: its template refuses it, or it is
+                longer than a context.
         """
         if not text.strip():
             raise UserError("nothing is asked", expected="a text")
-        asks = [self._ask(side, text) for side in self.sides]
+        tellings = [None if told is None else partial(told, n) for n in range(len(self.sides))]
+        begun = [
+            self._begun(side, text, telling)
+            for side, telling in zip(self.sides, tellings, strict=True)
+        ]
+        refusals = [one for one in begun if isinstance(one, UserError)]
+        if len(refusals) == len(begun):
+            raise refusals[0]
         return [
-            Reply(
-                side,
-                text,
-                last,
-                side.voice.ask(ask, side.who, None if told is None else partial(told, place)),
-            )
-            for place, (side, (ask, last)) in enumerate(zip(self.sides, asks, strict=True))
+            Reply.refused(side, text, one, telling) if isinstance(one, UserError) else one
+            for side, one, telling in zip(self.sides, begun, tellings, strict=True)
         ]
 
     def ask_apart(self, text: str) -> list[Reply]:
@@ -193,13 +93,22 @@ class Talk:
         fresh.drawing, fresh.asking = self.drawing, self.asking
         return fresh.ask(text)
 
-    def keep(self, kind: Kind, name: str, *, side: int = 0, answer: str | None = None) -> Kept:
-        """Keep the last answer of a side as a row or an item, see `keep`.
+    def keep(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        side: int = 0,
+        exchange: int = -1,
+        answer: str | None = None,
+    ) -> Kept:
+        """Keep an answer of a side as a row or an item, see `keep`.
 
         Args:
             kind: what it is kept as.
             name: of the dataset for a row, of the capability or guard for an item.
             side: whose answer.
+            exchange: to which question, as the side counts them; by default the last.
             answer: the right one, where the model's isn't.
 
         Raises:
@@ -208,18 +117,30 @@ class Talk:
         one = self.sides[side]
         if not one.exchanges:
             raise UserError("nothing was answered yet", fix="ask something first")
-        last = one.exchanges[-1]
+        last = one.exchanges[exchange]
         who = one.who.name if one.who.id is None else f"{one.who.name} {one.who.id[:12]}"
         source = f"chat with {who}, {datetime.now(tz=UTC).date().isoformat()}"
         said = {"role": "assistant", "content": last.said.text if answer is None else answer}
         source += "" if answer is None else ", answer corrected"
         return keep(self._ws, self._ui, kind, name, (*last.turns, said), source)
 
+    def renew(self, ws: OpenWorkspace) -> None:
+        """Go on in the same workspace by a spec that was changed."""
+        self._ws = ws
+
     def forget(self) -> None:
         """Begin again: nothing was said."""
         for side in self.sides:
             side.asked.clear()
             side.exchanges.clear()
+
+    def _begun(self, side: Side, text: str, told: Told | None) -> Reply | UserError:
+        """Ask a side; return why it can't be asked, where it can't."""
+        try:
+            ask, last = self._ask(side, text)
+            return Reply(side, text, last, side.voice.ask(ask, side.who, told))
+        except UserError as error:
+            return error
 
     def _ask(self, side: Side, text: str) -> tuple[Ask, dict[str, Any]]:
         """Return what asks a side, and the turn that does it."""

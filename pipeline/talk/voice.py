@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from evals.engine.live.ask import Ask, Stream, Told
     from evals.engine.live.worker import Live
@@ -150,6 +150,22 @@ class Room:
                 voice.ready(who)
         return voice
 
+    def renew(self, ws: OpenWorkspace) -> None:
+        """Go on in the same workspace by a spec that was changed."""
+        with self._lock:
+            self._ws = ws
+
+    def only(self, needed: Iterable[Talker]) -> None:
+        """Let go of the models that none of these speaks by."""
+        wanted = {who.weights for who in needed}
+        with self._lock:
+            gone = [self._voices.pop(one) for one in [*self._voices] if one not in wanted]
+            if not gone:
+                return
+            while gone:
+                gone.pop().live.close()
+            _free()
+
     def close(self) -> None:
         """End all answers and let go of the models."""
         with self._lock:
@@ -164,3 +180,14 @@ class Room:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+
+def _free() -> None:
+    """Give memory back: on a GPU it is there for the next model."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.workspace.store import CHAMPION, refuse_removed
-from registry.errors import ModelError, StoreRequestError
+from registry.errors import ModelError, StoreRequestError, UserError
 from registry.models.adapters import adapter_path, is_tuned
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def talker(ws: OpenWorkspace, name: str | None = None) -> Talker:
 def talkers(ws: OpenWorkspace) -> tuple[Talker, ...]:
     """Return everybody who can be talked to: bases, then aliases, then the rest, newest first.
 
-    What belongs to a base that the spec hasn't is left out.
+    What belongs to a base that the spec hasn't, or that isn't there, is left out.
     """
     from registry.store.kinds import AdapterMeta, ModelMeta, RemovalMeta
 
@@ -97,7 +98,7 @@ def talkers(ws: OpenWorkspace) -> tuple[Talker, ...]:
 
 
 def _fitting(ws: OpenWorkspace, name: str, manifest: Manifest[Meta]) -> Iterator[Talker]:
-    if not is_tuned(manifest) or _base_of(ws, manifest) is not None:
+    with suppress(UserError):  # a base that can't be read says so where it is asked for itself
         yield _of_store(ws, name, manifest)
 
 

@@ -8,13 +8,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.talk.reply import Failed
 from registry.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.talk.keep import Kept, Kind
-    from pipeline.talk.talk import Reply, Said, Talk
+    from pipeline.talk.reply import Reply, Said
+    from pipeline.talk.talk import Talk
     from registry.errors import ErrorRecord
 
 AT_ONCE = 32
@@ -85,12 +87,12 @@ class Line:
 
     Attributes:
         prompt: the question.
-        answers: of each model, in their order.
+        answers: of each model, in their order; not all of them failed.
         error: why there are none.
     """
 
     prompt: str
-    answers: tuple[Said, ...] = ()
+    answers: tuple[Said | Failed, ...] = ()
     error: ErrorRecord | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -171,7 +173,8 @@ def _asked(talk: Talk, line: bytes) -> tuple[str, list[Reply] | UserError]:
 def _ended(question: str, replies: list[Reply] | UserError) -> Line:
     if isinstance(replies, UserError):
         return Line(question, error=replies.record())
-    try:
-        return Line(question, tuple(reply.end() for reply in replies))
-    except UserError as error:
-        return Line(question, error=error.record())
+    done = tuple(reply.outcome() for reply in replies)
+    failed = [one.error for one in done if isinstance(one, Failed)]
+    if len(failed) == len(done):
+        return Line(question, error=failed[0].record())
+    return Line(question, done)

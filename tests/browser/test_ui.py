@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.browsing import NARROW, WIDE, WIDE_DARK, serious, tab_stops, too_wide
+from tests.support.paged import paged
 from tests.support.shown_store import Shown, make
 
 if TYPE_CHECKING:
@@ -34,25 +32,9 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    import uvicorn
-
-    from pipeline.site.app import app
-    from pipeline.site.guard import Access
-    from pipeline.site.site import Site
-
     made = make(Path(tmp_path_factory.mktemp("shown")) / "ws")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        site = Site.of(made.root, Access.to("127.0.0.1", port))
-        config = uvicorn.Config(app(site), log_level="warning", lifespan="off", ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield Served(made, f"http://127.0.0.1:{port}")
-        server.should_exit = True
-        thread.join(30)
+    with paged(made.root) as page:
+        yield Served(made, page.origin)
 
 
 @pytest.fixture
@@ -82,7 +64,7 @@ def test_every_kind_of_page_is_sound(page: Page, served: Served) -> None:
     first, newest = made.adapters
     after, before = made.evals[newest, "colours"], made.evals["", "colours"]
     for path in (
-        *("/", "/runs", "/adapters", "/data", "/running", "/alias/candidate"),
+        *("/", "/runs", "/adapters", "/data", "/chat", "/running", "/alias/candidate"),
         *(f"/adapter/{newest}", f"/compare?id={first}&id={newest}", f"/lineage/{newest}"),
         f"/items?of={newest}&subject=colours&way=lost",
         f"/item?after={after}&before={before}&row=3&near=1",

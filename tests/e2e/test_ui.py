@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.request
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.e2e.conftest import PROGRAM, gapmend
 from tests.support.shown_store import make
+from tests.support.talked import make_talked
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,28 @@ def test_beyond_this_machine_it_wants_its_token(workspace: Path) -> None:
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_ctrl_c_ends_an_answer_too(tmp_path: Path) -> None:
+    folder = make_talked(tmp_path / "ws")
+    with served(folder) as (process, url):
+        csrf = re.search('name="csrf" value="([^"]+)"', asked(f"{url}chat")[1])
+        assert csrf is not None
+        form = {"csrf": csrf[1], "plain": "1", "model": "nano", "text": "On day 3 the red"}
+        form |= {"tokens": "1900", "temperature": "2", "seed": "5"}
+        question = urllib.request.Request(  # noqa: S310 - our own
+            f"{url}chat", urlencode(form).encode(), {"Origin": url.rstrip("/")}
+        )
+        with urllib.request.urlopen(question, timeout=240) as answer:  # noqa: S310 - our own
+            while "text" not in (event := json.loads(answer.readline())):
+                assert "error" not in event
+            process.send_signal(signal.SIGINT)
+            last = json.loads(answer.read().splitlines()[-1])
+        assert ", stopped; " in last["html"]
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    assert "rror" not in err
 
 
 def test_mistakes_are_one_line(tmp_path: Path, workspace: Path) -> None:

@@ -71,6 +71,7 @@ def _links(told: Account) -> list[Link]:
                 )
                 for one in told.trainings
             ),
+            Link("Talk to it", href("/chat", {"model": told.id})),
             Link("Give it a name", href("/alias/champion", {"to": told.id})),
         ]
     return links

@@ -31,7 +31,16 @@ def test_a_workspace_without_runs_says_what_to_do(tmp_path: Path, ask: Ask) -> N
     (tmp_path / "gapmend.yaml").write_text(SPEC)
     page = ask(tmp_path)
     assert "gapmend run" in page.get("/").text
-    for path in ("/runs", "/adapters", "/items", "/data", "/sql", "/running", "/alias/champion"):
+    for path in (
+        "/runs",
+        "/adapters",
+        "/items",
+        "/data",
+        "/sql",
+        "/chat",
+        "/running",
+        "/alias/champion",
+    ):
         assert page.get(path).status_code == 200, path
     assert page.get("/adapter/champion").status_code == 404
 

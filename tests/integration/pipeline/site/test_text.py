@@ -14,7 +14,7 @@ from tests.support.shown_store import EVIL, Shown
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
-_OURS = {("script", "/static/running.js")}
+_OURS = {("script", "/static/running.js"), ("script", "/static/chat.js")}
 _A_KIND = 1  # pages of one kind that are opened
 _MOST = 120
 
@@ -115,9 +115,9 @@ def test_all_that_is_linked_can_be_opened_and_what_the_data_say_is_text(
         todo += [urljoin(path, one.partition("#")[0]) for one in read.links]
     assert not problems, "\n".join(problems)
     assert evil > 20  # it was there, as text
-    wanted = ["/", "/runs", "/adapters", "/items", "/data", "/sql", "/running", "/data/diff",
-              "/item", "/row/*", "/selection/*", "/adapter/*", "/lineage/*", "/thing/*",
-              "/alias/champion", "/sql.csv"]  # fmt: skip
+    wanted = ["/", "/runs", "/adapters", "/items", "/data", "/sql", "/chat", "/running",
+              "/data/diff", "/item", "/row/*", "/selection/*", "/adapter/*", "/lineage/*",
+              "/thing/*", "/alias/champion", "/sql.csv"]  # fmt: skip
     assert {one.partition("?")[0] for one in opened} >= set(wanted)
 
 

@@ -18,9 +18,11 @@ from pipeline.report.chat import _written as written
 from pipeline.report.chat import ask_shown
 from pipeline.spec.subjects import subject
 from pipeline.talk.keep import keep
-from pipeline.talk.talk import Drawing, Reply, Talk, open_talk
+from pipeline.talk.reply import Failed, Reply, Said
+from pipeline.talk.talk import Drawing, Talk, open_talk
 from pipeline.talk.who import talker, talkers
 from pipeline.verbs.chat import Commands, Lines, answered
+from pipeline.verbs.chat import _ended as ended
 from pipeline.workspace.console import open_console
 from pipeline.workspace.ui import Ui
 from pipeline.workspace.workspace import OpenWorkspace
@@ -412,4 +414,30 @@ def test_two_stand_side_by_side_where_there_is_room(talk: Talk, width: int) -> N
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     heads = [line for line in shown.splitlines() if "mine" in line]
     assert ("nano" in heads[0]) == (width == 120)
-    assert all(f"{one.tokens} token" in shown for one in said)
+    assert len(said) == 2
+    assert all(isinstance(one, Said) and f"{one.tokens} token" in shown for one in said)
+
+
+@pytest.mark.parametrize("width", [120, 60])
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_that_fails_hides_nothing_of_the_other(talk: Talk, width: int, side: int) -> None:
+    talk.sides[side].asked.append({"role": "user", "content": "word " * 3000})
+    console = open_console(file=StringIO(), width=width, height=20)
+    done = ask_shown(console, talk, "What is 2 plus 1?")
+    failed, other = done[side], done[1 - side]
+    assert isinstance(failed, Failed)
+    assert isinstance(other, Said)
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert f"{other.tokens} token" in shown
+    assert "gapmend: the prompt" in shown
+    assert len(talk.sides[1 - side].exchanges) == 1
+    assert not talk.sides[side].exchanges
+    line = ended("?", [Reply.refused(talk.sides[0], "?", failed.error, None), *_asked(talk)])
+    assert line.error is None
+    told = line.as_json()["answers"]
+    assert told[0].as_json() == {"model": "mine", "error": failed.error.record()}
+    assert told[1].tokens > 0
+
+
+def _asked(talk: Talk) -> list[Reply]:
+    return talk.ask_apart("What is 2 plus 1?")[1:]
