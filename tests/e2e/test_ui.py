@@ -84,8 +84,7 @@ def test_ctrl_c_ends_an_answer_too(tmp_path: Path) -> None:
     with served(folder) as (process, url):
         csrf = re.search('name="csrf" value="([^"]+)"', asked(f"{url}chat")[1])
         assert csrf is not None
-        form = {"csrf": csrf[1], "plain": "1", "model": "nano", "text": "On day 3 the red"}
-        form |= {"tokens": "1900", "temperature": "2", "seed": "5"}
+        form = {"csrf": csrf[1], "plain": "1", "model": "nano", "text": "Who?", "tokens": "1900"}
         question = urllib.request.Request(  # noqa: S310 - our own
             f"{url}chat", urlencode(form).encode(), {"Origin": url.rstrip("/")}
         )

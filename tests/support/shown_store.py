@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 EVIL = '<script>alert(1)</script> <a href="javascript:alert(2)">x</a> \x1b[31m \' " & {{ 7 * 7 }}'
-SPEC = "bases: {nano: {model: nano}}\n"
+SPEC = """\
+bases: {nano: {model: nano}}
+datasets: {talk: {path: data/talk.jsonl}}
+capabilities:
+  moods: {data: talk, answer: exact, goal: 0.5}
+  colours: {data: talk, answer: exact, goal: 0.5}
+train: {base: nano, pool: [talk]}
+"""
 SUBJECTS = ("moods", "colours")
 _AT = "2026-01-02T03:04:05+00:00"
 _ROWS = """
