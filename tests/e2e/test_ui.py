@@ -17,8 +17,8 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.e2e.conftest import PROGRAM, gapmend
+from tests.support.served import make_workspace
 from tests.support.shown_store import make
-from tests.support.talked import make_talked
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def test_beyond_this_machine_it_wants_its_token(workspace: Path) -> None:
 
 
 def test_ctrl_c_ends_an_answer_too(tmp_path: Path) -> None:
-    folder = make_talked(tmp_path / "ws")
-    with served(folder) as (process, url):
+    make_workspace(tmp_path / "ws")
+    with served(tmp_path / "ws") as (process, url):
         csrf = re.search('name="csrf" value="([^"]+)"', asked(f"{url}chat")[1])
         assert csrf is not None
         form = {"csrf": csrf[1], "plain": "1", "model": "nano", "text": "Who?", "tokens": "1900"}

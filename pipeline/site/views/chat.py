@@ -162,7 +162,7 @@ def _named(
         if name in listed or (part == "against" and not name):
             continue
         who = site.talks.named(name)
-        if short(who.id) in listed:  # a longer beginning of its id
+        if who.name not in listed and short(who.id) in listed:  # its id by more or fewer digits
             who = replace(who, name=short(who.id))
         elif who.name not in listed:
             more.append(who)
