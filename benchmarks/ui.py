@@ -100,6 +100,7 @@ def pages(made: Shown) -> Iterator[tuple[str, Callable[[int], str]]]:
     yield "lineage down", lambda n: f"/lineage/{made.selections[n]}?down=1"
     yield "a run", lambda n: f"/thing/{made.runs[-3 - n]}"
     yield "sql, without a question", lambda _: "/sql"
+    yield "chat, nothing said yet", lambda _: "/chat"
     yield "a name", lambda _: "/alias/champion"
     yield "what runs", lambda _: "/running"
 

@@ -418,7 +418,7 @@ def test_an_answer_is_stopped_as_far_as_it_came(page: Page) -> None:
 
 
 def test_a_second_question_waits_for_nobody(page: Page) -> None:
-    found = []
+    found: list[object] = []
 
     def ask_too(gone: asyncio.Event) -> None:
         if not found:
