@@ -115,8 +115,8 @@ class _OnItsWay:
             UserError: it can't be asked.
         """
         one = self.one
-        if one.talk is None:
-            yield {"say": f"Loading {' and '.join(who.name for who in one.who)} …"}
+        if names := self._site.talks.to_load(one):
+            yield {"say": f"Loading {' and '.join(names)} …"}
         turn = await run_in_threadpool(self._site.talks.ask, one, self._question, self._tell)
         yield {"talk": one.key, "number": turn.number, "turn": turn_html(turn)}
         left = len(turn.answers)

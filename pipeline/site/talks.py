@@ -132,6 +132,11 @@ class Talks:
         self._used = time.monotonic()
         return one, question
 
+    def to_load(self, one: OpenTalk) -> list[str]:
+        """Return the names of a talk's models that have to be loaded first."""
+        room = self._room
+        return [who.name for who in one.who if room is None or not room.has(who)]
+
     def ask(
         self, one: OpenTalk, question: Question, told: Callable[[int, Piece | Finish], None]
     ) -> Turn:

@@ -155,6 +155,10 @@ class Room:
         with self._lock:
             self._ws = ws
 
+    def has(self, who: Talker) -> bool:
+        """Whether what somebody speaks by is loaded."""
+        return who.weights in self._voices
+
     def only(self, needed: Iterable[Talker]) -> None:
         """Let go of the models that none of these speaks by."""
         wanted = {who.weights for who in needed}

@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ def test_everybody_and_every_prompt_is_offered(page: Page) -> None:
 
 
 def test_two_answer_as_they_write_and_go_on(page: Page) -> None:
+    page.site.talks.sweep(idle_s=0)
     events = page.ask(model="mine", against="nano")
     assert events[0] == {"say": "Loading mine and nano …"}
     one = page.open(events)
@@ -145,6 +147,15 @@ def test_two_pages_do_not_mix(page: Page) -> None:
     third = page.open(page.ask(talk=other.key, model="mine"))  # another model: another talk
     assert third is not other
     assert said(third).prompt_tokens == said(one, 0).prompt_tokens
+
+
+def test_two_pages_that_ask_at_once_are_answered_each_its_own(page: Page) -> None:
+    texts = (SUM, "On day 3 the red", "Who came to the house?")
+    alone = [said(page.open(page.ask(text))).written for text in texts]
+    assert len(set(alone)) == 3
+    with ThreadPoolExecutor(3) as pool:
+        told = [*pool.map(page.ask, texts)]
+    assert [written(events, 0) for events in told] == alone
 
 
 def test_a_prompt_is_applied_and_left_out_again(page: Page) -> None:

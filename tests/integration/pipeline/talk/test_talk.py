@@ -12,6 +12,8 @@ import pytest
 
 from evals.engine.live.ask import Ask, Finish, Piece, Stream
 from evals.tasks.prompts import arms_of, render_messages
+from pipeline.cli.chat import _failed as failures
+from pipeline.cli.chat import _plain as texts
 from pipeline.ingest import ingest, resolve
 from pipeline.measure.measure import items_of, labels_of_subject, shots_of
 from pipeline.report.chat import _written as written
@@ -444,6 +446,8 @@ def test_one_that_fails_hides_nothing_of_the_other(talk: Talk, width: int, side:
     told = line.as_json()["answers"]
     assert told[0].as_json() == {"model": "mine", "error": failed.error.record()}
     assert told[1].tokens > 0
+    assert failures(line) == [f"mine: {failed.error}"]
+    assert texts(line) == [f"nano: {told[1].text}"]
 
 
 def _asked(talk: Talk) -> list[Reply]:
