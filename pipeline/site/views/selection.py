@@ -18,7 +18,6 @@ _PICKS = """
 SELECT row_uid, capability, reason, score, rank, answer FROM parquet.stored_picks
 ORDER BY rank LIMIT ? OFFSET ?
 """
-_COUNT = "SELECT count(*) FROM parquet.stored_picks"
 _HEAD = ("rank", "row", "for", "why", "likeness", "what it says", "file and line")
 
 
@@ -26,9 +25,7 @@ def selection(site: Site, asked: Asked) -> bytes:
     """Show a selection and its rows, a page at a time."""
     found = site.catalog.manifest(asked.path["id"], SelectionMeta)
     number = asked.number("page", 0)
-    only = [found.id]
-    picks = site.catalog.query(_PICKS, [PAGE, number * PAGE], only=only).rows
-    ((total,),) = site.catalog.query(_COUNT, only=only).rows
+    picks = site.catalog.query(_PICKS, [PAGE, number * PAGE], only=[found.id]).rows
     rows = _rows(site, found, [pick[0] for pick in picks])
     shown = [_line(pick, rows.get(pick[0])) for pick in picks]
     erased = erased_from(site, found.id)
@@ -40,7 +37,7 @@ def selection(site: Site, asked: Asked) -> bytes:
         erased=f"{erased:,} of its rows were erased." if erased else "",
         facts=_facts(found),
         tables=[*_parts(found.meta), Grid("Rows, in the order of training", _HEAD, lines(shown))],
-        place=Pages.of(f"/selection/{found.id}", {}, number, len(shown), int(total)),
+        place=Pages.of(f"/selection/{found.id}", {}, number, len(shown), found.meta.rows),
     )
 
 
