@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.site.contents import clusters_of, place, rejects_of, rows_of, said
+from pipeline.site.contents import clusters_of, find, place, rejects_of, rows_at, rows_of, said
 from pipeline.site.render import PAGE, Grid, Link, Pages, cut, href, lines, page, short
 from registry.catalog.sql import fill
 from registry.datasets.history.diff import GROUPS, changes_by_group
@@ -194,18 +194,23 @@ def _facts(found: Version) -> list[tuple[str, Any]]:
 
 
 def _rows(site: Site, found: Version, split: str, text: str, number: int) -> tuple[Grid, int]:
-    version = (found.id, found.name)
-    rows, counted = rows_of(site, version, split=split, text=text, limit=PAGE, offset=number * PAGE)
+    version, first, title = (found.id, found.name), number * PAGE, "Rows"
+    if text:
+        with_it = find(site, version, split=split, text=text)
+        total = len(with_it.positions)
+        rows = [*rows_at(site, version, with_it.positions[first : first + PAGE]).values()]
+        if total < with_it.total:
+            title = f"Rows: the first {total:,} of {with_it.total:,} that have this text"
+    else:
+        total = found.meta.splits.get(split, 0) if split else found.meta.rows
+        rows = rows_of(site, version, split=split, limit=PAGE, offset=first)
     shown = [
         (Link(str(row["row_uid"]), href(f"/row/{row['row_uid']}")), row["split"], cut(said(row)),
          place(row))
         for row in rows
     ]  # fmt: skip
-    known = found.meta.splits.get(split, 0) if split else found.meta.rows
-    total = known if counted is None else counted
-    return Grid(
-        "Rows", ("row", "split", "what it says", "file and line"), lines(shown), "none"
-    ), total
+    head = ("row", "split", "what it says", "file and line")
+    return Grid(title, head, lines(shown), "none"), total
 
 
 def _rejects(site: Site, found: Version, number: int) -> tuple[Grid, int]:
