@@ -5,11 +5,12 @@
 
 A chain is a selection, an adapter, what it lost and a decision: four runs. Milliseconds of one page
 as its server answers it, no network: wall-clock, and CPU of the whole process, which other work on
-the machine doesn't lengthen. `first` is the first page of its kind, for which what the server keeps
-in memory is read: the catalog, and each file's hash. `ours` is the median of `repeats` pages that
-nobody has asked for before (another offset, adapter or row). The last lines are questions that read
-all rows of a version, and charts, which a page doesn't wait for; then pages asked by eight at once,
-and what the process holds. With --folder, what was made is used again: do so for the memory.
+the machine doesn't lengthen. `first` is the first page of its kind, for which the files are hashed
+that it reads; what every page needs, the server loads as it starts. `ours` is the median of
+`repeats` pages that nobody has asked for before (another offset, adapter or row). The last lines
+are questions that read all rows of a version, and charts, which a page doesn't wait for; then pages
+asked by eight at once. Behind each line is what the process holds: with --folder, what was made is
+used again, and not counted.
 """
 
 from __future__ import annotations
@@ -164,7 +165,11 @@ def figures(made: Shown, repeats: int, only: str) -> Iterator[Figure]:
     """Measure every page."""
     target = tomllib.loads((HERE / "targets.toml").read_text("utf-8"))["ui"]["page_ms"]
     access = Access.to("127.0.0.1", PORT)
-    client = TestClient(app(Site.of(made.root, access)), base_url=f"http://127.0.0.1:{PORT}")
+    site = Site.of(made.root, access)
+    began = time.perf_counter()
+    site.warm()
+    print(f"{time.perf_counter() - began:.1f} s beside the start; {held():.0f} MiB\n{HEAD}")
+    client = TestClient(app(site), base_url=f"http://127.0.0.1:{PORT}")
     asked: list[str] = []
     for limit, kinds in ((target, pages(made)), (None, heavy(made))):
         for name, at in kinds:
@@ -220,7 +225,7 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         made = prepared(given.folder or Path(temporary), sizes)
-        print(f"{len(made.runs):,} runs, {given.rows:,} rows; {held():.0f} MiB\n{HEAD}")
+        print(f"{len(made.runs):,} runs, {given.rows:,} rows; {held():.0f} MiB")
         for one in figures(made, given.repeats, given.only):
             found.append(one)
             print(one.line(), f"  {held():.0f} MiB", flush=True)

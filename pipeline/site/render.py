@@ -142,6 +142,12 @@ def template(name: str, /, **values: Any) -> bytes:
     return str(made.render(values)).encode("utf-8", "replace")
 
 
+def load() -> None:
+    """Make the templates, which the first page would wait for."""
+    for name in _environment().list_templates(extensions=["jinja"]):
+        _environment().get_template(name)
+
+
 def status_of(error: GapmendError) -> int:
     """Return the HTTP status of an error."""
     if isinstance(error, AliasMovedError | GateRefusedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing, contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from pipeline.site.guard import Access
@@ -58,8 +59,10 @@ def _answer(
                 for number, handler in zip(_STOP, before, strict=True):
                     signal.signal(number, handler)
 
+    site = Site.of(root, access)
+    Thread(target=site.warm, daemon=True).start()
     config = uvicorn.Config(
-        app(Site.of(root, access)),
+        app(site),
         access_log=False,  # addresses have the token
         log_level="warning",
         lifespan="off",

@@ -15,6 +15,7 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from pipeline.site.render import Cell
     from pipeline.site.site import Asked, Site
+    from registry.datasets.history.diff import Group
     from registry.datasets.history.names import Version
     from registry.store.kinds import VersionMeta
 
@@ -111,9 +112,10 @@ def diff(site: Site, asked: Asked) -> bytes:
     """Compare two versions row by row: how many rows of each group, and the first of one."""
     a, b = (version_named(site.catalog, asked.one(side)) for side in ("a", "b"))
     group = asked.choice("show", ("changed", *(one for one in GROUPS if one != "changed")))
+    shown = next(one for one in GROUPS if one == group)
     found = site.once(("diff", a.id, b.id), lambda: _compared(site, a.id, b.id))
     query = {"a": f"{a.name}@{a.id}", "b": f"{b.name}@{b.id}"}
-    rows = found.lines[group]
+    rows = found.lines[shown]
     return page(
         site,
         "diff",
@@ -130,7 +132,7 @@ def diff(site: Site, asked: Asked) -> bytes:
         ],
         shown=group,
         table=Grid(
-            f"Rows that were {group}: the first {len(rows):,} of {found.counts[group]:,}",
+            f"Rows that were {group}: the first {len(rows):,} of {found.counts[shown]:,}",
             ("where", "before", "after"),
             rows,
             "there are none",
@@ -143,8 +145,8 @@ class _Compared:
     """What two versions differ in: how many rows of each group, and the first as a table's."""
 
     same: int
-    counts: dict[str, int]
-    lines: dict[str, tuple[tuple[Cell, ...], ...]]
+    counts: dict[Group, int]
+    lines: dict[Group, tuple[tuple[Cell, ...], ...]]
 
 
 def _compared(site: Site, a: str, b: str) -> _Compared:
@@ -159,7 +161,7 @@ def _compared(site: Site, a: str, b: str) -> _Compared:
         for group, changes in found.items()
     }
     any_group = found[GROUPS[0]]
-    return _Compared(any_group.same, {**any_group.counts}, {**rows})
+    return _Compared(any_group.same, any_group.counts, rows)
 
 
 def _side(row: dict[str, Any] | None) -> str:

@@ -15,6 +15,8 @@ from tests.support.shown_store import Shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from httpx import Response
+
 THREADS = 8
 TAGS = ("v1", "v2", "v3")
 
@@ -38,8 +40,13 @@ def addresses(made: Shown) -> list[str]:
     ]  # fmt: skip
 
 
-def tag(root: Path, name: str) -> None:
-    """Commit something, as another process of a person's."""
+def tag(root: Path, names: tuple[str, ...]) -> None:
+    """Commit something each time, as another process of a person's."""
+    for name in names:
+        _tag(root, name)
+
+
+def _tag(root: Path, name: str) -> None:
     verb = ("dataset", "tag", "talk", name, "-C", str(root))
     program = (sys.executable, "-c", "from pipeline.cli.start import main; main()")
     subprocess.run([*program, *verb], check=True, capture_output=True, timeout=120)
@@ -59,12 +66,12 @@ def test_eight_at_once_get_what_one_gets(made: Shown, ask: Ask) -> None:
 def test_who_commits_meanwhile_breaks_no_page(own: Shown, ask: Ask) -> None:
     page, pages = ask(own.root), addresses(own)
     with ThreadPoolExecutor(THREADS + 1) as threads:
-        commits = [threads.submit(lambda: [tag(own.root, name) for name in TAGS])]
-        answers = []
-        while not commits[0].done():
+        commits = threads.submit(tag, own.root, TAGS)
+        answers: list[Response] = []
+        while not commits.done():
             some = islice(cycle(pages), len(answers), len(answers) + THREADS)
             answers += threads.map(page.get, some)
-        commits[0].result()
+        commits.result()
     assert len(answers) > len(pages)
     assert [one.text for one in answers if one.status_code != 200] == []
     data = page.get("/data").text
