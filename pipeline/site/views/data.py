@@ -15,7 +15,7 @@ from registry.errors import UserError
 if TYPE_CHECKING:
     from pipeline.site.render import Cell
     from pipeline.site.site import Asked, Site
-    from registry.datasets.history.diff import Group
+    from registry.datasets.choices import Group
     from registry.datasets.history.names import Version
     from registry.store.kinds import VersionMeta
 

@@ -15,7 +15,7 @@ from tests.support.shown_store import Shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from httpx import Response
+    from httpx2 import Response
 
 THREADS = 8
 TAGS = ("v1", "v2", "v3")
