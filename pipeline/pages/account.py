@@ -266,7 +266,7 @@ def _newest_gap(ws: WorkspaceStore) -> Manifest[GapMeta]:
 
 def _erased(ws: WorkspaceStore, adapter: str) -> int:
     with ws.catalog.reading() as connection:
-        found = connection.execute(_ERASED, [adapter]).fetchone()
+        found = connection.execute(fill(_ERASED, [adapter])).fetchone()
     return int(found[0]) if found else 0
 
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.workspace.running import Running, running
+from registry.catalog.sql import fill
 
 if TYPE_CHECKING:
     from pipeline.workspace.store import WorkspaceStore
 
 _ERROR = 300  # characters of an error
+# Canonical JSON is searched before it is parsed; most runs have not failed.
 _FAILED = """
-WITH runs AS (
-    SELECT manifest->>'$.meta.stage' AS stage, manifest->>'$.meta.status' AS status,
-           manifest->>'$.meta.result.error' AS error, created_at AS ended
-    FROM catalog.objects WHERE kind = 'run'
-)
-SELECT stage, max(ended), arg_max(error, ended) FROM runs AS failed
-WHERE status = 'failed' AND NOT EXISTS (
-    SELECT 1 FROM runs AS done
-    WHERE done.status = 'done' AND done.stage = failed.stage AND done.ended > failed.ended
-)
-GROUP BY stage ORDER BY 2
+SELECT manifest->>'$.meta.stage', created_at, manifest->>'$.meta.result.error'
+FROM catalog.objects WHERE kind = 'run' AND contains(manifest, '"status":"failed"')
+  AND (manifest->>'$.meta.status') = 'failed'
+QUALIFY row_number() OVER (
+    PARTITION BY manifest->>'$.meta.stage' ORDER BY created_at DESC, id DESC
+) = 1
+ORDER BY created_at
+"""
+_DONE = """
+SELECT manifest->>'$.meta.stage', max(created_at)
+FROM catalog.objects WHERE kind = 'run' AND created_at > ?::TIMESTAMP
+  AND (manifest->>'$.meta.status') = 'done' GROUP BY 1
 """
 
 
@@ -45,10 +49,14 @@ def unended(ws: WorkspaceStore) -> tuple[Unended, ...]:
     """Return the stages that failed and have no later result, and those that stopped or run."""
     with ws.catalog.reading() as connection:
         failed = connection.execute(_FAILED).fetchall()
+        since = min((at for _, at, _ in failed), default=datetime.max)  # noqa: DTZ901 - as DuckDB's
+        later = fill(_DONE, [since.isoformat()])
+        done = dict(connection.execute(later).fetchall()) if failed else {}
     return (
         *(
             Unended(stage, "failed", f"{stage} failed on {at:%Y-%m-%d %H:%M}: {_short(error)}.")
             for stage, at, error in failed
+            if stage not in done or done[stage] < at
         ),
         *(Unended(one.stage, one.state, _begun(one)) for one in running(ws)),
     )

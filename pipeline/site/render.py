@@ -77,14 +77,23 @@ class Pages:
     after: str | None
 
     @classmethod
-    def of(cls, path: str, query: Mapping[str, Any], number: int, shown: int, total: int) -> Pages:
-        """Return the place of page `number` (0 is the first) of a table at an address."""
+    def of(
+        cls,
+        path: str,
+        query: Mapping[str, Any],
+        number: int,
+        shown: int,
+        total: int,
+        *,
+        lines: int = PAGE,
+    ) -> Pages:
+        """Return the place of page `number` (0 is the first), of so many lines, of a table."""
 
         def at(page: int) -> str:
             return href(path, {**query, "page": page})
 
-        more = (number + 1) * PAGE < total
-        first = number * PAGE
+        more = (number + 1) * lines < total
+        first = number * lines
         return cls(
             first,
             shown,
@@ -131,6 +140,12 @@ def template(name: str, /, **values: Any) -> bytes:
     """Return a part of a page."""
     made = _environment().get_template(f"{name}.html.jinja")
     return str(made.render(values)).encode("utf-8", "replace")
+
+
+def load() -> None:
+    """Make the templates, which the first page would wait for."""
+    for name in _environment().list_templates(extensions=["jinja"]):
+        _environment().get_template(name)
 
 
 def status_of(error: GapmendError) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing, contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from pipeline.site.guard import Access
@@ -64,6 +65,8 @@ def _answer(
                 for number, handler in zip(_STOP, before, strict=True):
                     signal.signal(number, handler)
 
+    site = Site.of(root, access)
+    Thread(target=site.warm, daemon=True).start()
     config = uvicorn.Config(
         app(site),
         access_log=False,  # addresses have the token

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import traceback
 from collections import OrderedDict
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.site.render import load
 from pipeline.site.talks import Talks
 from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.resident import ResidentCatalog
-from registry.errors import UserError
+from registry.errors import GapmendError, MachineError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.site.guard import Access
 
 _T = TypeVar("_T")
 _WAIT_S = 3.0  # who looks at a page doesn't wait for half a minute
+_PATIENT_S = 10.0  # who asks for what takes long waits for others who do
 _REMEMBERED = 64
 
 
@@ -33,7 +37,7 @@ class Site:
         catalog: the same as its catalog: a copy in memory, made anew when something is committed.
         access: who may ask.
         talks: the talks that pages have open.
-        questions: keeps people's own questions, which may take long, to two at a time.
+        questions: keeps what may take long to two at a time; see `question`.
     """
 
     ws: WorkspaceStore
@@ -65,20 +69,54 @@ class Site:
             return line
         return f"{line} (traceback in {log}; please report it)"
 
+    def warm(self) -> None:
+        """Bring into memory what the first page would wait for; what can't be, a page will say."""
+        import pyarrow as pa
+        import pyarrow.compute
+
+        load()
+        pa.array([0])  # loads pandas, half a second
+        with suppress(GapmendError), self.catalog.reading():
+            pass
+
     def once(self, key: object, made: Callable[[], _T]) -> _T:
-        """Return what was made under this key since the last commit, or make it."""
+        """Return what was made under this key since the last commit, or make it.
+
+        Who asks for it meanwhile waits, instead of making it as well.
+        """
         whole = (key, self.catalog.stamp())
         with self._lock:
-            if whole in self._known:
-                self._known.move_to_end(whole)
-                found: _T = self._known[whole]
-                return found
-        found = made()
-        with self._lock:
-            self._known[whole] = found
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return found
+            found: Future[_T] | None = self._known.get(whole)
+            begins = found is None
+            if found is None:
+                found = self._known[whole] = Future()
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(whole)
+        if begins:
+            try:
+                found.set_result(made())
+            except BaseException as error:  # noqa: BLE001 - it is raised below, for all who wait
+                with self._lock:
+                    self._known.pop(whole, None)
+                found.set_exception(error)
+        return found.result()
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Keep what reads much to two at a time; others wait for a while.
+
+        Raises:
+            MachineError: two others are still being answered.
+        """
+        if not self.questions.acquire(timeout=_PATIENT_S):
+            raise MachineError(
+                "two other questions are being answered", fix="ask again when they are"
+            )
+        try:
+            yield
+        finally:
+            self.questions.release()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _COLUMNS = (
 _TOTAL = "SELECT count(*) FROM catalog.adapters WHERE {chosen}"
 _NEWEST = """
 SELECT id, created_at, name, base, method, rank, round, rows, loss, scale
-FROM catalog.adapters WHERE {chosen} ORDER BY created_at DESC, id DESC LIMIT {limit}
+FROM catalog.adapters WHERE {chosen} ORDER BY created_at DESC, id DESC LIMIT {limit} OFFSET {offset}
 """
 _ANY_REMOVED = "SELECT 1 FROM catalog.removals LIMIT 1"
 # What the aliases that ever pointed at one of these point at now.
@@ -102,13 +102,19 @@ class AliasMove:
 
 
 def adapters(
-    catalog: Catalog, *, limit: int = 20, base: str | None = None, alias: str | None = None
+    catalog: Catalog,
+    *,
+    limit: int = 20,
+    offset: int = 0,
+    base: str | None = None,
+    alias: str | None = None,
 ) -> AdapterPage:
     """List the newest adapters; those set aside are neither listed nor counted.
 
     Args:
         catalog: where they are.
         limit: at most so many rows.
+        offset: without so many of the newest.
         base: of the base that has this name in the spec.
         alias: the one that this alias points at.
 
@@ -118,7 +124,8 @@ def adapters(
     with catalog.reading() as connection:
         chosen = _chosen(connection, base, alias)
         total = connection.execute(_TOTAL.format(chosen=chosen)).fetchone()
-        rows = connection.execute(_NEWEST.format(chosen=chosen, limit=limit)).fetchall()
+        newest = _NEWEST.format(chosen=chosen, limit=limit, offset=offset)
+        rows = connection.execute(newest).fetchall()
         ids = tuple(row[0] for row in rows)
         aliases = connection.execute(fill(_ALIASES, [ids])).fetchall() if ids else []
     listed = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]

@@ -38,7 +38,7 @@ def read_by(connection: DuckDBPyConnection, sql: str, params: Sequence[Any] = ()
         params: values for its `?`.
     """
     parsed = _parsed(connection, sql)
-    tables = set(mentioned(sql)) if parsed is None else {name for name, _ in _tables_in(parsed)}
+    tables = _named(sql, parsed)
     calls = [call for name, call in _tables_in(parsed) if name == _FEW and call]
     few = [_files_of(connection, arguments, params) for arguments in calls]
     read = {path: sha256 for files in few for path, sha256 in files or ()}
@@ -48,6 +48,18 @@ def read_by(connection: DuckDBPyConnection, sql: str, params: Sequence[Any] = ()
         if name in PARQUET:
             read |= dict(files_behind(connection, name))
     return read
+
+
+def views_of(connection: DuckDBPyConnection, sql: str) -> list[str]:
+    """Return the views that a statement reads, and those behind them, in an order to be made in.
+
+    Unlike `needed`, a column that is called as a view makes none, and no view at all is none.
+    """
+    return with_sources(_named(sql, _parsed(connection, sql)) & set(all_names()))
+
+
+def _named(sql: str, parsed: Any) -> set[str]:
+    return set(mentioned(sql)) if parsed is None else {name for name, _ in _tables_in(parsed)}
 
 
 def _files_of(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from registry.catalog.session import QueryResult
     from registry.catalog.sql import Value
 
+_SETTINGS = "SET parquet_metadata_cache = true"  # what a file's end says: it is asked again
 _TABLES = ("objects", "edges", "nodes", "links", "adapters", "removals", "alias_moves")
 
 
@@ -83,6 +84,7 @@ class ResidentCatalog(Catalog):
             if self._held is None or self._held[0] != now or None in now[:1]:
                 connection = copied(self.root, wait_s=self.wait_s, tables=_TABLES)
                 set_up(connection, self.root.resolve())
+                connection.execute(_SETTINGS)
                 # The stamp from before the copy: what is committed meanwhile has another one.
                 # Questions that go on keep the old copy until they end.
                 self._held = (now, connection)

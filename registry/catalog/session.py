@@ -15,7 +15,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
 from registry.catalog.open import snapshot
-from registry.catalog.reads import read_by
+from registry.catalog.reads import read_by, views_of
 from registry.catalog.sql import literal
 from registry.catalog.views import make_views, needed
 from registry.errors import UserError, damaged
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _FETCHED = 10_000  # rows at a time
+_FEW = 10_000
 # Functions that a SELECT can call and that do more than read.
 _ACTING = re.compile(
     r'\b"?(enable_logging|disable_logging|truncate_duckdb_logs|write_log|checkpoint|'
@@ -180,9 +181,11 @@ def set_up(connection: DuckDBPyConnection, root: Path) -> None:
     """Set what every session needs: where large questions spill to, and no progress bars."""
     spill = Store(root).spill_path()
     # A session reads each file once: a copy in memory is of no use. And DuckDB would show
-    # progress on stdout where it takes Python for a notebook, as in `python -c`.
+    # progress on stdout where it takes Python for a notebook, as in `python -c`. Rows of large
+    # files are looked for by each uid, where they are few, and not by the first and last alone.
     connection.execute(
         f"SET temp_directory = {literal(spill)}; SET enable_external_file_cache = false;"
+        f" SET dynamic_or_filter_threshold = {_FEW};"
         " SET enable_progress_bar = false; CREATE SCHEMA parquet"
     )
 
@@ -194,7 +197,7 @@ def answer(connection: DuckDBPyConnection, root: Path, sql: str) -> QueryResult:
         StoreError: a stored file is damaged.
     """
     with _naming_what_is_damaged(root):
-        make_views(connection, root, needed(sql))
+        make_views(connection, root, views_of(connection, sql))
         hold(root / "objects", read_by(connection, sql, ()))
         return _fetch(connection, sql, (), None)
 

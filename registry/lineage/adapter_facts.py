@@ -34,11 +34,16 @@ FROM forgetting WHERE adapter_id = ? AND scale = 1 AND against IS NULL
 QUALIFY row_number() OVER (PARTITION BY guard, split ORDER BY created_at DESC) = 1
 ORDER BY split, guard
 """
+# Picks before references: of these, the rows that were picked alone are read.
 _TAUGHT = """
+WITH taught AS MATERIALIZED (
+    SELECT object_id AS selection_id, row_uid, capability, reason FROM parquet.stored_picks
+    WHERE object_id IN (SELECT selection_id FROM adapter_selections WHERE adapter_id = ?)
+)
 SELECT drawn.dataset, drawn.version_id, refs.license, taught.capability, taught.reason,
        count(DISTINCT taught.row_uid)
-FROM rows_that_taught(?) AS taught
-JOIN parquet.stored_refs AS refs ON refs.row_uid = taught.row_uid
+FROM parquet.stored_refs AS refs
+JOIN taught ON taught.row_uid = refs.row_uid
 JOIN drawn_from AS drawn
   ON drawn.selection_id = taught.selection_id AND drawn.version_id = refs.object_id
 GROUP BY ALL ORDER BY ALL

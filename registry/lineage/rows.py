@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry.catalog.sql import fill
 from registry.errors import StoreRequestError
+from registry.lineage.bitmaps import CHUNK_UIDS
 from registry.lineage.graph import Node, lineage
 
 if TYPE_CHECKING:
@@ -34,11 +35,30 @@ _PLACES = """
 SELECT version_id, dataset, source, source_file, source_line, split
 FROM row_places WHERE row_uid = ? ORDER BY ALL
 """
+# The bitmaps say which selections chose a row: the picks of no other are read.
+_CHOSE = """
+SELECT selection.id FROM parquet.stored_bitmaps AS bits
+JOIN objects AS selection ON selection.id = bits.object_id
+WHERE bits.chunk = ? AND get_bit(bits.bitmap::BIT, ?) = 1
+ORDER BY selection.created_at DESC, selection.id
+"""
 _PICKS = """
 SELECT object_id, capability, reason, rank FROM parquet.stored_picks
 WHERE row_uid = ? ORDER BY ALL
 """
-_SAW = "SELECT DISTINCT adapter_id FROM adapters_that_saw(?) ORDER BY adapter_id"
+# As the macro adapters_that_saw has it, from selections that are known.
+_SAW = """
+WITH RECURSIVE taught AS (
+    SELECT child AS id FROM edges WHERE parent IN ?
+    UNION
+    SELECT edges.child FROM taught
+    JOIN edges ON edges.parent = taught.id
+    JOIN objects AS parent ON parent.id = edges.parent
+    WHERE edges.role IN ('start', 'part')
+       OR (edges.role = 'run' AND (parent.manifest->>'$.meta.stage') = 'train')
+)
+SELECT id FROM taught JOIN objects USING (id) WHERE kind IN ('adapter', 'model') ORDER BY id
+"""
 _LED_TO = """
 WITH RECURSIVE made AS (
     SELECT id FROM objects WHERE id IN ?
@@ -98,14 +118,16 @@ class SelectionPick:
 class RowLineage:
     """Where a row came from and everything that it is in.
 
-    `made` are the adapters that were trained on it and all that is made of them: merges, models,
-    aliases, promotions, pushes, in the order of time.
+    `chosen` counts the selections that chose it, of which `picks` may be the newest; `made` are the
+    adapters that were trained on it and all that is made of them: merges, models, aliases,
+    promotions, pushes, in the order of time.
     """
 
     row_uid: int
     places: tuple[RowPlace, ...]
     picks: tuple[SelectionPick, ...]
     made: tuple[Node, ...]
+    chosen: int = 0
 
 
 def sources_of(catalog: Catalog, thing: str) -> tuple[RowSource, ...]:
@@ -130,28 +152,37 @@ def sources_of(catalog: Catalog, thing: str) -> tuple[RowSource, ...]:
     return tuple(RowSource(*row) for row in found.rows)
 
 
-def row_lineage(catalog: Catalog, row_uid: int) -> RowLineage:
+def row_lineage(catalog: Catalog, row_uid: int, *, most: int | None = None) -> RowLineage:
     """Return where a row came from, and what it went into up to every push.
 
-    Reads the references of every dataset version and the picks of every selection.
+    Reads the references of every dataset version, the bitmaps of every selection and the picks of
+    those that chose the row.
+
+    Args:
+        catalog: where they are.
+        row_uid: the row.
+        most: read the picks of so many of these selections, the newest; by default of all.
 
     Raises:
         UserError: no version has such a row, and no selection had it.
     """
     places = catalog.query(_PLACES, [row_uid]).rows
-    picks = catalog.query(_PICKS, [row_uid]).rows
-    if not places and not picks:  # an erased row is in no version, and what chose it is known
+    bit = divmod(row_uid, CHUNK_UIDS)
+    chose = [row[0] for row in catalog.query(_CHOSE, bit).rows]
+    if not places and not chose:  # an erased row is in no version, and what chose it is known
         raise StoreRequestError(
             f"no dataset version has a row {row_uid}",
             fix='list some with `gapmend sql "select row_uid, dataset from rows limit 9"`',
         )
-    saw = tuple(row[0] for row in catalog.query(_SAW, [row_uid]).rows)
-    made = catalog.query(_LED_TO, [("", *saw), _ARTIFACTS]).rows if saw else []
+    picks = catalog.query(_PICKS, [row_uid], only=chose[:most]).rows if chose else []
+    saw = [row[0] for row in catalog.query(_SAW, [tuple(chose)]).rows] if chose else []
+    made = catalog.query(_LED_TO, [tuple(saw), _ARTIFACTS]).rows if saw else []
     return RowLineage(
         row_uid,
         tuple(RowPlace(*row) for row in places),
         tuple(SelectionPick(*row) for row in picks),
         _nodes(catalog, [row[0] for row in made]),
+        len(chose),
     )
 
 

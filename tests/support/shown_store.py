@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+
 from registry.catalog.catalog import Catalog
 from registry.catalog.database import connect
-from registry.catalog.sql import fill, literal
+from registry.catalog.sql import fill
 from registry.lineage.bitmaps import write_bitmaps
 from registry.store.hashing import digest
 from registry.store.objects import ObjectRef, Parent, Store
@@ -31,15 +33,22 @@ capabilities:
 train: {base: nano, pool: [talk]}
 """
 SUBJECTS = ("moods", "colours")
+_PRIME = 7919
+_GROUPS = {"rows.parquet": 1 << 14}
 _AT = "2026-01-02T03:04:05+00:00"
 _ROWS = """
 SELECT i AS row_uid, sha256(i::VARCHAR) AS row_hash, 'sft' AS kind,
-       [{{role: 'user', content: concat(?, ' question ', i, repeat(' word', {words})),
+       [{{role: 'user', content: concat(?, ' question ', i, ' ', {said}),
           tool_calls: NULL::VARCHAR, name: NULL::VARCHAR, train: NULL::BOOLEAN}},
         {{role: 'assistant', content: concat('answer ', i % 7), tool_calls: NULL::VARCHAR,
           name: NULL::VARCHAR, train: NULL::BOOLEAN}}] AS messages,
        NULL::VARCHAR AS tools, NULL::BOOLEAN AS label
 FROM range({rows}) AS made(i) ORDER BY i
+"""
+# Words that differ from row to row: stored texts are as hard to unpack as people's.
+_SAID = """
+array_to_string(list_transform(range({words}),
+    lambda j: substr(md5((hash(i * 64 + j) % 1999)::VARCHAR), 1, 3 + j % 5)), ' ')
 """
 _REFS = """
 SELECT i AS row_uid, sha256(i::VARCHAR) AS row_hash,
@@ -64,7 +73,7 @@ SELECT i AS row_uid, sha256(i::VARCHAR) AS row_hash, i AS cluster,
 FROM range({items}) AS made(i) ORDER BY sha256(i::VARCHAR)
 """
 _PICKS = """
-SELECT i AS row_uid, sha256(i::VARCHAR) AS row_hash, 'moods' AS capability,
+SELECT {uid} AS row_uid, sha256(({uid})::VARCHAR) AS row_hash, 'moods' AS capability,
        CASE WHEN i % 3 = 0 THEN 'mend' ELSE 'gap' END AS reason, 0.5 AS score, i - 2 AS rank,
        CASE WHEN i = 3 THEN ? END AS answer
 FROM range(2, {picked} + 2) AS made(i)
@@ -78,7 +87,11 @@ FROM range({steps}) AS made(i), (VALUES ('loss'), ('learning_rate')) AS names(na
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is: `items` of the newest adapter's evaluations, `few` of all others'."""
+    """How much there is: `items` of the newest adapter's evaluations, `few` of all others'.
+
+    With `apart`, the rows of a selection are so far from each other in the version, and not in its
+    order; `lost` are the items that a selection was told of.
+    """
 
     rows: int = 40
     words: int = 2
@@ -87,6 +100,8 @@ class Sizes:
     few: int = 30
     picked: int = 8
     steps: int = 12
+    apart: int = 1
+    lost: int = 0
 
 
 @dataclass
@@ -101,6 +116,7 @@ class Shown:
     evals: dict[tuple[str, str], str] = field(default_factory=dict)  # adapter or "", subject
     failed: str = ""
     push: str = ""
+    picked: list[int] = field(default_factory=list)  # uids of rows that every selection has
 
 
 def make(root: Path, sizes: Sizes | None = None) -> Shown:
@@ -123,9 +139,11 @@ class _Maker:
     def make(self) -> None:
         sizes = self.sizes
         self.catalog.reserve_uids(sizes.rows)
+        self.made.picked = [*range(2, sizes.picked * sizes.apart + 2, sizes.apart)]
+        said = _SAID.format(words=sizes.words).strip()
         rows = self.put(
             "rows", {"rows": 1}, [], {"rows": sizes.rows},
-            {"rows.parquet": fill(_ROWS.format(rows=sizes.rows, words=sizes.words), [EVIL])},
+            {"rows.parquet": fill(_ROWS.format(rows=sizes.rows, said=said), [EVIL])},
         )  # fmt: skip
         for number, count in enumerate((sizes.rows // 2, sizes.rows)):
             self.version(rows, number, count)
@@ -171,14 +189,17 @@ class _Maker:
         """Select, train, forget and promote once more."""
         sizes, last = self.sizes, number == self.sizes.chains - 1
         over = [Parent(gap.id, "gap"), Parent(self.made.versions[-1], "dataset")]
-        chosen = self.run("select", f"select-{number}", over)
-        picks = fill(_PICKS.format(picked=sizes.picked), [EVIL])
+        lost = {"lost": {"colours": [*range(sizes.lost)]}}
+        chosen = self.run("select", f"select-{number}", over, change=lost)
+        order = 1 if sizes.apart == 1 else _PRIME
+        uid = f"2 + (i - 2) * {order} % {sizes.picked} * {sizes.apart}"
+        picks = fill(_PICKS.format(picked=sizes.picked, uid=uid), [EVIL])
         part = {"capability": "moods", "reason": "gap", "rows": sizes.picked, "score": 0.5}
         selection = self.put(
             "selection", {"s": number}, [Parent(chosen.id, "run"), *over],
             {"base": "nano", "rows": sizes.picked, "replay_rows": 0, "round": 0, "parts": [part],
              "budget": {"moods": sizes.picked}, "set_aside": {EVIL: 2}},
-            {"rows.parquet": picks}, bitmap=range(2, sizes.picked + 2),
+            {"rows.parquet": picks}, bitmap=self.made.picked,
         )  # fmt: skip
         of_it = [Parent(selection.id, "selection")]
         config = {"rank": 2 + number % 30, "learning_rate": 0.001, "note": EVIL}
@@ -259,20 +280,29 @@ class _Maker:
 
     def put(
         self, kind: str, identity: Any, parents: list[Parent], meta: Any,
-        files: dict[str, str] | None = None, *, bitmap: range | None = None,
+        files: dict[str, str] | None = None, *, bitmap: list[int] | None = None,
     ) -> ObjectRef:  # fmt: skip
         if files is None:
             made = self.store.put(kind, None, identity=identity, parents=parents, meta=meta)
         else:
             with self.store.draft() as draft:
                 for name, query in files.items():
-                    to = f"{literal(draft / name)} (FORMAT parquet, COMPRESSION zstd)"
-                    self.sql.execute(f"COPY ({query}) TO {to}")
+                    self.write(draft / name, query, _GROUPS.get(name, 100_000))
                 if bitmap is not None:
                     write_bitmaps(bitmap, draft / "bitmaps.parquet")
                 made = self.store.put(kind, draft, identity=identity, parents=parents, meta=meta)
         self.waiting.append(made)
         return made
+
+    def write(self, path: Path, query: str, group: int) -> None:
+        """Write rows as the stages do: in groups of so many."""
+        found = self.sql.execute(query).to_arrow_reader(group)
+        repeated = [one for one in found.schema.names if one != "messages"]
+        with pq.ParquetWriter(
+            path, found.schema, compression="zstd", use_dictionary=repeated
+        ) as file:
+            for batch in found:
+                file.write_batch(batch)
 
     def commit(self) -> None:
         self.catalog.commit(self.waiting)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.site.contents import clusters_of, place, rejects_of, rows_of, said
+from pipeline.site.contents import clusters_of, find, place, rejects_of, rows_at, rows_of, said
 from pipeline.site.render import PAGE, Grid, Link, Pages, cut, href, lines, page, short
-from registry.datasets.history.diff import GROUPS, row_changes
+from registry.catalog.sql import fill
+from registry.datasets.history.diff import GROUPS, changes_by_group
 from registry.datasets.history.names import version_named, versions
 from registry.errors import UserError
 
 if TYPE_CHECKING:
+    from pipeline.site.render import Cell
     from pipeline.site.site import Asked, Site
+    from registry.datasets.choices import Group
     from registry.datasets.history.names import Version
     from registry.store.kinds import VersionMeta
 
@@ -27,7 +31,8 @@ SELECT erasure_id, erased_at, rows, reason, version_ids FROM erasures ORDER BY e
 """
 _ERASED_FROM = """
 SELECT sum(json_extract_string(erasure.manifest->'$.meta.redacted', edges.parent)::BIGINT)
-FROM edges JOIN objects AS erasure ON erasure.id = edges.child AND erasure.kind = 'erasure'
+FROM catalog.edges AS edges
+JOIN catalog.objects AS erasure ON erasure.id = edges.child AND erasure.kind = 'erasure'
 WHERE edges.role = 'redacted' AND edges.parent = ?
 """
 _LOST = "SELECT adapter_id, selection_id, rows, erased_at FROM unreproducible"
@@ -108,15 +113,9 @@ def diff(site: Site, asked: Asked) -> bytes:
     a, b = (version_named(site.catalog, asked.one(side)) for side in ("a", "b"))
     group = asked.choice("show", ("changed", *(one for one in GROUPS if one != "changed")))
     shown = next(one for one in GROUPS if one == group)
-    store = site.ws.store
-    found = site.once(
-        ("diff", a.id, b.id, shown), lambda: row_changes(store, a.id, b.id, show=shown, limit=PAGE)
-    )
+    found = site.once(("diff", a.id, b.id), lambda: _compared(site, a.id, b.id))
     query = {"a": f"{a.name}@{a.id}", "b": f"{b.name}@{b.id}"}
-    rows = [
-        (place(one.after or one.before or {}), *(_side(row) for row in (one.before, one.after)))
-        for one in found.shown
-    ]
+    rows = found.lines[shown]
     return page(
         site,
         "diff",
@@ -135,10 +134,34 @@ def diff(site: Site, asked: Asked) -> bytes:
         table=Grid(
             f"Rows that were {group}: the first {len(rows):,} of {found.counts[shown]:,}",
             ("where", "before", "after"),
-            lines(rows),
+            rows,
             "there are none",
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What two versions differ in: how many rows of each group, and the first as a table's."""
+
+    same: int
+    counts: dict[Group, int]
+    lines: dict[Group, tuple[tuple[Cell, ...], ...]]
+
+
+def _compared(site: Site, a: str, b: str) -> _Compared:
+    """Compare two versions for all groups at once, which reads every row's hash of both."""
+    with site.question():
+        found = changes_by_group(site.ws.store, a, b, limit=PAGE)
+    rows = {
+        group: lines(
+            (place(one.after or one.before or {}), _side(one.before), _side(one.after))
+            for one in changes.shown
+        )
+        for group, changes in found.items()
+    }
+    any_group = found[GROUPS[0]]
+    return _Compared(any_group.same, any_group.counts, rows)
 
 
 def _side(row: dict[str, Any] | None) -> str:
@@ -173,18 +196,23 @@ def _facts(found: Version) -> list[tuple[str, Any]]:
 
 
 def _rows(site: Site, found: Version, split: str, text: str, number: int) -> tuple[Grid, int]:
-    version = (found.id, found.name)
-    rows, counted = rows_of(site, version, split=split, text=text, limit=PAGE, offset=number * PAGE)
+    version, first, title = (found.id, found.name), number * PAGE, "Rows"
+    if text:
+        with_it = find(site, version, split=split, text=text)
+        total = len(with_it.positions)
+        rows = [*rows_at(site, version, with_it.positions[first : first + PAGE]).values()]
+        if total < with_it.total:
+            title = f"Rows: the first {total:,} of {with_it.total:,} that have this text"
+    else:
+        total = found.meta.splits.get(split, 0) if split else found.meta.rows
+        rows = rows_of(site, version, split=split, limit=PAGE, offset=first)
     shown = [
         (Link(str(row["row_uid"]), href(f"/row/{row['row_uid']}")), row["split"], cut(said(row)),
          place(row))
         for row in rows
     ]  # fmt: skip
-    known = found.meta.splits.get(split, 0) if split else found.meta.rows
-    total = known if counted is None else counted
-    return Grid(
-        "Rows", ("row", "split", "what it says", "file and line"), lines(shown), "none"
-    ), total
+    head = ("row", "split", "what it says", "file and line")
+    return Grid(title, head, lines(shown), "none"), total
 
 
 def _rejects(site: Site, found: Version, number: int) -> tuple[Grid, int]:
@@ -215,8 +243,9 @@ def _erased_note(site: Site, version: str) -> str:
 
 def erased_from(site: Site, thing: str) -> int:
     """Return how many rows were erased from a version or selection."""
-    ((count,),) = site.catalog.query(_ERASED_FROM, [thing]).rows
-    return int(count or 0)
+    with site.catalog.reading() as connection:
+        found = connection.execute(fill(_ERASED_FROM, [thing])).fetchone()
+    return int(found[0] or 0) if found else 0
 
 
 def _selections(site: Site) -> Grid:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from registry.lineage.rows import RowLineage
 
 _MOST_DIGITS = 18
+_MOST = 100  # selections, and things made of it, that are listed
 
 
 def row(site: Site, asked: Asked) -> bytes:
@@ -23,7 +24,7 @@ def row(site: Site, asked: Asked) -> bytes:
     if not (given.isascii() and given.isdecimal() and len(given) <= _MOST_DIGITS):
         raise StoreRequestError(f"'{given[:80]}' is no row's number")
     uid = int(given)
-    found = site.once(("row", uid), lambda: row_lineage(site.catalog, uid))
+    found = site.once(("row", uid), lambda: row_lineage(site.catalog, uid, most=_MOST))
     content = rows_by_uid(site, found.places[-1].version_id, [uid]) if found.places else {}
     return page(
         site,
@@ -49,15 +50,20 @@ def _tables(found: RowLineage) -> list[tuple[str, str, Grid]]:
     ]  # fmt: skip
     made = [
         (Link(short(one.id), href(f"/thing/{one.id}")), one.kind.replace("_", " "), one.label)
-        for one in found.made
+        for one in found.made[-_MOST:]
     ]
     return [
         ("places", "Where it stands",
          Grid("Files and versions", ("file and line", "split", "version"), lines(places),
               "no version has it any more")),
         ("picks", "Chosen by",
-         Grid("Selections", ("selection", "for", "why", "rank"), lines(picks), "nothing chose it")),
+         Grid(_title("Selections", found.chosen), ("selection", "for", "why", "rank"),
+              lines(picks), "nothing chose it")),
         ("made", "What it went into",
-         Grid("Adapters and what was made of them", ("id", "kind", "what"), lines(made),
-              "no adapter was trained on it")),
+         Grid(_title("Adapters and what was made of them", len(found.made)),
+              ("id", "kind", "what"), lines(made), "no adapter was trained on it")),
     ]  # fmt: skip
+
+
+def _title(what: str, total: int) -> str:
+    return what if total <= _MOST else f"{what}, the newest {_MOST} of {total:,}"

@@ -76,8 +76,8 @@ def run_grid(
 
 def adapter_grid(site: Site, offset: int, limit: int, *, choose: bool = False) -> tuple[Grid, int]:
     """Return adapters, the newest first, and how many there are; with boxes to choose them by."""
-    found = listed_adapters(site.catalog, limit=offset + limit)
-    rows = [_adapter(one, choose=choose) for one in found.rows[offset:]]
+    found = listed_adapters(site.catalog, limit=limit, offset=offset)
+    rows = [_adapter(one, choose=choose) for one in found.rows]
     head = ("adapter", "called", "base", "method", "rank", "round", "rows", "last loss", "made")
     title = "Adapters, the newest first"
     note = "nothing was trained yet: gapmend train"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.rows import WHY
 from pipeline.site.contents import place, rows_by_uid, said
-from pipeline.site.render import PAGE, Grid, Link, Pages, cut, href, lines, page, short
+from pipeline.site.render import Grid, Link, Pages, cut, href, lines, page, short
 from pipeline.site.views.data import erased_from
 from registry.store.kinds import SelectionMeta
 
@@ -18,7 +18,7 @@ _PICKS = """
 SELECT row_uid, capability, reason, score, rank, answer FROM parquet.stored_picks
 ORDER BY rank LIMIT ? OFFSET ?
 """
-_COUNT = "SELECT count(*) FROM parquet.stored_picks"
+_LINES = 25  # a page has: they stand far from each other in large versions
 _HEAD = ("rank", "row", "for", "why", "likeness", "what it says", "file and line")
 
 
@@ -26,12 +26,10 @@ def selection(site: Site, asked: Asked) -> bytes:
     """Show a selection and its rows, a page at a time."""
     found = site.catalog.manifest(asked.path["id"], SelectionMeta)
     number = asked.number("page", 0)
-    only = [found.id]
-    picks = site.catalog.query(_PICKS, [PAGE, number * PAGE], only=only).rows
-    ((total,),) = site.catalog.query(_COUNT, only=only).rows
+    picks = site.catalog.query(_PICKS, [_LINES, number * _LINES], only=[found.id]).rows
     rows = _rows(site, found, [pick[0] for pick in picks])
     shown = [_line(pick, rows.get(pick[0])) for pick in picks]
-    erased = erased_from(site, found.id)
+    erased, at = erased_from(site, found.id), f"/selection/{found.id}"
     return page(
         site,
         "selection",
@@ -40,7 +38,7 @@ def selection(site: Site, asked: Asked) -> bytes:
         erased=f"{erased:,} of its rows were erased." if erased else "",
         facts=_facts(found),
         tables=[*_parts(found.meta), Grid("Rows, in the order of training", _HEAD, lines(shown))],
-        place=Pages.of(f"/selection/{found.id}", {}, number, len(shown), int(total)),
+        place=Pages.of(at, {}, number, len(shown), found.meta.rows, lines=_LINES),
     )
 
 

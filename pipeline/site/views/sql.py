@@ -14,7 +14,7 @@ from starlette.responses import Response
 from pipeline.pages.charts.draw import WIDTH, Picture
 from pipeline.site.charts import drawn
 from pipeline.site.render import Grid, Shown, href, lines, page
-from registry.errors import MachineError, UserError
+from registry.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.site.site import Asked, Site
@@ -76,7 +76,7 @@ def as_csv(site: Site, asked: Asked) -> Response:
 def chart(site: Site, asked: Asked) -> Response:
     """Draw one column of an answer over another."""
     q = asked.one("q")
-    found = site.once(("sql", q), lambda: _ask(site, q, _DRAWN))
+    found = _ask(site, q, _DRAWN)  # not remembered: a cell of it may have megabytes
     x, y, _ = _axes(found, asked)
     picture = [_picture(found, x, y)] if y else []
     return drawn(site, ("sql", q, x, y), picture, "sql")
@@ -99,12 +99,8 @@ def _views() -> tuple[str, ...]:
 def _ask(site: Site, q: str, most: int) -> QueryResult:
     if len(q) > _MOST_TEXT:
         raise UserError("the question is too long", expected=f"at most {_MOST_TEXT:,} characters")
-    if not site.questions.acquire(blocking=False):
-        raise MachineError("two other questions are being answered", fix="ask again when they are")
-    try:
+    with site.question():
         return site.catalog.sql(q, max_rows=most, within_s=_WITHIN_S)
-    finally:
-        site.questions.release()
 
 
 def _said(found: QueryResult) -> str:

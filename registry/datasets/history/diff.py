@@ -14,7 +14,7 @@ added     any other row of B alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from registry.datasets.choices import Group
@@ -108,18 +108,19 @@ def row_changes(
         StoreError: a version that is not in the store, or damaged.
     """
     with open_connection(store, a=version_files(store, a), b=version_files(store, b)) as connection:
-        same, added, removed, moved, annotated = _compare(connection)
-        _pair(connection)
-        (changed,) = _one(connection, "SELECT count(*) FROM pairs")
-        counts: dict[Group, int] = {
-            "added": added - changed,
-            "removed": removed - changed,
-            "changed": changed,
-            "moved": moved,
-            "annotated": annotated,
-        }
-        shown = () if show is None else _shown(connection, show, limit)
-    return RowChanges(same, counts, shown)
+        found = _counted(connection)
+        return found if show is None else replace(found, shown=_shown(connection, show, limit))
+
+
+def changes_by_group(store: Store, a: str, b: str, *, limit: int) -> dict[Group, RowChanges]:
+    """Compare two versions once, as `row_changes` does, for the first rows of every group.
+
+    Raises:
+        StoreError: as `row_changes`.
+    """
+    with open_connection(store, a=version_files(store, a), b=version_files(store, b)) as connection:
+        found = _counted(connection)
+        return {one: replace(found, shown=_shown(connection, one, limit)) for one in GROUPS}
 
 
 def count_changes(store: Store, a: str, b: str) -> tuple[int, int]:
@@ -131,6 +132,23 @@ def count_changes(store: Store, a: str, b: str) -> tuple[int, int]:
     with open_connection(store, a=version_files(store, a), b=version_files(store, b)) as connection:
         _, added, removed, *_ = _compare(connection)
     return added, removed
+
+
+def _counted(connection: DuckDBPyConnection) -> RowChanges:
+    """Find what changed; the rows stay in the connection, for `_shown`."""
+    same, added, removed, moved, annotated = _compare(connection)
+    _pair(connection)
+    (changed,) = _one(connection, "SELECT count(*) FROM pairs")
+    return RowChanges(
+        same,
+        {
+            "added": added - changed,
+            "removed": removed - changed,
+            "changed": changed,
+            "moved": moved,
+            "annotated": annotated,
+        },
+    )
 
 
 def _compare(connection: DuckDBPyConnection) -> tuple[int, ...]:

@@ -180,12 +180,15 @@ def test_a_question_that_takes_too_long_is_stopped(made: Shown) -> None:
     assert catalog.sql("select 1", within_s=30).rows == [(1,)]
 
 
-def test_a_third_question_waits_for_nobody(made: Shown) -> None:
+def test_a_third_question_is_told_so_after_a_while(
+    made: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from starlette.testclient import TestClient
 
     from pipeline.site.app import app
     from pipeline.site.guard import Access
 
+    monkeypatch.setattr(sites, "_PATIENT_S", 0.2)
     access = sites.Site.of(made.root, Access.to("127.0.0.1", 8642))
     for _ in range(2):
         assert access.questions.acquire(blocking=False)
