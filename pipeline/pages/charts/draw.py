@@ -28,6 +28,8 @@ _STYLE = {
     "background": None,
     "font": "sans-serif",
     "view": {"stroke": None},
+    # Names are measured here with one font and shown by a browser with its own, at most so wider.
+    "padding": {"left": 20, "right": 12, "top": 5, "bottom": 5},
     "axis": {
         "labelColor": INK,
         "labelFontSize": _SIZE,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from registry.lineage.graph import Lineage
 
 _LAYER, _ROW = 135, 26  # pixels between two things
+_BESIDE = 0.6  # of a layer left and right of the outermost: their names are centred
 _NARROWEST = 620
 _PASSED = frozenset({"run", "eval", "forgetting", "metrics", "rows", "uids", "places"})
 _MOST = 40  # nodes; beyond them the graph is no picture any more
@@ -62,8 +63,7 @@ def _graph(
 ) -> Any:
     import altair as alt
 
-    pad = 0.35
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-pad, deepest + pad]))
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-_BESIDE, deepest + _BESIDE]))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0, tallest], reverse=True))
     edges = (
         alt.Chart(alt.Data(values=lines)).mark_rule(color=GRID).encode(x=x, y=y, x2="x2", y2="y2")
@@ -75,7 +75,8 @@ def _graph(
     names = seen.mark_text(dy=-9, fontSize=11, color=INK).encode(text="what:N")
     labels = seen.mark_text(dy=13, fontSize=10, color=QUIET, limit=150).encode(text="label:N")
     return alt.layer(edges, dots, names, labels).properties(
-        width=max(_NARROWEST, _LAYER * (deepest + 1)), height=max(120, 2 * _ROW * tallest)
+        width=max(_NARROWEST, round(_LAYER * (deepest + 2 * _BESIDE))),
+        height=max(120, 2 * _ROW * tallest),
     )
 
 

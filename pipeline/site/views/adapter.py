@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def adapter(site: Site, asked: Asked) -> bytes:
     """Tell of an adapter, a merged model's or a gap, by id, the beginning of one, or alias."""
-    told = _account(site, asked.path["id"])
+    told = told_of(site, asked.path["id"])
     drawn_of = pictures(told)
     made = [
         {"id": one.id, "title": one.title, "text": one.text, "tables": one.tables,
@@ -44,12 +44,13 @@ def adapter(site: Site, asked: Asked) -> bytes:
 
 def chart(site: Site, asked: Asked) -> Response:
     """Draw one of its charts."""
-    told = _account(site, asked.path["id"])
+    told = told_of(site, asked.path["id"])
     every = [one for found in pictures(told).values() for one in found]
     return drawn(site, told.id, every, asked.path["name"])
 
 
-def _account(site: Site, name: str) -> Account:
+def told_of(site: Site, name: str) -> Account:
+    """Return what is told of an adapter, a merged model or a gap, by id, prefix or alias."""
     begun = tuple((one.stage, one.state) for one in running(site.ws))  # it says these, too
     return site.once(("account", name, begun), lambda: account(site.ws, name))
 

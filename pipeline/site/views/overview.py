@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.pages.charts import pictures
 from pipeline.pages.words import listed
-from pipeline.site.render import Grid, Link, href, lines, page, short
+from pipeline.site.charts import shown
+from pipeline.site.render import Grid, Link, Shown, href, lines, page, short
+from pipeline.site.views.adapter import told_of
 from pipeline.site.views.running import stages
 from pipeline.site.views.runs import adapter_grid, run_grid
 from pipeline.workspace.store import CHAMPION
@@ -42,6 +45,7 @@ WHERE kind = 'promotion' AND (manifest->>'$.meta.adapter_id') = ? ORDER BY creat
 def overview(site: Site, asked: Asked) -> bytes:
     """Show what the workspace has."""
     del asked
+    champion = site.catalog.alias(CHAMPION)
     running = [(one.title, one.state, one.line) for one in stages(site)]
     tables = [
         ("verdicts", "What is lacking", _verdicts(site), None),
@@ -56,21 +60,28 @@ def overview(site: Site, asked: Asked) -> bytes:
         "overview",
         "Overview",
         here="/",
-        lead=_lead(site),
-        verdict=None,
+        lead=_lead(site, champion),
+        champion=champion and Link(f"Its report: {short(champion)}", href(f"/adapter/{champion}")),
+        pictures=_pictures(site, champion) if champion else [],
         running=Grid("Running", ("stage", "state", "how far"), lines(running)),
         tables=tables,
     )
 
 
-def _lead(site: Site) -> str:
+def _pictures(site: Site, champion: str) -> list[Shown]:
+    """Return what the champion can do now, and what became of the guards."""
+    drawn_of = pictures(told_of(site, champion))
+    some = [one for part in ("gap", "forgetting") for one in drawn_of[part][:1]]
+    return shown(some, f"/adapter/{champion}/chart")
+
+
+def _lead(site: Site, champion: str | None) -> str:
     with site.catalog.reading() as connection:
         counts = dict(
             connection.execute("SELECT kind, count(*) FROM catalog.objects GROUP BY 1").fetchall()
         )
     if not counts:
         return "Nothing has been run here yet: gapmend run does all of it, gapmend plan says what."
-    champion = site.catalog.alias(CHAMPION)
     said = f"The champion is {champion[:8]}." if champion else "No adapter is champion yet."
     parts = [
         f"{counts.get(kind, 0):,} {name if counts.get(kind, 0) == 1 else several}"
