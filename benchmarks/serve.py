@@ -5,8 +5,8 @@
 Servers on nano in their own processes with one thread, OpenAI's client, greedy texts; wall-clock
 seconds in turns, medians, and the CPU seconds of the servers beside them. The answers have to be
 the same, or it is no comparison. The peer is transformers' own server at its best setting,
-continuous batching with a cache of a given size (without, it hangs on a CPU), in a Python that has
-fastapi beside what gapmend needs; without one it is left out.
+continuous batching with a cache of a given size (without, it takes most of the memory), in a Python
+that has fastapi beside what gapmend needs; without one it is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ HERE = Path(__file__).parent
 MANY = 32
 OURS, PEER = "gapmend serve", "transformers serve"
 PORTS = {OURS: 8971, PEER: 8972}
-BATCHED = ("--continuous-batching", "--cb-num-blocks", "256", "--cb-max-batch-tokens", "512")
+# A block for each request and some more: with 256 of them it takes twice the memory and is slower.
+BATCHED = ("--continuous-batching", "--cb-num-blocks", "40", "--cb-max-batch-tokens", "512")
 SPEC = """
 bases: {nano: {model: nano, dtype: fp32}}
 datasets: {none: {path: none.jsonl, columns: {input: a, output: b}}}
@@ -48,10 +49,11 @@ HEAD = f"{'metric':<42}{'ours':>9}{'peer':>9}{'ratio':>8}{'target':>8}"
 
 @dataclass(frozen=True)
 class Took:
-    """What some requests took: wall-clock and the server's CPU seconds, and their answers."""
+    """What some requests took: wall-clock and CPU seconds, the server's most memory, answers."""
 
     seconds: float
     cpu: float
+    memory: float
     answers: tuple[str, ...]
 
 
@@ -107,11 +109,17 @@ class Server:
                 answers = tuple(pool.map(self.ask, range(MANY)))
         else:
             answers = tuple(self.ask(number) for number in range(MANY))
-        return Took(time.perf_counter() - began, self._cpu() - before, answers)
+        seconds, cpu = time.perf_counter() - began, self._cpu() - before
+        return Took(seconds, cpu, self._memory(), answers)
 
     def _cpu(self) -> float:
         times = self.process.cpu_times()
         return float(times.user + times.system)
+
+    def _memory(self) -> float:
+        """The most that it has held so far, in GB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
 
 
 @contextmanager
@@ -165,9 +173,10 @@ def measured(given: argparse.Namespace) -> dict[tuple[str, bool], list[Took]]:
     """
     taken: dict[tuple[str, bool], list[Took]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, (command, model) in commands(Path(folder), given.peer).items():
-            with running(name, command, model, given.tokens) as server:
-                for _ in range(given.repeats):
+        # One server at a time: whatever the idle one does takes nothing from the other.
+        for _ in range(given.repeats):
+            for name, (command, model) in commands(Path(folder), given.peer).items():
+                with running(name, command, model, given.tokens) as server:
                     for at_once in (False, True):
                         taken.setdefault((name, at_once), []).append(server.many(at_once=at_once))
     answers = {took.answers for some in taken.values() for took in some}
@@ -196,8 +205,12 @@ def main() -> None:
         alone = median(OURS, part, at_once=False)
         figures.append(Figure(f"{MANY} at once / one by one, {unit}", once, alone, wanted))
         if given.peer is not None:
-            theirs = median(PEER, part, at_once=True)
+            theirs, each = (median(PEER, part, at_once=way) for way in (True, False))
             figures.append(Figure(f"{MANY} at once, {PEER}, {unit}", once, theirs, None))
+            figures.append(Figure(f"one by one, {PEER}, {unit}", alone, each, None))
+    if given.peer is not None:
+        held, theirs = (median(name, "memory", at_once=True) for name in (OURS, PEER))
+        figures.append(Figure(f"most memory, {PEER}, GB", held, theirs, None))
     print(HEAD)
     for figure in figures:
         print(figure.line())

@@ -64,6 +64,23 @@ class NotFiniteError(ModelError):
         )
 
 
+def refuse_overlong(lengths: Sequence[int], context: int) -> None:
+    """Check that every request fits.
+
+    Args:
+        lengths: tokens of each, the answer included.
+        context: what the model takes, in tokens.
+
+    Raises:
+        OverlongError: names all that don't.
+    """
+    found = [
+        Overlong(index, int(tokens)) for index, tokens in enumerate(lengths) if tokens > context
+    ]
+    if found:
+        raise OverlongError(found, context)
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether a batch failed for want of memory, so that a smaller one may do."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)

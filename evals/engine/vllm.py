@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lm_eval import utils
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.vllm_causallms import VLLM
 from vllm.lora.request import LoRARequest
 
 from evals.engine.answering import AnsweringMixin
 from evals.engine.layout import refuse_empty
-from evals.engine.limits import NotFiniteError, Overlong, OverlongError
+from evals.engine.limits import NotFiniteError, refuse_overlong
 from evals.engine.vllm_adapter import check_vllm_adapter, lora_rank
+from evals.engine.windows import score_windows
 from registry.chat.template import Rendered
 from registry.chat.tokens import TextTokens
 from registry.errors import ModelError, UserError
@@ -186,27 +186,13 @@ class VllmLM(AnsweringMixin, VLLM):
         self, requests: list[Instance], disable_tqdm: bool = True  # noqa: ARG002, FBT001, FBT002
     ) -> list[float]:  # fmt: skip
         """Log-likelihood of whole texts, in windows where they are longer than the context."""
-        windows: list[tuple[Any, list[int], list[int]]] = []
-        text_of: list[int] = []
-        for number, request in enumerate(requests):
-            made = utils.get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0]),
-                prefix_token=self.prefix_token_id,
-                # One token of context, and the one that vLLM always writes.
-                max_seq_len=self.max_length - 2,
-                context_len=1,
-            )
-            windows += [(None, *utils.make_disjoint_window(window)) for window in made]
-            text_of += [number] * (len(windows) - len(text_of))
-        totals = [0.0] * len(requests)
-        try:
-            for number, (score, _) in zip(
-                text_of, self._loglikelihood_tokens(windows), strict=True
-            ):
-                totals[number] += score
-        except NotFiniteError as error:
-            raise NotFiniteError(text_of[error.request], error.layer) from None
-        return totals
+        return score_windows(
+            [self.tok_encode(request.args[0]) for request in requests],
+            self._loglikelihood_tokens,
+            prefix=self.prefix_token_id,
+            # One token of context, and the one that vLLM always writes.
+            window=self.max_length - 2,
+        )
 
     def generate_until(
         self, requests: list[Instance], disable_tqdm: bool = True  # noqa: FBT001, FBT002
@@ -224,7 +210,7 @@ class VllmLM(AnsweringMixin, VLLM):
             if kwargs.get("do_sample"):
                 raise UserError("the engine generates greedily", expected="do_sample: false")
             lengths.append(len(self.tok_encode(text)) + int(kwargs["max_gen_toks"]))
-        self._refuse_overlong(lengths)
+        refuse_overlong(lengths, self.max_length)
         write = super().generate_until
         return self._in_chunks(
             "generate_until",
@@ -242,7 +228,9 @@ class VllmLM(AnsweringMixin, VLLM):
         start = [self.prefix_token_id]
         asked = [(key, context or start, rest) for key, context, rest in requests]
         # Unlike ours, vLLM reads the last token too, and writes one more.
-        self._refuse_overlong([len(context) + len(rest) + 1 for _, context, rest in asked])
+        refuse_overlong(
+            [len(context) + len(rest) + 1 for _, context, rest in asked], self.max_length
+        )
         score = super()._loglikelihood_tokens
         return self._in_chunks(
             "tokens",
@@ -284,9 +272,3 @@ class VllmLM(AnsweringMixin, VLLM):
                     done(place, found)
 
         return self._answered(kind, asked, each)
-
-    def _refuse_overlong(self, lengths: Sequence[int]) -> None:
-        most = self.max_length
-        found = [Overlong(i, tokens) for i, tokens in enumerate(lengths) if tokens > most]
-        if found:
-            raise OverlongError(found, self.max_length)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.pages.account import Account
-    from pipeline.pages.parts import Part, Table
+    from pipeline.pages.parts import Part
+    from pipeline.pages.tables import Table
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~$&@])")
 

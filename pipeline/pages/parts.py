@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.pages.charts.rows import WHY
+from pipeline.pages.quantised import quantised_tables
+from pipeline.pages.tables import PAIRED, Table, filled, paired, shortened, span
 from pipeline.pages.words import listed
 from pipeline.workspace.durations import in_time
 
@@ -23,26 +25,6 @@ if TYPE_CHECKING:
 _ID = 12
 _ERASED = "[erased]"
 _PLAIN = 0.001  # smaller numbers are written with an exponent
-_MOST = 1_800  # characters of a prompt, an answer or a row
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts; the first cell of a row names it.
-
-    Attributes:
-        title: what it is of.
-        columns: their heads.
-        rows: a cell for each column.
-        folded: opened by who wants it.
-        cards: its texts are long: where there is room for shape, each row stands by itself.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    folded: bool = False
-    cards: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,9 @@ def parts(
         Part("training", "Training", "", tuple(drawn["training"]), tuple(_training_tables(told))),
         Part("mending", "Mending", "", tuple(drawn["mending"]), tuple(_mend_tables(told))),
         Part("proof", "Promotion and merge", "", (), tuple(_proof_tables(told))),
-        Part("quantised", "Quantised", _quantised(told), (), tuple(_quantised_tables(told))),
+        Part(
+            "quantised", "Quantised", _quantised(told), (), tuple(quantised_tables(told.quantised))
+        ),
         Part(
             *("lineage", "Lineage", _lineage(told)),
             tuple(drawn["lineage"]),
@@ -112,14 +96,7 @@ def _gap_tables(told: Account) -> Iterator[Table]:
     if rows:
         on = f"adapter ({measured.split})" if measured else "adapter"
         head = ("capability", "goal", "base", "best prompt", "verdict", on, "then")
-        yield _filled("Scores with 95% intervals", head, rows)
-
-
-def _filled(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    """Return a table without the columns that say nothing."""
-    shown = [at for at, _ in enumerate(columns) if at == 0 or any(row[at] for row in rows)]
-    cells = tuple(tuple(row[at] for at in shown) for row in rows)
-    return Table(title, tuple(columns[at] for at in shown), cells)
+        yield filled("Scores with 95% intervals", head, rows)
 
 
 def _kept_tables(told: Account) -> Iterator[Table]:
@@ -127,12 +104,7 @@ def _kept_tables(told: Account) -> Iterator[Table]:
         rows = tuple(
             (
                 f"{one.guard} (witness)" if one.witness else one.guard,
-                f"{one.n:,}",
-                f"{one.before:.3f}",
-                f"{one.after:.3f}",
-                f"{one.lost:,}",
-                f"{one.gained:,}",
-                span(one.difference.mean, one.difference.low, one.difference.high, signed=True),
+                *paired(one),
                 f"{one.max_drop:g}",
                 _kl(measured, one.guard),
                 f"{one.verdict}, accepted" if one.accepted else one.verdict,
@@ -140,8 +112,8 @@ def _kept_tables(told: Account) -> Iterator[Table]:
             for one in measured.kept
         )
         if rows:
-            head = ("guard", "items", "before", "after", "lost", "gained", "difference", "allowed")
-            yield _filled(title, (*head, "KL", "verdict"), rows)
+            head = ("guard", *PAIRED, "allowed", "KL", "verdict")
+            yield filled(title, head, rows)
 
 
 def _measurements(told: Account) -> Iterator[tuple[str, Measured]]:
@@ -188,15 +160,6 @@ def _answers(one: ItemChanged) -> tuple[str, ...]:
     return one.prompt or _ERASED, one.expected, one.before, one.after
 
 
-def shortened(text: str) -> str:
-    """Return a text without its middle where it is too long for a page: a question ends it."""
-    if len(text) <= _MOST:
-        return text
-    head, tail = text[: _MOST // 3], text[-2 * _MOST // 3 :]
-    left = len(text) - len(head) - len(tail)
-    return f"{head}\n[… {left:,} characters are left out …]\n{tail}"
-
-
 def _near(one: ItemChanged) -> tuple[str, str]:
     near = one.nearest
     if not one.prompt:
@@ -222,7 +185,7 @@ def _row_tables(told: Account) -> Iterator[Table]:
             for part in one.chosen.parts
         )
         head = ("for", "why", "budget", "rows", "mean likeness to what was lost")
-        yield _filled(f"{_called(one)}: {one.chosen.rows:,} rows", head, rows)
+        yield filled(f"{_called(one)}: {one.chosen.rows:,} rows", head, rows)
         chosen = one.chosen
         out = [
             *((kind, f"{count:,}", "") for kind, count in chosen.set_aside.items()),
@@ -253,7 +216,7 @@ def _training_tables(told: Account) -> Iterator[Table]:
         for one in told.trainings
     )
     if rows:
-        yield _filled("Trainings", ("adapter", *_FIGURES.values(), "time"), rows)
+        yield filled("Trainings", ("adapter", *_FIGURES.values(), "time"), rows)
 
 
 _FIGURES = {
@@ -293,7 +256,7 @@ def _mend_tables(told: Account) -> Iterator[Table]:
         rows.append((_called(one), added, lost, held, unfilled))
     if rows:
         head = ("round", "rows added", "items lost on dev", "holds at", "could not be filled")
-        yield _filled("Rounds", head, rows)
+        yield filled("Rounds", head, rows)
 
 
 def _proof_tables(told: Account) -> Iterator[Table]:
@@ -339,33 +302,6 @@ def _quantised(told: Account) -> str:
     if not told.quantised:
         return ""
     return "The merged model in fewer bits, asked again by llama.cpp on dev, item by item."
-
-
-def _quantised_tables(told: Account) -> Iterator[Table]:
-    head = ("on dev", "items", "before", "after", "lost", "gained", "difference", "p", "verdict")
-    for file in told.quantised:
-        rows = tuple(
-            (
-                one.guard,
-                f"{one.n:,}",
-                f"{one.before:.3f}",
-                f"{one.after:.3f}",
-                f"{one.lost:,}",
-                f"{one.gained:,}",
-                span(one.difference.mean, one.difference.low, one.difference.high, signed=True),
-                f"{one.p_bh:.2g}",
-                one.verdict,
-            )
-            for one in file.findings
-        )
-        yield Table(f"{file.dtype}, {file.bytes / 1e6:,.1f} MB", head, rows)
-        items = tuple(
-            (one.subject, one.way, one.prompt, one.expected, one.before, one.after)
-            for one in file.changed
-        )
-        if items:
-            columns = ("on dev", "", "question", "expected", "before", f"in {file.dtype}")
-            yield Table(f"{file.dtype}: the first items that changed", columns, items, folded=True)
 
 
 def _version_tables(told: Account) -> Iterator[Table]:
@@ -418,9 +354,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def span(mean: float, low: float, high: float, *, signed: bool = False) -> str:
-    """Return a mean and its interval: `0.941 (0.925 to 0.955)`."""
-    sign = "+" if signed else ""
-    return f"{mean:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

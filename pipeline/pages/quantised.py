@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from evals.verdicts.forgetting import GuardFinding
 from pipeline.pages.changed import AnswerChanged, changed_answers
+from pipeline.pages.tables import PAIRED, Table, paired
 from registry.store.kinds import ExportMeta
 from registry.store.read_back import read_back
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pipeline.workspace.store import WorkspaceStore
 
 _UIDS = {"lost_uids": (), "gained_uids": ()}  # which items: in the evaluations
@@ -57,3 +60,26 @@ def quantised_files(ws: WorkspaceStore, adapter: str) -> tuple[QuantisedFile, ..
             )
         )
     return tuple(found)
+
+
+def quantised_tables(files: Sequence[QuantisedFile]) -> Iterator[Table]:
+    """Yield a table of each file, and of its first items that changed."""
+    head = ("on dev", *PAIRED, "p", "verdict")
+    for file in files:
+        rows = tuple(
+            (
+                one.guard,
+                *paired(one),
+                f"{one.p_bh:.2g}",
+                one.verdict,
+            )
+            for one in file.findings
+        )
+        yield Table(f"{file.dtype}, {file.bytes / 1e6:,.1f} MB", head, rows)
+        items = tuple(
+            (one.subject, one.way, one.prompt, one.expected, one.before, one.after)
+            for one in file.changed
+        )
+        if items:
+            columns = ("on dev", "", "question", "expected", "before", f"in {file.dtype}")
+            yield Table(f"{file.dtype}: the first items that changed", columns, items, folded=True)

@@ -164,10 +164,6 @@ class Service:
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         asked = _checked(CompletionRequest, await read_json(request))
-        if asked.echo and asked.top is not None:
-            raise RefusedError(
-                "log-probabilities of a prompt aren't told here; expected no echo", param="echo"
-            )
 
         def prepared() -> tuple[Voice, list[tuple[int, ...]], Callable[[int], str], list[str]]:
             voice = self._found(asked.model)
@@ -268,6 +264,7 @@ def _ask(
         seed=None if asked.seed is None else asked.seed + number,
         stops=(*asked.stop, *(voice.ends if isinstance(asked, ChatRequest) else ())),
         logprobs=asked.top,
+        echo=isinstance(asked, CompletionRequest) and asked.echo and asked.top is not None,
     )
 
 

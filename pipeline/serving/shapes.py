@@ -179,7 +179,7 @@ class TextShape(Shape):
         if self.top is None:
             return None
         texts = [self.said(token.id) for token in tokens]
-        at = self.offsets.setdefault(index, len(self._echo(index)))
+        at = self.offsets.setdefault(index, 0)  # an echoed prompt's tokens are among them
         offsets = []
         for text in texts:
             offsets.append(at)
@@ -189,15 +189,17 @@ class TextShape(Shape):
             "tokens": texts,
             "token_logprobs": [_finite(token.logprob) for token in tokens],
             "top_logprobs": [
-                # The chosen one is among them, as it is at OpenAI.
-                {
-                    self.said(one): _finite(logprob)
-                    for one, logprob in (*token.top, (token.id, token.logprob))
-                }
-                for token in tokens
+                None if token.logprob is None else self._likeliest(token) for token in tokens
             ],
             "text_offset": offsets,
         }
+
+    def _likeliest(self, token: Token) -> dict[str, float | None]:
+        """The likeliest ones and, as at OpenAI, the chosen one; of equal texts the likelier."""
+        found: dict[str, float | None] = {}
+        for one, logprob in (*token.top, (token.id, token.logprob)):
+            found.setdefault(self.said(one), _finite(logprob))
+        return found
 
 
 def _finite(logprob: float | None) -> float | None:

@@ -29,6 +29,7 @@ from registry.models.files import (
     check_adapter,
     holds_changed,
     saves_modules,
+    weights_file,
     wrapped_parameters,
     written_parameters,
 )
@@ -54,6 +55,8 @@ __all__ = [
 ]
 
 ADAPTERS_IN_MEMORY = 4
+ADAPTER_BYTES = 2**28
+"""More adapters than ADAPTERS_IN_MEMORY are kept as long as their files are no larger together."""
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -91,6 +94,14 @@ class _BaseState:
 
 
 @dataclass(frozen=True)
+class _KeptAdapter:
+    """An adapter in memory: the scalings of its modules, each with its own value; its bytes."""
+
+    scalings: list[tuple[dict[str, float], float]]
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class _PutOnTensors:
     """Changed tensors that are on the base, and what was in their places."""
 
@@ -122,9 +133,7 @@ class LoadedModel:
     context: int
     new_tokens: tuple[str, ...] = ()
     _peft: Any = field(default=None, init=False, repr=False)
-    _scalings: dict[str, list[tuple[dict[str, float], float]]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _kept: dict[str, _KeptAdapter] = field(default_factory=dict, init=False, repr=False)
     _wrapped: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     _own: _BaseState | None = field(default=None, init=False, repr=False)
     _changed: _PutOnTensors | None = field(default=None, init=False, repr=False)
@@ -161,12 +170,12 @@ class LoadedModel:
         if self._changed is not None:
             self._strip()
         key = adapter_key(adapter)
-        if key not in self._scalings:
+        if key not in self._kept:
             if self._own is not None and self._own.is_written:
                 self._strip()  # the one that is on has written over the base
             self._insert(adapter, key)
         # Last used last: the first is the one to drop when memory is needed.
-        scalings = self._scalings[key] = self._scalings.pop(key)
+        kept = self._kept[key] = self._kept.pop(key)
         if scale != 1.0 and saves_modules(adapter):
             raise ModelError(
                 f"adapter {adapter} holds whole modules, which have no scale", expected="scale 1"
@@ -176,7 +185,7 @@ class LoadedModel:
             self.model.requires_grad_(requires_grad=False)
             self._aside = False
         self._peft.set_adapter(key, inference_mode=True)
-        for scaling, trained in scalings:
+        for scaling, trained in kept.scalings:
             scaling[key] = trained * scale
         self.model.eval()
 
@@ -226,10 +235,11 @@ class LoadedModel:
         self._wrapped = wrapped
         if self._own is None:
             self._own = _BaseState.of(self.model, written)
-        while len(self._scalings) >= ADAPTERS_IN_MEMORY:
-            oldest = next(iter(self._scalings))
+        nbytes = weights_file(adapter).stat().st_size
+        while len(self._kept) >= ADAPTERS_IN_MEMORY and self._nbytes + nbytes > ADAPTER_BYTES:
+            oldest = next(iter(self._kept))
             self._peft.delete_adapter(oldest)
-            del self._scalings[oldest]
+            del self._kept[oldest]
         try:
             with _only_our_warnings():
                 if self._peft is None:
@@ -244,11 +254,16 @@ class LoadedModel:
                 f"adapter {adapter.name[:12]} can't be put on this base: {said}",
                 fix="`gapmend fsck` says whether its files are damaged",
             ) from error
-        self._scalings[key] = [
+        scalings = [
             (module.scaling, float(module.scaling[key]))
             for module in self.model.modules()
             if isinstance(getattr(module, "scaling", None), dict) and key in module.scaling
         ]
+        self._kept[key] = _KeptAdapter(scalings, nbytes)
+
+    @property
+    def _nbytes(self) -> int:
+        return sum(kept.nbytes for kept in self._kept.values())
 
     def _strip(self) -> None:
         if self._changed is not None:
@@ -260,7 +275,7 @@ class LoadedModel:
         self._peft.unload()
         self._peft = None
         self._aside = False
-        self._scalings.clear()
+        self._kept.clear()
         if self._own is not None:
             self._own.put_back(self.model)
             self._own = None

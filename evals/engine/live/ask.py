@@ -36,6 +36,8 @@ class Ask:
         stops: texts that end the answer, and are no part of it.
         logprobs: so many of the likeliest tokens are told at each place, beside the chosen one;
             None: no log-probabilities.
+        echo: the prompt's tokens are told first, as `logprobs` has them; the first has no number.
+            The token that ends the answer is told too.
         plain: leave special tokens out of the text.
     """
 
@@ -48,6 +50,7 @@ class Ask:
     seed: int | None = None
     stops: tuple[str, ...] = ()
     logprobs: int | None = None
+    echo: bool = False
     plain: bool = True
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from evals.engine.generate import MAX_ROWS
 from evals.engine.kv import SlotCache
 from evals.engine.limits import NotFiniteError, out_of_memory
 from evals.engine.live.choose import choose
+from evals.engine.live.echo import tell_prompt
 from evals.engine.rows import Rows
 from evals.engine.tree import batches
 from registry.errors import MachineError
@@ -70,6 +71,9 @@ class Group:
         enough = True
         self._drop_cancelled()
         try:
+            for job in [job for job in self.waiting if job.echoes]:
+                if not tell_prompt(self._forward, job, self._where):
+                    self.waiting.remove(job)
             while self.waiting:
                 self._read()
             if self._rows and self._rows.jobs:

@@ -33,6 +33,7 @@ class LiveJob:
         prompt: its tokens.
         answer: those chosen so far.
         draws: random numbers in [0, 1), one for each drawn token.
+        echoed: the prompt's tokens have been told.
     """
 
     stream: Stream
@@ -42,6 +43,7 @@ class LiveJob:
     prompt: list[int] = field(init=False)
     answer: list[int] = field(default_factory=list, init=False)
     draws: np.random.Generator = field(init=False)
+    echoed: bool = field(default=False, init=False)
     _first_s: float | None = field(default=None, init=False)
     # Tokens whose text isn't all shown, with how many characters have to be.
     _untold: deque[tuple[int, Token]] = field(default_factory=deque, init=False)
@@ -59,6 +61,11 @@ class LiveJob:
         return self.stream.ask.adapter, self.stream.ask.scale
 
     @property
+    def echoes(self) -> bool:
+        """Whether the prompt's tokens are still to be told."""
+        return self.stream.ask.echo and not self.echoed
+
+    @property
     def read(self) -> int:
         """How many tokens there are to read."""
         return len(self.prompt) + len(self.answer)
@@ -74,6 +81,8 @@ class LiveJob:
             self._first_s = time.monotonic() - self.stream.asked
         self.answer.append(token.id)
         if token.id in self.ends:
+            if self.stream.ask.echo:  # whoever counts tokens counts on the last one
+                self._untold.append((self.text.behind, token))
             return self.end("stop")
         shown = self.text.add(token.id)
         self._untold.append((self.text.behind, token))

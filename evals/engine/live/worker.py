@@ -18,6 +18,7 @@ from evals.engine.forward import Forward
 from evals.engine.generate import MAX_ROWS
 from evals.engine.live.alone import answer_alone
 from evals.engine.live.ask import Stream
+from evals.engine.live.echo import tell_prompt
 from evals.engine.live.group import Group
 from evals.engine.live.job import LiveJob
 from evals.engine.live.text import AnswerText
@@ -198,6 +199,8 @@ class Live:
 
     def _alone(self, job: LiveJob) -> None:
         try:
+            if job.echoes and not tell_prompt(self._forward, job, self._where):
+                return
             answer_alone(self.loaded.model, self._forward, job, self._where, lambda: self._closed)
         except Exception as error:  # noqa: BLE001 - any architecture may fail in its own way
             if job.stream.finish is None:

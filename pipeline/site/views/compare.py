@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evals.verdicts.stats import PairedItems, benjamini_hochberg, change_p, paired_difference
 from pipeline.pages.account import curves_of
 from pipeline.pages.charts.training import drawn_curves
-from pipeline.pages.parts import span
+from pipeline.pages.tables import span
 from pipeline.site.charts import drawn, shown
 from pipeline.site.evaluations import BASE, Subject, subjects
 from pipeline.site.render import Grid, Link, href, lines, page, short

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from registry.publish.use.usage import Example, Usage
 
+_NO_FILE = "no GGUF file"
 _VLLM, _OLLAMA, _LLAMA = "127.0.0.1:8000", "127.0.0.1:11434", "127.0.0.1:8080"
 
 
@@ -56,12 +57,16 @@ def _served(usage: Usage) -> str:
 
 def ollama_code(usage: Usage) -> str:
     """Return what runs a GGUF file with the Modelfile beside it."""
+    if usage.gguf is None:
+        raise ValueError(_NO_FILE)
     asked = usage.example
+    options = {"temperature": 0, "repeat_penalty": 1.0, "num_predict": asked.tokens}
     body = {
         "model": usage.name,
         "messages": list(asked.messages),
         "stream": False,
-        "options": {"temperature": 0, "repeat_penalty": 1.0, "num_predict": asked.tokens},
+        # Its own default is 4,096 tokens on most machines, and what is longer it cuts in silence.
+        "options": {**options, "num_ctx": usage.gguf.context},
     }
     lines = [f"ollama create {usage.name} -f Modelfile"]
     return _blocks(usage, lines, _curl(f"{_OLLAMA}/api/chat", body))
@@ -70,8 +75,7 @@ def ollama_code(usage: Usage) -> str:
 def llama_cpp_code(usage: Usage) -> str:
     """Return what serves a GGUF file with llama.cpp's own server."""
     if usage.gguf is None:
-        message = "no GGUF file"
-        raise ValueError(message)
+        raise ValueError(_NO_FILE)
     file, context = usage.gguf.file, usage.gguf.context
     serve = f"llama-server -m {file} --jinja --ctx-size {context} --alias {usage.name} --port 8080"
     told = _stop(usage.example)

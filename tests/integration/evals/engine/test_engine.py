@@ -353,7 +353,10 @@ def test_a_scale_multiplies_an_adapter_exactly_and_is_undone(pair_of, tmp_path: 
     assert torch.equal(logits(None), bare)
 
 
-def test_many_adapters_and_few_in_memory(pair_of, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 4), (5.5, 5), (6.5, 6)])
+def test_adapters_are_kept_while_they_are_small(
+    pair_of, tmp_path: Path, monkeypatch, share: float, kept: int
+) -> None:
     loaded = pair_of("llama").loaded
     base = Path(loaded.model.config._name_or_path)
     folders = [tiny_models.save_adapter(tmp_path / str(n), base, seed=n) for n in range(6)]
@@ -364,9 +367,11 @@ def test_many_adapters_and_few_in_memory(pair_of, tmp_path: Path) -> None:
         with torch.no_grad():
             return loaded.model(ids).logits
 
+    one = (folders[0] / "adapter_model.safetensors").stat().st_size
+    monkeypatch.setattr("registry.models.load.ADAPTER_BYTES", int(share * one))
     first = [logits(folder) for folder in folders]
     assert all(torch.equal(logits(f), seen) for f, seen in zip(folders, first, strict=True))
-    assert len(loaded._peft.peft_config) <= 4
+    assert len(loaded._peft.peft_config) == kept
     loaded.use(None)
 
 

@@ -189,6 +189,36 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     ]
 
 
+def test_a_prompt_s_tokens_are_told_with_what_they_cost(client: openai.OpenAI, root: Path) -> None:
+    from lm_eval.api.instance import Instance
+
+    from evals.engine.packed import PackedLM
+    from pipeline.workspace.workspace import OpenWorkspace
+    from registry.models.load import load_model
+
+    told: dict[str, Any] = {"model": "champion", "temperature": 0, "max_tokens": 2, "logprobs": 2}
+    made = client.completions.create(prompt=LONG, echo=True, **told).choices[0]
+    plain = client.completions.create(prompt=LONG, **told).choices[0]
+    assert (made.logprobs is not None, plain.logprobs is not None) == (True, True)
+    tokens, costs = made.logprobs.tokens, made.logprobs.token_logprobs
+    assert "".join(tokens) == made.text == LONG + plain.text
+    assert made.logprobs.text_offset == [len("".join(tokens[:at])) for at in range(len(tokens))]
+    assert (costs[0], made.logprobs.top_logprobs[0]) == (None, None)
+    assert costs[-2:] == plain.logprobs.token_logprobs
+    assert all(len(likely) in (2, 3) for likely in made.logprobs.top_logprobs[1:])
+    ws = OpenWorkspace.open(root)
+    engine = PackedLM(load_model("nano", ws.spec.bases["nano"], root))
+    engine.use(ws.store.get("adapter", str(ws.catalog.alias("champion"))).path)
+    request: Any = Instance("loglikelihood", {}, (LONG[:8], LONG[8:]), 0)
+    ((scored, _),) = engine.loglikelihood([request])
+    behind = [at for at, begins in enumerate(made.logprobs.text_offset) if begins >= 8][:-2]
+    assert sum(costs[at] for at in behind) == pytest.approx(scored, abs=1e-4)
+    parts = client.completions.create(prompt=LONG, echo=True, stream=True, **told)
+    streamed = [part.choices[0] for part in parts if part.choices]
+    assert "".join(part.text for part in streamed) == made.text
+    assert [one for part in streamed if part.logprobs for one in part.logprobs.tokens] == tokens
+
+
 def test_the_same_seed_draws_the_same(client: openai.OpenAI) -> None:
     told: dict[str, Any] = {"temperature": 1.5, "max_tokens": 12}
     one, same, other = (said(client, "champion", seed=seed, **told) for seed in (7, 7, 8))

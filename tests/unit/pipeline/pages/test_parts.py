@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.pages.items import ItemChanged, NearRow
-from pipeline.pages.parts import Table, parts, shortened
+from pipeline.pages.parts import parts
+from pipeline.pages.tables import Table, shortened
 from tests.support.accounts import account
 
 NEAR = NearRow("colours", "mend", "data/c.jsonl:3", "a row", 0.5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from evals.engine.live.ask import Finish, Token
@@ -54,20 +53,32 @@ def test_a_chat_stream() -> None:
 
 
 def test_a_text_answer_behind_its_prompt() -> None:
-    shape = TextShape("m", SAID, top=1, echoed=("Say: ",))
-    read = Completion.model_validate(shape.whole([shape.choice(0, END, TOKENS)], Usage(1, 1)))
-    assert read.choices[0].text == "Say: é!"
-    logprobs = read.choices[0].logprobs
-    assert logprobs is not None
-    assert logprobs.tokens == ["é", "!"]
-    assert logprobs.text_offset == [5, 6]
-    assert logprobs.top_logprobs == [{"é": -0.5, "!": -1.5}, {"é": -0.1, "!": -9999.0}]
+    shape = TextShape("m", SAID, top=1, echoed=("!",))
+    prompt = Token(TOKENS[1].id)  # nothing is before it
+    made = shape.whole([shape.choice(0, END, (prompt, *TOKENS))], Usage(1, 1))
+    assert made["choices"][0]["text"] == "!é!"
+    logprobs = made["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == ["!", "é", "!"]
+    assert logprobs["text_offset"] == [0, 1, 2]
+    assert logprobs["token_logprobs"][0] is None
+    assert logprobs["top_logprobs"] == [
+        None,
+        {"é": -0.5, "!": -1.5},
+        {"é": -0.1, "!": -9999.0},
+    ]
+
+
+def test_of_tokens_with_one_text_the_likelier_is_told() -> None:
+    shape = TextShape("m", lambda _: "?", top=1)
+    token = Token(1, -3.0, ((0, -0.5),))
+    likely = shape.part(0, "?", (token,))["logprobs"]["top_logprobs"]
+    assert likely == [{"?": -0.5}]
 
 
 def test_a_text_stream_says_the_prompt_once() -> None:
     shape = TextShape("m", SAID, top=1, echoed=("ab",))
     assert shape.first(0) is not None
-    shape.part(0, "é", TOKENS[:1])
-    assert shape.part(0, "!", TOKENS[1:])["logprobs"]["text_offset"] == [3]
+    shape.part(0, "", TOKENS[:1])
+    assert shape.part(0, "!", TOKENS[1:])["logprobs"]["text_offset"] == [1]
     assert TextShape("m", SAID).first(0) is None
     assert TextShape("m", SAID).last(0, END)["finish_reason"] == "stop"

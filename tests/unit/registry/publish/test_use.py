@@ -75,7 +75,8 @@ def test_a_gguf_file_is_for_ollama_and_llama_cpp() -> None:
     assert create == ["ollama", "create", "base-12345678", "-f", "Modelfile"]
     assert serve[:5] == ["llama-server", "-m", GGUF.file, "--jinja", "--ctx-size"]
     ollama, llama = requests(text)
-    assert ollama["options"] == {"temperature": 0, "repeat_penalty": 1.0, "num_predict": 8}
+    greedy = {"temperature": 0, "repeat_penalty": 1.0, "num_predict": 8}
+    assert ollama["options"] == {**greedy, "num_ctx": GGUF.context}
     assert llama["max_tokens"] == 8
     assert set(left_out(text)) == {"transformers", "vLLM"}
     unknown = use_file(usage(kind="gguf", gguf=replace(GGUF, in_ollama=False)))
