@@ -110,7 +110,7 @@ def copy_allowed(
 def license_beside(folder: Path, record: ParcelRecord | None, where: str) -> str | None:
     """The licence that its record, or else its card, says; None where neither does."""
     if record is not None and record.license:
-        return _as_name(record.license)
+        return as_name(record.license)
     card = folder / CARD
     if not card.is_file():
         return None
@@ -120,7 +120,13 @@ def license_beside(folder: Path, record: ParcelRecord | None, where: str) -> str
         data = yaml.safe_load(_front_matter(_small(card, _MOST_CARD_BYTES, where)))
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # the last ones are PyYAML's own for values that are none of their type
-    return _as_name(data.get("license")) if isinstance(data, dict) else None
+    return as_name(data.get("license")) if isinstance(data, dict) else None
+
+
+def as_name(given: object) -> str | None:
+    """Return a licence that can stand in a line; None for what can't be the name of one."""
+    fits = isinstance(given, str) and given.isprintable() and len(given) <= _MOST_NAME
+    return str(given).strip() or None if fits else None
 
 
 def _front_matter(text: str) -> str:
@@ -129,12 +135,6 @@ def _front_matter(text: str) -> str:
     ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
     head = "\n".join(lines[1 : ends[1]]) if len(ends) > 1 and ends[0] == 0 else ""
     return head if len(head) <= _MOST_HEAD else ""
-
-
-def _as_name(given: object) -> str | None:
-    """Return a licence that can stand in a line; None for what can't be the name of one."""
-    fits = isinstance(given, str) and given.isprintable() and len(given) <= _MOST_NAME
-    return str(given).strip() or None if fits else None
 
 
 def _check_files(record: ParcelRecord, where: str) -> None:
