@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.spec.errors import line_of
+from pipeline.workspace.amounts import counted, in_bytes
 from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import QueryResult
     from registry.upkeep.fsck import FsckReport
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
 _SMALL = 0.01
 _LONG = 60  # characters of a cell, before it is cut in a table (csv and json never cut)
@@ -85,7 +85,7 @@ def running_line(one: Mapping[str, Any]) -> str:
         parts.append(f"step {training['step']:,} of {training['steps']:,}")
         parts.append(f"loss {training['loss']:.3f}")
     elif one["done"] is not None:
-        parts.append(f"{one['done']:,} of {one['total']:,}" if one["total"] else f"{one['done']:,}")
+        parts.append(counted(one["done"], one["total"], one["unit"]))
     if one["state"] == "running":
         if training:
             parts.append(f"{training['tokens_per_second']:,.0f} tokens/s")
@@ -140,15 +140,6 @@ def fsck_tables(report: FsckReport) -> list[RenderableType]:
         return [Text(f"{line}: all as recorded")]
     found = [(one.problem, one.path, one.detail) for one in report.findings]
     return [Text(line), table("findings", ("problem", "where", "detail"), found)]
-
-
-def in_bytes(count: float) -> str:
-    """Return a number of bytes as people write it: 12.3 MB."""
-    for unit in _UNITS:
-        if abs(count) < _THOUSAND or unit == _UNITS[-1]:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= _THOUSAND
-    return ""
 
 
 def _number(value: float) -> str:
