@@ -19,7 +19,7 @@ from pipeline.spec.subjects import subjects
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pipeline.outlook.findings import Outlook
     from pipeline.outlook.training import LearntRates
@@ -104,21 +104,25 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
     outline = BaseOutline.of(ws)
     learnt = outline.learnt(ws)
     asked = [_items(ws, what, seen) for what in subjects(ws.spec)]
-    rows = _budget(ws, seen)
+    taught = _taught(ws, seen)
+    rows = _budget(ws, seen, taught)
     length = own_text_length(ws) if rows.own else 0.0
     trained = outline.training(ws, seen, rows.gap + rows.replayed, learnt)
     trained = with_own(trained, ws.spec.train, rows, length)
 
-    def scoring(tokens: float) -> StageCost:
-        return StageCost(round(tokens), 0, outline.scoring_seconds(tokens, learnt), outline.weights)
+    def scoring(tokens: float, tuned: float = 0.0) -> StageCost:
+        """`tuned` of them with the adapter on."""
+        seconds = outline.scoring_seconds(tokens, learnt, tuned * trained.lora)
+        return StageCost(round(tokens), 0, seconds, outline.weights)
 
     dev, test = (sum(one.asked(split) for one in asked) for split in ("dev", "test"))
-    select = scoring(_deciding(ws, rows, asked))
+    select = scoring(_deciding(ws, rows, asked, taught))
     own_text = scoring(texts_asked(rows.own) * length)  # made once
     train = StageCost(
         trained.again, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter
     )
-    forget = scoring(dev + sum(_compared(one) for one in asked))
+    compared = sum(_compared(one) for one in asked)
+    forget = scoring(dev + compared, dev + compared / 2)
     files = [one.path.stat().st_size for found in seen.files.values() for one in found.files]
     stages = {
         "ingest": StageCost(disk=sum(files)),
@@ -127,7 +131,7 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
         "train": train,
         "forget": forget,
         "mend": (select + train + forget).times(ws.spec.mend.rounds),
-        "promote": scoring(2 * test),
+        "promote": scoring(2 * test, test),
         "merge": StageCost(memory=outline.weights, disk=outline.weights),
     }
     return RunCost(stages, _said(learnt))
@@ -183,19 +187,26 @@ def _compared(one: _Items) -> float:
     return 2 * min(MOST_ITEMS, one.items["dev"]) * one.tokens
 
 
-def _budget(ws: OpenWorkspace, seen: Outlook) -> Rows:
+def _taught(ws: OpenWorkspace, seen: Outlook) -> set[str]:
+    """Return the capabilities that rows of the pool can teach."""
+    left = pool.untaught(ws.spec, {name: one.rows for name, one in seen.surveys.items()})
+    return {name for name in ws.spec.capabilities if name not in left}
+
+
+def _budget(ws: OpenWorkspace, seen: Outlook, taught: Collection[str]) -> Rows:
     """Return how many rows will be trained on, as far as the pool has them."""
     from pipeline.selection.replay import own_text_rows
 
     train = ws.spec.train
-    left = pool.untaught(ws.spec, {name: one.rows for name, one in seen.surveys.items()})
-    taught = {one.data for name, one in ws.spec.capabilities.items() if name not in left}
-    names = [n for n in pool.pool_of(ws.spec) if n in taught or n in pool.free_datasets(ws.spec)]
+    data = {ws.spec.capabilities[name].data for name in taught}
+    names = [n for n in pool.pool_of(ws.spec) if n in data or n in pool.free_datasets(ws.spec)]
     there = sum(seen.surveys[name].rows.trainable(train.objective) for name in names)
     return rows_of(train, there, own_text_rows(ws.spec, None))
 
 
-def _deciding(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
+def _deciding(
+    ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items], taught: Collection[str]
+) -> float:
     """Return the tokens that `select` reads and writes.
 
     Answers to rows for gaps that are no choice, the base's own ones to them, rows asked for replay.
@@ -203,7 +214,7 @@ def _deciding(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
     from pipeline.selection.gap_rows import READ_A_ROW
     from pipeline.selection.judge.own_right import is_generated
 
-    gaps = [one for one in asked if one.what.role == "capability"]
+    gaps = [one for one in asked if one.what.name in taught]
     read = _mean([0.0 if one.what.spec.answer == "choice" else one.tokens for one in gaps])
     written = {one.what.name: one.tokens if is_generated(one.what.spec) else 0.0 for one in gaps}
     replayed = _mean([one.tokens for one in asked if one.what.role == "guard"])

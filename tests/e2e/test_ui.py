@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 
+from pipeline.workspace.store import WorkspaceStore
 from tests.e2e.conftest import PROGRAM, gapmend
 from tests.support.shown_store import make
 
@@ -40,7 +45,7 @@ def served(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
             process.kill()
 
 
-def asked(url: str) -> tuple[int, str]:
+def asked(url: str | urllib.request.Request) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own
             return answer.status, answer.read().decode()
@@ -74,6 +79,28 @@ def test_beyond_this_machine_it_wants_its_token(workspace: Path) -> None:
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_of_two_pages_that_move_one_name_at_once_one_does(tmp_path: Path) -> None:
+    made = make(tmp_path / "ws")
+    with served(made.root) as (_, url):
+        at = f"{url.rstrip('/')}/alias/candidate"
+        form = asked(at)[1]
+        known = dict(re.findall(r'name="(csrf|expect)" value="([^"]*)"', form))
+        barrier = threading.Barrier(2)
+
+        def move(target: str) -> tuple[int, str]:
+            body = urllib.parse.urlencode({**known, "target": target, "reason": "mine"}).encode()
+            sent = urllib.request.Request(at, body, {"Origin": url.rstrip("/")})  # noqa: S310
+            barrier.wait(60)
+            return asked(sent)
+
+        with ThreadPoolExecutor(2) as pages:
+            found = list(pages.map(move, made.adapters))
+    assert sorted(status for status, _ in found) == [200, 409]
+    assert "it was moved meanwhile" in next(text for status, text in found if status == 409)
+    moved = next(t for t, (status, _) in zip(made.adapters, found, strict=True) if status == 200)
+    assert WorkspaceStore.open(made.root).catalog.alias("candidate") == moved
 
 
 def test_mistakes_are_one_line(tmp_path: Path, workspace: Path) -> None:

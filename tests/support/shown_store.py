@@ -71,7 +71,10 @@ FROM range({steps}) AS made(i), (VALUES ('loss'), ('learning_rate')) AS names(na
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is: `items` of the newest adapter's evaluations, `few` of all others'."""
+    """How much there is: `items` of the newest adapter's evaluations, `few` of all others'.
+
+    `wrong` is the answer where it isn't right.
+    """
 
     rows: int = 40
     words: int = 2
@@ -80,6 +83,7 @@ class Sizes:
     few: int = 30
     picked: int = 8
     steps: int = 12
+    wrong: str = EVIL
 
 
 @dataclass
@@ -229,7 +233,7 @@ class _Maker:
         meta = {"subject": subject, "split": "dev", "arm": "zero_shot", "n": items, "rejects": 0,
                 "mean": score.mean, "low": score.low, "high": score.high, "base": "nano",
                 "prompt_tokens_mean": 9.0, "adapter_id": adapter or None, "scale": 1.0}  # fmt: skip
-        samples = fill(_SAMPLES.format(right=right, items=items), [EVIL, EVIL])
+        samples = fill(_SAMPLES.format(right=right, items=items), [EVIL, self.sizes.wrong])
         parents = [Parent(adapter, "adapter")] if adapter else []
         identity = {"adapter": adapter, "subject": subject}
         made = self.put("eval", identity, parents, meta, {"samples.parquet": samples})
