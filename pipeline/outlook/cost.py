@@ -9,10 +9,10 @@ machine's, measured for a moment. Right within a factor of about two; what may n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.outlook.own import Rows, drawn, own_text_length, rows_of, with_own
-from pipeline.outlook.prompts import Asked, labels_in
+from pipeline.outlook.prompts import Asked, labels_in, shared
 from pipeline.outlook.training import MEASURED, BaseOutline
 from pipeline.spec import pool
 from pipeline.spec.subjects import subjects
@@ -81,12 +81,14 @@ class RunCost:
 class _Items:
     """What asking a subject takes: items by split, and the mean tokens of one.
 
-    `shown` are those of one that is an example: with its own answer, not with every label.
+    `tokens` are those of its own, `whole` with what all items begin with, which goes through the
+    model once. `shown` are those of one that is an example: with its own answer, not every label.
     """
 
     what: Subject
     items: Mapping[str, int]
     tokens: float
+    whole: float
     shown: float
 
     def asked(self, split: str) -> float:
@@ -110,9 +112,9 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
     trained = outline.training(ws, seen, rows.gap + rows.replayed, learnt)
     trained = with_own(trained, ws.spec.train, rows, length)
 
-    def scoring(tokens: float, tuned: float = 0.0) -> StageCost:
-        """`tuned` of them with the adapter on."""
-        seconds = outline.scoring_seconds(tokens, learnt, tuned * trained.lora)
+    def scoring(tokens: float, tuned: float = 0.0, plain: float = 0.0) -> StageCost:
+        """`tuned` of them with the adapter on, `plain` of them only compared."""
+        seconds = outline.scoring_seconds(tokens, learnt, tuned * trained.lora, plain)
         return StageCost(round(tokens), 0, seconds, outline.weights)
 
     dev, test = (sum(one.asked(split) for one in asked) for split in ("dev", "test"))
@@ -122,7 +124,7 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
         trained.again, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter
     )
     compared = sum(_compared(one) for one in asked)
-    forget = scoring(dev + compared, dev + compared / 2)
+    forget = scoring(dev + compared, dev + compared / 2, compared)
     files = [one.path.stat().st_size for found in seen.files.values() for one in found.files]
     stages = {
         "ingest": StageCost(disk=sum(files)),
@@ -140,12 +142,22 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
 def _items(ws: OpenWorkspace, what: Subject, seen: Outlook) -> _Items:
     most = what.spec.limit
     items = {s: min(n, n if most is None else most) for s, n in seen.items[what.name].items()}
-    lengths = _lengths(ws, what, seen)
-    return _Items(what, items, _mean([one for one, _ in lengths]), _mean([s for _, s in lengths]))
+    some = _sampled(ws, what, seen)
+    whole = _mean([one.taken for one in some])
+    own = whole - shared([one.ids for one in some])
+    return _Items(what, items, own, whole, _mean([one.shown for one in some]))
 
 
-def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[tuple[int, int]]:
-    """Return how many tokens some items take, asked and shown as examples."""
+class _Sampled(NamedTuple):
+    """An item's tokens, asked and shown as an example, and those of its prompt."""
+
+    taken: int
+    shown: int
+    ids: Sequence[int]
+
+
+def _sampled(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[_Sampled]:
+    """Return what some items take."""
     from evals.tasks.capability import items_from_rows
 
     if what.spec.data is None:
@@ -153,19 +165,19 @@ def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[tuple[int,
 
         chat = ws.models.chat(ws.spec.train.base)
         texts = [doc.text for doc in documents(str(what.spec.lm_eval), ws.root)[:_SAMPLE]]
-        counts = [len(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
-        return list(zip(counts, counts, strict=True))
+        found = [list(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
+        return [_Sampled(len(ids), len(ids), ids) for ids in found]
     survey = seen.surveys[what.spec.data]
     rows = [*survey.some.get("dev", ()), *survey.some.get("train", ())][:_SAMPLE]
     asked = Asked(ws, what, labels_in(what, survey))
-    found = []
+    made = []
     for row in rows:
         try:
             (item,) = items_from_rows([row], what.spec, whole=True)
-            found.append((asked.taken(item), asked.shown(item)))
+            made.append(_Sampled(asked.taken(item), asked.shown(item), asked.ids(item)))
         except UserError:  # check names it; here it is one of a sample
             continue
-    return found
+    return made
 
 
 def _other_prompts(one: _Items) -> float:
@@ -184,7 +196,7 @@ def _compared(one: _Items) -> float:
     """Return the tokens of comparing base and adapter along the answers to some dev items."""
     from evals.scoring.divergence import MOST_ITEMS
 
-    return 2 * min(MOST_ITEMS, one.items["dev"]) * one.tokens
+    return 2 * min(MOST_ITEMS, one.items["dev"]) * one.whole
 
 
 def _taught(ws: OpenWorkspace, seen: Outlook) -> set[str]:

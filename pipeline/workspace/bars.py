@@ -141,7 +141,8 @@ class LogLines:
 
     def _far(self) -> str:
         bar, left = self._bar, self._bar.seconds_left
-        parts = [counted(bar.done, bar.total, bar.unit)] if bar.done or bar.total else []
+        far = counted(bar.done, bar.total, bar.unit)
+        parts = [far if bar.total else f"{far} done"] if bar.done or bar.total else []
         parts += [one for one in (bar.noted, bar.pace) if one]
         parts.append(f"{in_time(bar.clock() - self._began)} so far")
         parts += [] if left is None else [f"about {in_time(left)} left"]
