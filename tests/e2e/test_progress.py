@@ -87,7 +87,7 @@ def test_a_bar_has_the_pace_and_what_is_left() -> None:
     ("arguments", "shown"),
     [
         (("merge", "--adapter"), r"merge · \w{8} into nano .* \d+ of \d+ tensors"),
-        (("ingest", "--dry-run"), r"look · \w+ .* \d+ of \d+ records"),
+        (("ingest", "--dry-run"), r"look · \w+ .* [\d,]+ of 1,000 records"),
     ],
 )
 def test_what_is_there_is_known_from_the_beginning(

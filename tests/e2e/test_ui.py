@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.workspace.store import WorkspaceStore
 from tests.e2e.conftest import PROGRAM, gapmend
-from tests.support.shown_store import make
+from tests.support.shown_store import Sizes, make
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,8 @@ def test_beyond_this_machine_it_wants_its_token(workspace: Path) -> None:
 
 
 def test_of_two_pages_that_move_one_name_at_once_one_does(tmp_path: Path) -> None:
-    made = make(tmp_path / "ws")
+    made = make(tmp_path / "ws", Sizes(chains=3))
+    targets = made.adapters[:2]  # it points at the third
     with served(made.root) as (_, url):
         at = f"{url.rstrip('/')}/alias/candidate"
         form = asked(at)[1]
@@ -96,10 +97,10 @@ def test_of_two_pages_that_move_one_name_at_once_one_does(tmp_path: Path) -> Non
             return asked(sent)
 
         with ThreadPoolExecutor(2) as pages:
-            found = list(pages.map(move, made.adapters))
+            found = list(pages.map(move, targets))
     assert sorted(status for status, _ in found) == [200, 409]
     assert "it was moved meanwhile" in next(text for status, text in found if status == 409)
-    moved = next(t for t, (status, _) in zip(made.adapters, found, strict=True) if status == 200)
+    moved = next(t for t, (status, _) in zip(targets, found, strict=True) if status == 200)
     assert WorkspaceStore.open(made.root).catalog.alias("candidate") == moved
 
 
