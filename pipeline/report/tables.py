@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -67,12 +68,20 @@ def query_table(result: QueryResult, title: str = "") -> Table:
 def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
     """Return what runs, a line each, and what is there, a table a subject; one line if empty."""
     lines: list[RenderableType] = [Text(running_line(one)) for one in report["running"]]
-    return (lines or [Text("running: nothing")]) + [
-        table(name, list(found[0]), [list(row.values()) for row in found])
-        if found
-        else Text(f"{name}: none yet")
-        for name, found in report.items()
-        if name != "running"
+    lines = lines or [Text("running: nothing")]
+    for name, found in report.items():
+        if name == "running":
+            continue
+        shown = [{key: value for key, value in row.items() if key != "error"} for row in found]
+        lines.append(
+            table(name, list(shown[0]), [list(row.values()) for row in shown])
+            if shown
+            else Text(f"{name}: none yet")
+        )
+    failed = [row for row in report["runs"] if row.get("error")]
+    return lines + [
+        Text(f"{row['stage']} of {row['started_at']} failed: {' '.join(str(row['error']).split())}")
+        for row in failed
     ]
 
 
@@ -93,10 +102,18 @@ def running_line(one: Mapping[str, Any]) -> str:
         parts.append("time left not known" if left is None else f"about {in_time(left)} left")
     elif training and training["checkpoint"]:
         parts.append(f"last checkpoint at step {training['checkpoint']:,}")
-    begun = " since" if one["state"] == "running" else ", begun"
-    when = f"{begun} {one['since']}, process {one['pid']}" if one["since"] else ""
+    when = _begun(one) if one["since"] else ""
     said = "; ".join(part for part in (", ".join(parts), one["why"]) if part)
     return f"{name} · {one['state']}{when}: {said}"
+
+
+def _begun(one: Mapping[str, Any]) -> str:
+    """Return when a stage began and in which process."""
+    since = datetime.fromisoformat(one["since"])
+    at = f"{since:%Y-%m-%d %H:%M:%S} UTC, process {one['pid']}"
+    if one["state"] != "running":
+        return f", begun {at}"
+    return f" for {in_time((datetime.now(UTC) - since).total_seconds())}, since {at}"
 
 
 def check_tables(report: CheckReport) -> list[RenderableType]:

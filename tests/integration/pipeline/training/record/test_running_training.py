@@ -46,7 +46,8 @@ def test_a_training_is_seen_killed_and_gone_on_with(tmp_path: Path) -> None:
     assert training["loss"] > 0
     assert now["note"].startswith("loss ")
     assert training["seconds_left"] > 0
-    pattern = r"train · running since \S+, process \d+: train · tiny, step \d+ of \d+, loss \S+, "
+    pattern = r"train · running for \S+ \S+, since \S+ \S+ UTC, process \d+: train · tiny, "
+    pattern += r"step \d+ of \d+, loss \S+, "
     assert re.fullmatch(rf"{pattern}[\d,]+ tokens/s, about \S+ \S+ left", running_line(now))
 
     assert stopped["state"] == "stopped"
