@@ -141,7 +141,7 @@ def _answer_lines(talk: Talk, out: TextIO, *, as_json: bool) -> int:
         if as_json:
             out.write(json_line(line) + "\n")
         elif line.error is not None:
-            sys.stderr.write(inert(f"gapmend: {line.error.message}\n"))
+            sys.stderr.write(inert(f"gapmend: {line.why}\n"))
         else:
             out.write(inert(_plain(line)) + "\n")
         out.flush()

@@ -404,7 +404,8 @@ def _again(told: Account) -> str:
     if told.facts is None:
         return "gapmend gap"
     if told.erased:
-        return f"It can't be trained again: {told.erased:,} of its rows were erased."
+        were = "was" if told.erased == 1 else "were"
+        return f"It can't be trained again: {told.erased:,} of its rows {were} erased."
     return f"gapmend reproduce {told.id[:_ID]} trains it again from its lineage and compares."
 
 

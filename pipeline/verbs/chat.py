@@ -87,11 +87,13 @@ class Line:
         prompt: the question.
         answers: of each model, in their order.
         error: why there are none.
+        why: the same in a line for people.
     """
 
     prompt: str
     answers: tuple[Said, ...] = ()
     error: ErrorRecord | None = None
+    why: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as programs read it: what came of it, and nothing beside."""
@@ -170,8 +172,8 @@ def _asked(talk: Talk, line: bytes) -> tuple[str, list[Reply] | UserError]:
 
 def _ended(question: str, replies: list[Reply] | UserError) -> Line:
     if isinstance(replies, UserError):
-        return Line(question, error=replies.record())
+        return Line(question, error=replies.record(), why=str(replies))
     try:
         return Line(question, tuple(reply.end() for reply in replies))
     except UserError as error:
-        return Line(question, error=error.record())
+        return Line(question, error=error.record(), why=str(error))
