@@ -5,13 +5,13 @@ Nothing is measured or asked here; no words and no markup.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evals.verdicts.forgetting import GuardFinding, SubjectChange
 from evals.verdicts.gap import ClosedFinding, GapFinding
 from pipeline.measure.rounds import STAGE, Round
-from pipeline.pages.licenses import licensed
+from pipeline.pages.licenses import licenses
 from pipeline.pages.quantised import quantised_files
 from pipeline.pages.unended import Unended, unended
 from pipeline.workspace.store import CHAMPION, adapter_named
@@ -204,7 +204,11 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
     Raises:
         UserError: nothing is there, or nothing of that name.
     """
-    return licensed(ws, _account(ws, thing))
+    told = _account(ws, thing)
+    unsaid = [one.name for one in told.versions if one.license is None]
+    known = licenses(ws, told.base, told.facts, told.lineage, unsaid)
+    versions = (replace(one, beside=known.datasets.get(one.name)) for one in told.versions)
+    return replace(told, base_license=known.base, versions=tuple(versions))
 
 
 def _account(ws: WorkspaceStore, thing: str | None) -> Account:

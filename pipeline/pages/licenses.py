@@ -6,7 +6,7 @@ fetched, and what can't be read says nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,8 @@ from registry.models.base import MERGED, NANO, identify, locate
 from registry.store.kinds import RunMeta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from pipeline.pages.account import Account
     from pipeline.spec.spec import Spec
     from pipeline.workspace.store import WorkspaceStore
     from registry.datasets.spec import DatasetSpec
@@ -29,17 +28,34 @@ if TYPE_CHECKING:
 _CARD = "README.md"
 
 
-def licensed(ws: WorkspaceStore, told: Account) -> Account:
-    """Return an account with the licences that the records don't say."""
+@dataclass(frozen=True)
+class Licenses:
+    """Those of the base and of datasets; None where nothing says it."""
+
+    base: SaidLicense | None
+    datasets: Mapping[str, SaidLicense | None]
+
+
+def licenses(
+    ws: WorkspaceStore,
+    base: str,
+    facts: AdapterFacts | None,
+    came: Lineage,
+    datasets: Iterable[str],
+) -> Licenses:
+    """Return the licences that the records don't say.
+
+    Args:
+        ws: what the workspace keeps.
+        base: its name in the spec.
+        facts: of the adapter; None where nothing was trained.
+        came: the lineage of the adapter or gap.
+        datasets: those whose version states none.
+    """
     spec = _spec(ws.root)
-    digest = told.facts.base_digest if told.facts else _base_of(ws, told.lineage)
-    unsaid = [one.name for one in told.versions if one.license is None]
-    beside = dataset_licenses(ws.root, spec, unsaid)
-    return replace(
-        told,
-        base_license=base_license(ws.root, spec, told.base, digest, told.facts),
-        versions=tuple(replace(one, beside=beside.get(one.name)) for one in told.versions),
-    )
+    digest = facts.base_digest if facts else _base_of(ws, came)
+    found = base_license(ws.root, spec, base, digest, facts)
+    return Licenses(found, dataset_licenses(ws.root, spec, datasets))
 
 
 def _base_of(ws: WorkspaceStore, came: Lineage) -> str | None:

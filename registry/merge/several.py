@@ -175,7 +175,7 @@ class _SeveralMerge:
         spec: MergeSpec,
         out: Path,
         adapter_out: Path,
-        advance: Callable[[int], None],
+        advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.loaded, self.adapters, self.spec = loaded, adapters, spec
         self.out, self.adapter_out, self.advance = out, adapter_out, advance
