@@ -234,10 +234,11 @@ def _make_version(
         rows=there["rows"],
         erasures=there["erasure"],
     )
-    with context.ui.progress(f"ingest · {name}") as bar:
+    with context.ui.progress(f"ingest · {name}", unit="records") as bar:
 
         def looked_at(done: int, total: int) -> None:
             bar.note("near-duplicates")
+            bar.unit = "rows"
             bar.update(done, total)
 
         made = _appended(ws, wanted, runs, inputs, bar)

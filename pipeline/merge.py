@@ -18,7 +18,7 @@ from registry.store.kinds import MergeMeta, ModelMeta, WeightsMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.spec.spec import Spec
@@ -213,13 +213,15 @@ def _report(outcome: StageOutcome) -> MergeReport:
 def _merge_and_prove(
     ws: OpenWorkspace, ctx: StageContext, base: str, adapter_id: str
 ) -> StageOutput:
-    from registry.merge.one import merge_adapter
+    from registry.merge.one import merge_adapter, tensors_to_merge
     from registry.models.adapters import adapter_path
 
     loaded = ws.models.get(base)
     parents = [Parent(ctx.run_id, "run"), Parent(adapter_id, "adapter")]
-    with ws.store.draft() as draft, ctx.ui.progress(f"merge · {adapter_id[:8]} into {base}"):
-        done = merge_adapter(loaded, adapter_path(ws.store, adapter_id), draft)
+    path, label = adapter_path(ws.store, adapter_id), f"merge · {adapter_id[:8]} into {base}"
+    total = tensors_to_merge(loaded, [path])
+    with ws.store.draft() as draft, ctx.ui.progress(label, total, "tensors") as bar:
+        done = merge_adapter(loaded, path, draft, bar.advance)
         known = {"base": loaded.identity.digest, "adapter": adapter_id}
         meta = {"base": base, "adapter_id": adapter_id, "dtype": done.parity.dtype}
         model, size = _put_model(ws, draft, known, meta, parents)
@@ -246,6 +248,7 @@ def _merge_and_prove(
 def _several(
     ws: OpenWorkspace, ctx: StageContext, base: str, adapter_ids: Sequence[str], spec: MergeSpec
 ) -> StageOutput:
+    from registry.merge.one import tensors_to_merge
     from registry.models.adapters import adapter_path
 
     loaded = ws.models.get(base)
@@ -261,8 +264,9 @@ def _several(
     new = ctx.workdir / "adapter"
     parents = [Parent(ctx.run_id, "run"), *(Parent(one, "adapter") for one in adapter_ids)]
     label = f"merge · {spec.method} of {len(paths)} adapters into {base}"
-    with ws.store.draft() as draft, ctx.ui.progress(label):
-        made = _merged(loaded, paths, spec, draft, new)
+    total = tensors_to_merge(loaded, paths)
+    with ws.store.draft() as draft, ctx.ui.progress(label, total, "tensors") as bar:
+        made = _merged(loaded, paths, spec, draft, new, bar.advance)
         said = _settings(adapter_ids, made)
         known = {"base": loaded.identity.digest, **said}
         meta = {"base": base, "dtype": made.parity.dtype, **said}
@@ -294,15 +298,20 @@ def _several(
 
 
 def _merged(
-    loaded: LoadedModel, paths: Sequence[Path], spec: MergeSpec, draft: Path, new: Path
+    loaded: LoadedModel,
+    paths: Sequence[Path],
+    spec: MergeSpec,
+    draft: Path,
+    new: Path,
+    advance: Callable[[int], None],
 ) -> SeveralMerged:
     if spec.rule is None:
         from registry.merge.several import merge_adapters
 
-        return merge_adapters(loaded, paths, spec, draft, new)
+        return merge_adapters(loaded, paths, spec, draft, new, advance)
     from registry.merge.mergekit import merge_by_mergekit
 
-    return merge_by_mergekit(loaded, paths, spec, draft)
+    return merge_by_mergekit(loaded, paths, spec, draft, advance)
 
 
 def _settings(adapter_ids: Sequence[str], made: SeveralMerged) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def _foreseen(
         step if step.state == "up to date" else replace(step, cost=costs.pop(step.stage, None))
         for step in steps
     ]
-    taken = [step.cost for step in steps if step.cost is not None and step.stage in ahead]
+    taken = {one.stage: one.cost for one in steps if one.cost and one.stage in ahead}
     for line in cost_lines(ws, taken, found.rates):
         ui.log(line)
     return steps, found.rates

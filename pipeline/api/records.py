@@ -206,8 +206,7 @@ class Records:
         """Look for what nothing refers to and, with `remove`, remove it."""
         from pipeline.verbs.gc import gc
 
-        with self._ui.progress("gc", brief=True):
-            return gc(self._kept, remove=remove)
+        return gc(self._kept, self._ui, remove=remove)
 
     def snapshot(self, file: Path) -> SnapshotFile:
         """Copy the catalog with its views into a DuckDB file that other programs may hold open."""
@@ -233,5 +232,5 @@ class Records:
     def _over_objects(self, label: str) -> Iterator[Callable[[int], None]]:
         """Show a bar over all objects of the store, and give what advances it."""
         total = sum(1 for _ in self._kept.store.folders())
-        with self._ui.progress(label, total=total, brief=True) as bar:
+        with self._ui.progress(label, total, "objects", brief=True) as bar:
             yield bar.advance

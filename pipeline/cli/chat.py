@@ -153,7 +153,7 @@ def _failed(line: Line) -> list[str]:
     from pipeline.talk.reply import Failed
 
     if line.error is not None:
-        return [line.error.message]
+        return [line.why]
     return [f"{one.model}: {one.error}" for one in line.answers if isinstance(one, Failed)]
 
 

@@ -9,17 +9,17 @@ machine's, measured for a moment. Right within a factor of about two; what may n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.outlook.own import Rows, drawn, own_text_length, rows_of, with_own
-from pipeline.outlook.prompts import Asked, labels_in
+from pipeline.outlook.prompts import Asked, labels_in, shared
 from pipeline.outlook.training import MEASURED, BaseOutline
 from pipeline.spec import pool
 from pipeline.spec.subjects import subjects
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pipeline.outlook.findings import Outlook
     from pipeline.outlook.training import LearntRates
@@ -81,12 +81,14 @@ class RunCost:
 class _Items:
     """What asking a subject takes: items by split, and the mean tokens of one.
 
-    `shown` are those of one that is an example: with its own answer, not with every label.
+    `tokens` are those of its own, `whole` with what all items begin with, which goes through the
+    model once. `shown` are those of one that is an example: with its own answer, not every label.
     """
 
     what: Subject
     items: Mapping[str, int]
     tokens: float
+    whole: float
     shown: float
 
     def asked(self, split: str) -> float:
@@ -104,21 +106,25 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
     outline = BaseOutline.of(ws)
     learnt = outline.learnt(ws)
     asked = [_items(ws, what, seen) for what in subjects(ws.spec)]
-    rows = _budget(ws, seen)
+    taught = _taught(ws, seen)
+    rows = _budget(ws, seen, taught)
     length = own_text_length(ws) if rows.own else 0.0
     trained = outline.training(ws, seen, rows.gap + rows.replayed, learnt)
     trained = with_own(trained, ws.spec.train, rows, length)
 
-    def scoring(tokens: float) -> StageCost:
-        return StageCost(round(tokens), 0, outline.scoring_seconds(tokens, learnt), outline.weights)
+    def scoring(tokens: float, tuned: float = 0.0, plain: float = 0.0) -> StageCost:
+        """`tuned` of them with the adapter on, `plain` of them only compared."""
+        seconds = outline.scoring_seconds(tokens, learnt, tuned * trained.lora, plain)
+        return StageCost(round(tokens), 0, seconds, outline.weights)
 
     dev, test = (sum(one.asked(split) for one in asked) for split in ("dev", "test"))
-    select = scoring(_deciding(ws, rows, asked))
+    select = scoring(_deciding(ws, rows, asked, taught))
     own_text = scoring(texts_asked(rows.own) * length)  # made once
     train = StageCost(
         trained.again, trained.tokens, trained.seconds, trained.memory, _COPIES * trained.adapter
     )
-    forget = scoring(dev + sum(_compared(one) for one in asked))
+    compared = sum(_compared(one) for one in asked)
+    forget = scoring(dev + compared, dev + compared / 2, compared)
     files = [one.path.stat().st_size for found in seen.files.values() for one in found.files]
     stages = {
         "ingest": StageCost(disk=sum(files)),
@@ -127,7 +133,7 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
         "train": train,
         "forget": forget,
         "mend": (select + train + forget).times(ws.spec.mend.rounds),
-        "promote": scoring(2 * test),
+        "promote": scoring(2 * test, test),
         "merge": StageCost(memory=outline.weights, disk=outline.weights),
     }
     return RunCost(stages, _said(learnt))
@@ -136,12 +142,22 @@ def run_cost(ws: OpenWorkspace, seen: Outlook) -> RunCost:
 def _items(ws: OpenWorkspace, what: Subject, seen: Outlook) -> _Items:
     most = what.spec.limit
     items = {s: min(n, n if most is None else most) for s, n in seen.items[what.name].items()}
-    lengths = _lengths(ws, what, seen)
-    return _Items(what, items, _mean([one for one, _ in lengths]), _mean([s for _, s in lengths]))
+    some = _sampled(ws, what, seen)
+    whole = _mean([one.taken for one in some])
+    own = whole - shared([one.ids for one in some])
+    return _Items(what, items, own, whole, _mean([one.shown for one in some]))
 
 
-def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[tuple[int, int]]:
-    """Return how many tokens some items take, asked and shown as examples."""
+class _Sampled(NamedTuple):
+    """An item's tokens, asked and shown as an example, and those of its prompt."""
+
+    taken: int
+    shown: int
+    ids: Sequence[int]
+
+
+def _sampled(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[_Sampled]:
+    """Return what some items take."""
     from evals.tasks.capability import items_from_rows
 
     if what.spec.data is None:
@@ -149,19 +165,19 @@ def _lengths(ws: OpenWorkspace, what: Subject, seen: Outlook) -> list[tuple[int,
 
         chat = ws.models.chat(ws.spec.train.base)
         texts = [doc.text for doc in documents(str(what.spec.lm_eval), ws.root)[:_SAMPLE]]
-        counts = [len(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
-        return list(zip(counts, counts, strict=True))
+        found = [list(chat.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
+        return [_Sampled(len(ids), len(ids), ids) for ids in found]
     survey = seen.surveys[what.spec.data]
     rows = [*survey.some.get("dev", ()), *survey.some.get("train", ())][:_SAMPLE]
     asked = Asked(ws, what, labels_in(what, survey))
-    found = []
+    made = []
     for row in rows:
         try:
             (item,) = items_from_rows([row], what.spec, whole=True)
-            found.append((asked.taken(item), asked.shown(item)))
+            made.append(_Sampled(asked.taken(item), asked.shown(item), asked.ids(item)))
         except UserError:  # check names it; here it is one of a sample
             continue
-    return found
+    return made
 
 
 def _other_prompts(one: _Items) -> float:
@@ -180,22 +196,29 @@ def _compared(one: _Items) -> float:
     """Return the tokens of comparing base and adapter along the answers to some dev items."""
     from evals.scoring.divergence import MOST_ITEMS
 
-    return 2 * min(MOST_ITEMS, one.items["dev"]) * one.tokens
+    return 2 * min(MOST_ITEMS, one.items["dev"]) * one.whole
 
 
-def _budget(ws: OpenWorkspace, seen: Outlook) -> Rows:
+def _taught(ws: OpenWorkspace, seen: Outlook) -> set[str]:
+    """Return the capabilities that rows of the pool can teach."""
+    left = pool.untaught(ws.spec, {name: one.rows for name, one in seen.surveys.items()})
+    return {name for name in ws.spec.capabilities if name not in left}
+
+
+def _budget(ws: OpenWorkspace, seen: Outlook, taught: Collection[str]) -> Rows:
     """Return how many rows will be trained on, as far as the pool has them."""
     from pipeline.selection.replay import own_text_rows
 
     train = ws.spec.train
-    left = pool.untaught(ws.spec, {name: one.rows for name, one in seen.surveys.items()})
-    taught = {one.data for name, one in ws.spec.capabilities.items() if name not in left}
-    names = [n for n in pool.pool_of(ws.spec) if n in taught or n in pool.free_datasets(ws.spec)]
+    data = {ws.spec.capabilities[name].data for name in taught}
+    names = [n for n in pool.pool_of(ws.spec) if n in data or n in pool.free_datasets(ws.spec)]
     there = sum(seen.surveys[name].rows.trainable(train.objective) for name in names)
     return rows_of(train, there, own_text_rows(ws.spec, None))
 
 
-def _deciding(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
+def _deciding(
+    ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items], taught: Collection[str]
+) -> float:
     """Return the tokens that `select` reads and writes.
 
     Answers to rows for gaps that are no choice, the base's own ones to them, rows asked for replay.
@@ -203,7 +226,7 @@ def _deciding(ws: OpenWorkspace, rows: Rows, asked: Sequence[_Items]) -> float:
     from pipeline.selection.gap_rows import READ_A_ROW
     from pipeline.selection.judge.own_right import is_generated
 
-    gaps = [one for one in asked if one.what.role == "capability"]
+    gaps = [one for one in asked if one.what.name in taught]
     read = _mean([0.0 if one.what.spec.answer == "choice" else one.tokens for one in gaps])
     written = {one.what.name: one.tokens if is_generated(one.what.spec) else 0.0 for one in gaps}
     replayed = _mean([one.tokens for one in asked if one.what.role == "guard"])

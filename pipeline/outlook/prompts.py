@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from pipeline.outlook.finding import Finding
@@ -51,18 +52,28 @@ class Asked:
         Raises:
             UserError: the template can't ask it.
         """
-        from evals.tasks.prompts import arms_of, render_messages
-
         if item.text is not None:
             return 0, self.count(item.text)
-        arm = arms_of(self.what.spec.prompts)[0]
-        turns = render_messages(arm, item, (), self.labels)
-        tools = json.loads(item.tools) if item.tools else None
-        asked = self.count(self.chat.context(turns, tools))
+        asked = len(self.ids(item))
         labels = item.labels or self.labels
         if self.what.spec.answer == "choice" and labels:
             return asked, max(self.count(label) for label in labels)
         return asked, self.what.spec.max_new_tokens
+
+    def ids(self, item: Item) -> list[int]:
+        """Return the tokens of an item's prompt; none of a text, which is asked by itself.
+
+        Raises:
+            UserError: the template can't ask it.
+        """
+        from evals.tasks.prompts import arms_of, render_messages
+
+        if item.text is not None:
+            return []
+        arm = arms_of(self.what.spec.prompts)[0]
+        turns = render_messages(arm, item, (), self.labels)
+        tools = json.loads(item.tools) if item.tools else None
+        return self._ids(self.chat.context(turns, tools))
 
     def taken(self, item: Item) -> int:
         """Return the tokens that go through the model for an item: of a choice, all its labels.
@@ -88,7 +99,25 @@ class Asked:
 
     def count(self, text: str) -> int:
         """Return the tokens of a text by itself."""
-        return len(self.chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return len(self._ids(text))
+
+    def _ids(self, text: str) -> list[int]:
+        found = self.chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return list(found)
+
+
+def shared(asked: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all prompts share, which go through the model once. Pure.
+
+    As the engine does: nothing where that saves too small a share.
+    """
+    from evals.engine.tree import WORTH_SHARE
+
+    if len(asked) < 2:  # noqa: PLR2004 - nothing to share with
+        return 0
+    alike = (len(set(place)) == 1 for place in zip(*asked, strict=False))
+    common = sum(1 for _ in takewhile(bool, alike))
+    return common if common * len(asked) >= WORTH_SHARE * sum(map(len, asked)) else 0
 
 
 def fits_below(what: Subject, context: int) -> int:

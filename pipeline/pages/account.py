@@ -5,12 +5,13 @@ Nothing is measured or asked here; no words and no markup.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evals.verdicts.forgetting import GuardFinding, SubjectChange
 from evals.verdicts.gap import ClosedFinding, GapFinding
 from pipeline.measure.rounds import STAGE, Round
+from pipeline.pages.licenses import licenses
 from pipeline.pages.quantised import quantised_files
 from pipeline.pages.unended import Unended, unended
 from pipeline.workspace.store import CHAMPION, adapter_named
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from pipeline.pages.quantised import QuantisedFile
     from pipeline.workspace.store import WorkspaceStore
+    from registry.intake.license import SaidLicense
     from registry.lineage.adapter_facts import AdapterFacts
     from registry.lineage.graph import Lineage
     from registry.store.manifest import Manifest, Meta
@@ -111,7 +113,11 @@ class Training:
 
 @dataclass(frozen=True)
 class VersionUsed:
-    """A dataset version that something rests on."""
+    """A dataset version that something rests on.
+
+    `license` is as it was stated when the version was made, `beside` what is known today where it
+    was not: by the spec, or by what lies beside the files.
+    """
 
     name: str
     version_id: str
@@ -120,6 +126,7 @@ class VersionUsed:
     dev: int
     test: int
     license: str | None
+    beside: SaidLicense | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,8 @@ class Account:
         erased: rows of the last selection that were erased since: it can't be trained again.
         unended: stages of the workspace that were begun and have no result.
         quantised: files of the merged model that llama.cpp answered dev items with.
+        base_license: as the spec, the base's card or its LICENSE file says it today; None where
+            none of them is at hand.
     """
 
     base: str
@@ -172,6 +181,7 @@ class Account:
     erased: int = 0
     unended: tuple[Unended, ...] = ()
     quantised: tuple[QuantisedFile, ...] = ()
+    base_license: SaidLicense | None = None
 
     @property
     def id(self) -> str:
@@ -194,6 +204,14 @@ def account(ws: WorkspaceStore, thing: str | None = None) -> Account:
     Raises:
         UserError: nothing is there, or nothing of that name.
     """
+    told = _account(ws, thing)
+    unsaid = [one.name for one in told.versions if one.license is None]
+    known = licenses(ws, told.base, told.facts, told.lineage, unsaid)
+    versions = (replace(one, beside=known.datasets.get(one.name)) for one in told.versions)
+    return replace(told, base_license=known.base, versions=tuple(versions))
+
+
+def _account(ws: WorkspaceStore, thing: str | None) -> Account:
     named = None if thing is None else ws.catalog.manifest(ws.catalog.alias(thing) or thing)
     if named and isinstance(named.meta, GapMeta):
         return _of_gap(ws, named.of(GapMeta))

@@ -17,7 +17,7 @@ from pipeline.workspace.durations import in_time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pipeline.pages.account import Account, Measured, Training
+    from pipeline.pages.account import Account, Measured, Training, VersionUsed
     from pipeline.pages.charts.draw import Picture
     from pipeline.pages.items import ItemChanged
     from registry.store.kinds import PartRows, SelectionMeta
@@ -304,26 +304,44 @@ def _quantised(told: Account) -> str:
     return "The merged model in fewer bits, asked again by llama.cpp on dev, item by item."
 
 
+_UNKNOWN = "unknown"
+
+
 def _version_tables(told: Account) -> Iterator[Table]:
+    of = told.base_license
+    where = f"neither the spec (bases.{told.base}.license) nor a card or LICENSE file at hand"
+    version = told.facts.revision or told.facts.base_digest[:_ID] if told.facts else ""
+    base = (told.base, version, of.name if of else _UNKNOWN, of.by if of else where)
+    yield filled("Base", ("base", "version", "licence", "as said by"), [base])
     rows = tuple(
         (
             one.name,
             one.version_id[:_ID],
             *(f"{count:,}" for count in (one.rows, one.train, one.dev, one.test)),
-            one.license or "not stated",
+            *_license_of(one),
         )
         for one in told.versions
     )
     if rows:
-        head = ("dataset", "version", "rows", "train", "dev", "test", "licence")
-        yield Table("Data", head, rows)
+        head = ("dataset", "version", "rows", "train", "dev", "test", "licence", "as said by")
+        yield filled("Data", head, rows)
+
+
+def _license_of(one: VersionUsed) -> tuple[str, str]:
+    """Return a version's licence, and what says it."""
+    if one.license:
+        return one.license, "the version"
+    if one.beside:
+        return one.beside.name, one.beside.by
+    return _UNKNOWN, f"neither the spec (datasets.{one.name}.license) nor a file beside its data"
 
 
 def _again(told: Account) -> str:
     if told.facts is None:
         return "gapmend gap"
     if told.erased:
-        return f"It can't be trained again: {told.erased:,} of its rows were erased."
+        were = "was" if told.erased == 1 else "were"
+        return f"It can't be trained again: {told.erased:,} of its rows {were} erased."
     return f"gapmend reproduce {told.id[:_ID]} trains it again from its lineage and compares."
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import table
 from pipeline.verbs.compare import why_lora
+from pipeline.workspace.amounts import in_bytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import table
+from pipeline.workspace.amounts import in_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from pipeline.outlook.cost import StageCost
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import table
+from pipeline.workspace.amounts import in_bytes
 from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -30,14 +31,14 @@ def plan_table(steps: Sequence[PlanStep]) -> Table:
     return table("plan", ("stage", "about", "state", "why", "takes about"), rows)
 
 
-def cost_lines(ws: OpenWorkspace, costs: Sequence[StageCost], rates: str) -> Iterator[str]:
+def cost_lines(ws: OpenWorkspace, costs: Mapping[str, StageCost], rates: str) -> Iterator[str]:
     """Yield what stages take together, and what of it this machine hasn't got."""
     import psutil
 
-    whole = reduce(add, costs, StageCost())
+    whole = reduce(add, costs.values(), StageCost())
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(ws.root).free
     yield (
-        f"it will take about {cost_text(whole)} at most ({rates}), {in_bytes(whole.memory)} of "
+        f"it will take about {_said(ws, costs, whole)} ({rates}), {in_bytes(whole.memory)} of "
         f"{in_bytes(memory)} memory free, and {in_bytes(whole.disk)} of {in_bytes(disk)} disk free"
     )
     if whole.memory > memory:
@@ -47,6 +48,16 @@ def cost_lines(ws: OpenWorkspace, costs: Sequence[StageCost], rates: str) -> Ite
         )
     if whole.disk > disk:
         yield f"there may not be disk enough at {ws.root}: free some, or move the workspace"
+
+
+def _said(ws: OpenWorkspace, costs: Mapping[str, StageCost], whole: StageCost) -> str:
+    """Return what all takes; where nothing may have to be mended, without that too."""
+    others = [cost for stage, cost in costs.items() if stage != "mend"]
+    if len(others) in (0, len(costs)) or not ws.spec.mend.rounds:
+        return f"{cost_text(whole)} at most"
+    rounds = f"{ws.spec.mend.rounds} round{'s' if ws.spec.mend.rounds > 1 else ''}"
+    least = cost_text(reduce(add, others, StageCost()))
+    return f"{least}; with {rounds} of mending at most {cost_text(whole)}"
 
 
 def taken_tables(cost: CostReport) -> list[RenderableType]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import table
+from pipeline.workspace.amounts import in_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.spec.errors import line_of
+from pipeline.workspace.amounts import counted, in_bytes
 from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from registry.catalog.catalog import QueryResult
     from registry.upkeep.fsck import FsckReport
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
 _SMALL = 0.01
 _LONG = 60  # characters of a cell, before it is cut in a table (csv and json never cut)
@@ -67,12 +68,20 @@ def query_table(result: QueryResult, title: str = "") -> Table:
 def status_tables(report: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
     """Return what runs, a line each, and what is there, a table a subject; one line if empty."""
     lines: list[RenderableType] = [Text(running_line(one)) for one in report["running"]]
-    return (lines or [Text("running: nothing")]) + [
-        table(name, list(found[0]), [list(row.values()) for row in found])
-        if found
-        else Text(f"{name}: none yet")
-        for name, found in report.items()
-        if name != "running"
+    lines = lines or [Text("running: nothing")]
+    for name, found in report.items():
+        if name == "running":
+            continue
+        shown = [{key: value for key, value in row.items() if key != "error"} for row in found]
+        lines.append(
+            table(name, list(shown[0]), [list(row.values()) for row in shown])
+            if shown
+            else Text(f"{name}: none yet")
+        )
+    failed = [row for row in report["runs"] if row.get("error")]
+    return lines + [
+        Text(f"{row['stage']} of {row['started_at']} failed: {' '.join(str(row['error']).split())}")
+        for row in failed
     ]
 
 
@@ -85,7 +94,7 @@ def running_line(one: Mapping[str, Any]) -> str:
         parts.append(f"step {training['step']:,} of {training['steps']:,}")
         parts.append(f"loss {training['loss']:.3f}")
     elif one["done"] is not None:
-        parts.append(f"{one['done']:,} of {one['total']:,}" if one["total"] else f"{one['done']:,}")
+        parts.append(counted(one["done"], one["total"], one["unit"]))
     if one["state"] == "running":
         if training:
             parts.append(f"{training['tokens_per_second']:,.0f} tokens/s")
@@ -93,10 +102,18 @@ def running_line(one: Mapping[str, Any]) -> str:
         parts.append("time left not known" if left is None else f"about {in_time(left)} left")
     elif training and training["checkpoint"]:
         parts.append(f"last checkpoint at step {training['checkpoint']:,}")
-    begun = " since" if one["state"] == "running" else ", begun"
-    when = f"{begun} {one['since']}, process {one['pid']}" if one["since"] else ""
+    when = _begun(one) if one["since"] else ""
     said = "; ".join(part for part in (", ".join(parts), one["why"]) if part)
     return f"{name} · {one['state']}{when}: {said}"
+
+
+def _begun(one: Mapping[str, Any]) -> str:
+    """Return when a stage began and in which process."""
+    since = datetime.fromisoformat(one["since"])
+    at = f"{since:%Y-%m-%d %H:%M:%S} UTC, process {one['pid']}"
+    if one["state"] != "running":
+        return f", begun {at}"
+    return f" for {in_time((datetime.now(UTC) - since).total_seconds())}, since {at}"
 
 
 def check_tables(report: CheckReport) -> list[RenderableType]:
@@ -140,15 +157,6 @@ def fsck_tables(report: FsckReport) -> list[RenderableType]:
         return [Text(f"{line}: all as recorded")]
     found = [(one.problem, one.path, one.detail) for one in report.findings]
     return [Text(line), table("findings", ("problem", "where", "detail"), found)]
-
-
-def in_bytes(count: float) -> str:
-    """Return a number of bytes as people write it: 12.3 MB."""
-    for unit in _UNITS:
-        if abs(count) < _THOUSAND or unit == _UNITS[-1]:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= _THOUSAND
-    return ""
 
 
 def _number(value: float) -> str:

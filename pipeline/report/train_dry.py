@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.report.tables import in_bytes, table
+from pipeline.report.tables import table
+from pipeline.workspace.amounts import in_bytes
 from pipeline.workspace.durations import in_time
 
 if TYPE_CHECKING:

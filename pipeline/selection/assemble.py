@@ -115,7 +115,7 @@ class Assembly:
         said = self._own_text()
         most = self._most(replayable)
         rows_there = self._rows_in(most)
-        with self.ctx.ui.progress("select · candidates", total=rows_there, brief=True) as bar:
+        with self.ctx.ui.progress("select · candidates", rows_there, "rows", brief=True) as bar:
             candidates = Candidates(self.ws, most, bar.advance)
         budget = self._budget(candidates, replayable)
         parts = self._parts(candidates, budget)

@@ -120,9 +120,15 @@ def href(path: str, query: Mapping[str, Any] | None = None) -> str:
     return quote(path, safe="/") + asked
 
 
-def cut(text: str, most: int = _LONG) -> str:
+class Excerpt(str):
+    """A text as far as a table shows it: it isn't cut again."""
+
+    __slots__ = ()
+
+
+def cut(text: str, most: int = _LONG) -> Excerpt:
     """Return a text as far as a table shows it."""
-    return text if len(text) <= most else f"{text[:most]} … ({len(text):,} characters)"
+    return Excerpt(text if len(text) <= most else f"{text[:most]} … ({len(text):,} characters)")
 
 
 def short(key: str | None) -> str:
@@ -192,7 +198,7 @@ def lines(rows: Iterable[Sequence[Any]]) -> tuple[tuple[Cell, ...], ...]:
 
 def cell(value: Any) -> Cell:
     """Return a value as a cell: numbers as people write them, texts as far as a table shows."""
-    if isinstance(value, Link | Tick):
+    if isinstance(value, Link | Tick | Excerpt):
         return value
     if isinstance(value, list | tuple):
         return cut(", ".join(str(cell(one)) for one in value))

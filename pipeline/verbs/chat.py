@@ -89,11 +89,13 @@ class Line:
         prompt: the question.
         answers: of each model, in their order; not all of them failed.
         error: why there are none.
+        why: the same in a line for people.
     """
 
     prompt: str
     answers: tuple[Said | Failed, ...] = ()
     error: ErrorRecord | None = None
+    why: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as programs read it: what came of it, and nothing beside."""
@@ -172,9 +174,9 @@ def _asked(talk: Talk, line: bytes) -> tuple[str, list[Reply] | UserError]:
 
 def _ended(question: str, replies: list[Reply] | UserError) -> Line:
     if isinstance(replies, UserError):
-        return Line(question, error=replies.record())
+        return Line(question, error=replies.record(), why=str(replies))
     done = tuple(reply.outcome() for reply in replies)
     failed = [one.error for one in done if isinstance(one, Failed)]
     if len(failed) == len(done):
-        return Line(question, error=failed[0].record())
+        return Line(question, error=failed[0].record(), why=str(failed[0]))
     return Line(question, done)

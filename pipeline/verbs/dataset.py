@@ -180,7 +180,7 @@ def export(
         rows_stay(ws.state, ws.catalog.wait_s),
         whole_folder(out) as draft,
         one_line_when_full(out),
-        ui.progress(f"export · {version.name} as {form}", total) as bar,
+        ui.progress(f"export · {version.name} as {form}", total, "rows") as bar,
     ):
         written = export_version(ws.store, version, draft, form, splits=splits, advance=bar.advance)
         files = digests(draft)

@@ -77,7 +77,7 @@ def erase(
         before = reach(ws.catalog, uids)
         _without_reports(ws)  # they quote rows, and a kill may come before the end
         total = sum(1 for _ in ws.store.folders())
-        with ui.progress("erase", total=total) as bar:
+        with ui.progress("erase", total, "objects") as bar:
             done = erase_rows(ws.store, ws.catalog, uids, reason=reason, advance=bar.advance)
         _without_reports(ws)  # of who made one meanwhile
         return EraseReport(done.id, before, dict(done.objects))

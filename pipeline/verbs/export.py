@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.verbs.elsewhere.gguf_files import GgufDtype, is_quant, write_gguf_files
 from pipeline.verbs.elsewhere.usage import name_of, usage_of
+from pipeline.workspace.amounts import BYTES
 from pipeline.workspace.stage import environment
 from pipeline.workspace.store import weights_named
 from registry.errors import MachineError, ModelError, UserError, damaged
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from evals.verdicts.forgetting import GuardFinding
     from pipeline.verbs.elsewhere.gguf_files import GgufWritten
     from pipeline.verbs.elsewhere.quantised import Answers
+    from pipeline.workspace.bars import Bar
     from pipeline.workspace.store import WorkspaceStore
     from pipeline.workspace.ui import Ui
     from registry.gguf.proof import GgufProof
@@ -108,13 +110,13 @@ def export(
     written: GgufWritten | None = None
     answers: tuple[Answers, ...] = ()
     with whole_folder(out) as draft:
-        with ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}"):
+        with ui.progress(f"export · {thing.kind} {thing.id[:8]} as {form}") as bar:
             if form == "gguf":
                 written = write_gguf_files(
-                    ws.store, source, draft, dtype, name_of(thing), license_text
+                    ws.store, source, draft, dtype, name_of(thing), license_text, bar
                 )
             else:
-                _copy(thing, source, draft)
+                _copy(thing, source, draft, bar)
             used = usage_of(ws, thing, gguf=written.used if written else None)
             (draft / USE_FILE).write_text(use_file(used), encoding="utf-8", errors="replace")
         if written and written.quantised:
@@ -187,17 +189,18 @@ def _dtype(written: GgufWritten | None) -> str | None:
     return written.quantised.dtype if written.quantised else written.proof.dtype
 
 
-def _copy(thing: Manifest[Meta], source: Path, draft: Path) -> None:
+def _copy(thing: Manifest[Meta], source: Path, draft: Path, bar: Bar) -> None:
     """Copy the files that belong to a model or an adapter, and no other; check each copy."""
+    from registry.store.copying import copy_file
     from registry.store.hashing import file_digest
 
-    for name, facts in thing.files.items():
-        if not _is_listed(thing.kind, name):
-            continue
+    listed = {name: one for name, one in thing.files.items() if _is_listed(thing.kind, name)}
+    bar.total, bar.unit = sum(one.bytes for one in listed.values()), BYTES
+    for name, facts in listed.items():
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(source / name, target)
+            copy_file(source / name, target, bar.advance)
         except OSError as error:
             raise damaged(source / name, error) from error
         if file_digest(target) != facts.sha256:

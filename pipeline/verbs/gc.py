@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.workspace.store import WorkspaceStore
+    from pipeline.workspace.ui import Ui
 
 WORK = "work"
 INGEST_LOCK = "ingest.lock"
@@ -60,7 +61,7 @@ class GcReport:
         }
 
 
-def gc(ws: WorkspaceStore, *, remove: bool) -> GcReport:
+def gc(ws: WorkspaceStore, ui: Ui, *, remove: bool) -> GcReport:
     """Look for what can go and, with `remove`, remove it.
 
     Raises:
@@ -68,18 +69,20 @@ def gc(ws: WorkspaceStore, *, remove: bool) -> GcReport:
     """
     if not remove:
         busy = running(ws.state)
-        return GcReport(removed=False, found=_look(ws, busy), running=busy, redacted=0)
+        return GcReport(removed=False, found=_look(ws, ui, busy), running=busy, redacted=0)
     with erasing(ws.state):
         busy = running(ws.state)
         redacted = erase_again(ws.store, ws.catalog)
-        found = _look(ws, busy)
+        found = _look(ws, ui, busy)
         ours = [one for one in found if one.what == "workdir"]
-        gone = remove_waste(ws.store, ws.catalog, [one for one in found if one.what != "workdir"])
-        for one in ours:
-            with ExitStack() as locks:
-                # A run that has begun meanwhile keeps its folder.
-                if _taken(ws.state / one.path, locks):
-                    gone += remove_waste(ws.store, ws.catalog, [one])
+        others = [one for one in found if one.what != "workdir"]
+        with ui.progress("gc · remove", len(found), "things", brief=True) as bar:
+            gone = remove_waste(ws.store, ws.catalog, others, bar.advance)
+            for one in ours:
+                with ExitStack() as locks:
+                    # A run that has begun meanwhile keeps its folder.
+                    if _taken(ws.state / one.path, locks):
+                        gone += remove_waste(ws.store, ws.catalog, [one], bar.advance)
         went = tuple(one for one in found if one in gone)
         return GcReport(removed=True, found=went, running=busy, redacted=redacted)
 
@@ -98,8 +101,10 @@ def running(state: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _look(ws: WorkspaceStore, busy: tuple[str, ...]) -> tuple[Waste, ...]:
-    found = find_waste(ws.store, ws.catalog, busy=bool(busy))
+def _look(ws: WorkspaceStore, ui: Ui, busy: tuple[str, ...]) -> tuple[Waste, ...]:
+    total = sum(1 for _ in ws.store.folders())
+    with ui.progress("gc", total, "objects", brief=True) as bar:
+        found = find_waste(ws.store, ws.catalog, busy=bool(busy), advance=bar.advance)
     for folder in sorted((ws.state / WORK).glob("*")):
         if folder.is_dir() and folder.name not in busy:
             found.append(_thing(ws, "workdir", folder, _fate(ws, folder)))

@@ -13,7 +13,7 @@ from pipeline.selection.preview import Reader, base_at_hand
 from registry.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.selection.preview import BaseAtHand, SeenRow
     from pipeline.workspace.ui import Ui
@@ -80,18 +80,18 @@ def look(ws: OpenWorkspace, ui: Ui, names: Sequence[str] | None = None) -> tuple
             raise UserError(f"no dataset is called '{name}'", expected=f"one of {known}")
     samples = []
     for name in chosen:
-        with ui.progress(f"look · {name}"):
-            samples.append((name, *_read(ws, name)))
+        with ui.progress(f"look · {name}", SAMPLE, "records") as bar:
+            samples.append((name, *_read(ws, name, bar.advance)))
     base = base_at_hand(ws)
     return tuple(_look(ws, name, found, seen, base) for name, found, seen in samples)
 
 
-def _read(ws: OpenWorkspace, name: str) -> tuple[Sources, _Sample]:
+def _read(ws: OpenWorkspace, name: str, advance: Callable[[], None]) -> tuple[Sources, _Sample]:
     from pipeline.ingest import allowed_labels
     from registry.datasets.sources.resolve import sources
 
     found = sources(ws.spec.datasets[name], ws.root)
-    return found, _sample(found, name, allowed_labels(ws, name))
+    return found, _sample(found, name, allowed_labels(ws, name), advance)
 
 
 def _look(
@@ -123,7 +123,9 @@ class _Sample:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample:
+def _sample(
+    found: Sources, name: str, labels: frozenset[str] | None, advance: Callable[[], None]
+) -> _Sample:
     from registry.datasets.formats.format import left_out
     from registry.datasets.formats.turns import UnusableError
     from registry.datasets.sources.chunks import first_records, usable
@@ -131,6 +133,7 @@ def _sample(found: Sources, name: str, labels: frozenset[str] | None) -> _Sample
 
     seen = _Sample()
     for file, record in first_records(found.files, SAMPLE):
+        advance()
         try:
             made = usable(record, found.format, labels)
         except UnusableError as error:

@@ -182,7 +182,7 @@ class _LeakSearch:
     def look(self, ui: Ui, of: _Rows, *, decides: bool) -> None:
         """Look at the rows of one training set, some later than others: together it costs less."""
         self._decides[of.name] = decides
-        with ui.progress(f"leaks · {of.name}", total=of.total) as bar:
+        with ui.progress(f"leaks · {of.name}", of.total, "rows") as bar:
             for rows in of.batches:
                 self._waiting += [(of.name, row) for row in rows]
                 if len(self._waiting) >= AT_ONCE:

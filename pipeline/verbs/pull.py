@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.workspace.amounts import BYTES
 from pipeline.workspace.stage import StageOutput, run_stage
 from pipeline.workspace.store import refuse_removed
 from registry.errors import DataError, HubError, ModelError, UserError
@@ -23,6 +24,8 @@ from registry.store.kinds import ModelMeta
 from registry.store.objects import Parent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.workspace.stage import StageContext
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
@@ -97,9 +100,16 @@ def take(
         UserError: not there, not what it should be, or of a base that the spec hasn't.
         GateRefusedError: the signature doesn't fit.
     """
-    with ui.progress(f"import · {given}"), ws.store.draft() as copy:
-        source = _fetched(ws, given, revision, whole=key is not None)
-        copy_allowed(source.folder, copy, source.record, links=source.is_cache, where=source.origin)
+    with ui.progress(f"import · {given}", unit=BYTES) as bar, ws.store.draft() as copy:
+        bar.note("fetched")
+        source = _fetched(ws, given, revision, whole=key is not None, told=bar.update)
+        bar.note("copied and checked")
+        copy_allowed(
+            *(source.folder, copy, source.record),
+            links=source.is_cache,
+            where=source.origin,
+            told=bar.update,
+        )
         signer = _verified(ws, source, copy, key)
         call = f"gapmend adapter import {shlex.quote(given)}"
         call += f" --revision {shlex.quote(revision)}" if revision else ""
@@ -139,7 +149,14 @@ def _taken(
     )
 
 
-def _fetched(ws: OpenWorkspace, given: str, revision: str | None, *, whole: bool) -> PullSource:
+def _fetched(
+    ws: OpenWorkspace,
+    given: str,
+    revision: str | None,
+    *,
+    whole: bool,
+    told: Callable[[int, int], None],
+) -> PullSource:
     local = (ws.root / Path(given).expanduser()).resolve()
     if local.is_dir():
         if revision is not None:
@@ -149,7 +166,7 @@ def _fetched(ws: OpenWorkspace, given: str, revision: str | None, *, whole: bool
         raise UserError(
             f"no folder {given}", expected="a folder, owner/name or datasets/owner/name"
         )
-    return _from_hub(given, revision, whole=whole)
+    return _from_hub(given, revision, whole=whole, told=told)
 
 
 def _source(folder: Path, origin: str, *, is_cache: bool) -> PullSource:
@@ -157,7 +174,9 @@ def _source(folder: Path, origin: str, *, is_cache: bool) -> PullSource:
     return PullSource(folder, origin, record, license_beside(folder, record, origin), is_cache)
 
 
-def _from_hub(given: str, revision: str | None, *, whole: bool) -> PullSource:
+def _from_hub(
+    given: str, revision: str | None, *, whole: bool, told: Callable[[int, int], None]
+) -> PullSource:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from registry.hub.repository import Repository
@@ -176,7 +195,8 @@ def _from_hub(given: str, revision: str | None, *, whole: bool) -> PullSource:
     patterns = [pattern for patterns in ALLOWED.values() for pattern in patterns]
     # A signature by others covers whatever lies there.
     wanted = ["*"] if whole else [*patterns, RECORD, CARD]
-    return _source(repository.download(commit, wanted), f"{given}@{commit}", is_cache=True)
+    folder = repository.download(commit, wanted, told)
+    return _source(folder, f"{given}@{commit}", is_cache=True)
 
 
 def _verified(ws: OpenWorkspace, source: PullSource, copy: Path, key: Path | None) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pipeline.workspace.amounts import BYTES
 from pipeline.workspace.store import CHAMPION, refuse_removed
 from registry.errors import StoreRequestError, UserError
 from registry.models.adapters import is_tuned
@@ -117,9 +118,15 @@ def push(
             return report
         repository = Repository(target, "dataset" if parcel.kind == "dataset_version" else "model")
         size = sum(file["bytes"] for file in report.files)
-        with ui.progress(f"push · {parcel.object_id[:8]} to {target}") as bar:
-            bar.note(f"{len(report.files):,} files, {size / 1e6:,.1f} MB")
-            done = deliver(repository, parcel, private=private, as_request=as_request)
+        label = f"push · {parcel.object_id[:8]} to {target}"
+        with ui.progress(label, size, BYTES) as bar:
+            bar.note(f"{len(report.files):,} files")
+            done = deliver(
+                *(repository, parcel),
+                private=private,
+                as_request=as_request,
+                advance=bar.advance,
+            )
         url = repository.url(done.commit)
         push_id = _record(ws, manifest, report, done, url)
     return PushReport(

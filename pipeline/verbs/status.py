@@ -17,21 +17,24 @@ if TYPE_CHECKING:
 
 _QUESTIONS = {
     "datasets": """
-        select name, left(version_id, 12) as version, rows, rejects, created_at
+        select name, left(version_id, 12) as version, rows, rejects,
+               date_trunc('second', created_at) as created_at
         from dataset_versions order by created_at""",
     "verdicts": """
         select capability, base, goal, score, low, high, verdict, best_prompt
         from gaps order by capability""",
     "adapters": """
-        select left(adapter_id, 12) as adapter, base, created_at
+        select left(adapter_id, 12) as adapter, base, date_trunc('second', created_at) as created_at
         from adapters order by created_at""",
     "aliases": """
-        select name, left(target, 12) as target, reason, moved_at
+        select name, left(target, 12) as target, reason, date_trunc('second', moved_at) as moved_at
         from aliases where current""",
     "looks": """
-        select subject, dataset, looks, last_at from looks order by subject""",
+        select subject, dataset, looks, date_trunc('second', last_at) as last_at
+        from looks order by subject""",
     "runs": """
-        select stage, status, round(seconds, 1) as seconds, started_at
+        select stage, status, round(seconds, 1) as seconds,
+               date_trunc('second', started_at) as started_at, result->>'$.error' as error
         from runs order by started_at desc limit 12""",
 }
 

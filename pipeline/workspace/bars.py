@@ -1,4 +1,4 @@
-"""A progress bar, and how it is told in the lines of a log.
+"""A progress bar, and how it is told in a log: one line in 30 s, whatever is going on.
 
 A bar only counts; who shows it looks at it now and then, so that counting costs nothing and a bar
 that stands still is shown too.
@@ -11,13 +11,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipeline.workspace.amounts import counted, pace
 from pipeline.workspace.durations import in_time, time_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 LOG_EVERY_S = 30.0
-"""At most so often a bar is a line in a log."""
+"""At most so often there is a line in a log about what is going on."""
 
 _LOOK_EVERY_S = 1.0
 
@@ -26,12 +27,20 @@ class Bar:
     """What is done of how many, at which pace, and what is said beside it."""
 
     def __init__(
-        self, label: str, total: int | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        label: str,
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "",
     ) -> None:
-        """Begin at nothing done of `total`, which may become known later."""
+        """Begin at nothing done of `total`, which may become known later.
+
+        With a `unit` (rows, files, bytes), how many are done in a second is shown too.
+        """
         self.label = label
         self.done = 0
         self.total = total
+        self.unit = unit
         self.first = 0
         self.noted = ""
         self.clock = clock
@@ -64,13 +73,19 @@ class Bar:
         return self.clock() - self._began
 
     @property
+    def pace(self) -> str:
+        """How much of its unit is done in a second; empty without one, and in the first second."""
+        new, seconds = self.done - self.first, self.seconds
+        return pace(new / seconds, self.unit) if self.unit and new > 0 and seconds >= 1 else ""
+
+    @property
     def seconds_left(self) -> float | None:
         """How long it will take to the end, at the pace so far; None where that can't be said."""
         return time_left(self.done, self.total, first=self.first, seconds=self.seconds)
 
 
 class Log:
-    """The lines of a log, when the last was written, and how many bars are open in it."""
+    """The lines of a log, when the last was written, and the bars that are open in it."""
 
     def __init__(
         self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
@@ -79,59 +94,57 @@ class Log:
         self._write = write
         self._clock = clock
         self.last = clock()
-        self.open = 0
+        self.has_begun = False
+        self.open: list[LogLines] = []
 
     def say(self, text: str) -> None:
         """Write a line."""
         self.last = self._clock()
         self._write(text)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether nothing was said for 30 s."""
+        return self._clock() - self.last >= LOG_EVERY_S
+
     def goes_on(self, stage: str, began: float) -> None:
         """Say of a stage that it goes on, where no bar says so and nothing was said for 30 s."""
-        now = self._clock()
-        if not self.open and now - self.last >= LOG_EVERY_S:
-            self.say(f"{stage}: {in_time(now - began)} so far")
+        if not self.open and self.is_due:
+            self.say(f"{stage}: {in_time(self._clock() - began)} so far")
 
 
 class LogLines:
-    """A bar as lines of a log: one at its beginning, one at its end, and between them one in 30 s.
+    """A bar as lines of a log: what is done, of how many, the pace and the time left.
 
-    It has what is done, of how many, and the time left. A brief one has the lines between alone,
-    where nothing else was said for 30 s, and the last one where it had any.
+    There is one where nothing was said for 30 s, of the bar that was opened last. The first bar of
+    all says that it begins, unless it is a brief one.
     """
 
     def __init__(self, bar: Bar, log: Log, *, brief: bool = False) -> None:
-        """Say that it begins."""
+        """Say that it begins, where nothing has before."""
         self._bar = bar
         self._log = log
-        self._brief = brief
-        self._is_told = not brief
-        self._began = self._last = bar.clock()
-        log.open += 1
-        if not brief:
+        self._began = bar.clock()
+        log.open.append(self)
+        if not brief and not log.has_begun:
+            log.has_begun = True
             log.say(f"{bar.label} …")
 
     def look(self) -> None:
         """Say how far it is, where it is time to."""
-        now = self._bar.clock()
-        if now - (max(self._last, self._log.last) if self._brief else self._last) < LOG_EVERY_S:
-            return
-        self._last = now
-        self._is_told = True
-        self._log.say(f"{self._bar.label}: {self._far(now)}")
+        if self._log.open[-1:] == [self] and self._log.is_due:
+            self._log.say(f"{self._bar.label}: {self._far()}")
 
-    def end(self, *, done: bool) -> None:
-        """Say how long it took, if it is done."""
-        self._log.open -= 1
-        if done and self._is_told:
-            self._log.say(f"{self._bar.label}: {self._bar.clock() - self._began:.1f} s")
+    def end(self) -> None:
+        """Let the bar around it speak again."""
+        self._log.open.remove(self)
 
-    def _far(self, now: float) -> str:
+    def _far(self) -> str:
         bar, left = self._bar, self._bar.seconds_left
-        parts = [f"{bar.done:,} of {bar.total:,}"] if bar.total else []
-        parts += [f"{bar.done:,} done"] if bar.done and not bar.total else []
-        parts += [bar.noted] if bar.noted else []
-        parts.append(f"{in_time(now - self._began)} so far")
+        far = counted(bar.done, bar.total, bar.unit)
+        parts = [far if bar.total else f"{far} done"] if bar.done or bar.total else []
+        parts += [one for one in (bar.noted, bar.pace) if one]
+        parts.append(f"{in_time(bar.clock() - self._began)} so far")
         parts += [] if left is None else [f"about {in_time(left)} left"]
         return ", ".join(parts)
 
@@ -139,12 +152,11 @@ class LogLines:
 @contextmanager
 def logged(bar: Bar, log: Log, *, brief: bool = False) -> Iterator[Callable[[], None]]:
     """Tell a bar in a log while the body runs; gives what is to be called now and then."""
-    lines, done = LogLines(bar, log, brief=brief), False
+    lines = LogLines(bar, log, brief=brief)
     try:
         yield lines.look
-        done = True
     finally:
-        lines.end(done=done)
+        lines.end()
 
 
 @contextmanager

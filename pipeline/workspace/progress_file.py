@@ -34,6 +34,7 @@ class Counted:
         first: how many were done at `began`.
         began: when counting began, in seconds since 1970.
         note: what is said beside the bar.
+        unit: of what is counted, such as rows; empty where that has no name.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Counted:
     first: int
     began: float
     note: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class ProgressFile:
         if self._open[-1:] != [bar]:
             return
         began = time.time() - bar.seconds
-        now = Counted(bar.label, bar.done, bar.total, bar.first, round(began, 1), bar.noted)
+        now = Counted(
+            bar.label, bar.done, bar.total, bar.first, round(began, 1), bar.noted, bar.unit
+        )
         was = self._told.doing
         if was is None or replace(now, began=was.began) != was or now.first != was.first:
             self._write(replace(self._told, doing=now))

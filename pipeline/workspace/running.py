@@ -40,6 +40,7 @@ class Running:
         doing: what it is at.
         done: how far it has come with that: steps, items, rows.
         total: of how many; None where that isn't known.
+        unit: of what: rows, bytes; empty where it has no name.
         note: beside it: loss and tokens per second of a training.
         seconds_left: of what it is at, at the pace so far; None where that can't be said.
     """
@@ -56,6 +57,7 @@ class Running:
     doing: str | None = None
     done: int | None = None
     total: int | None = None
+    unit: str = ""
     note: str = ""
     seconds_left: float | None = None
 
@@ -101,6 +103,7 @@ def _read(file: Path) -> Running | None:
         doing=doing.label if doing else None,
         done=doing.done if doing else None,
         total=doing.total if doing else None,
+        unit=doing.unit if doing else "",
         note=doing.note if doing else "",
         seconds_left=left,
     )

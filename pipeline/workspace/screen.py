@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipeline.workspace.amounts import counted
 from pipeline.workspace.durations import in_time
 from pipeline.workspace.inert import inert
 
@@ -69,10 +70,9 @@ def _drawing(bars: dict[TaskID, Bar], console: Console) -> Progress:
 
 
 def _fields(bar: Bar) -> dict[str, Any]:
-    count = f"{bar.done:,}" if bar.done else ""
     left = bar.seconds_left
-    parts = ("" if left is None else f"{in_time(left)} left", bar.noted)
+    parts = ("" if left is None else f"{in_time(left)} left", bar.pace, bar.noted)
     return {
-        "count": f"{bar.done:,}/{bar.total:,}" if bar.total else count,
+        "count": counted(bar.done, bar.total, bar.unit) if bar.done or bar.total else "",
         "said": inert(" · ".join(part for part in parts if part)),
     }

@@ -1,7 +1,7 @@
 """The user interface of stages: progress and logs on stderr, results on stdout.
 
-Stages are handed a `Ui` and know nothing of terminals. Where stderr is not a terminal, a bar
-becomes a line at its start, one at its end and one in 30 s between, so that a log stays readable.
+Stages are handed a `Ui` and know nothing of terminals. Where stderr is not a terminal, bars are a
+line in 30 s, so that a log stays readable.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Ui:
 
     @contextmanager
     def progress(
-        self, label: str, total: int | None = None, *, brief: bool = False
+        self, label: str, total: int | None = None, unit: str = "", *, brief: bool = False
     ) -> Iterator[Bar]:
-        """Show a bar named `label` over `total` steps while the block runs.
+        """Show a bar named `label` over `total` of a `unit` while the block runs.
 
-        A `brief` one, which seldom takes long, has no line in a log before it has taken 30 s.
+        A `brief` one, which seldom takes long, doesn't say in a log that it begins.
         """
-        bar = Bar(label, total)
+        bar = Bar(label, total, unit=unit)
         with ExitStack() as open_in:
             looks = [] if self._file is None else [open_in.enter_context(self._file.telling(bar))]
             if self._screen:

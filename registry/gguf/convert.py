@@ -18,7 +18,7 @@ from registry.models.quiet import quiet_libraries
 from registry.store.filenames import GENERATION_CONFIG, MODEL_CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from registry.gguf.architectures import Architecture, Array
@@ -72,7 +72,14 @@ def read_source(folder: Path) -> ModelFolder:
     return ModelFolder(folder, config, arch, tokenizer, vocabulary, ends)
 
 
-def write_gguf(source: ModelFolder, target: Path, dtype: GgufType, *, name: str) -> None:
+def write_gguf(
+    source: ModelFolder,
+    target: Path,
+    dtype: GgufType,
+    *,
+    name: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
     """Write the model to the file `target`, on the disk on return.
 
     Vectors stay f32, as in llama.cpp's own files, and of q8_0 a matrix whose rows are no multiple
@@ -83,6 +90,7 @@ def write_gguf(source: ModelFolder, target: Path, dtype: GgufType, *, name: str)
         target: the file; overwritten.
         dtype: of the matrices.
         name: what the file says the model is called.
+        advance: told how many tensors were written; `tensors_of` are there.
 
     Raises:
         UserError: a weight is missing, or llama.cpp has no name for one.
@@ -101,6 +109,7 @@ def write_gguf(source: ModelFolder, target: Path, dtype: GgufType, *, name: str)
         writer.write_ti_data_to_file()
         for called, original in tensors.names.items():
             writer.write_tensor_data(_stored(called, tensors.read(original), dtype))
+            advance(1)
     with target.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -114,6 +123,15 @@ def stored_type(name: str, shape: tuple[int, ...], dtype: GgufType) -> Any:
         return types.F32
     block = gguf.GGML_QUANT_SIZES[types.Q8_0][0]
     return types.Q8_0 if dtype == "q8_0" and shape[-1] % block == 0 else types.F16
+
+
+def tensors_of(source: ModelFolder) -> int:
+    """Return how many tensors the file of a model has.
+
+    Raises:
+        UserError: as `write_gguf`.
+    """
+    return len(_Tensors(source).names)
 
 
 def original_tensors(source: ModelFolder) -> Iterator[tuple[str, Array]]:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import GateRefusedError, StoreError
-from registry.gguf.convert import original_tensors, read_source, stored_type, write_gguf
+from registry.gguf.convert import original_tensors, stored_type, write_gguf
 from registry.gguf.file import GgufFile
 from registry.models.classes import causal_class_of
 from registry.models.parity import PROMPTS, distance, logits_of
 from registry.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from registry.gguf.architectures import Array
     from registry.gguf.convert import GgufType, ModelFolder
@@ -69,19 +69,30 @@ class GgufProof:
     remark: str
 
 
-def export_gguf(folder: Path, target: Path, dtype: GgufType, *, name: str) -> GgufProof:
-    """Write the model in `folder` to the GGUF file `target` and prove it.
+def export_gguf(
+    source: ModelFolder,
+    target: Path,
+    dtype: GgufType,
+    *,
+    name: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> GgufProof:
+    """Write a model to the GGUF file `target` and prove it; every tensor is told of twice.
 
     Raises:
         UserError: the model or its tokenizer is of a kind that llama.cpp reads otherwise.
         GateRefusedError: what is read back isn't what was written; names tensors or texts.
     """
-    source = read_source(folder)
-    write_gguf(source, target, dtype, name=name)
-    return prove(source, target, dtype)
+    write_gguf(source, target, dtype, name=name, advance=advance)
+    return prove(source, target, dtype, advance)
 
 
-def prove(source: ModelFolder, path: Path, dtype: GgufType) -> GgufProof:
+def prove(
+    source: ModelFolder,
+    path: Path,
+    dtype: GgufType,
+    advance: Callable[[int], None] = lambda _: None,
+) -> GgufProof:
     """Compare a GGUF file with the folder that it was made from.
 
     Raises:
@@ -98,7 +109,7 @@ def prove(source: ModelFolder, path: Path, dtype: GgufType) -> GgufProof:
         if ours != theirs:
             message = f"export refused: the file's vocabulary makes other tokens of {text[:60]!r}"
             raise GateRefusedError(message)
-    wrong = unlike_source(source, file, dtype)
+    wrong = unlike_source(source, file, dtype, advance)
     far = distance(_logits_of_folder(source.folder, tokens), found)
     _refuse_beyond(GGUF_BOUNDS[dtype], far, wrong)
     return GgufProof(
@@ -113,13 +124,19 @@ def prove(source: ModelFolder, path: Path, dtype: GgufType) -> GgufProof:
     )
 
 
-def unlike_source(source: ModelFolder, file: GgufFile, dtype: GgufType) -> list[str]:
+def unlike_source(
+    source: ModelFolder,
+    file: GgufFile,
+    dtype: GgufType,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[str]:
     """Return the tensors that differ from their original by more than their type rounds."""
     import numpy as np
 
     wrong, seen = [], set()
     for name, weight in original_tensors(source):
         seen.add(name)
+        advance(1)
         stored = file.tensors.get(name)
         if stored is None or tuple(reversed(stored.shape.tolist())) != weight.shape:
             wrong.append(name)

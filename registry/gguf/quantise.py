@@ -18,6 +18,7 @@ from registry.extras import require_extra
 from registry.gguf.file import GgufFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from registry.gguf.convert import ModelFolder
@@ -89,7 +90,13 @@ def quantise(source: Path, target: Path, dtype: Quant) -> None:
         os.fsync(file.fileno())
 
 
-def prove_quantised(model: ModelFolder, source: Path, target: Path, dtype: Quant) -> QuantProof:
+def prove_quantised(
+    model: ModelFolder,
+    source: Path,
+    target: Path,
+    dtype: Quant,
+    advance: Callable[[int], None] = lambda _: None,
+) -> QuantProof:
     """Compare a quantised file with the one that it was made from, and with the tokenizer.
 
     Raises:
@@ -97,7 +104,7 @@ def prove_quantised(model: ModelFolder, source: Path, target: Path, dtype: Quant
     """
     before, after = GgufFile(source), GgufFile(target)
     _refuse_other_figures(before, after)
-    worst, error = _furthest(before, after)
+    worst, error = _furthest(before, after, advance)
     if not error <= QUANT_BOUNDS[dtype]:
         message = (
             f"export refused: read back, {worst} is {error:.2g} of itself from its original "
@@ -145,7 +152,9 @@ def _refuse_other_figures(before: GgufFile, after: GgufFile) -> None:
         raise GateRefusedError(message)
 
 
-def _furthest(before: GgufFile, after: GgufFile) -> tuple[str, float]:
+def _furthest(
+    before: GgufFile, after: GgufFile, advance: Callable[[int], None]
+) -> tuple[str, float]:
     """Return the tensor that is furthest from its original, and how far, as a share of that."""
     import numpy as np
 
@@ -156,6 +165,7 @@ def _furthest(before: GgufFile, after: GgufFile) -> tuple[str, float]:
         far = float(np.linalg.norm(found - original)) / (size or 1.0)
         if not far <= error:  # NaN too
             worst, error = name, far
+        advance(1)
     return worst, error
 
 

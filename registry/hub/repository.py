@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from registry.errors import GateRefusedError, HubError
 from registry.hub.errors import MovedError, call_hub
+from registry.hub.transfer import together
 from registry.hub.whole import whole_snapshot
 from registry.store.held import digest_of
 
@@ -115,8 +116,17 @@ class Repository:
             )
         )
 
-    def download(self, revision: str, patterns: Sequence[str]) -> Path:
-        """Fetch the files that match into the Hub's cache; returns the snapshot's folder."""
+    def download(
+        self,
+        revision: str,
+        patterns: Sequence[str],
+        told: Callable[[int, int], None] = lambda _done, _of: None,
+    ) -> Path:
+        """Fetch the files that match into the Hub's cache; returns the snapshot's folder.
+
+        `told` is told how many bytes are there, of how many.
+        """
+        from registry.hub.transfer import bar_class
 
         def fetch() -> Path:
             return Path(
@@ -126,16 +136,24 @@ class Repository:
                         revision=revision,
                         repo_type=self.repo_type,
                         allow_patterns=list(patterns),
+                        tqdm_class=bar_class(told),
                     )
                 )
             )
 
         return whole_snapshot(fetch, patterns, self.repo_id, digest_of)
 
-    def upload(self, files: Sequence[ParcelFile], stale: Sequence[str], title: str) -> int:
+    def upload(
+        self,
+        files: Sequence[ParcelFile],
+        stale: Sequence[str],
+        title: str,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> int:
         """Put files into a pull request on main as it is now; returns its number.
 
-        A request that was made, though its answer was lost, is found and not made again.
+        A request that was made, though its answer was lost, is found and not made again. Large
+        files go one after the other, and `advance` is told their bytes.
 
         Raises:
             UserError: main moved again and again while it was made.
@@ -143,15 +161,18 @@ class Repository:
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        for _ in range(_LOOKS):
+        for look in range(_LOOKS):
             head = self.commit_of("main")
             main = self.files("main") if head else {}
             added = [CommitOperationAdd(f.path, _content(f)) for f in files]
-            self._ask(
-                lambda added=added: self._api.preupload_lfs_files(  # type: ignore[misc]
-                    self.repo_id, added, repo_type=self.repo_type, free_memory=False
+            for some, size in together(added, [one.size for one in files]):
+                self._ask(
+                    lambda some=some: self._api.preupload_lfs_files(  # type: ignore[misc]
+                        self.repo_id, some, repo_type=self.repo_type, free_memory=False
+                    )
                 )
-            )
+                if look == 0:  # what was sent is there
+                    advance(size)
             operations = [*added, *(CommitOperationDelete(path) for path in stale)]
 
             def make(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import shutil
 import stat
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from registry.errors import ModelError
 from registry.publish.parcel import ALLOWED, CARD, RECORD, Kind
+from registry.store.copying import copy_file
 from registry.store.filenames import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -26,7 +26,7 @@ from registry.store.filenames import (
 from registry.store.hashing import digest, file_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _MOST_RECORD_BYTES = 16 << 20
@@ -83,7 +83,13 @@ def read_record(folder: Path, where: str) -> ParcelRecord | None:
 
 
 def copy_allowed(
-    folder: Path, copy: Path, record: ParcelRecord | None, *, links: bool, where: str
+    folder: Path,
+    copy: Path,
+    record: ParcelRecord | None,
+    *,
+    links: bool,
+    where: str,
+    told: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> None:
     """Copy what may be taken in from `folder` to `copy`.
 
@@ -93,16 +99,24 @@ def copy_allowed(
         record: what should be there; without one, the files of an adapter.
         links: the folder is the Hub's cache, which is made of links.
         where: for messages.
+        told: how many bytes are copied, of how many.
 
     Raises:
         UserError: a file is missing, no file at all, a link, or not what the record says.
     """
     names = record.files if record else _adapter_files(folder)
     for name in names:
-        source = folder / name
-        _regular(source, name, where, links=links)
+        _regular(folder / name, name, where, links=links)
+    done, total = 0, sum((folder / name).stat().st_size for name in names)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        told(done, total)
+
+    for name in names:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy / name)
+        copy_file(folder / name, copy / name, advance)
         if record is not None and file_digest(copy / name) != record.files[name]:
             raise ModelError(f"{name} is not what its record says", where, fix="fetch it again")
 
@@ -110,7 +124,7 @@ def copy_allowed(
 def license_beside(folder: Path, record: ParcelRecord | None, where: str) -> str | None:
     """The licence that its record, or else its card, says; None where neither does."""
     if record is not None and record.license:
-        return _as_name(record.license)
+        return as_name(record.license)
     card = folder / CARD
     if not card.is_file():
         return None
@@ -120,7 +134,13 @@ def license_beside(folder: Path, record: ParcelRecord | None, where: str) -> str
         data = yaml.safe_load(_front_matter(_small(card, _MOST_CARD_BYTES, where)))
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # the last ones are PyYAML's own for values that are none of their type
-    return _as_name(data.get("license")) if isinstance(data, dict) else None
+    return as_name(data.get("license")) if isinstance(data, dict) else None
+
+
+def as_name(given: object) -> str | None:
+    """Return a licence that can stand in a line; None for what can't be the name of one."""
+    fits = isinstance(given, str) and given.isprintable() and len(given) <= _MOST_NAME
+    return str(given).strip() or None if fits else None
 
 
 def _front_matter(text: str) -> str:
@@ -129,12 +149,6 @@ def _front_matter(text: str) -> str:
     ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
     head = "\n".join(lines[1 : ends[1]]) if len(ends) > 1 and ends[0] == 0 else ""
     return head if len(head) <= _MOST_HEAD else ""
-
-
-def _as_name(given: object) -> str | None:
-    """Return a licence that can stand in a line; None for what can't be the name of one."""
-    fits = isinstance(given, str) and given.isprintable() and len(given) <= _MOST_NAME
-    return str(given).strip() or None if fits else None
 
 
 def _check_files(record: ParcelRecord, where: str) -> None:

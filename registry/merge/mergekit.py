@@ -29,7 +29,7 @@ from registry.models.parity import first_of, logits_of, prompt_tokens
 from registry.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -59,7 +59,11 @@ def mergekit_version() -> str:
 
 
 def merge_by_mergekit(
-    loaded: LoadedModel, adapters: Sequence[Path], spec: MergeSpec, out: Path
+    loaded: LoadedModel,
+    adapters: Sequence[Path],
+    spec: MergeSpec,
+    out: Path,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> SeveralMerged:
     """Write `loaded` with the adapters merged into it by a rule of mergekit to `out`; prove it.
 
@@ -70,6 +74,8 @@ def merge_by_mergekit(
         adapters: their folders.
         spec: the rule with its weights, density and seed.
         out: where the merged model goes.
+        advance: told how many tensors were dealt with; `tensors_to_merge` are there, and once more
+            those that an adapter changes.
 
     Raises:
         UserError: the settings don't fit, mergekit is absent or can't do it, or an adapter is of
@@ -80,7 +86,7 @@ def merge_by_mergekit(
     mergekit_version()
     for adapter in adapters:
         refuse_unmergeable(adapter)
-    write = partial(_write, loaded, adapters, spec, out)
+    write = partial(_write, loaded, adapters, spec, out, advance)
     with quiet_libraries():
         merged = (
             merge_quantised(loaded, write) if is_quantised(loaded) else MergeResult(write().parity)
@@ -116,10 +122,14 @@ def mergekit_targets(spec: MergeSpec, parts: Sequence[Targets], kept: LoadedBase
 
 
 def _write(
-    loaded: LoadedModel, adapters: Sequence[Path], spec: MergeSpec, out: Path
+    loaded: LoadedModel,
+    adapters: Sequence[Path],
+    spec: MergeSpec,
+    out: Path,
+    advance: Callable[[int], None],
 ) -> MergedModel:
     tokens = prompt_tokens(loaded)
-    with kept_as_loaded(loaded, adapters) as kept:
+    with kept_as_loaded(loaded, adapters, advance) as kept:
         plain = logits_of(loaded.model, tokens)
         parts = [_alone(loaded, adapter, kept) for adapter in adapters]
         targets = mergekit_targets(spec, parts, kept)

@@ -7,6 +7,7 @@ module in float64.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,13 @@ from registry.merge.changes import read_changes, refuse_unmergeable
 from registry.merge.proof import check_merged, check_saved, refuse_unlike_peft
 from registry.merge.quantised import bound_of, dequantised, is_quantised, measured
 from registry.merge.routes import routed_logits, same_routes
-from registry.merge.weights import Targets, kept_as_loaded, merged_weights, save_merged
+from registry.merge.weights import (
+    Targets,
+    kept_as_loaded,
+    merged_weights,
+    save_merged,
+    written_by,
+)
 from registry.models.parity import (
     BOUNDS,
     ON,
@@ -27,7 +34,7 @@ from registry.models.parity import (
 from registry.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from torch import Tensor
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
 CHOSEN = "with its choice of experts"
 ON_QUANTISED = "the quantised base with the adapter on, by PEFT"
 """The reference of a merge into a quantised base."""
+
+_SIDE = re.compile(r"\.(lora_\w+|weight|bias)(\..*)?$")  # of a module, in an adapter's file
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,17 @@ class MergedModel:
     adapter: Path | None
 
 
-def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> MergeResult:
+def merge_adapter(
+    loaded: LoadedModel,
+    adapter: Path,
+    out: Path,
+    advance: Callable[[int], None] = lambda _: None,
+) -> MergeResult:
     """Write `loaded` with the adapter merged into its weights to the folder `out`, and prove it.
 
     `out` gets safetensors in the dtype that the base is computed in, config, generation config,
     tokenizer and chat template. `loaded` is left as it was. A quantised base is dequantised.
+    `advance` is told how many tensors were dealt with; `tensors_to_merge` are there.
 
     Raises:
         UserError: the adapter is of a kind that isn't merged.
@@ -78,8 +93,18 @@ def merge_adapter(loaded: LoadedModel, adapter: Path, out: Path) -> MergeResult:
     refuse_unmergeable(adapter)
     with quiet_libraries():
         if is_quantised(loaded):
-            return merge_quantised(loaded, lambda: _write(loaded, adapter, out))
-        return MergeResult(_write(loaded, adapter, out).parity)
+            return merge_quantised(loaded, lambda: _write(loaded, adapter, out, advance))
+        return MergeResult(_write(loaded, adapter, out, advance).parity)
+
+
+def tensors_to_merge(loaded: LoadedModel, adapters: Iterable[Path]) -> int:
+    """Return about how many tensors are dealt with until adapters are merged and saved.
+
+    Every changed one is held against PEFT and then rounded, and all that are saved are read back.
+    """
+    changed = [{_SIDE.sub("", name) for name in written_by(adapter)} for adapter in adapters]
+    saved = sum(1 for _ in loaded.model.parameters())
+    return sum(map(len, changed)) + len(set().union(*changed)) + saved
 
 
 def merge_quantised(loaded: LoadedModel, write: Callable[[], MergedModel]) -> MergeResult:
@@ -145,7 +170,7 @@ def write_merged(
     save_merged(loaded, merged, out)
     # Read again it chooses experts for itself, and so does what it is held against.
     freely = logits_of(loaded.model, tokens, merged) if targets.routes else reference
-    reloaded = check_saved(loaded, merged, out, freely, tokens)
+    reloaded = check_saved(loaded, merged, out, freely, tokens, targets.advance)
     parity = Parity(
         dtype=loaded.identity.dtype,
         bound=BOUNDS[loaded.identity.dtype],
@@ -169,14 +194,16 @@ def targets_of(loaded: LoadedModel, adapter: Path, kept: LoadedBase) -> tuple[Ta
     loaded.use(adapter)
     reference, routes = routed_logits(loaded)
     changes = read_changes(loaded, adapter, kept.base)
-    refuse_unlike_peft(loaded, adapter, changes, kept.base)
+    refuse_unlike_peft(loaded, adapter, changes, kept.base, kept.advance)
     kept.alone()
     rules = {name: change.apply for name, change in changes.items()}
     return Targets(kept, rules, routes=routes), reference
 
 
-def _write(loaded: LoadedModel, adapter: Path, out: Path) -> MergedModel:
-    with kept_as_loaded(loaded, [adapter]) as kept:
+def _write(
+    loaded: LoadedModel, adapter: Path, out: Path, advance: Callable[[int], None]
+) -> MergedModel:
+    with kept_as_loaded(loaded, [adapter], advance) as kept:
         plain = logits_of(loaded.model, prompt_tokens(loaded))
         targets, reference = targets_of(loaded, adapter, kept)
         return write_merged(loaded, targets, out, plain, reference, ON, adapter)

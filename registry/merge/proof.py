@@ -20,7 +20,7 @@ from registry.models.parity import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -36,7 +36,11 @@ _ALLOWED = 1e-6  # of what the adapter adds
 
 
 def refuse_unlike_peft(
-    loaded: LoadedModel, adapter: Path, changes: Changes, base: Mapping[str, Tensor]
+    loaded: LoadedModel,
+    adapter: Path,
+    changes: Changes,
+    base: Mapping[str, Tensor],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Refuse changes that are not what PEFT computes with the adapter, which is in use.
 
@@ -46,10 +50,10 @@ def refuse_unlike_peft(
     Raises:
         GateRefusedError: it names the modules, the furthest off first.
     """
-    off = {
-        name: _off(name, module, changes, base)
-        for name, module in adapted_modules(loaded, adapter).items()
-    }
+    off = {}
+    for name, module in adapted_modules(loaded, adapter).items():
+        off[name] = _off(name, module, changes, base)
+        advance(1)
     wrong = [name for name in sorted(off, key=lambda n: -off[n]) if not off[name] <= _ALLOWED]
     if wrong:
         raise GateRefusedError(
@@ -97,6 +101,7 @@ def check_saved(
     folder: Path,
     reference: Logits,
     tokens: Sequence[Sequence[int]],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Logits:
     """Return the logits of the saved model in a new process.
 
@@ -104,7 +109,7 @@ def check_saved(
         GateRefusedError: a saved weight is not the merged one, bit for bit, or the logits are
             beyond the bound; names the modules.
     """
-    wrong = unlike_saved(loaded, merged, folder)
+    wrong = unlike_saved(loaded, merged, folder, advance)
     found = logits_in_new_process(folder, tokens)
     off = distance(reference, found)
     refuse_beyond(BOUNDS[loaded.identity.dtype], off, "reloaded in a new process", wrong)

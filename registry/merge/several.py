@@ -113,6 +113,7 @@ def merge_adapters(
     spec: MergeSpec,
     out: Path,
     adapter_out: Path,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> SeveralMerged:
     """Write `loaded` with the adapters merged into it to `out`, and prove it.
 
@@ -122,6 +123,7 @@ def merge_adapters(
         spec: the method with its weights, density, rank and seed; no search.
         out: where the merged model goes.
         adapter_out: where the new adapter goes; nothing does where `no_adapter` says why.
+        advance: told how many tensors were dealt with; `tensors_to_merge` are there.
 
     Raises:
         UserError: the settings don't fit, or an adapter is of a kind that isn't merged.
@@ -132,7 +134,7 @@ def merge_adapters(
         raise SpecError(f"{spec.method} is merged by registry.merge.mergekit")
     for adapter in adapters:
         refuse_unmergeable(adapter)
-    work = _SeveralMerge(loaded, adapters, spec, out, adapter_out)
+    work = _SeveralMerge(loaded, adapters, spec, out, adapter_out, advance)
     with quiet_libraries():
         if is_quantised(loaded):
             merged = merge_quantised(loaded, work.write)
@@ -173,9 +175,10 @@ class _SeveralMerge:
         spec: MergeSpec,
         out: Path,
         adapter_out: Path,
+        advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.loaded, self.adapters, self.spec = loaded, adapters, spec
-        self.out, self.adapter_out = out, adapter_out
+        self.out, self.adapter_out, self.advance = out, adapter_out, advance
         self.weights = weights_of(spec, len(adapters))
         self.lora: LoraFactors | None = None
         self.cut: float | None = None
@@ -184,7 +187,7 @@ class _SeveralMerge:
     def write(self) -> MergedModel:
         """Write and prove the merged model and the new adapter."""
         loaded, tokens = self.loaded, prompt_tokens(self.loaded)
-        with kept_as_loaded(loaded, self.adapters) as kept:
+        with kept_as_loaded(loaded, self.adapters, self.advance) as kept:
             plain = logits_of(loaded.model, tokens)
             changes = [_changes(loaded, adapter, kept) for adapter in self.adapters]
             plan = _plan(self.spec, self.weights, changes, kept)
@@ -250,7 +253,7 @@ def _changes(loaded: LoadedModel, adapter: Path, kept: LoadedBase) -> Changes:
     """Return what one adapter does, after it was held against PEFT."""
     loaded.use(adapter)
     changes = read_changes(loaded, adapter, kept.base)
-    refuse_unlike_peft(loaded, adapter, changes, kept.base)
+    refuse_unlike_peft(loaded, adapter, changes, kept.base, kept.advance)
     kept.alone()
     return changes
 

@@ -45,12 +45,14 @@ class LoadedBase:
         ties: names of one and the same parameter, for each that has several.
         unties: its config says that they are tied, so that it can say that they aren't.
         alone: takes adapters off and puts back all that PEFT left behind.
+        advance: told how many tensors were dealt with since the last call.
     """
 
     base: dict[str, Tensor]
     ties: list[list[str]]
     unties: bool
     alone: Callable[[], None]
+    advance: Callable[[int], None] = lambda _: None
 
 
 class Targets:
@@ -71,6 +73,7 @@ class Targets:
         self.base = kept.base
         self.ties = kept.ties
         self.unties = kept.unties
+        self.advance = kept.advance
         self._rules = dict(rules)
         self._made: Weights = {}
         self._left = limit
@@ -111,7 +114,11 @@ class Targets:
 
 
 @contextmanager
-def kept_as_loaded(loaded: LoadedModel, adapters: Iterable[Path]) -> Iterator[LoadedBase]:
+def kept_as_loaded(
+    loaded: LoadedModel,
+    adapters: Iterable[Path],
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[LoadedBase]:
     """Take adapters off, and when the body ends, put back whatever PEFT left behind in the base.
 
     `unload` leaves the trained copy of a whole module in the model, and reading an adapter writes
@@ -122,7 +129,7 @@ def kept_as_loaded(loaded: LoadedModel, adapters: Iterable[Path]) -> Iterator[Lo
     loaded.use(None)
     modules = dict(loaded.model.named_modules())
     own = parameters_of(loaded.model)
-    written = {name for adapter in adapters for name in _written(adapter) if name in own}
+    written = {name for adapter in adapters for name in written_by(adapter) if name in own}
     before = {name: own[name].detach().clone() for name in written}
 
     def alone() -> None:
@@ -136,7 +143,7 @@ def kept_as_loaded(loaded: LoadedModel, adapters: Iterable[Path]) -> Iterator[Lo
 
     unties = bool(getattr(loaded.model.config, "tie_word_embeddings", False))
     try:
-        yield LoadedBase({**own, **before}, ties_of(loaded.model), unties, alone)
+        yield LoadedBase({**own, **before}, ties_of(loaded.model), unties, alone, advance)
     finally:
         alone()
 
@@ -148,7 +155,10 @@ def merged_weights(targets: Targets) -> Weights:
         UserError: tied names would have to differ, and no setting of the config says so.
     """
     parted = targets.parted()
-    merged = {name: targets.rounded(name) for name in targets.names}
+    merged = {}
+    for name in targets.names:
+        merged[name] = targets.rounded(name)
+        targets.advance(1)
     for group in targets.ties:
         if group[0] in parted and not targets.unties:
             raise ModelError(
@@ -195,7 +205,12 @@ def is_parted(loaded: LoadedModel, merged: Mapping[str, Tensor]) -> bool:
     return any(len({id(merged.get(n)) for n in group}) > 1 for group in ties_of(loaded.model))
 
 
-def unlike_saved(loaded: LoadedModel, merged: Mapping[str, Tensor], folder: Path) -> list[str]:
+def unlike_saved(
+    loaded: LoadedModel,
+    merged: Mapping[str, Tensor],
+    folder: Path,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[str]:
     """Return the modules whose saved weight isn't, bit for bit, the one that was to be saved."""
     import torch
     from safetensors.torch import load_file
@@ -214,6 +229,7 @@ def unlike_saved(loaded: LoadedModel, merged: Mapping[str, Tensor], folder: Path
         kept = saved.get(name if name in saved else there.get(id(weight), name))
         if kept is None or not torch.equal(kept, weight.cpu()):
             wrong.append(name.removesuffix(".weight"))
+        advance(1)
     return wrong
 
 
@@ -231,7 +247,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _written(adapter: Path) -> list[str]:
+def written_by(adapter: Path) -> list[str]:
     """Return the parameters of the base that reading an adapter writes over, if they exist."""
     from safetensors import safe_open
 

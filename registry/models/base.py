@@ -79,7 +79,8 @@ _DIGITS = re.compile(r"[0-9a-f]{4,64}")
 # Everything but the weights that decides tokens and logits. Python files matter only where the
 # spec lets them run.
 _IDENTITY_FILES = (MODEL_CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
-_SMALL_FILES = (*_IDENTITY_FILES, MODEL_INDEX, "additional_chat_templates/*")
+_CARD = "README.md"  # which says the licence, to a report that asks nobody
+_SMALL_FILES = (*_IDENTITY_FILES, MODEL_INDEX, "additional_chat_templates/*", _CARD)
 # The same weights once more, in another form or another precision.
 _SECOND_COPIES = ("*/*", "consolidated*", "model.fp*", "model.bf*", "adapter*")
 _WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")

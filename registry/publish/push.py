@@ -11,7 +11,7 @@ from registry.hub.repository import ParcelFile, all_uploaded, check_uploaded
 from registry.publish.parcel import CARD, RECORD, SIGNATURE, Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from registry.hub.repository import RemoteFile, Repository
 
@@ -32,7 +32,12 @@ class Delivery:
 
 
 def deliver(
-    repository: Repository, parcel: Parcel, *, private: bool, as_request: bool = False
+    repository: Repository,
+    parcel: Parcel,
+    *,
+    private: bool,
+    as_request: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Delivery:
     """Bring a parcel to the Hub; killed at any point, the next call finishes it.
 
@@ -44,6 +49,7 @@ def deliver(
         parcel: what.
         private: what the repository must be.
         as_request: leave the pull request open for someone to merge.
+        advance: told how many bytes were sent since the last call.
 
     Raises:
         UserError: the repository is public where private was asked for or the other way round;
@@ -60,7 +66,8 @@ def deliver(
     if whole and head is not None and tagged:
         return Delivery(head, already=True)
     if not whole:
-        number = repository.upload(parcel.files, stale, f"gapmend: {parcel.kind} {tag[:12]}")
+        title = f"gapmend: {parcel.kind} {tag[:12]}"
+        number = repository.upload(parcel.files, stale, title, advance)
         request = f"refs/pr/{number}"
         if as_request:
             commit = repository.commit_of(request) or request

@@ -18,7 +18,7 @@ from registry.store.hashing import HASHES
 from registry.store.locks import catalog_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from registry.catalog.catalog import Catalog
@@ -51,13 +51,20 @@ class Waste:
     detail: str
 
 
-def find_waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
+def find_waste(
+    store: Store,
+    catalog: Catalog,
+    *,
+    busy: bool,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Waste]:
     """Return what can go, in the order of what and path; changes nothing.
 
     Args:
         store: the objects.
         catalog: what is committed of them.
         busy: a stage is running: what it may be about to commit or to read is left out.
+        advance: told how many objects were looked at.
 
     Raises:
         UserError, StoreError: the catalog can't be opened.
@@ -70,14 +77,19 @@ def find_waste(store: Store, catalog: Catalog, *, busy: bool) -> list[Waste]:
             "SELECT free_blocks * block_size FROM pragma_database_size()"
             " WHERE database_name = 'catalog'"
         ).fetchone()
-    found = [] if busy else [*_orphans(store, committed), *_caches(store)]
+    found = [] if busy else [*_orphans(store, committed, advance), *_caches(store)]
     found += _drafts(store)
     if sizes and sizes[0]:
         found.append(Waste("catalog", CATALOG_NAME, int(sizes[0]), "blocks that are free"))
     return found
 
 
-def remove_waste(store: Store, catalog: Catalog, found: Iterable[Waste]) -> list[Waste]:
+def remove_waste(
+    store: Store,
+    catalog: Catalog,
+    found: Iterable[Waste],
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Waste]:
     """Remove these, and return those that were there still; committed meanwhile, one stays.
 
     Each vanishes in one rename before its bytes go: killed at any instant, nothing is half there.
@@ -87,6 +99,7 @@ def remove_waste(store: Store, catalog: Catalog, found: Iterable[Waste]) -> list
     """
     gone: list[Waste] = []
     for one in found:
+        advance(1)
         path = store.root / one.path
         if one.what == "catalog":
             rewrite(catalog)
@@ -136,13 +149,13 @@ def relative(path: Path, store: Store) -> str:
     return path.relative_to(store.root).as_posix()
 
 
-def _orphans(store: Store, committed: set[str]) -> list[Waste]:
+def _orphans(store: Store, committed: set[str], advance: Callable[[int], None]) -> Iterator[Waste]:
     settled = time.time() - _SETTLED_S
-    return [
-        Waste("orphan", relative(folder, store), size_of(folder), "whole, but never committed")
-        for folder in store.folders()
-        if folder.name not in committed and folder.stat().st_mtime < settled
-    ]
+    for folder in store.folders():
+        advance(1)
+        if folder.name not in committed and folder.stat().st_mtime < settled:
+            what = "whole, but never committed"
+            yield Waste("orphan", relative(folder, store), size_of(folder), what)
 
 
 def _drafts(store: Store) -> list[Waste]:

@@ -55,6 +55,19 @@ def test_each_line_of_a_pipe_is_answered(workspace: Path) -> None:
     assert asked.code == 2
 
 
+def test_a_question_of_2_mb_is_one_line(workspace: Path) -> None:
+    asked = piped(workspace, "word " * 400_000 + "\nWhat is 2 plus 1?\n")
+    assert asked.code == 2
+    assert len(asked.out.splitlines()) == 1
+    said = [line for line in asked.err.splitlines() if line.startswith("gapmend: ")]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"gapmend: the prompt has [\d,]+ tokens; expected fewer than 2048, which nano reads, the "
+        r"answer included",
+        said[0],
+    )
+
+
 def test_nobody_of_that_name_is_one_line(workspace: Path) -> None:
     called = forked("chat", "nobody", "-C", workspace)
     assert called.code == 2

@@ -7,8 +7,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
@@ -16,9 +18,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from pipeline.workspace.store import WorkspaceStore
 from tests.e2e.conftest import PROGRAM, gapmend
 from tests.support.served import make_workspace
-from tests.support.shown_store import make
+from tests.support.shown_store import Sizes, make
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def served(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
             process.kill()
 
 
-def asked(url: str) -> tuple[int, str]:
+def asked(url: str | urllib.request.Request) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own
             return answer.status, answer.read().decode()
@@ -98,6 +101,29 @@ def test_ctrl_c_ends_an_answer_too(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "Traceback" not in err
     assert "rror" not in err
+
+
+def test_of_two_pages_that_move_one_name_at_once_one_does(tmp_path: Path) -> None:
+    made = make(tmp_path / "ws", Sizes(chains=3))
+    targets = made.adapters[:2]  # it points at the third
+    with served(made.root) as (_, url):
+        at = f"{url.rstrip('/')}/alias/candidate"
+        form = asked(at)[1]
+        known = dict(re.findall(r'name="(csrf|expect)" value="([^"]*)"', form))
+        barrier = threading.Barrier(2)
+
+        def move(target: str) -> tuple[int, str]:
+            body = urlencode({**known, "target": target, "reason": "mine"}).encode()
+            sent = urllib.request.Request(at, body, {"Origin": url.rstrip("/")})  # noqa: S310
+            barrier.wait(60)
+            return asked(sent)
+
+        with ThreadPoolExecutor(2) as pages:
+            found = list(pages.map(move, targets))
+    assert sorted(status for status, _ in found) == [200, 409]
+    assert "it was moved meanwhile" in next(text for status, text in found if status == 409)
+    moved = next(t for t, (status, _) in zip(targets, found, strict=True) if status == 200)
+    assert WorkspaceStore.open(made.root).catalog.alias("candidate") == moved
 
 
 def test_mistakes_are_one_line(tmp_path: Path, workspace: Path) -> None:

@@ -82,7 +82,7 @@ def test_back_and_forth_through_gguf_it_stays_what_it_was(
     from registry.gguf.proof import export_gguf
     from registry.models.base import BaseSpec, identify, locate
 
-    proof = export_gguf(smol_folder, tmp_path / "once.gguf", "q8_0", name="smol")
+    proof = export_gguf(read_source(smol_folder), tmp_path / "once.gguf", "q8_0", name="smol")
     print(f"q8_0: {proof.logits:.2e}")
     assert proof.logits < proof.bound
     assert (proof.tensors, proof.context, proof.remark) == (272, 8192, "")

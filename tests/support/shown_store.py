@@ -90,7 +90,8 @@ class Sizes:
     """How much there is: `items` of the newest adapter's evaluations, `few` of all others'.
 
     With `apart`, the rows of a selection are so far from each other in the version, and not in its
-    order; `lost` are the items that a selection was told of.
+    order; `lost` are the items that a selection was told of; `wrong` is the answer where it isn't
+    right.
     """
 
     rows: int = 40
@@ -102,6 +103,7 @@ class Sizes:
     steps: int = 12
     apart: int = 1
     lost: int = 0
+    wrong: str = EVIL
 
 
 @dataclass
@@ -257,7 +259,7 @@ class _Maker:
         meta = {"subject": subject, "split": "dev", "arm": "zero_shot", "n": items, "rejects": 0,
                 "mean": score.mean, "low": score.low, "high": score.high, "base": "nano",
                 "prompt_tokens_mean": 9.0, "adapter_id": adapter or None, "scale": 1.0}  # fmt: skip
-        samples = fill(_SAMPLES.format(right=right, items=items), [EVIL, EVIL])
+        samples = fill(_SAMPLES.format(right=right, items=items), [EVIL, self.sizes.wrong])
         parents = [Parent(adapter, "adapter")] if adapter else []
         identity = {"adapter": adapter, "subject": subject}
         made = self.put("eval", identity, parents, meta, {"samples.parquet": samples})

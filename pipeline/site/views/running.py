@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.pages.charts.training import drawn_curves
 from pipeline.site.charts import drawn, shown
 from pipeline.site.render import Shown, page, template
+from pipeline.workspace.amounts import counted
 from pipeline.workspace.durations import in_time
 from pipeline.workspace.running import running as begun
 from registry.errors import StoreRequestError
@@ -87,7 +88,7 @@ def _stage(one: Running, *, charts: bool) -> Stage:
 def _line(one: Running) -> str:
     parts = [one.doing or "", one.note, one.why]
     if one.done is not None:
-        parts.insert(1, f"{one.done:,} of {one.total:,}" if one.total else f"{one.done:,}")
+        parts.insert(1, counted(one.done, one.total, one.unit))
     if one.seconds_left is not None:
         parts.append(f"about {in_time(one.seconds_left)} left")
     if one.since is not None:

@@ -11,6 +11,7 @@ from registry.publish.use.usage import GgufUsed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.workspace.bars import Bar
     from registry.gguf.convert import GgufType
     from registry.gguf.proof import GgufProof
     from registry.gguf.quantise import Quant, QuantProof
@@ -42,32 +43,41 @@ def is_quant(dtype: GgufDtype) -> bool:
 
 
 def write_gguf_files(
-    store: Store, source: Path, draft: Path, dtype: GgufDtype, name: str, license_text: str | None
+    store: Store,
+    source: Path,
+    draft: Path,
+    dtype: GgufDtype,
+    name: str,
+    license_text: str | None,
+    bar: Bar,
 ) -> GgufWritten:
-    """Write the model in `source` as a GGUF file in `draft`, and a Modelfile.
+    """Write the model in `source` as a GGUF file in `draft`, and a Modelfile; `bar` is told.
 
     Raises:
         UserError: the model is of a kind that llama.cpp reads otherwise.
         GateRefusedError: what is read back isn't what was written.
         StoreError: llama.cpp's quantiser failed.
     """
-    from registry.gguf.convert import read_source
+    from registry.gguf.convert import read_source, tensors_of
     from registry.gguf.ollama import find_form, modelfile
     from registry.gguf.proof import export_gguf
     from registry.gguf.quantise import prove_quantised, quantise
 
     model = read_source(source)
     file = draft / f"{name}-{dtype}.gguf"
+    # Written and read back; of fewer bits, read back once more.
+    bar.total, bar.unit = tensors_of(model) * (3 if is_quant(dtype) else 2), "tensors"
     quantised = None
     if is_quant(dtype):
         quant = cast("Quant", dtype)
         with store.draft() as scratch:  # it is of no use to anyone once the other is there
             whole = scratch / "f16.gguf"
-            proof = export_gguf(source, whole, "f16", name=name)
+            proof = export_gguf(model, whole, "f16", name=name, advance=bar.advance)
             quantise(whole, file, quant)
-            quantised = prove_quantised(model, whole, file, quant)
+            quantised = prove_quantised(model, whole, file, quant, bar.advance)
     else:
-        proof = export_gguf(source, file, cast("GgufType", dtype), name=name)
+        kind = cast("GgufType", dtype)
+        proof = export_gguf(model, file, kind, name=name, advance=bar.advance)
     text = modelfile(model, file.name, license_text)
     (draft / "Modelfile").write_text(text, encoding="utf-8")
     used = GgufUsed(file.name, proof.context, in_ollama=find_form(model) is not None)

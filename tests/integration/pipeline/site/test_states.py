@@ -22,7 +22,7 @@ from registry.errors import UserError
 from registry.store.locks import catalog_lock
 from registry.upkeep.erase import erase, erasing
 from tests.integration.pipeline.site.conftest import Ask
-from tests.support.shown_store import SPEC, Shown
+from tests.support.shown_store import SPEC, Shown, Sizes, make
 
 FOLDER = "train-0123456789abcdef"
 
@@ -128,6 +128,21 @@ def test_what_another_process_commits_is_shown(own: Shown, ask: Ask) -> None:
     other = WorkspaceStore.open(own.root)
     other.catalog.move_alias(other.store, "newcomer", own.adapters[0])
     assert "newcomer" in page.get("/").text
+
+
+def test_an_answer_of_2_mb_is_a_page(tmp_path: Path, ask: Ask) -> None:
+    said = f"<b>{'word ' * 400_000}the end"
+    own = make(tmp_path / "ws", Sizes(chains=1, items=5, few=5, wrong=said))
+    page, (adapter,) = ask(own.root), own.adapters
+    listed = page.get(f"/items?of={adapter}&way=wrong").text
+    assert len(listed) < 60_000
+    assert "(2,000,010 characters)" in listed
+    after = own.evals[adapter, "moods"]
+    text = page.get(f"/item?after={after}&row=2&near=1").text
+    assert "the end</pre>" in text  # one item is whole
+    assert "<b>" not in text
+    assert page.get(f"/items?of={adapter}&text=the end").status_code == 200
+    assert len(page.get(f"/adapter/{adapter}").text) < 300_000
 
 
 def test_erased_rows_are_marked_and_gone(own: Shown, ask: Ask) -> None:

@@ -170,9 +170,9 @@ def erased(tmp_path_factory) -> Erased:
     assert find(ws.state, CANARY) == before  # looking changes nothing
     done = erase(ws, ui, WHERE, [], reason="asked to", do=True)
     between = find(ws.state, CANARY)
-    seen = gc(ws, remove=False)
+    seen = gc(ws, Ui(as_json=True), remove=False)
     files = {path.relative_to(ws.state).as_posix() for path in ws.state.rglob("*")}
-    collected = gc(ws, remove=True)
+    collected = gc(ws, Ui(as_json=True), remove=True)
     return Erased(
         ws=ws,
         before=before,
@@ -295,7 +295,7 @@ def test_gc_took_what_it_had_shown_and_nothing_that_is_committed(erased) -> None
     gone = erased.files - {path.relative_to(ws.state).as_posix() for path in ws.state.rglob("*")}
     shown = tuple(one.path for one in erased.seen.found)
     assert all(path.startswith(shown) for path in gone)
-    assert gc(ws, remove=False).found == ()
+    assert gc(ws, Ui(as_json=True), remove=False).found == ()
 
 
 def test_the_store_is_whole_and_the_catalog_can_be_rebuilt(erased) -> None:

@@ -33,13 +33,16 @@ def test_what_would_run_is_planned_with_its_cost_and_nothing_else(
     ]
     assert not (ws.folder / ".gapmend" / "objects").exists()
     costs = {step.stage: step.cost for step in steps}
-    # 720 tickets: 180 are dev and 180 test, of about 40 tokens with the labels; few_shot [5], whose
-    # examples all items share, is asked on half of dev, and once more on the other half.
+    # 720 tickets: 180 are dev and 180 test, of about 40 tokens with the labels, without those that
+    # all prompts begin with; few_shot [5], whose examples all items share, is asked on half of dev,
+    # and once more on the other half.
     asked = costs["promote"].scored / (2 * 180)
     assert 20 < asked < 80
     assert costs["gap"].scored == pytest.approx(180 * asked * 2, rel=0.01)
-    # the adapter answers, and base and adapter are compared along the answers to 100
-    assert costs["forget"].scored == pytest.approx((180 + 2 * 100) * asked, rel=0.01)
+    # the adapter answers, and base and adapter are compared along the answers to 100, from the
+    # first token on
+    compared = costs["forget"].scored - 180 * asked
+    assert asked < compared / (2 * 100) < asked + 20
     assert 300 * 4 * 20 < costs["train"].trained < 300 * 4 * 80  # rows, epochs, tokens of a row
     assert costs["mend"].trained == 3 * costs["train"].trained
     assert costs["merge"].disk == 4 * 2_607_168  # nano's parameters in fp32

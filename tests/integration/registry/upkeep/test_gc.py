@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.verbs.gc import gc, running
 from pipeline.workspace.store import WorkspaceStore
+from pipeline.workspace.ui import Ui
 from registry.catalog.database import connect
 from registry.catalog.open import open_catalog
 from registry.errors import UserError
@@ -20,6 +21,8 @@ from registry.upkeep.erase import erasing
 from registry.upkeep.fsck import fsck
 from registry.upkeep.gc import Waste, find_waste, remove_waste
 from tests.support.care_store import eval_meta, make
+
+UI = Ui(as_json=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def orphan(store: Store, number: int = 1, *, old: bool = True) -> ObjectRef:
 
 
 def found(ws: WorkspaceStore, what: str, *, remove: bool = False) -> list[str]:
-    return [one.path for one in gc(ws, remove=remove).found if one.what == what]
+    return [one.path for one in gc(ws, UI, remove=remove).found if one.what == what]
 
 
 def committed(ws: WorkspaceStore) -> set[str]:
@@ -77,7 +80,7 @@ def test_an_object_that_is_committed_in_between_stays(ws: WorkspaceStore) -> Non
 def test_all_that_is_committed_stays_and_can_be_read(ws: WorkspaceStore) -> None:
     before = committed(ws)
     files = {path for path in ws.store.objects.rglob("*") if path.is_file()}
-    gc(ws, remove=True)
+    gc(ws, UI, remove=True)
     assert committed(ws) == before
     assert {path for path in ws.store.objects.rglob("*") if path.is_file()} == files
     assert fsck(ws.store, ws.catalog).findings == ()
@@ -114,12 +117,14 @@ def test_a_run_s_folder_says_what_becomes_of_the_run(ws: WorkspaceStore) -> None
     assert done is not None
     for name in (f"train-{done.meta.key[:16]}", "gap-0123456789abcdef"):
         (ws.state / "work" / name).mkdir(parents=True)
-    shown = {one.path: one.detail for one in gc(ws, remove=False).found if one.what == "workdir"}
+    shown = {
+        one.path: one.detail for one in gc(ws, UI, remove=False).found if one.what == "workdir"
+    }
     assert shown == {
         f"work/train-{done.meta.key[:16]}": "the run is done",
         "work/gap-0123456789abcdef": "of a killed run of gap: it would begin anew",
     }
-    gc(ws, remove=True)
+    gc(ws, UI, remove=True)
     assert not [path for path in (ws.state / "work").iterdir() if path.is_dir()]
 
 
@@ -132,14 +137,18 @@ def test_what_a_running_stage_may_need_is_kept(ws: WorkspaceStore) -> None:
     partial.write_text(json.dumps(["key", "answer"]) + "\n")
     ref = orphan(ws.store)
     with FileLock(work.with_suffix(".lock")):
-        report = gc(ws, remove=True)
+        report = gc(ws, UI, remove=True)
     assert report.running == (work.name,)
     assert {one.what for one in report.found} <= {"catalog"}
     assert work.is_dir()
     assert partial.is_file()
     assert ref.path.is_dir()
     assert running(ws.state) == ()
-    assert {one.what for one in gc(ws, remove=True).found} >= {"workdir", "journal", "orphan"}
+    assert {one.what for one in gc(ws, UI, remove=True).found} >= {
+        "workdir",
+        "journal",
+        "orphan",
+    }
 
 
 def test_the_catalog_is_written_anew_where_it_has_free_blocks(ws: WorkspaceStore) -> None:
@@ -152,11 +161,11 @@ def test_the_catalog_is_written_anew_where_it_has_free_blocks(ws: WorkspaceStore
         connection.execute(f"ATTACH '{ws.state / 'catalog.duckdb'}' AS one; CHECKPOINT one")
     path = ws.state / "catalog.duckdb"
     size, before = path.stat().st_size, committed(ws)
-    [one] = [one for one in gc(ws, remove=False).found if one.what == "catalog"]
+    [one] = [one for one in gc(ws, UI, remove=False).found if one.what == "catalog"]
     assert one.bytes > 0
-    gc(ws, remove=True)
+    gc(ws, UI, remove=True)
     assert path.stat().st_size <= size
-    assert not [one for one in gc(ws, remove=False).found if one.what == "catalog"]
+    assert not [one for one in gc(ws, UI, remove=False).found if one.what == "catalog"]
     assert committed(ws) == before
     assert fsck(ws.store, ws.catalog).findings == ()
 
@@ -173,7 +182,7 @@ def test_one_collection_at_a_time(ws: WorkspaceStore) -> None:
 
     def collect() -> None:
         try:
-            gc(ws, remove=True)
+            gc(ws, UI, remove=True)
         except UserError as error:
             said.append(str(error))
 

@@ -146,7 +146,7 @@ def test_a_damaged_catalog_names_rebuild_and_hides_no_damaged_object(
     adapter.chmod(0o644)
     adapter.write_bytes(b"other")
     verbs = (
-        lambda: status(ws), lambda: gc(ws, remove=False), lambda: gc(ws, remove=True),
+        lambda: status(ws), lambda: gc(ws, UI, remove=False), lambda: gc(ws, UI, remove=True),
         lambda: ws.catalog.reserve_uids(1), lambda: ws.catalog.alias("champion"),
     )  # fmt: skip
     for verb in verbs:

@@ -56,6 +56,8 @@ def test_a_failed_run_is_among_the_runs_and_nothing_runs(kept: WorkspaceStore) -
         run_stage(kept, Ui(), "gap", {"n": 1}, work, version=1)
     found = status(kept)
     assert [(one["stage"], one["status"]) for one in found["runs"]] == [("gap", "failed")]
+    (row,) = found["runs"]
+    assert lines(kept)[-1] == f"gap of {row['started_at']} failed: ArithmeticError: it diverged"
     assert found["running"] == []
 
 
@@ -65,7 +67,7 @@ def test_a_stage_elsewhere_and_a_broken_file_are_a_line_each(kept: WorkspaceStor
     (folder(kept, "gap-00") / PROGRESS).write_text('{"stage": "ga')
     elsewhere, broken = lines(kept)[:2]
     assert elsewhere == (
-        "train · not known, begun 2000-01-01T00:00:00+00:00, process 4000000: gap · dev, "
+        "train · not known, begun 2000-01-01 00:00:00 UTC, process 4000000: gap · dev, "
         "40 of 900; it was begun on elsewhere: look there whether it runs"
     )
     assert broken == (

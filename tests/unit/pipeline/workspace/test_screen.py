@@ -28,7 +28,7 @@ def test_bars_in_bars_are_drawn_and_nothing_is_left() -> None:
                 assert drawing is not None
                 drawing.refresh()
     text = out.getvalue()
-    for part in ("select", "losses", "own answers", "300/1,200", "so far"):
+    for part in ("select", "losses", "own answers", "300 of 1,200", "so far"):
         assert part in text
     last = text.rpartition("\x1b[2K")[2]
     assert last.strip("\r\n") == "\x1b[?25h"  # transient: what was drawn is wiped
