@@ -193,7 +193,7 @@ def runs_of(ws: OpenWorkspace) -> Counter[str]:
 
 
 def test_a_part_of_the_loop_runs_that_part_alone(tmp_path: Path) -> None:
-    ws, ui = make_workspace(tmp_path), Ui(as_json=True)
+    ws, ui = make_workspace(tmp_path, rows=80), Ui(as_json=True)
     with pytest.raises(StoreRequestError, match=r"ingest is not up to date \(has not run yet\)"):
         run(ws, ui, start="gap")
     assert runs_of(ws) == {}
@@ -558,28 +558,28 @@ def test_items_that_are_too_long_are_rejects_where_the_spec_allows_them(tmp_path
         "    columns: {input: text, output: label}\ncapabilities",
         "    columns: {input: text, output: label}\n    allow_rejects: 0.1\ncapabilities",
     )
-    make_workspace(tmp_path)
+    make_workspace(tmp_path, rows=80)
     with (tmp_path / "colour-dev.jsonl").open("a") as lines:
         for text in ("red box " * 400, "a red song and a red play " * 100):
             lines.write(json.dumps({"text": text, "label": "red"}) + "\n")
-    with pytest.raises(UserError, match=r"colour: 2 of 102 items can't be scored") as refused:
+    with pytest.raises(UserError, match=r"colour: 2 of 42 items can't be scored") as refused:
         gap(OpenWorkspace.open(tmp_path), Ui())
-    assert "colour-dev.jsonl:101" in str(refused.value)
+    assert "colour-dev.jsonl:41" in str(refused.value)
     (tmp_path / "gapmend.yaml").write_text(allowed.replace("0.1", "0.001"))
     with pytest.raises(UserError):
         gap(OpenWorkspace.open(tmp_path), Ui())
     (tmp_path / "gapmend.yaml").write_text(allowed)
     ws = OpenWorkspace.open(tmp_path)
-    assert gap(ws, Ui()).guards["colour"].n == 100
+    assert gap(ws, Ui()).guards["colour"].n == 40
     listed = ws.catalog.query("SELECT source_file, source_line, reason FROM rejects").rows
-    assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (101, 102)}
+    assert {row[:2] for row in listed} == {("colour-dev.jsonl", line) for line in (41, 42)}
 
 
 def test_a_prompt_that_is_too_long_for_the_base_stops_no_other(tmp_path) -> None:
     prompts = '"Mood? {input}"}}\nguards'
     spec = SPEC.replace(prompts, '"Mood? {input}", few_shot: [2, 60]}}\nguards')
     assert spec != SPEC
-    (found,) = gap(make_workspace(tmp_path, spec), Ui()).findings
+    (found,) = gap(make_workspace(tmp_path, spec, rows=80), Ui()).findings
     assert found.verdict == "tune"
     assert found.best_prompt in {"few_shot_2", "few_shot_2_similar"}
     unfit = "(too long for the base's context: few_shot_60, few_shot_60_similar)"
@@ -587,7 +587,8 @@ def test_a_prompt_that_is_too_long_for_the_base_stops_no_other(tmp_path) -> None
 
 
 def test_several_bases_are_measured_one_after_another(tmp_path) -> None:
-    make_workspace(tmp_path, SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}"))
+    spec = SPEC.replace("{model: base}}", "{model: base}, other: {model: more}}")
+    make_workspace(tmp_path, spec, rows=80)
     tiny_models.save(tmp_path / "more", "qwen3")
     ws = OpenWorkspace.open(tmp_path)
     first, second = gap(ws, Ui(), "tiny"), gap(ws, Ui(), "other")

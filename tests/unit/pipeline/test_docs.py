@@ -67,13 +67,17 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [link for link in links if not leads_somewhere(document, link)] == []
 
 
-@pytest.mark.parametrize("document", named(DOCUMENTS))
-def test_commands_exist(document: Path) -> None:
+@pytest.fixture(scope="module")
+def recipes() -> set[str]:
     just = subprocess.run(
         [Path(sys.executable).with_name("just"), "--justfile", ROOT / "justfile", "--summary"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    recipes = set(just.stdout.split())
+    return set(just.stdout.split())
+
+
+@pytest.mark.parametrize("document", named(DOCUMENTS))
+def test_commands_exist(document: Path, recipes: set[str]) -> None:
     text = document.read_text("utf-8")
     called = set(re.findall(r"\./just (?:\w+=\S+ )?([a-z][a-z0-9-]*)", text))
     verbs = set(re.findall(r"(?:`|^)gapmend ([a-z][a-z-]*)", text, re.MULTILINE))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from evals.engine.packed import PackedLM
 
 SOFTMAX = ["llama", "qwen3", "gemma2", "gemma3", "mistral", "gpt2"]
-HYBRID = ["mamba", "jamba", "qwen3_next"]
+HYBRID = ["mamba", pytest.param("jamba", marks=pytest.mark.soak), "qwen3_next"]
 BOUND = 1e-4
 WORDS = "the quick brown fox answer card is it what film dull 12 30 yes no".split()  # noqa: SIM905 - as a text it is read at a glance
 CHOICES = [

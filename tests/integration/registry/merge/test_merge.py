@@ -206,7 +206,14 @@ def off(reference: torch.Tensor, other: torch.Tensor) -> float:
     return float((reference - other).abs().max() / reference.abs().max())
 
 
-@pytest.mark.parametrize("name", KINDS)
+# In the long test alone: what these have, another one has too, with something else beside it.
+PARTS = {"rslora", "patterns", "Conv1D", "lora_bias"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.soak) if one in PARTS else one for one in KINDS],
+)
 def test_every_kind_is_merged_as_float64_says(tmp_path, name) -> None:
     """Merged, saved and loaded in float64: what is left is the rounding of the weights to fp32."""
     kind = KINDS[name]
@@ -221,8 +228,10 @@ def test_every_kind_is_merged_as_float64_says(tmp_path, name) -> None:
         assert off(exact, exact_logits(tmp_path / "out", None, tokens)) < 2e-6
         config = json.loads((tmp_path / "out" / "config.json").read_text())
         assert config.get("tie_word_embeddings", False) == (kind.tied and not kind.untied)
-        # Each module's change is missed: by its name, and by the logits where they show it.
-        for lost in case.targets.names:
+        # A module's change is missed: by its name, and by the logits where they show it. Every
+        # third, as a layer has seven: each of the seven, in one layer or another.
+        names = list(case.targets.names)
+        for lost in names[::3] if len(names) > 5 else names:
             dropped = {n: w for n, w in case.merged.items() if n != lost}
             with pytest.raises(GateRefusedError, match="what differs: "):
                 case.check(dropped)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import polars as pl
 import pytest
 from typer.main import get_command
 
@@ -80,6 +79,8 @@ def test_the_spec_is_read_again_at_each_call(ws: Workspace) -> None:
 
 
 def test_an_answer_in_sql_is_a_frame_with_types_even_when_it_is_empty(ws: Workspace) -> None:
+    import polars as pl
+
     empty = ws.sql("select name, rows from dataset_versions")
     assert empty.is_empty()
     assert [str(kind) for kind in empty.dtypes] == ["String", "Int64"]

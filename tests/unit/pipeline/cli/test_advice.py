@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -51,9 +52,15 @@ def commands(root: Path) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def whole() -> Any:
+    """The command line as typer reads it, which takes a while."""
+    return typer.main.get_command(app)
+
+
 def wrong(given: str) -> str | None:
     """Why typer doesn't take a command; None where it does."""
-    command: Any = typer.main.get_command(app)
+    command = whole()
     arguments = shlex.split(given)
     try:
         context = command.make_context("gapmend", list(arguments))

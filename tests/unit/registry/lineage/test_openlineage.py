@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 
 import registry.lineage.openlineage
 from registry.catalog.catalog import Catalog
@@ -109,14 +108,16 @@ def test_no_path_and_no_token_leaves(events) -> None:
 
 
 def test_events_are_valid_in_the_packages_model(events) -> None:
+    from openlineage.client import event_v2 as model  # loads a web client
+
     for one in events:
-        rebuilt = RunEvent(
+        rebuilt = model.RunEvent(
             eventTime=one["eventTime"],
-            eventType=RunState[one["eventType"]],
-            run=Run(**one["run"]),
-            job=Job(**one["job"]),
-            inputs=[InputDataset(**data) for data in one["inputs"]],
-            outputs=[OutputDataset(**data) for data in one["outputs"]],
+            eventType=model.RunState[one["eventType"]],
+            run=model.Run(**one["run"]),
+            job=model.Job(**one["job"]),
+            inputs=[model.InputDataset(**data) for data in one["inputs"]],
+            outputs=[model.OutputDataset(**data) for data in one["outputs"]],
             producer=one["producer"],
         )
         assert rebuilt.schemaURL == one["schemaURL"]

@@ -183,7 +183,7 @@ def test_lora_plus_has_two_rates(base: LoadedModel) -> None:
     assert {p.shape[0] for p in slow["params"]} == {SPEC.rank}
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("dora", marks=pytest.mark.soak), "full"])
 def test_with_recomputed_activations_the_outcome_is_the_same(
     base: LoadedModel, tmp_path: Path, method: Method
 ) -> None:
@@ -203,7 +203,13 @@ def test_in_half_precision(base: LoadedModel, tmp_path: Path, method: Method) ->
 
 @pytest.mark.parametrize(
     ("method", "quantize"),
-    [("lora", "nf4"), ("lora", "fp4"), ("lora", "int8"), ("dora", "nf4"), ("rslora", "int8")],
+    [
+        ("lora", "nf4"),
+        pytest.param("lora", "fp4", marks=pytest.mark.soak),
+        ("lora", "int8"),
+        ("dora", "nf4"),
+        pytest.param("rslora", "int8", marks=pytest.mark.soak),
+    ],
 )
 def test_on_a_quantised_base(folder: Path, tmp_path: Path, method: Method, quantize: Any) -> None:
     loaded = load_model(

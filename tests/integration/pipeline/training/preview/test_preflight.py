@@ -91,7 +91,7 @@ def checked(loaded: LoadedModel, rows: Sequence[TrainingRow], spec: TrainSpec) -
 # ------------------------------------------------------------------------------------- estimates
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("dora", marks=pytest.mark.soak), "full"])
 def test_memory_and_time_are_near_the_measured(
     nano: LoadedModel, tmp_path: Path, method: Any
 ) -> None:
