@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from pipeline.site.guard import Access
 from pipeline.workspace.listening import listen
+from registry.errors import GapmendError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pipeline.site.site import Site
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 2  # for what is being answered when it is stopped
@@ -65,8 +68,7 @@ def _answer(
                 for number, handler in zip(_STOP, before, strict=True):
                     signal.signal(number, handler)
 
-    site = Site.of(root, access)
-    Thread(target=site.warm, daemon=True).start()
+    Thread(target=warm, args=[site], daemon=True).start()
     config = uvicorn.Config(
         app(site),
         access_log=False,  # addresses have the token
@@ -82,3 +84,16 @@ def _answer(
         Server(config).run(sockets=[listening])
     finally:
         site.talks.close()
+
+
+def warm(site: Site) -> None:
+    """Bring into memory what the first page would wait for; what can't be, a page will say."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    from pipeline.site.render import load
+
+    load()
+    pa.array([0])  # loads pandas, half a second
+    with suppress(GapmendError), site.catalog.reading():
+        pass

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.pages.account import VersionUsed
 from pipeline.pages.licenses import base_license, dataset_licenses
-from pipeline.pages.parts import Table, parts
+from pipeline.pages.parts import parts
+from pipeline.pages.tables import Table
 from pipeline.spec.spec import load_spec
 from registry.intake.license import SaidLicense, license_in
 from registry.models.base import BaseSpec, identify, nano_folder
