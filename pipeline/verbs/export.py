@@ -195,7 +195,7 @@ def _copy(thing: Manifest[Meta], source: Path, draft: Path, bar: Bar) -> None:
     from registry.store.hashing import file_digest
 
     listed = {name: one for name, one in thing.files.items() if _is_listed(thing.kind, name)}
-    bar.total, bar.unit = sum(one.bytes for one in listed.values()), BYTES
+    bar.begin(sum(one.bytes for one in listed.values()), BYTES)
     for name, facts in listed.items():
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True)

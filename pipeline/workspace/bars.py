@@ -47,6 +47,12 @@ class Bar:
         self._began = clock()
         self._is_told = False
 
+    def begin(self, total: int, unit: str) -> None:
+        """Begin to count now: what came before, such as a model that was read, is no pace."""
+        self.done = self.first = 0
+        self.total, self.unit = total, unit
+        self._began, self._is_told = self.clock(), True
+
     def advance(self, steps: int = 1) -> None:
         """Count `steps` more as done."""
         self.done += steps
@@ -74,9 +80,11 @@ class Bar:
 
     @property
     def pace(self) -> str:
-        """How much of its unit is done in a second; empty without one, and in the first second."""
+        """How much of its unit is done in a second; empty in the first one, and at the end."""
         new, seconds = self.done - self.first, self.seconds
-        return pace(new / seconds, self.unit) if self.unit and new > 0 and seconds >= 1 else ""
+        if not self.unit or new <= 0 or seconds < 1 or self.done == self.total:
+            return ""
+        return pace(new / seconds, self.unit)
 
     @property
     def seconds_left(self) -> float | None:

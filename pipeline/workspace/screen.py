@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipeline.workspace.amounts import counted
@@ -48,6 +49,7 @@ class Screen:
 
 def _drawing(bars: dict[TaskID, Bar], console: Console) -> Progress:
     from rich import progress as rich
+    from rich.text import Text
 
     class Drawing(rich.Progress):
         """Takes the counts over before they are drawn."""
@@ -58,11 +60,17 @@ def _drawing(bars: dict[TaskID, Bar], console: Console) -> Progress:
                     self.update(task, completed=bar.done, total=bar.total, **_fields(bar))
                 return list(super().get_renderables())
 
+    class Elapsed(rich.ProgressColumn):
+        """The time since the beginning, also where all is counted and something else goes on."""
+
+        def render(self, task: rich.Task) -> Text:
+            return Text(str(timedelta(seconds=int(task.elapsed or 0))), "progress.elapsed")
+
     return Drawing(
         rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(),
         rich.TextColumn("{task.fields[count]}", markup=False),
-        rich.TimeElapsedColumn(),
+        Elapsed(),
         rich.TextColumn("{task.fields[said]}", markup=False),
         console=console,
         transient=True,

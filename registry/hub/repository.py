@@ -6,7 +6,6 @@ pauses, and as long as the Hub asks for; what the Hub refuses is a `UserError` w
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,8 +50,7 @@ class Repository:
         from huggingface_hub import HfApi
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        if not sys.stderr.isatty():  # a bar in a log is a page of them
-            disable_progress_bars()
+        disable_progress_bars()  # who calls has one; in a log these are a page
         return HfApi(library_name="gapmend")
 
     def is_private(self) -> bool | None:

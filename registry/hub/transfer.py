@@ -20,7 +20,7 @@ def bar_class(told: Callable[[int, int], None]) -> Any:
     """
     from huggingface_hub.utils.tqdm import tqdm
 
-    class Told(tqdm):  # type: ignore[misc]
+    class Told(tqdm):
         def __init__(self, *args: Any, **given: Any) -> None:
             self._counts = given.get("name") == _WRITTEN
             super().__init__(*args, **{**given, "disable": True})

@@ -66,7 +66,7 @@ def write_gguf_files(
     model = read_source(source)
     file = draft / f"{name}-{dtype}.gguf"
     # Written and read back; of fewer bits, read back once more.
-    bar.total, bar.unit = tensors_of(model) * (3 if is_quant(dtype) else 2), "tensors"
+    bar.begin(tensors_of(model) * (3 if is_quant(dtype) else 2), "tensors")
     quantised = None
     if is_quant(dtype):
         quant = cast("Quant", dtype)

@@ -118,6 +118,18 @@ def test_steps_that_are_counted_from_nothing_have_a_pace_at_once(clock: Clock) -
     assert bar.seconds_left == pytest.approx(9)
 
 
+def test_what_came_before_the_beginning_is_no_pace(clock: Clock) -> None:
+    bar = Bar("export", clock=clock)
+    clock.now += 8  # a model is read
+    bar.begin(100, "tensors")
+    clock.now += 5
+    bar.advance(50)
+    assert (bar.seconds_left, bar.pace) == (5, "10 tensors/s")
+    bar.advance(50)
+    clock.now += 60  # it is read back
+    assert (bar.seconds_left, bar.pace) == (None, "")
+
+
 @pytest.mark.parametrize(
     ("done", "total", "first", "seconds"),
     [

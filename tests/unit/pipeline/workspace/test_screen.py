@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from time import monotonic
 
 import pytest
 from rich.console import Console
@@ -32,6 +33,19 @@ def test_bars_in_bars_are_drawn_and_nothing_is_left() -> None:
         assert part in text
     last = text.rpartition("\x1b[2K")[2]
     assert last.strip("\r\n") == "\x1b[?25h"  # transient: what was drawn is wiped
+
+
+def test_the_time_goes_on_where_all_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, out = drawn()
+    bar = Bar("merge", total=2)
+    with screen.showing(bar):
+        drawing = screen._drawn
+        assert drawing is not None
+        bar.advance(2)
+        drawing.refresh()
+        monkeypatch.setattr(drawing.tasks[0], "get_time", lambda: monotonic() + 3600)
+        drawing.refresh()
+    assert "1:00:0" in out.getvalue()
 
 
 def test_one_that_fails_is_taken_away() -> None:
