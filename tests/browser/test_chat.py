@@ -70,10 +70,12 @@ def test_two_answer_and_what_is_kept_is_under_data(page: Page, served: Paged) ->
     assert page.evaluate("window.seen.size") > 2  # it was seen while it was written
     answers = page.locator(".answer")
     assert answers.count() == 2
-    assert page.locator(".side h4").all_inner_texts() == ["mine", "nano"]
+    names = page.locator(".side h4").all_inner_texts()
+    assert names == ["mine", "nano"]
     assert page.locator(".note").all_inner_texts()[0].count(" read") == 1
     assert page.get_by_label("Say").evaluate("one => one === document.activeElement")
-    assert page.locator("#talk").get_attribute("aria-busy") == "false"
+    heard = page.locator("[aria-live] p").all_text_contents()
+    assert heard == [f"{name}: {answers.nth(n).inner_text()}" for n, name in enumerate(names)]
     page.get_by_label("dataset").fill("sums")
     answers.nth(0).focus()
     page.keyboard.press("r")

@@ -5,10 +5,12 @@ const ask = document.getElementById("ask");
 const keep = document.getElementById("keep");
 const log = document.getElementById("talk");
 const state = document.getElementById("state");
+const read = document.getElementById("read");
 const refused = document.getElementById("refused");
 const stop = document.getElementById("stop");
 const field = ask.elements.text;
 const TAIL = 20000; // characters that are shown of an answer that is being written
+const READ = 2000; // and that are read out of one that has ended
 
 let request = null; // the question that is being answered
 let begun = false; // its answers, after a model was loaded
@@ -45,6 +47,12 @@ async function* events(body) {
   }
 }
 
+// The newest turn, unless it is so long that showing its end would hide its beginning.
+function show() {
+  const turn = log.lastElementChild;
+  if (turn.offsetHeight < innerHeight / 2) turn.scrollIntoView({ block: "nearest" });
+}
+
 function begin(event) {
   if (talk() !== event.talk) {
     log.replaceChildren();
@@ -52,9 +60,10 @@ function begin(event) {
     history.replaceState(null, "", `/chat?talk=${encodeURIComponent(event.talk)}`);
   }
   log.insertAdjacentHTML("beforeend", event.turn);
-  log.lastElementChild.scrollIntoView({ block: "nearest" });
+  show();
   texts = [...sides()].map(() => "");
   begun = true;
+  read.replaceChildren();
   field.value = "";
   say("The answers are being written.");
 }
@@ -67,6 +76,14 @@ function draw() {
   });
 }
 
+// A screen reader hears whole answers, without the buttons under them.
+function readOut(by, side) {
+  const text = (side.querySelector(".bad") ?? side.querySelector(".answer")).textContent;
+  const line = document.createElement("p");
+  line.textContent = `${by}: ${text.slice(0, READ)}`;
+  read.append(line);
+}
+
 function take(event) {
   if (event.error) throw new Error(event.error);
   if (event.say) say(event.say);
@@ -77,12 +94,13 @@ function take(event) {
   }
   if (event.html) {
     texts[event.side] = "";
-    sides()[event.side].innerHTML = event.html;
+    const side = sides()[event.side];
+    side.innerHTML = event.html;
+    readOut(event.by, side);
   }
 }
 
 function busy(on) {
-  log.setAttribute("aria-busy", String(on)); // read out once it is whole
   if (!on && document.activeElement === stop) field.focus();
   stop.hidden = !on;
 }
@@ -98,6 +116,7 @@ async function answer() {
   try {
     const answers = await send(ask, ask.action, undefined, request.signal);
     for await (const event of events(answers.body)) take(event);
+    show();
     say("Answered.");
   } catch (error) {
     complain(error.name === "AbortError" ? "Stopped before anything was answered." : error.message);
