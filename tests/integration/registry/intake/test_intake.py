@@ -51,7 +51,14 @@ def receiver(tmp_path: Path) -> OpenWorkspace:
 
 
 def pushed(sender: OpenWorkspace, kind: str, folder: Path) -> Path:
-    """The folder that a push would make on the Hub."""
+    """The folder that a push would make on the Hub: made once, and copied."""
+    once = sender.root.parent / f"pushed-{kind}"
+    if not once.exists():
+        make_parcel(sender, kind, once)
+    return Path(shutil.copytree(once, folder))
+
+
+def make_parcel(sender: OpenWorkspace, kind: str, folder: Path) -> None:
     from pipeline.verbs.push import _parcel
 
     (manifest,) = sender.catalog.committed(kind)
@@ -62,7 +69,6 @@ def pushed(sender: OpenWorkspace, kind: str, folder: Path) -> Path:
             content = file.content
             data = content if isinstance(content, bytes) else content.read_bytes()
             (folder / file.path).write_bytes(data)
-    return folder
 
 
 def rewrite(folder: Path, **values: Any) -> None:
