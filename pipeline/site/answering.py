@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from evals.engine.live.ask import Finish, Piece
-from pipeline.site.chosen import Chosen
 from pipeline.site.forms import FOREIGN, form_of, html, is_ours, json_of, said
 from pipeline.site.render import href, status_of
+from pipeline.site.talks.chosen import Chosen
 from pipeline.site.views.chat import answer_html, chat_page, turn_html
 from pipeline.workspace.inert import inert
 from registry.errors import GapmendError
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from pipeline.site.open_talk import OpenTalk, Question
     from pipeline.site.site import Site
+    from pipeline.site.talks.open_talk import OpenTalk, Question
 
 _GONE = 499  # as nginx says of who left; nobody reads it
 

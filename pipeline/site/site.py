@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.site.talks import Talks
+from pipeline.site.talks.talks import Talks
 from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.resident import ResidentCatalog
 from registry.errors import MachineError, UserError

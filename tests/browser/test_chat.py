@@ -16,7 +16,7 @@ from tests.support.talked import make_talked
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from pipeline.site.open_talk import OpenTalk
+    from pipeline.site.talks.open_talk import OpenTalk
 
 BOTH = pytest.mark.parametrize("page", CROSSWISE, indirect=True, ids=str)
 NARROWLY_DARK = pytest.mark.parametrize("page", [NARROW_DARK], indirect=True, ids=str)

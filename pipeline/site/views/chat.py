@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import RedirectResponse, Response
 
 from evals.tasks.prompts import LABELS, arms_of, places
-from pipeline.site.chosen import Chosen, lines_of
 from pipeline.site.forms import html, json_of
 from pipeline.site.render import href, page, short, status_of, template
+from pipeline.site.talks.chosen import Chosen, lines_of
 from pipeline.spec.subjects import subjects
 from pipeline.talk.reply import Failed, Said
 from pipeline.workspace.inert import inert
@@ -20,8 +20,8 @@ from registry.errors import StoreRequestError, UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.site.open_talk import OpenTalk, Turn
     from pipeline.site.site import Asked, Site
+    from pipeline.site.talks.open_talk import OpenTalk, Turn
     from pipeline.spec.spec import Spec
     from pipeline.talk.keep import Kind
     from pipeline.talk.who import Talker

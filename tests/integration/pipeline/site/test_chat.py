@@ -21,11 +21,11 @@ from markupsafe import escape
 from evals.engine.live.ask import Ask as LiveAsk
 from evals.engine.live.ask import Finish, Piece, Stream
 from pipeline.site.app import app
-from pipeline.site.chosen import Chosen
 from pipeline.site.guard import Access
-from pipeline.site.open_talk import OpenTalk
 from pipeline.site.site import Site
-from pipeline.site.talks import MOST
+from pipeline.site.talks.chosen import Chosen
+from pipeline.site.talks.open_talk import OpenTalk
+from pipeline.site.talks.talks import MOST
 from pipeline.talk.reply import Reply, Said
 from pipeline.talk.talk import Talk
 from registry.errors import UserError

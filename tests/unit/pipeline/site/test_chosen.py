@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.site.chosen import Chosen
+from pipeline.site.talks.chosen import Chosen
 from pipeline.talk.talk import Drawing
 from registry.errors import UserError
 

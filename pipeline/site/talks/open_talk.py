@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evals.engine.live.ask import Finish, Piece
-    from pipeline.site.chosen import Chosen
+    from pipeline.site.talks.chosen import Chosen
     from pipeline.talk.keep import Kind
     from pipeline.talk.reply import Reply
     from pipeline.talk.talk import Talk

@@ -14,7 +14,7 @@ from functools import partial
 from threading import Lock, RLock, Timer
 from typing import TYPE_CHECKING
 
-from pipeline.site.open_talk import OpenTalk
+from pipeline.site.talks.open_talk import OpenTalk
 from pipeline.talk.asking import asking
 from pipeline.talk.reply import Side
 from pipeline.talk.talk import Talk
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evals.engine.live.ask import Finish, Piece
-    from pipeline.site.chosen import Chosen
-    from pipeline.site.open_talk import Question, Turn
+    from pipeline.site.talks.chosen import Chosen
+    from pipeline.site.talks.open_talk import Question, Turn
     from pipeline.talk.asking import Asking
     from pipeline.talk.keep import Kept, Kind
     from pipeline.talk.who import Talker
