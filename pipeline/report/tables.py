@@ -93,7 +93,7 @@ def running_line(one: Mapping[str, Any]) -> str:
     if training:
         parts.append(f"step {training['step']:,} of {training['steps']:,}")
         parts.append(f"loss {training['loss']:.3f}")
-    elif one["done"] is not None:
+    elif one["done"] or one["total"]:
         parts.append(counted(one["done"], one["total"], one["unit"]))
     if one["state"] == "running":
         if training:

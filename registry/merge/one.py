@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.merge.changes import read_changes, refuse_unmergeable
+from registry.merge.changes import parameters_of, read_changes, refuse_unmergeable
 from registry.merge.proof import check_merged, check_saved, refuse_unlike_peft
 from registry.merge.quantised import bound_of, dequantised, is_quantised, measured
 from registry.merge.routes import routed_logits, same_routes
@@ -103,7 +103,7 @@ def tensors_to_merge(loaded: LoadedModel, adapters: Iterable[Path]) -> int:
     Every changed one is held against PEFT and then rounded, and all that are saved are read back.
     """
     changed = [{_SIDE.sub("", name) for name in written_by(adapter)} for adapter in adapters]
-    saved = sum(1 for _ in loaded.model.parameters())
+    saved = len(parameters_of(loaded.model))  # of one with two names, each is looked at
     return sum(map(len, changed)) + len(set().union(*changed)) + saved
 
 

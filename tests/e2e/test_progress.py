@@ -95,7 +95,13 @@ def test_what_is_there_is_known_from_the_beginning(
 ) -> None:
     workspace, adapter = made
     given = [*arguments, *([adapter] if arguments[-1] == "--adapter" else [])]
-    assert re.search(shown, on_a_terminal(MAIN, *given, "-C", workspace))
+    said = on_a_terminal(MAIN, *given, "-C", workspace)
+    assert re.search(shown, said)
+    far = re.findall(r"([\d,]+) of ([\d,]+) (?:tensors|records)", said)
+    counts = [[int(one.replace(",", "")) for one in pair] for pair in far]
+    assert all(done <= total for done, total in counts)
+    if "merge" in arguments:
+        assert counts[-1][0] == counts[-1][1]  # all that was counted on came
 
 
 def test_in_a_pipe_there_is_a_line_in_30_seconds(made: tuple[Path, str]) -> None:

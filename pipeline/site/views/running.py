@@ -87,8 +87,8 @@ def _stage(one: Running, *, charts: bool) -> Stage:
 
 def _line(one: Running) -> str:
     parts = [one.doing or "", one.note, one.why]
-    if one.done is not None:
-        parts.insert(1, counted(one.done, one.total, one.unit))
+    if one.done or one.total:
+        parts.insert(1, counted(one.done or 0, one.total, one.unit))
     if one.seconds_left is not None:
         parts.append(f"about {in_time(one.seconds_left)} left")
     if one.since is not None:

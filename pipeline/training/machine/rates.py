@@ -2,7 +2,7 @@
 
 On a CPU it is one thread's own time that is measured, times the threads: other processes take none
 of that. Two threads that wait for each other beside eight other processes did a thirtieth of what
-they do alone, and the same run was said to take 4 minutes or 2 hours.
+they do alone, and the same run was said to take 3 minutes or 74.
 """
 
 from __future__ import annotations

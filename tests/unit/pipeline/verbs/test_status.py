@@ -76,6 +76,18 @@ def test_a_stage_elsewhere_and_a_broken_file_are_a_line_each(kept: WorkspaceStor
     assert json.loads(json.dumps(status(kept)["running"]))[1]["pid"] is None
 
 
+def test_what_has_not_begun_to_count_says_no_number(kept: WorkspaceStore) -> None:
+    counted = Counted("train · nano", 0, None, 0, BEGAN, "")
+    (folder(kept) / PROGRESS).write_text(json.dumps(asdict(GONE) | {"doing": asdict(counted)}))
+    (one,) = status(kept)["running"]
+    assert ", process 4000000: train · nano; it was begun on elsewhere" in running_line(one)
+    counted = Counted("export", 1200, 3600, 0, BEGAN, "", "rows")
+    (folder(kept, "x-1") / PROGRESS).write_text(
+        json.dumps(asdict(GONE) | {"doing": asdict(counted)})
+    )
+    assert "export, 1,200 of 3,600 rows; it was" in running_line(status(kept)["running"][1])
+
+
 def test_a_dataset_s_stage_is_called_by_its_name(kept: WorkspaceStore) -> None:
     told = GONE.__class__(**{**asdict(GONE), "stage": "ingest", "about": "tickets"})
     (folder(kept) / PROGRESS).write_text(json.dumps(asdict(told)))
