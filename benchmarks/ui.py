@@ -32,6 +32,7 @@ from starlette.testclient import TestClient
 
 from pipeline.site.app import app
 from pipeline.site.guard import Access
+from pipeline.site.serve import warm
 from pipeline.site.site import Site
 from pipeline.workspace.store import WorkspaceStore
 from tests.support.shown_store import Shown, Sizes, make
@@ -167,7 +168,7 @@ def figures(made: Shown, repeats: int, only: str) -> Iterator[Figure]:
     access = Access.to("127.0.0.1", PORT)
     site = Site.of(made.root, access)
     began = time.perf_counter()
-    site.warm()
+    warm(site)
     print(f"{time.perf_counter() - began:.1f} s beside the start; {held():.0f} MiB\n{HEAD}")
     client = TestClient(app(site), base_url=f"http://127.0.0.1:{PORT}")
     asked: list[str] = []

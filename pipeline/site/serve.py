@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from pipeline.site.guard import Access
+from pipeline.site.render import load
 from pipeline.workspace.listening import listen
+from registry.errors import GapmendError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pipeline.site.site import Site
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _GRACE_S = 2  # for what is being answered when it is stopped
@@ -34,6 +38,17 @@ def serve(root: Path, host: str, port: int, *, said: Callable[[str], None]) -> N
     with closing(listen(host, port)) as listening:
         access = Access.to(host, listening.getsockname()[1])
         _answer(root, access, listening, said)
+
+
+def warm(site: Site) -> None:
+    """Load what the first pages would wait for; what can't be, they will say."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    load()
+    pa.array([0])  # loads pandas, half a second
+    with suppress(GapmendError), site.catalog.reading():
+        pass
 
 
 def _answer(
@@ -60,7 +75,7 @@ def _answer(
                     signal.signal(number, handler)
 
     site = Site.of(root, access)
-    Thread(target=site.warm, daemon=True).start()
+    Thread(target=warm, args=(site,)).start()  # waited for at the end: it is in C++
     config = uvicorn.Config(
         app(site),
         access_log=False,  # addresses have the token

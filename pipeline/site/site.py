@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.site.render import load
 from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.resident import ResidentCatalog
-from registry.errors import GapmendError, MachineError, UserError
+from registry.errors import MachineError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,16 +53,6 @@ class Site:
         ws = WorkspaceStore.open(root)
         catalog = ResidentCatalog(ws.state, wait_s=_WAIT_S)
         return cls(replace(ws, catalog=catalog), catalog, access)
-
-    def warm(self) -> None:
-        """Bring into memory what the first page would wait for; what can't be, a page will say."""
-        import pyarrow as pa
-        import pyarrow.compute
-
-        load()
-        pa.array([0])  # loads pandas, half a second
-        with suppress(GapmendError), self.catalog.reading():
-            pass
 
     def once(self, key: object, made: Callable[[], _T]) -> _T:
         """Return what was made under this key since the last commit, or make it.
