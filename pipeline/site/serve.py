@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from pipeline.site.guard import Access
+from pipeline.site.render import load
 from pipeline.workspace.listening import listen
 from registry.errors import GapmendError
 
@@ -39,6 +40,17 @@ def serve(root: Path, host: str, port: int, *, said: Callable[[str], None]) -> N
         _answer(root, access, listening, said)
 
 
+def warm(site: Site) -> None:
+    """Load what the first pages would wait for; what can't be, they will say."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    load()
+    pa.array([0])  # loads pandas, half a second
+    with suppress(GapmendError), site.catalog.reading():
+        pass
+
+
 def _answer(
     root: Path, access: Access, listening: socket.socket, said: Callable[[str], None]
 ) -> None:
@@ -68,7 +80,7 @@ def _answer(
                 for number, handler in zip(_STOP, before, strict=True):
                     signal.signal(number, handler)
 
-    Thread(target=warm, args=[site], daemon=True).start()
+    Thread(target=warm, args=(site,)).start()  # waited for at the end: it is in C++
     config = uvicorn.Config(
         app(site),
         access_log=False,  # addresses have the token
@@ -84,16 +96,3 @@ def _answer(
         Server(config).run(sockets=[listening])
     finally:
         site.talks.close()
-
-
-def warm(site: Site) -> None:
-    """Bring into memory what the first page would wait for; what can't be, a page will say."""
-    import pyarrow as pa
-    import pyarrow.compute
-
-    from pipeline.site.render import load
-
-    load()
-    pa.array([0])  # loads pandas, half a second
-    with suppress(GapmendError), site.catalog.reading():
-        pass

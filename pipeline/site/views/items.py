@@ -35,29 +35,28 @@ _HOW = {
     "wrong": "now.score < 1",
     "right": "now.score = 1",
 }
-_SIDES = """
-FROM (VALUES ?) AS pair(subject, before, after)
-JOIN parquet.stored_samples AS now ON now.object_id = pair.after
-LEFT JOIN parquet.stored_samples AS was
-  ON was.object_id = pair.before AND was.row_uid = now.row_uid
-WHERE {how}
-"""
-_COUNT = f"SELECT count(*) {_SIDES}"
 # Which items are shown is decided by narrow columns; the texts of these alone are read then.
-_SHOWN = f"""
-WITH shown AS MATERIALIZED (
-    SELECT pair.subject, pair.before, pair.after, now.row_uid, now.row_hash {_SIDES}
-    ORDER BY pair.subject, now.row_hash LIMIT {PAGE} OFFSET {{offset}}
+_SHOWN = """
+WITH pair(number, before, after) AS (VALUES ?), found AS MATERIALIZED (
+    SELECT pair.number, now.row_uid, now.row_hash
+    FROM pair
+    JOIN parquet.stored_samples AS now ON now.object_id = pair.after
+    LEFT JOIN parquet.stored_samples AS was
+      ON was.object_id = pair.before AND was.row_uid = now.row_uid
+    WHERE {how}
+), shown AS MATERIALIZED (
+    FROM found ORDER BY number, row_hash LIMIT {limit} OFFSET {offset}
 )
-SELECT shown.subject, shown.before, shown.after, shown.row_uid, now.prompt, now.expected,
+SELECT (SELECT count(*) FROM found), shown.number, shown.row_uid, now.prompt, now.expected,
        was.answer, was.score, now.answer, now.score
 FROM shown
+JOIN pair USING (number)
 JOIN parquet.stored_samples AS now
-  ON now.object_id = shown.after AND now.row_uid = shown.row_uid
+  ON now.object_id = pair.after AND now.row_uid = shown.row_uid
 LEFT JOIN parquet.stored_samples AS was
-  ON was.object_id = shown.before AND was.row_uid = shown.row_uid
-ORDER BY shown.subject, shown.row_hash
-"""  # noqa: S608 - a constant of this file
+  ON was.object_id = pair.before AND was.row_uid = shown.row_uid
+ORDER BY shown.number, shown.row_hash
+"""
 _TEXT = (
     " AND contains(lower(concat_ws(chr(10), now.prompt, now.expected, now.answer, was.answer)),"
     " lower(?))"
@@ -189,14 +188,16 @@ def _found(
     if len(text) > _MOST_TEXT:
         raise UserError("the text is too long", expected=f"at most {_MOST_TEXT} characters")
     how = _HOW[way] + (_TEXT if text else "")
-    given: list[Any] = [pairs, text] if text else [pairs]
+    pairs = sorted(pairs)
+    numbered = [(number, *pair[1:]) for number, pair in enumerate(pairs)]
+    given: list[Any] = [numbered, text] if text else [numbered]
     only = {key for pair in pairs for key in pair[1:] if key}
-    ((total,),) = site.catalog.query(_COUNT.format(how=how), given, only=only).rows
-    sql = _SHOWN.format(how=how, offset=number * PAGE)
-    return [_line(row) for row in site.catalog.query(sql, given, only=only).rows], int(total)
+    sql = _SHOWN.format(how=how, limit=PAGE, offset=number * PAGE)
+    rows = site.catalog.query(sql, given, only=only).rows
+    return [_line(pairs[row[1]], row[2:]) for row in rows], int(rows[0][0]) if rows else 0
 
 
-def _line(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    subject, before, after, uid, *shown = row
+def _line(pair: Pair, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    (subject, before, after), (uid, *shown) = pair, row
     link = Link(str(uid), href("/item", {"before": before, "after": after, "row": uid}))
     return (link, subject, *(cut(one) if isinstance(one, str) else one for one in shown))

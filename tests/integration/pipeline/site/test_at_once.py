@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pipeline.site.guard import Access
+from pipeline.site.site import Site
+from registry.errors import UserError
 from tests.integration.pipeline.site.conftest import PORT, Ask
 from tests.support.shown_store import Shown
 
@@ -76,3 +82,29 @@ def test_who_commits_meanwhile_breaks_no_page(own: Shown, ask: Ask) -> None:
     assert [one.text for one in answers if one.status_code != 200] == []
     data = page.get("/data").text
     assert all(name in data for name in TAGS)
+
+
+def test_what_takes_long_is_made_once_for_all_who_wait(made: Shown) -> None:
+    site = Site.of(made.root, Access.to("127.0.0.1", PORT))
+    began, may_end = threading.Event(), threading.Event()
+    times: list[int] = []
+
+    def make() -> int:
+        began.set()
+        may_end.wait(30)
+        times.append(len(times))
+        if len(times) == 1:
+            raise UserError("not yet")
+        return len(times)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(site.once, "key", make)
+        began.wait(30)
+        second = threads.submit(site.once, "key", make)
+        time.sleep(0.1)
+        may_end.set()
+        for one in (first, second):
+            with pytest.raises(UserError, match="not yet"):
+                one.result(30)
+    # A failure isn't remembered, and what was made is.
+    assert [site.once("key", make), site.once("key", make), len(times)] == [2, 2, 2]

@@ -10,7 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import pytest
+
 from pipeline.pages.account import account
+from pipeline.site import contents
+from pipeline.site.views import row as row_view
+from pipeline.site.views import selection
 from pipeline.site.views.sql import cookbook
 from pipeline.workspace.store import WorkspaceStore
 from registry.catalog.resident import ResidentCatalog
@@ -122,6 +127,34 @@ def test_a_version_shows_its_rows_groups_and_rejects(page: Client, made: Shown) 
     assert "groups" in groups
     assert page.get("/data/talk").status_code == 200  # by name
     assert page.get("/data/other").status_code == 404
+
+
+def test_of_a_text_that_many_rows_have_the_first_are_listed(
+    page: Client, made: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "MOST_FOUND", 5)
+    text = page.get(f"/data/{made.versions[1]}?text=QUESTION&split=train").text
+    assert "the first 5 of 32 that have this text" in text
+    assert [row[0] for row in rows(text)[1:]] == ["2", "3", "4", "5", "6"]
+
+
+def test_a_selection_comes_a_page_at_a_time(
+    page: Client, made: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_LINES", 3)
+    text = page.get(f"/selection/{made.selections[0]}?page=1").text
+    assert [row[1] for row in rows(text) if len(row) == 7 and row[0].isdecimal()] == ["5", "6", "7"]
+    assert "4 to 6 of 8 rows" in text
+
+
+def test_a_row_that_much_was_made_of_lists_the_newest(
+    page: Client, made: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_view, "_MOST", 1)
+    text = page.get("/row/5").text
+    assert "Selections, the newest 1 of 2" in text
+    assert made.selections[1][:12] in text
+    assert made.selections[0][:12] not in text
 
 
 def test_two_versions_are_compared_row_by_row(page: Client, made: Shown) -> None:

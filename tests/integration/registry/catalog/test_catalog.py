@@ -345,6 +345,8 @@ def test_adapters_are_listed_newest_first(store: Store, catalog: Catalog) -> Non
     assert adapters(catalog, alias="nobody").total == 0
     newest = adapters(catalog, limit=1)
     assert (newest.total, len(newest.rows)) == (2, 1)
+    oldest = adapters(catalog, limit=5, offset=1)
+    assert (oldest.total, [row["adapter_id"] for row in oldest.rows]) == (2, [first.id])
     assert removed.id not in {row["adapter_id"] for row in page.rows}
 
 

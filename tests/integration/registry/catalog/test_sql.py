@@ -11,6 +11,7 @@ from pyarrow import parquet
 from registry.catalog import session
 from registry.catalog.catalog import Catalog
 from registry.catalog.open import snapshot
+from registry.catalog.resident import ResidentCatalog
 from registry.errors import StoreError, UserError
 from registry.store.objects import Store
 
@@ -100,6 +101,28 @@ def test_a_question_about_other_things_reads_no_rows(stored: tuple[Catalog, Path
     write_rows(file, "lost")
     for question in ("SELECT rows FROM selections", "SHOW TABLES", "SELECT 'stored_rows' AS rows"):
         catalog.sql(question)
+
+
+def test_our_own_question_opens_no_file_that_it_does_not_read(
+    stored: tuple[Catalog, Path],
+) -> None:
+    catalog, file = stored
+    file.chmod(0o644)
+    file.write_bytes(b"no parquet")
+    for question in ("SELECT id AS rows FROM objects", "SELECT rows FROM selections"):
+        assert len(catalog.query(question).columns) == 1
+
+
+@pytest.mark.parametrize("folder", ["a b", "wo\u0308rk's 工作/\U0001f600", "x" * 64])
+def test_an_object_s_id_is_known_in_any_folder(tmp_path: Path, folder: str) -> None:
+    store = Store(tmp_path / folder / ".gapmend")
+    with store.draft() as draft:
+        write_rows(draft / "rows.parquet", "kept")
+        ref = store.put("rows", draft, identity={"n": 1})
+    catalog = Catalog(store.root)
+    catalog.commit([ref])
+    for ask in (catalog.query, catalog.sql, ResidentCatalog(store.root).query):
+        assert ask("SELECT DISTINCT object_id FROM parquet.stored_rows").rows == [(ref.id,)]
 
 
 def test_looking_around_is_allowed(catalog: Catalog) -> None:
