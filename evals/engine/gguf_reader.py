@@ -1,11 +1,12 @@
 """An open GGUF file: tokens in, logits out, by llama.cpp's C functions.
 
-`llama_cpp.Llama` opens it and reads text; its own methods keep the logits of every token, which
-for a large vocabulary is gigabytes.
+`llama_cpp.Llama` keeps the logits of every token, which for a large vocabulary is gigabytes, and
+can't be told how weights are laid out.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,33 +40,43 @@ class GgufReader:
         Raises:
             UserError: llama.cpp can't.
         """
-        self._lib = quiet_llama_cpp()
-        threads = torch.get_num_threads()
-        try:
-            self._llama = self._lib.Llama(
-                str(file),
-                n_ctx=room,
-                n_batch=min(_BATCH, room),
-                n_threads=threads,
-                n_threads_batch=threads,
-                swa_full=True,  # windows keep what an earlier request began with
-                verbose=False,
-            )
-        except (ValueError, RuntimeError, OSError) as error:
-            raise ModelError(f"llama.cpp can't load {file.name}: {error}") from error
-        self._batch = self._lib.llama_batch_init(_BATCH, 0, 1)
+        self._lib = lib = quiet_llama_cpp()
+        how = lib.llama_model_default_params()
+        # Weights laid out anew for this CPU: by AMX that ends processes where a virtual machine
+        # shows it and can't do it, and elsewhere it rounds otherwise from machine to machine.
+        how.use_extra_bufts = False
+        self._model = lib.llama_model_load_from_file(os.fsencode(file), how)
+        settings = lib.llama_context_default_params()
+        settings.n_ctx, settings.n_batch, settings.n_ubatch = room, _BATCH, _BATCH
+        settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
+        settings.swa_full = True  # windows keep what an earlier request began with
+        self._context = self._model and lib.llama_init_from_model(self._model, settings)
+        if not self._context:
+            raise ModelError(f"llama.cpp can't load {file.name}; it says no more than that")
+        self._batch = lib.llama_batch_init(_BATCH, 0, 1)
         self._read: list[int] = []
+        self._words = lib.llama_model_get_vocab(self._model)
         self.room = room
-        self.vocabulary = int(self._llama.n_vocab())
+        self.vocabulary = int(lib.llama_vocab_n_tokens(self._words))
 
     def close(self) -> None:
         """Give back the memory."""
         self._lib.llama_batch_free(self._batch)
-        self._llama.close()
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
 
     def tokens(self, text: str, *, first: bool) -> list[int]:
         """Return the ids of a text; with `first`, what the file puts in front of one too."""
-        return [int(one) for one in self._llama.tokenize(text.encode(), first, True)]  # noqa: FBT003 - theirs
+        said = text.encode()
+        room = len(said) + 8  # a token is a byte at least, and few are put in front
+        found = (self._lib.llama_token * room)()
+        count = self._lib.llama_tokenize(
+            self._words, said, len(said), found, room, first, True  # noqa: FBT003 - theirs
+        )  # fmt: skip
+        if count < 0:
+            message = f"llama.cpp makes {-count} tokens of {len(said)} bytes"
+            raise ModelError(message)
+        return list(found[:count])
 
     def read(self, tokens: Sequence[int], rows: int) -> Row:
         """Return the logits behind each of the last `rows` tokens.
@@ -79,7 +90,7 @@ class GgufReader:
             if one != two:
                 break
             same += 1
-        memory = self._lib.llama_get_memory(self._llama.ctx)
+        memory = self._lib.llama_get_memory(self._context)
         self._lib.llama_memory_seq_rm(memory, -1, same, -1)
         found = []
         for start in range(same, len(tokens), _BATCH):
@@ -94,13 +105,13 @@ class GgufReader:
             batch.token[at], batch.pos[at] = token, start + at
             batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
             batch.logits[at] = start + at >= wanted
-        said = self._lib.llama_decode(self._llama.ctx, batch)
+        said = self._lib.llama_decode(self._context, batch)
         if said != 0:
             message = f"llama.cpp can't read {len(tokens)} tokens: it ended with {said}"
             raise ModelError(message)
         size = (self.vocabulary,)
         return [
-            np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._llama.ctx, at), size).copy()
+            np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._context, at), size).copy()
             for at in range(len(tokens))
             if start + at >= wanted
         ]

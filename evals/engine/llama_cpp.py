@@ -77,6 +77,11 @@ class LlamaCppLM(GreedyLM):
             self._reader = None
 
     @property
+    def tokens_processed(self) -> None:
+        """See `Backend`; what llama.cpp found read already isn't told apart."""
+        return
+
+    @property
     def max_length(self) -> int:
         """The longest context, in tokens."""
         return self._context

@@ -137,6 +137,7 @@ def quiet_llama_cpp() -> Any:
 
     llama_cpp.llama_log_set(nothing, ctypes.c_void_p(0))
     llama_cpp.gapmend_log = nothing  # C holds it, and Python has to as well
+    llama_cpp.llama_backend_init()
     return llama_cpp
 
 
