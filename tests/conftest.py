@@ -12,7 +12,7 @@ from hypothesis import settings
 from tests.support.loaded import light, with_models
 
 # A deadline in milliseconds measures the machine's load, not the code.
-settings.register_profile("project", deadline=None, print_blob=True, max_examples=40)
+settings.register_profile("project", deadline=None, print_blob=True, max_examples=30)
 settings.register_profile("soak", deadline=None, print_blob=True, max_examples=500)
 settings.load_profile("project")
 
