@@ -84,7 +84,7 @@ e2e-hub *args:
     HF_HUB_OFFLINE=1 pytest -m "soak or not soak" --timeout=3600 -s tests/e2e/test_hub_push.py \
         tests/e2e/test_hub_clients.py "$@"
 
-# The long tests, among them 100 kills; and the unit tests with 500 drawn examples each, not 40.
+# The long tests, among them 100 kills; and the unit tests with 500 drawn examples each, not 30.
 soak *args:
     HF_HUB_OFFLINE=1 pytest -m soak --timeout=3600 tests "$@"
     HF_HUB_OFFLINE=1 pytest -n 2 --hypothesis-profile=soak --timeout=3600 tests/unit

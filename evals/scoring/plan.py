@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,11 +177,16 @@ def _fingerprint(question: Question) -> list[Any]:
 
 def _task(spec: CapabilitySpec | GuardSpec, root: Path) -> str:
     """Return the lm-eval task; a file by its name alone, for its content is in the `code`."""
-    from importlib.metadata import version
-
     named = getattr(spec, "lm_eval", None)
     own = own_file(named, root)
-    return f"lm_eval:{named if own is None else own.name}@{version('lm_eval')}"
+    return f"lm_eval:{named if own is None else own.name}@{_lm_eval()}"
+
+
+@functools.cache
+def _lm_eval() -> str:
+    from importlib.metadata import version
+
+    return version("lm_eval")
 
 
 def _check_labels(subject: str, items: Sequence[Item], labels: Sequence[str]) -> None:

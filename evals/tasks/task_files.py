@@ -119,7 +119,8 @@ def _holding(text: str) -> list[Path]:
 
     There are 14,000: to make a path of each, sort and decode them takes three times as long.
     """
-    wanted, found = text.encode(), []
+    wanted = text.encode()
+    found: list[Path] = []
     for folder, _, files in os.walk(installed_tasks()):
         for file in files:
             if file.endswith(".yaml"):

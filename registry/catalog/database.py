@@ -7,6 +7,7 @@ the lock of registry.store.locks, for one read or one transaction, and detached 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -143,10 +144,11 @@ def committed_manifests(root: Path, *, wait_s: float) -> dict[str, str]:
         connection.close()
 
 
-def migrations() -> list[tuple[int, str]]:
+@functools.cache  # the catalog is opened often
+def migrations() -> tuple[tuple[int, str], ...]:
     """Every numbered migration, oldest first: (number, SQL)."""
     files = sorted(_MIGRATIONS.glob("[0-9]*.sql"))
-    return [(int(file.name.partition("_")[0]), file.read_text("utf-8")) for file in files]
+    return tuple((int(file.name.partition("_")[0]), file.read_text("utf-8")) for file in files)
 
 
 def attach(connection: DuckDBPyConnection, path: Path, *, wait_s: float, write: bool) -> None:

@@ -148,7 +148,7 @@ def kill(
 
 @pytest.mark.timeout(600)
 def test_an_erasure_killed_anywhere_is_whole_or_not_at_all(tmp_path: Path, original: Path) -> None:
-    hit = kill(tmp_path, original, ERASE, at_calls=4, at_times=1)
+    hit = kill(tmp_path, original, ERASE, at_calls=3, at_times=1)
     assert {kind for kind, _ in hit} == {"fsync", "rename", "commit", "time"}
 
 

@@ -102,8 +102,8 @@ def kill_many(tmp_path: Path, *, at_calls: int, at_times: int) -> Counter:
 
 
 @pytest.mark.timeout(900)
-def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
-    hit = kill_many(tmp_path, at_calls=8, at_times=2)
+def test_five_kills_lose_nothing(tmp_path: Path) -> None:
+    hit = kill_many(tmp_path, at_calls=4, at_times=1)
     assert {kind for kind, _ in hit} == {"fsync", "rename", "commit", "time"}
 
 

@@ -114,7 +114,7 @@ def kill_append(tmp_path: Path, *, at_calls: int) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_killed_append_is_finished_by_the_next(tmp_path: Path) -> None:
-    kill_append(tmp_path, at_calls=3)
+    kill_append(tmp_path, at_calls=2)
 
 
 @pytest.mark.soak

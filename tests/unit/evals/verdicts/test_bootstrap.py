@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as sp
 
@@ -33,7 +33,6 @@ def graded(draw, least: int = 3) -> PairedItems:
     return pairs_of(before, after, draw(st.integers(1, 3)))
 
 
-@settings(deadline=None, max_examples=50)
 @given(graded())
 def test_exchanged_before_and_after_the_bounds_are_mirrored(pairs) -> None:
     there = stats.paired_difference(pairs)
@@ -45,7 +44,6 @@ def test_exchanged_before_and_after_the_bounds_are_mirrored(pairs) -> None:
     )
 
 
-@settings(deadline=None, max_examples=50)
 @given(graded())
 def test_the_same_scores_give_the_same_bounds_and_the_mean_is_between_them(pairs) -> None:
     interval = stats.paired_difference(pairs)
@@ -53,7 +51,6 @@ def test_the_same_scores_give_the_same_bounds_and_the_mean_is_between_them(pairs
     assert -1 <= interval.low <= interval.mean <= interval.high <= 1
 
 
-@settings(deadline=None, max_examples=50)
 @given(graded(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
 def test_a_difference_is_significant_where_its_bound_is_beyond_nothing(pairs, confidence) -> None:
     # Each bound of paired_difference is one-sided: two of them make a test at twice the level.
@@ -62,7 +59,6 @@ def test_a_difference_is_significant_where_its_bound_is_beyond_nothing(pairs, co
     assert significant == (tested.low > 0 or tested.high < 0)
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(UNIT, min_size=3, max_size=40), st.integers(1, 3), UNIT)
 def test_a_goal_is_missed_where_the_upper_bound_is_below_it(values, size, goal) -> None:
     scores = Scores((0.5, *values), tuple(i // size for i in range(len(values) + 1)))

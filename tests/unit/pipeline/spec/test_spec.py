@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -308,7 +308,6 @@ YAML = st.recursive(
 
 
 @given(st.dictionaries(KEYS, YAML, max_size=6))
-@settings(deadline=None, max_examples=60)
 def test_any_yaml_is_a_spec_or_lines_that_name_the_file(tmp_path_factory, value) -> None:
     import yaml
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -81,7 +83,7 @@ def workspace(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> OpenWor
     return OpenWorkspace.open(folder)
 
 
-def ingested(folder: Path, kind: str) -> OpenWorkspace:
+def made_of(folder: Path, kind: str) -> Path:
     """A workspace with one dataset of that kind, in three files."""
     (folder / "data").mkdir(parents=True)
     paths = {}
@@ -93,7 +95,18 @@ def ingested(folder: Path, kind: str) -> OpenWorkspace:
     form = {"sft": "messages"}.get(name, name)
     ws = workspace(folder, {"rows": {"path": paths, "format": form, "license": "CC0-1.0"}})
     ingest(ws, UI)
-    return ws
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], OpenWorkspace]:
+    """Copies, into a folder, the workspace of a kind, which is made once."""
+    made = functools.cache(lambda kind: made_of(tmp_path_factory.mktemp("made") / "ws", kind))
+
+    def copy(folder: Path, kind: str) -> OpenWorkspace:
+        return OpenWorkspace.open(shutil.copytree(made(kind), folder))
+
+    return copy
 
 
 def split_of(ws: OpenWorkspace | WorkspaceStore, version: str) -> dict[str, str]:
@@ -132,7 +145,7 @@ def again(folder: Path, out: Path, found: Iterable[Mapping[str, Any]]) -> dict[s
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["sft", "tools", "text", "preference", "feedback"])
 def test_what_was_exported_is_read_again_as_the_same_rows(
-    tmp_path: Path, kind: str, form: FormName
+    ingested, tmp_path: Path, kind: str, form: FormName
 ) -> None:
     ws = ingested(tmp_path / "here", kind)
     (version,) = [one.version_id for one in dataset.ls(WorkspaceStore.open(ws.root))]
@@ -186,7 +199,7 @@ def write(made: Versions, version: str, out: Path, form: FormName, *splits: str)
     return export_version(made.store, about, out, form, splits=splits)
 
 
-def test_the_files_of_llamafactory_are_alpaca_and_sharegpt_too(tmp_path: Path) -> None:
+def test_the_files_of_llamafactory_are_alpaca_and_sharegpt_too(ingested, tmp_path: Path) -> None:
     """With a file for each split they are the whole version again, other columns and all."""
     for kind, form in (("sft", "alpaca"), ("tools", "sharegpt")):
         ws = ingested(tmp_path / kind, kind)
@@ -202,7 +215,7 @@ def loaded(folder: Path, name: str | None = None) -> Any:
     return datasets.load_dataset(str(folder), name, cache_dir=str(folder.parent / "cache"))
 
 
-def test_datasets_loads_the_folder(tmp_path: Path) -> None:
+def test_datasets_loads_the_folder(ingested, tmp_path: Path) -> None:
     ws = ingested(tmp_path / "here", "tools")
     exported(ws, tmp_path / "out", "datasets")
     found = loaded(tmp_path / "out")
@@ -215,7 +228,7 @@ def test_datasets_loads_the_folder(tmp_path: Path) -> None:
     assert json.loads(first["tools"]) == TOOLS
 
 
-def test_datasets_loads_what_trl_is_given(tmp_path: Path) -> None:
+def test_datasets_loads_what_trl_is_given(ingested, tmp_path: Path) -> None:
     ws = ingested(tmp_path / "here", "tools")
     exported(ws, tmp_path / "out", "trl")
     file = str(tmp_path / "out" / "train.jsonl")
@@ -299,7 +312,7 @@ def test_rows_without_content_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["llamafactory", "trl"])
 def test_a_row_that_a_form_can_not_say_leaves_nothing_behind(
-    tmp_path: Path, form: FormName
+    ingested, tmp_path: Path, form: FormName
 ) -> None:
     ws = ingested(tmp_path / "here", "sft")
     one = record("sft", 50)
@@ -326,7 +339,7 @@ def test_a_column_that_the_form_has_already_is_named(tmp_path: Path) -> None:
     write(made, version, tmp_path / "out", "parquet")
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(ingested, tmp_path: Path) -> None:
     ws = ingested(tmp_path / "here", "sft")
     out = tmp_path / "out"
     out.mkdir()
@@ -360,7 +373,9 @@ dataset.export(ws, Ui(as_json=True), "rows", Path(sys.argv[2]), "jsonl")
 """
 
 
-def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(
+    ingested, tmp_path: Path
+) -> None:
     ws = ingested(tmp_path / "here", "sft")
     out = tmp_path / "new" / "out"
     killed = subprocess.run(
@@ -374,7 +389,7 @@ def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(tmp_path: P
     assert sorted(path.name for path in out.iterdir()) == ["dev.jsonl", "test.jsonl", "train.jsonl"]
 
 
-def test_an_export_is_on_the_record(tmp_path: Path) -> None:
+def test_an_export_is_on_the_record(ingested, tmp_path: Path) -> None:
     ws = ingested(tmp_path / "here", "sft")
     report = exported(ws, tmp_path / "out", "jsonl", "dev")
     found = ws.catalog.query("SELECT parent FROM lineage WHERE child_kind = 'export'").rows

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -25,7 +25,6 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
 
 
 @given(lengths=LENGTHS, epochs=st.integers(1, 3), budget=st.integers(64, 500))
-@settings(max_examples=80, deadline=None)
 def test_every_row_once_an_epoch_and_within_the_budget(
     lengths: list[int], epochs: int, budget: int
 ) -> None:
@@ -72,7 +71,6 @@ ROWS = st.builds(
 
 
 @given(lengths=LENGTHS, epochs=st.integers(1, 3), budget=st.integers(64, 500), rows=ROWS)
-@settings(max_examples=80, deadline=None)
 def test_rows_are_limited_and_the_least_steps_are_made(
     lengths: list[int], epochs: int, budget: int, rows: RowLimits
 ) -> None:
@@ -89,7 +87,6 @@ def test_rows_are_limited_and_the_least_steps_are_made(
 
 
 @given(lengths=LENGTHS, epochs=st.floats(0.01, 3), rows=st.one_of(st.none(), ROWS))
-@settings(max_examples=80, deadline=None)
 def test_a_part_of_a_pass_is_its_first_part(
     lengths: list[int], epochs: float, rows: RowLimits | None
 ) -> None:
@@ -151,7 +148,6 @@ def test_rows_of_one_prompt_are_a_family() -> None:
 
 
 @given(data=st.data(), epochs=st.integers(1, 2), budget=st.integers(64, 500))
-@settings(max_examples=80)
 def test_families_stay_together_within_the_budget(
     data: st.DataObject, epochs: int, budget: int
 ) -> None:

@@ -69,7 +69,6 @@ def test_any_unicode_comes_back_from_parquet_as_it_went_in(content: Content) -> 
 
 
 @given(CONTENT, CONTENT)
-@settings(deadline=None, max_examples=50)
 def test_two_contents_have_one_hash_only_if_they_are_equal(one: Content, other: Content) -> None:
     assert (content_hash(one) == content_hash(other)) == (one == other)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.datasets.readers.read import Record, columns_of, read_records
@@ -68,7 +68,6 @@ def test_csv_quote_that_is_never_closed_names_its_line(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(st.text(max_size=8), min_size=2, max_size=2), max_size=5))
-@settings(deadline=None, max_examples=50)
 def test_csv_rows_come_back_whatever_they_hold(tmp_path_factory, rows: list[list[str]]) -> None:
     rows = [[cell.encode("utf-8", "ignore").decode() for cell in row] for row in rows]
     out = io.StringIO()
@@ -169,7 +168,6 @@ def test_large_fields_are_read(tmp_path: Path) -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))
-@settings(deadline=None, max_examples=50)
 def test_json_values_come_back(tmp_path_factory, value: object) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps([{"v": value}]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import feather
 
@@ -126,7 +126,6 @@ def test_bombs_are_refused_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @given(st.lists(st.none() | st.text(max_size=20), max_size=8), st.booleans())
-@settings(deadline=None, max_examples=50)
 def test_any_unicode_comes_back(tmp_path_factory, texts: list[str | None], stream: bool) -> None:
     texts = [t and t.encode("utf-8", "ignore").decode() for t in texts]
     table = pa.table({"t": pa.array(texts, pa.string())})
@@ -135,7 +134,6 @@ def test_any_unicode_comes_back(tmp_path_factory, texts: list[str | None], strea
 
 
 @given(st.lists(st.none() | st.text(max_size=20), max_size=8))
-@settings(deadline=None, max_examples=50)
 def test_any_unicode_comes_back_from_parquet(tmp_path_factory, texts: list[str | None]) -> None:
     texts = [t and t.encode("utf-8", "ignore").decode() for t in texts]
     path = tmp_path_factory.getbasetemp() / "any.parquet"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.datasets.readers import packed as compressed
@@ -124,7 +124,6 @@ TEXT = st.text(max_size=20)
 
 
 @given(st.lists(TEXT, min_size=1, max_size=6), st.sampled_from([".gz", ".zst"]))
-@settings(deadline=None, max_examples=50)
 def test_any_unicode_comes_back_through_each_packed_text(
     tmp_path_factory, texts: list[str], packing: str
 ) -> None:
@@ -140,7 +139,6 @@ def test_any_unicode_comes_back_through_each_packed_text(
 
 
 @given(st.lists(st.text(max_size=20), max_size=6))
-@settings(deadline=None, max_examples=50)
 def test_any_unicode_comes_back_through_plain_text(tmp_path_factory, texts: list[str]) -> None:
     texts = [text.encode("utf-8", "ignore").decode().replace("\n", " ") for text in texts]
     texts = [text.rstrip("\r") for text in texts if text.strip()]

@@ -32,7 +32,7 @@ from registry.datasets.versions.splits import (
 from tests.support.made_versions import Made, Versions, sft
 
 TARGETS = (Target("dev", 3), Target("test", 2))
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None)
 
 
 def name(number: int) -> str:
