@@ -35,6 +35,7 @@ from pipeline.site.guard import Access
 from pipeline.site.serve import warm
 from pipeline.site.site import Site
 from pipeline.workspace.store import WorkspaceStore
+from pipeline.workspace.store import WorkspaceStore
 from tests.support.shown_store import Shown, Sizes, make
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ def prepared(folder: Path, sizes: Sizes) -> Shown:
         return Shown(**{**said, "root": Path(said["root"])}, evals=evals)
     began = time.perf_counter()
     made = make(folder / "ws", sizes)
+    kept = WorkspaceStore.open(made.root)
+    kept.catalog.move_alias(
+        kept.store, "champion", made.adapters[-1], reason="the overview shows it"
+    )
     print(f"made in {time.perf_counter() - began:.0f} s")
     said = {**vars(made), "root": str(made.root)}
     said["evals"] = {"|".join(key): one for key, one in made.evals.items()}

@@ -17,7 +17,7 @@ from pipeline.pages.unended import Unended, unended
 from pipeline.workspace.store import CHAMPION, adapter_named
 from registry.catalog.sql import fill
 from registry.errors import StoreRequestError
-from registry.lineage.adapter_facts import describe
+from registry.lineage.adapter_facts import basics
 from registry.lineage.graph import lineage
 from registry.store.kinds import (
     ForgettingMeta,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.pages.quantised import QuantisedFile
     from pipeline.workspace.store import WorkspaceStore
     from registry.intake.license import SaidLicense
-    from registry.lineage.adapter_facts import AdapterFacts
+    from registry.lineage.adapter_facts import AdapterBasics
     from registry.lineage.graph import Lineage
     from registry.store.manifest import Manifest, Meta
 
@@ -169,7 +169,7 @@ class Account:
     gap: tuple[GapFinding, ...]
     guards: dict[str, dict[str, float]]
     trainings: tuple[Training, ...]
-    facts: AdapterFacts | None
+    facts: AdapterBasics | None
     promotion: tuple[str, PromotionMeta] | None
     tested: Measured | None
     merge: tuple[str, MergeMeta] | None
@@ -218,7 +218,7 @@ def _account(ws: WorkspaceStore, thing: str | None) -> Account:
     adapter = _adapter(ws) if named is None else _adapter_of(ws, named)
     if adapter is None:
         return _of_gap(ws, _newest_gap(ws))
-    facts = describe(ws.store, ws.catalog, adapter)
+    facts = basics(ws.store, ws.catalog, adapter)
     came = lineage(ws.catalog, adapter)
     of_kind = {kind: [one.id for one in came.nodes if one.kind == kind] for kind in _KINDS}
     gaps = [ws.catalog.manifest(one, GapMeta) for one in of_kind["gap"]]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.spec.spec import Spec
     from pipeline.workspace.store import WorkspaceStore
     from registry.datasets.spec import DatasetSpec
-    from registry.lineage.adapter_facts import AdapterFacts
+    from registry.lineage.adapter_facts import AdapterBasics
     from registry.lineage.graph import Lineage
     from registry.models.base import BaseSpec
 
@@ -39,7 +39,7 @@ class Licenses:
 def licenses(
     ws: WorkspaceStore,
     base: str,
-    facts: AdapterFacts | None,
+    facts: AdapterBasics | None,
     came: Lineage,
     datasets: Iterable[str],
 ) -> Licenses:
@@ -75,7 +75,7 @@ def _spec(root: Path) -> Spec | None:
 
 
 def base_license(
-    root: Path, spec: Spec | None, name: str, digest: str | None, facts: AdapterFacts | None
+    root: Path, spec: Spec | None, name: str, digest: str | None, facts: AdapterBasics | None
 ) -> SaidLicense | None:
     """Return the licence of the base that something goes on; None where nothing says it.
 

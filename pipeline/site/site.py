@@ -68,12 +68,17 @@ class Site:
             return line
         return f"{line} (traceback in {log}; please report it)"
 
-    def once(self, key: object, made: Callable[[], _T]) -> _T:
-        """Return what was made under this key since the last commit, or make it.
+    def once(self, key: object, made: Callable[[], _T], *, of: object = None) -> _T:
+        """Return what was made under this key, or make it.
 
         Who asks for it meanwhile waits, instead of making it as well.
+
+        Args:
+            key: what it is.
+            made: makes it.
+            of: what it depends on; by default on all that is committed.
         """
-        whole = (key, self.catalog.stamp())
+        whole = (key, self.catalog.stamp() if of is None else of)
         with self._lock:
             found: Future[_T] | None = self._known.get(whole)
             begins = found is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.errors import ModelError, StoreRequestError
@@ -48,8 +48,8 @@ JOIN drawn_from AS drawn
   ON drawn.selection_id = taught.selection_id AND drawn.version_id = refs.object_id
 GROUP BY ALL ORDER BY ALL
 """
+_ALIASES = "SELECT name FROM aliases WHERE target = ? AND current ORDER BY name"
 _SIMPLE = {
-    "aliases": "SELECT name FROM aliases WHERE target = ? AND current ORDER BY name",
     "merges": "SELECT merge_id FROM merges WHERE adapter_id = ? ORDER BY created_at",
     "pushes": "SELECT repo || '@' || revision FROM pushes WHERE adapter_id = ? ORDER BY created_at",
     "promotions": "SELECT promotion_id FROM promotions WHERE adapter_id = ? AND promoted"
@@ -126,9 +126,9 @@ class TrainedRows:
     rows: int
 
 
-@dataclass(frozen=True)
-class AdapterFacts:
-    """One adapter: what it is, what it was made from, what it does, where it went.
+@dataclass(frozen=True, kw_only=True)
+class AdapterBasics:
+    """One adapter: what it is, how it was made, and what it is called. No file of rows is read.
 
     Attributes:
         base: the base's public name: a Hub id, `nano`, or a folder's name.
@@ -137,9 +137,6 @@ class AdapterFacts:
         config: its PEFT configuration.
         meta: what its manifest says beside: rank, steps, tokens, loss and their like.
         bytes: of its weights.
-        promotions: decisions of promote that let it through.
-        imported: those of it and its parts that were trained elsewhere -> their licence, if known.
-        decision: what promote said of it on test, if it was asked.
         settings: every setting that decided the training, by its dotted key in the spec.
     """
 
@@ -152,6 +149,19 @@ class AdapterFacts:
     meta: dict[str, Any]
     bytes: int
     aliases: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFacts(AdapterBasics):
+    """One adapter: also what it does, the rows that it was made from, and where it went.
+
+    Attributes:
+        promotions: decisions of promote that let it through.
+        imported: those of it and its parts that were trained elsewhere -> their licence, if known.
+        decision: what promote said of it on test, if it was asked.
+    """
+
     closed: tuple[CapabilityFact, ...]
     kept: tuple[GuardFact, ...]
     taught: tuple[TrainedRows, ...]
@@ -160,7 +170,6 @@ class AdapterFacts:
     promotions: tuple[str, ...]
     imported: dict[str, str | None]
     decision: Decision | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def interval(self) -> str:
@@ -176,8 +185,8 @@ class AdapterFacts:
         return next((split for split in ("test", "dev") if split in found), None)
 
 
-def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
-    """Return what is known of an adapter.
+def basics(store: Store, catalog: Catalog, adapter_id: str) -> AdapterBasics:
+    """Return what an adapter is and how it was made.
 
     Args:
         store: where its files are.
@@ -198,10 +207,7 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
     hold(path, {name: manifest.files[name].sha256})  # of the rest nothing is read
     config = read_changed_config(path) if changed else read_adapter_config(path)
 
-    def ask(sql: str, made: Callable[..., _Fact]) -> tuple[_Fact, ...]:
-        return tuple(made(*row) for row in catalog.query(sql, [manifest.id]).rows)
-
-    return AdapterFacts(
+    return AdapterBasics(
         adapter_id=manifest.id,
         created_at=manifest.meta.created_at,
         base=str(config["base_model_name_or_path"]),
@@ -210,12 +216,30 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         config=config,
         meta={k: v for k, v in manifest.meta.as_json().items() if k not in {"created_at", "base"}},
         bytes=sum(file.bytes for file in manifest.files.values()),
+        aliases=tuple(str(name) for (name,) in catalog.query(_ALIASES, [manifest.id]).rows),
+        settings=settings_of(catalog, manifest),
+    )
+
+
+def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
+    """Return what is known of an adapter, as `basics` does and with all that is read for.
+
+    Raises:
+        UserError: no adapter has this id.
+    """
+    known = basics(store, catalog, adapter_id)
+    every = [adapter_id, *_parts_of(catalog, adapter_id)]
+
+    def ask(sql: str, made: Callable[..., _Fact]) -> tuple[_Fact, ...]:
+        return tuple(made(*row) for row in catalog.query(sql, [adapter_id]).rows)
+
+    return AdapterFacts(
+        **{one.name: getattr(known, one.name) for one in fields(known)},
         closed=ask(_CLOSED, CapabilityFact),
         kept=ask(_KEPT, GuardFact),
-        taught=_taught(catalog, [manifest.id, *_parts(catalog, manifest)]),
-        imported=_imported(catalog, [manifest.id, *_parts(catalog, manifest)]),
-        decision=_decision(catalog, manifest.id),
-        settings=settings_of(catalog, manifest),
+        taught=_taught(catalog, every),
+        imported=_imported(catalog, every),
+        decision=_decision(catalog, adapter_id),
         **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
     )
 

@@ -10,7 +10,7 @@ from evals.verdicts.gap import ClosedFinding, GapFinding
 from evals.verdicts.stats import Interval
 from pipeline.measure.rounds import Round
 from pipeline.pages.account import Account, Measured, Spent, Training, VersionUsed
-from registry.lineage.adapter_facts import AdapterFacts
+from registry.lineage.adapter_facts import AdapterBasics
 from registry.lineage.graph import Edge, Lineage, Node
 from registry.store.kinds import MergeMeta, PartRows, PromotionMeta, SelectionMeta
 
@@ -112,7 +112,7 @@ def account(**changed: Any) -> Account:
     """Return the account, with other values where they are given."""
     first = measured("dev", 0.3, lost=60, verdict="forgotten")
     second = measured("dev", 0.91, lost=0, verdict="kept")
-    facts = AdapterFacts(
+    facts = AdapterBasics(
         adapter_id=SECOND,
         created_at="2026-01-02T03:04:05+00:00",
         base="tiny",
@@ -122,13 +122,6 @@ def account(**changed: Any) -> Account:
         meta={},
         bytes=1000,
         aliases=("champion",),
-        closed=(),
-        kept=(),
-        taught=(),
-        merges=(),
-        pushes=(),
-        promotions=(),
-        imported={},
         settings={"train.rank": 16},
     )
     gates = ({"name": "kept:colours", "passed": True, "reason": "colours is kept on test"},)

@@ -40,6 +40,10 @@ _DECIDED = """
 SELECT manifest->>'$.meta.promoted' FROM catalog.objects
 WHERE kind = 'promotion' AND (manifest->>'$.meta.adapter_id') = ? ORDER BY created_at DESC LIMIT 1
 """
+_ABOUT = """
+SELECT child FROM catalog.edges JOIN catalog.objects ON id = child
+WHERE parent = ? AND kind IN ('forgetting', 'promotion') ORDER BY child
+"""
 
 
 def overview(site: Site, asked: Asked) -> bytes:
@@ -70,9 +74,15 @@ def overview(site: Site, asked: Asked) -> bytes:
 
 def _pictures(site: Site, champion: str) -> list[Shown]:
     """Return what the champion can do now, and what became of the guards."""
-    drawn_of = pictures(told_of(site, champion))
-    some = [one for part in ("gap", "forgetting") for one in drawn_of[part][:1]]
-    return shown(some, f"/adapter/{champion}/chart")
+
+    def some() -> list[Shown]:
+        drawn_of = pictures(told_of(site, champion))
+        found = [one for part in ("gap", "forgetting") for one in drawn_of[part][:1]]
+        return shown(found, f"/adapter/{champion}/chart")
+
+    with site.catalog.reading() as connection:  # what was measured of it: not every commit
+        about = connection.execute(fill(_ABOUT, [champion])).fetchall()
+    return site.once(("pictures", champion), some, of=tuple(about))
 
 
 def _lead(site: Site, champion: str | None) -> str:

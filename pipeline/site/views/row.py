@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from registry.lineage.rows import RowLineage
 
 _MOST_DIGITS = 18
-_MOST = 100  # selections, and things made of it, that are listed
+_MOST = 25  # selections, and things made of it, that are listed
 
 
 def row(site: Site, asked: Asked) -> bytes:

@@ -18,7 +18,7 @@ _PICKS = """
 SELECT row_uid, capability, reason, score, rank, answer FROM parquet.stored_picks
 ORDER BY rank LIMIT ? OFFSET ?
 """
-_LINES = 25  # a page has: they stand far from each other in large versions
+_LINES = 15  # a page has: they stand far from each other in large versions
 _HEAD = ("rank", "row", "for", "why", "likeness", "what it says", "file and line")
 
 
