@@ -35,7 +35,6 @@ from pipeline.site.guard import Access
 from pipeline.site.serve import warm
 from pipeline.site.site import Site
 from pipeline.workspace.store import WorkspaceStore
-from pipeline.workspace.store import WorkspaceStore
 from tests.support.shown_store import Shown, Sizes, make
 
 if TYPE_CHECKING:
