@@ -37,15 +37,12 @@ smollm2:
 base *args:
     python -m registry.nano.recipe --out build/nano "$@"
 
-# Lint and all tests: unit, how soon it starts, integration, end to end, in a browser.
-test: unit help-time side-by-side
+# Lint and all tests: unit, integration, end to end, in a browser.
+test: unit lint-and-integration e2e browser
 
-# Lint and the longer tests beside one another: what waits, end to end, leaves the cores to the rest.
+# Lint beside the integration tests: mypy takes one core.
 [parallel]
-side-by-side: lint integration as-a-user
-
-# One after the other, as both read what the quickstart's workspace has become.
-as-a-user: e2e browser
+lint-and-integration: lint integration
 
 # Tests without a model; 30 s is the limit to keep, at 90 s the run is stopped.
 unit *args:
@@ -64,11 +61,8 @@ test-real *args:
 
 # Tests as a user: the command line in its own process.
 e2e *args:
-    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --ignore tests/e2e/test_help.py tests/e2e "$@"
-
-# How soon the command line answers; with nothing beside it.
-help-time:
     HF_HUB_OFFLINE=1 pytest tests/e2e/test_help.py
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --ignore tests/e2e/test_help.py tests/e2e "$@"
 
 # Tests of pages in the system's Chromium; skipped where there is none.
 browser *args:

@@ -49,12 +49,11 @@ JOIN drawn_from AS drawn
 GROUP BY ALL ORDER BY ALL
 """
 _ALIASES = "SELECT name FROM aliases WHERE target = ? AND current ORDER BY name"
-_SIMPLE = {
-    "merges": "SELECT merge_id FROM merges WHERE adapter_id = ? ORDER BY created_at",
-    "pushes": "SELECT repo || '@' || revision FROM pushes WHERE adapter_id = ? ORDER BY created_at",
-    "promotions": "SELECT promotion_id FROM promotions WHERE adapter_id = ? AND promoted"
-    " ORDER BY created_at",
-}
+_MERGES = "SELECT merge_id FROM merges WHERE adapter_id = ? ORDER BY created_at"
+_PUSHES = "SELECT repo || '@' || revision FROM pushes WHERE adapter_id = ? ORDER BY created_at"
+_PROMOTIONS = """
+SELECT promotion_id FROM promotions WHERE adapter_id = ? AND promoted ORDER BY created_at
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +239,9 @@ def describe(store: Store, catalog: Catalog, adapter_id: str) -> AdapterFacts:
         taught=_taught(catalog, every),
         imported=_imported(catalog, every),
         decision=_decision(catalog, adapter_id),
-        **{name: ask(sql, str) for name, sql in _SIMPLE.items()},
+        merges=ask(_MERGES, str),
+        pushes=ask(_PUSHES, str),
+        promotions=ask(_PROMOTIONS, str),
     )
 
 
