@@ -88,12 +88,14 @@ def test_on_a_terminal(workspace: Path) -> None:
         os.write(ours, b"What is 2 plus 1?\n")
         seen += until(ours, "read")
         os.write(ours, b"/row terminal\n/nothing\n")
-        seen += until(ours, "no command is called '/nothing'")
+        # The prompt as well: before it a terminal would not hand Ctrl-D on to readline.
+        seen += until(ours, "/help, /quit\n> ")
         os.write(ours, b"\x04")
         assert fork.wait(60) == 0
     os.close(ours)
     assert "nano; /help" in seen
     assert "tokens in" in seen
+    assert "no command is called '/nothing'" in seen
     assert "kept in data/kept/terminal.jsonl:1; to use it, add to gapmend.yaml:" in seen
     kept = json.loads((workspace / "data/kept/terminal.jsonl").read_text())
     assert kept["messages"][0]["content"] == "What is 2 plus 1?"
