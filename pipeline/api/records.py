@@ -159,7 +159,7 @@ class Records:
         return list(openlineage(self._kept.catalog))
 
     def export(
-        self, thing: str, out: Path, *, form: Form = "safetensors", dtype: GgufDtype = "f16"
+        self, thing: str, out: Path, *, form: Form = "safetensors", dtype: GgufDtype | None = None
     ) -> ExportReport:
         """Write a merged model or an adapter to a new folder; see `gapmend export`."""
         from pipeline.verbs.export import export

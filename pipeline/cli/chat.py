@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -75,7 +76,11 @@ def chat(  # noqa: PLR0913 - a command's arguments are its options
             if on_terminal:
                 _talk(talk)
                 return Answer(None)
-            code = _answer_lines(talk, out, as_json=as_json)
+            try:
+                code = _answer_lines(talk, out, as_json=as_json)
+            except BrokenPipeError:  # who reads has enough, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+                code = 0
             return Answer(None, code=code, is_written=True)
 
     in_workspace(workspace, work, as_json=as_json)

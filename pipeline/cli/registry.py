@@ -368,9 +368,10 @@ def export(
     form: Annotated[
         ExportForm, typer.Option("--form", help="safetensors, or gguf with a Modelfile.")
     ] = (ExportForm.safetensors),
-    dtype: Annotated[GgufDtype, typer.Option("--dtype", help="Of a GGUF file's matrices.")] = (
-        GgufDtype.f16
-    ),
+    dtype: Annotated[
+        GgufDtype | None,
+        typer.Option("--dtype", help="Of a GGUF file's matrices; by default f16."),
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -384,7 +385,7 @@ def export(
     def work(ws: Workspace) -> Answer:
         from pipeline.report.registry import export_tables
 
-        report = ws.export(thing, out, form=form.value, dtype=dtype.value)
+        report = ws.export(thing, out, form=form.value, dtype=dtype.value if dtype else None)
         return Answer(report, export_tables(report))
 
     in_store(workspace, work, as_json=as_json)

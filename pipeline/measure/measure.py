@@ -130,7 +130,7 @@ def measure(  # noqa: PLR0913 - each of them decides the result
     if tuned is not None and tuned.scale != 1.0:
         model += f" at {tuned.scale:g}"
     name = f"{what.name} · {split} · {arm.name} · {model}"
-    with errors_at(what), ui.progress(name, total=len(items)) as bar:
+    with errors_at(what), ui.progress(name, len(items), "answers") as bar:
         return evaluate(
             ws.store,
             ws.catalog,

@@ -75,11 +75,12 @@ def _tried(told: Account) -> Iterator[str]:
     for one in told.gap:
         best = one.best_prompt_interval
         if one.best_prompt and best:
+            if best.mean <= one.base.mean:
+                said = f"no prompt is better; the best, {one.best_prompt}, gets {best.mean:.3f}"
+            else:
+                said = f"the best prompt, {one.best_prompt}, gets it to {best.mean:.3f}"
             then = ", and nothing is trained for it" if one.verdict == "prompt" else ""
-            yield (
-                f"{one.capability}: the best prompt, {one.best_prompt}, gets it to {best.mean:.3f} "
-                f"for {one.prompt_tokens:,.0f} tokens a call{then}."
-            )
+            yield f"{one.capability}: {said} for {one.prompt_tokens:,.0f} tokens a call{then}."
         elif one.verdict == "tune":
             yield f"{one.capability}: no prompt was tried."
 

@@ -57,7 +57,7 @@ def _record(form: Format, turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(turns) > 2:  # noqa: PLR2004 - a question and its answer
         raise DataError(
             "this dataset holds single questions, and the answer is to what was said before too",
-            fix="begin a new talk (/new) and ask that alone",
+            fix="begin a new talk and ask that alone",
         )
     return {parts[question]: turns[0]["content"], parts[answer]: turns[1]["content"]}
 

@@ -76,7 +76,7 @@ def export(
     out: Path,
     *,
     form: Form = "safetensors",
-    dtype: GgufDtype = "f16",
+    dtype: GgufDtype | None = None,
     license_text: str | None = None,
 ) -> ExportReport:
     """Write a merged model or an adapter to the new folder `out`, with a USE.md.
@@ -88,8 +88,8 @@ def export(
         out: the folder; it must not be there, or be empty.
         form: 'safetensors' copies the store's files (an adapter's as a PEFT folder); 'gguf'
             writes one file with its proof, and a Modelfile for Ollama.
-        dtype: of the matrices in a GGUF file; those of fewer than 8 bits take the extra `quants`,
-            and llama.cpp answers the dev items with the file.
+        dtype: of the matrices in a GGUF file, by default f16; those of fewer than 8 bits take the
+            extra `quants`, and llama.cpp answers the dev items with the file.
         license_text: for the Modelfile; left out without.
 
     Raises:
@@ -98,6 +98,9 @@ def export(
         StoreError: the store's files are damaged.
     """
     thing = weights_named(ws, model_id)
+    if form != "gguf" and dtype is not None:
+        raise UserError("--dtype is of a GGUF file; safetensors are copied", fix="add --form gguf")
+    dtype = dtype or "f16"
     quants = form == "gguf" and is_quant(dtype)
     if form == "gguf" and is_tuned(thing):
         raise ModelError(

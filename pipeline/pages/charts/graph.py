@@ -22,7 +22,8 @@ def lineage_picture(found: Lineage) -> Picture | None:
 
     None where there is nothing above it, or too much to be seen.
     """
-    nodes = {one.id: one for one in found.nodes if one.kind not in _PASSED}
+    kept = [one for one in found.nodes if one.kind not in _PASSED or one.id == found.root]
+    nodes = {one.id: one for one in kept}
     links = _links(found, frozenset(nodes))
     if not links or len(nodes) > _MOST:
         return None

@@ -14,6 +14,7 @@ const READ = 2000; // and that are read out of one that has ended
 
 let request = null; // the question that is being answered
 let begun = false; // its answers, after a model was loaded
+let stopped = false;
 let keeping = false;
 let texts = [];
 let drawing = 0;
@@ -108,7 +109,7 @@ function busy(on) {
 async function answer() {
   if (request) return complain("Answers are still being written: wait, or stop them.");
   request = new AbortController();
-  begun = false;
+  begun = stopped = false;
   refused.textContent = "";
   say("Asking …");
   field.focus();
@@ -117,7 +118,7 @@ async function answer() {
     const answers = await send(ask, ask.action, undefined, request.signal);
     for await (const event of events(answers.body)) take(event);
     show();
-    say("Answered.");
+    say(stopped ? "Stopped." : "Answered.");
   } catch (error) {
     complain(error.name === "AbortError" ? "Stopped before anything was answered." : error.message);
   } finally {
@@ -129,6 +130,7 @@ async function answer() {
 async function halt() {
   if (!request) return;
   if (begun) {
+    stopped = true;
     await send(ask, "/chat/stop").catch((error) => complain(error.message));
   } else {
     request.abort();

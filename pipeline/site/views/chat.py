@@ -83,10 +83,16 @@ def chat_page(site: Site, chosen: Chosen, key: str, refused: str = "") -> bytes:
         turns=[_turn(turn) for turn in (one.turns if one else ())],
         refused=refused,
         datasets=list(dict.fromkeys([*spec.datasets, _KEPT_APART])),
-        row=last.get("row") or next(iter([*spec.train.pool, *spec.datasets]), _KEPT_APART),
+        row=last.get("row") or _asked_of(spec, chosen) or _KEPT_APART,
         items=items,
         item=last.get("item", ""),
     )
+
+
+def _asked_of(spec: Spec, chosen: Chosen) -> str | None:
+    """Return the dataset of the capability or guard whose prompt asks: its rows are alike."""
+    name = chosen.asked_by[1]
+    return next((what.spec.data for what in subjects(spec) if what.name == name), None)
 
 
 def keep(site: Site, asked: Asked) -> Response:

@@ -127,3 +127,10 @@ def test_a_graph_leaves_out_what_another_way_says() -> None:
     assert drawn
     assert svg(drawn).count("<line ") == 2
     assert lineage_picture(replace(found, edges=())) is None
+
+
+def test_a_graph_of_a_run_has_the_run() -> None:
+    nodes = (Node("r", "run", "merge"), Node("a", "adapter", ""))
+    drawn = lineage_picture(Lineage("r", "up", nodes, (Edge("r", "a", "adapter"),)))
+    assert drawn
+    assert "run r" in svg(drawn)
