@@ -6,6 +6,7 @@ and lineage leads to its file and line.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.workspace.ui import Ui
     from pipeline.workspace.workspace import OpenWorkspace
-    from registry.datasets.formats.format import Format
+    from registry.datasets.sources.resolve import Sources
 
 Kind = Literal["row", "item"]
 
@@ -102,8 +103,10 @@ def keep(
     _check_label(ws, name, str(turns[-1]["content"]))
     ws.state.mkdir(parents=True, exist_ok=True)
     with FileLock(ws.state / "keep.lock"):
-        path, form = _place(ws, name, "dev" if kind == "item" else "train")
-        return _added(ws, ui, name, path, line_of(form, turns, source))
+        path, files = _place(ws, name, "dev" if kind == "item" else "train")
+        line = line_of(files.format, turns, source)
+        _check_new(ws, ui, name, files, line)
+        return _added(ws, ui, name, path, line)
 
 
 def _check_label(ws: OpenWorkspace, dataset: str, answer: str) -> None:
@@ -114,6 +117,37 @@ def _check_label(ws: OpenWorkspace, dataset: str, answer: str) -> None:
             expected=f"one of {', '.join(sorted(allowed))}",
             fix="give the right one instead",
         )
+
+
+def _check_new(ws: OpenWorkspace, ui: Ui, dataset: str, files: Sources, line: str) -> None:
+    """Look for a line's row before anything is written.
+
+    An ingest that has it once more would be recorded, as what the same version says of its
+    duplicates and leaks by now; to take the line out again doesn't take that back.
+
+    Raises:
+        UserError: it is no row, the dataset has it, or it was erased; files that can't be read.
+    """
+    from registry.datasets.formats.content import HELD, SPLITS
+    from registry.datasets.formats.turns import UnusableError
+    from registry.datasets.readers.record import Record
+    from registry.datasets.sources.chunks import first_usable, usable
+    from registry.datasets.versions.erased import erased_rows
+    from registry.datasets.versions.read import VersionReader
+    from registry.store.kinds import ErasureMeta
+
+    try:
+        row_hash = usable(Record(1, json.loads(line)), files.format, None).row_hash
+    except UnusableError as error:
+        raise DataError(f"this can't be a row: {error}") from None
+    if row_hash in erased_rows(ws.store, ws.catalog.committed(ErasureMeta)):
+        raise DataError("this was erased on purpose: nothing is kept")
+    if first_usable(files) is None:
+        return  # no version can be made of files without a row
+    version = ingest(ws, ui, [dataset]).versions[dataset]
+    found = VersionReader(ws.store, version, dataset).places((*SPLITS, HELD), [row_hash])
+    if found:
+        raise DataError(f"{dataset} has this already, in {found[0][1]}: nothing is kept")
 
 
 def _kept_apart(
@@ -137,8 +171,8 @@ def _kept_apart(
     return Kept(name, label, number, to_add=f"datasets: {{{name}: {{path: {label}}}}}")
 
 
-def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, Format]:
-    """Return the file of a dataset's split that a line is added to, and the dataset's form."""
+def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, Sources]:
+    """Return the file of a dataset's split that a line is added to, and all that it has now."""
     from registry.datasets.sources.resolve import sources
     from registry.store.paths import expand
 
@@ -154,7 +188,7 @@ def _place(ws: OpenWorkspace, dataset: str, split: str) -> tuple[Path, Format]:
         place = str(PurePath(place).with_name(PurePath(place).name.replace("*", "kept", 1)))
     if PurePath(place).suffix not in _LINES or "*" in place:
         raise _no_file(dataset)
-    return ws.root / Path(expand(place)), sources(spec, ws.root).format
+    return ws.root / Path(expand(place)), sources(spec, ws.root)
 
 
 def _no_file(dataset: str) -> DataError:
@@ -198,11 +232,14 @@ def _split(ws: OpenWorkspace, version: str, dataset: str, label: str, number: in
     """Return where a version has the row of a line.
 
     Raises:
-        UserError: nowhere: the same row stands elsewhere.
+        UserError: nowhere: the files were changed meanwhile.
     """
     found = ws.catalog.query(_FOUND, [version, dataset, label, number]).rows
     if not found:
-        raise DataError(f"{dataset} has this already, or it was erased from it: nothing is kept")
+        raise DataError(
+            f"{dataset} has no row of {label}:{number}: nothing is kept",
+            fix="try again; its files, or what is erased, were changed meanwhile",
+        )
     return str(found[0][0])
 
 
