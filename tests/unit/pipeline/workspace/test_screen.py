@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from time import monotonic
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_time_goes_on_where_all_is_counted(monkeypatch: pytest.MonkeyPatch) 
         drawing.refresh()
         monkeypatch.setattr(drawing.tasks[0], "get_time", lambda: monotonic() + 3600)
         drawing.refresh()
-    assert "1:00:0" in out.getvalue()
+    assert re.search("1:0[0-9]:[0-9]{2}", out.getvalue())  # a machine may be busy
 
 
 def test_one_that_fails_is_taken_away() -> None:
